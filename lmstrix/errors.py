@@ -1,0 +1,153 @@
+"""The error tree of LMStrix.
+
+::
+
+    LMStrixError
+    ├── ConfigurationError (ValueError)   a name, a value or a combination that cannot work
+    │   └── PluginNotFound (LookupError)  no adapter, strategy, validator or store of that name
+    ├── ModelError
+    │   ├── ModelNotFound (LookupError)   no such model; suggests near names
+    │   ├── InvalidModel (ValueError)     the file is truncated, corrupt or not a model
+    │   └── UnsupportedModel (ValueError) a sound model that cannot generate text
+    ├── LoadError                         the engine did not give a loaded model
+    │   ├── LoadRefused                   a guardrail said no before trying
+    │   └── LoadFailed                    the engine tried and failed
+    │       └── OutOfMemory (MemoryError) … for want of memory
+    ├── PredictionError                   the engine did not give a reply
+    │   ├── ContextOverflow (ValueError)  the prompt does not fit the effective context
+    │   ├── PredictionTooSlow             the reply would take longer than the caller allowed
+    │   └── EngineCrashed                 the engine died while it worked
+    ├── InfrastructureError (ConnectionError)
+    │   ├── EngineUnavailable             the engine is not installed or does not answer
+    │   └── EngineTimeout (TimeoutError)  the engine stopped making progress
+    └── StoreError (OSError)              the store cannot be read or written
+
+Only `LoadError` and `PredictionError` say something about a model's context. An
+`InfrastructureError` never does: it is retried on a new engine, and if it persists
+the measurement ends without a verdict.
+
+Texts inside these errors may come from a server, a file or a model: they are data.
+Escape them before showing them in a terminal or a page.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "ContextOverflow",
+    "EngineCrashed",
+    "EngineTimeout",
+    "EngineUnavailable",
+    "InfrastructureError",
+    "InvalidModel",
+    "LMStrixError",
+    "LoadError",
+    "LoadFailed",
+    "LoadRefused",
+    "ModelError",
+    "ModelNotFound",
+    "OutOfMemory",
+    "PluginNotFound",
+    "PredictionError",
+    "PredictionTooSlow",
+    "StoreError",
+    "UnsupportedModel",
+]
+
+
+class LMStrixError(Exception):
+    """Root of every error that LMStrix raises on purpose.
+
+    `hint` is one sentence that tells the user what to do next, or an empty string.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigurationError(LMStrixError, ValueError):
+    """A name, a value or a combination of settings that cannot work."""
+
+
+class PluginNotFound(ConfigurationError, LookupError):
+    """No plug-in of that family has that name."""
+
+
+class ModelError(LMStrixError):
+    """Something is wrong with the model that was named."""
+
+
+class ModelNotFound(ModelError, LookupError):
+    """There is no such model."""
+
+
+class InvalidModel(ModelError, ValueError):
+    """The file is truncated, corrupt, or not a model at all."""
+
+
+class UnsupportedModel(ModelError, ValueError):
+    """A sound model that cannot be asked questions, such as an embedding model."""
+
+
+class LoadError(LMStrixError):
+    """The engine did not give a loaded model at the requested context length."""
+
+
+class LoadRefused(LoadError):
+    """A guardrail refused the load before the engine tried it."""
+
+
+class LoadFailed(LoadError):
+    """The engine tried to load the model and failed."""
+
+
+class OutOfMemory(LoadFailed, MemoryError):
+    """The load failed because memory ran out."""
+
+
+class PredictionError(LMStrixError):
+    """The engine did not give a reply to a prompt."""
+
+
+class ContextOverflow(PredictionError, ValueError):
+    """The prompt does not fit the effective context; nothing was truncated.
+
+    `prompt_tokens` and `context_length` are the engine's own numbers, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        prompt_tokens: int | None = None,
+        context_length: int | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
+class PredictionTooSlow(PredictionError):
+    """The reply would take longer than the caller allowed."""
+
+
+class EngineCrashed(PredictionError):
+    """The engine died while it worked on a prompt; the instance is gone."""
+
+
+class InfrastructureError(LMStrixError, ConnectionError):
+    """Trouble between us and the engine. Never evidence about a context length."""
+
+
+class EngineUnavailable(InfrastructureError):
+    """The engine is not installed, not running, or does not answer."""
+
+
+class EngineTimeout(InfrastructureError, TimeoutError):
+    """The engine stopped making progress before its deadline."""
+
+
+class StoreError(LMStrixError, OSError):
+    """The store cannot be read or written."""

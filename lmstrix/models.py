@@ -1,0 +1,435 @@
+"""Frozen facts: what is known about models, replies, trials and measurements.
+
+Units are in the names: ``_tokens``, ``_s`` (seconds), ``_bytes``. A *length* is always
+the prompt plus the reserved reply, in the model's own tokens.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+
+import attrs
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Baseline",
+    "Cause",
+    "ContextReport",
+    "Cost",
+    "CurvePoint",
+    "DepthTally",
+    "Environment",
+    "Interval",
+    "Judgement",
+    "LoadProgress",
+    "LoadedInstance",
+    "MemoryEstimate",
+    "Method",
+    "ModelInfo",
+    "Observation",
+    "PrefillProgress",
+    "Probe",
+    "Prompt",
+    "Proportion",
+    "Reply",
+    "ReplyChunk",
+    "Status",
+    "StopReason",
+    "StoredMeasurement",
+    "StoredReport",
+    "Trial",
+    "Verdict",
+]
+
+SCHEMA_VERSION = 1
+"""Version of the JSON form of `ContextReport`. Raised when a key changes its meaning."""
+
+
+class StopReason(enum.StrEnum):
+    """Why the engine stopped generating."""
+
+    END = "end"
+    STOP_STRING = "stop_string"
+    MAX_TOKENS = "max_tokens"
+    CONTEXT_LENGTH = "context_length"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class Judgement(enum.StrEnum):
+    """What a validator says of one reply. Only ``INCONCLUSIVE`` counts neither way."""
+
+    PASS = "pass"
+    WRONG = "wrong"
+    GIBBERISH = "gibberish"
+    EMPTY = "empty"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Verdict(enum.StrEnum):
+    """What all the trials at one length say together."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+class Cause(enum.StrEnum):
+    """Why the true context is not larger, or why there is none."""
+
+    DECLARED_MAXIMUM = "declared_maximum"
+    """Nothing failed up to the declared context: the answer is censored there."""
+    MAX_CONTEXT = "max_context"
+    """Nothing failed up to the largest context that the user asked to try."""
+    LOAD_REFUSED = "load_refused"
+    LOAD_FAILED = "load_failed"
+    CLAMPED = "clamped"
+    CRASHED_ON_FILL = "crashed_on_fill"
+    OVERFLOW = "overflow"
+    GIBBERISH = "gibberish"
+    FORGETS = "forgets"
+    TOO_SLOW = "too_slow"
+    NOT_MEASURABLE = "not_measurable"
+    """The model cannot do the validator's task even at the baseline's short length."""
+    INVALID_MODEL = "invalid_model"
+    UNSUPPORTED_MODEL = "unsupported_model"
+    MODEL_NOT_FOUND = "model_not_found"
+    BUDGET_SPENT = "budget_spent"
+    INTERRUPTED = "interrupted"
+    INFRASTRUCTURE = "infrastructure"
+    """The engine was away or silent. Says nothing about the model."""
+    INCONCLUSIVE = "inconclusive"
+    """Too many replies could be judged neither way."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelInfo:
+    """A model as its adapter knows it before loading.
+
+    `key` is what a user types; `path` is where the adapter finds it. Both are untrusted
+    text. `declared_context` is the model's own claim, in tokens, or None where it makes none.
+    `digest` identifies the content as well as the adapter can tell cheaply, so that a
+    replaced file is a different model; an empty string where it cannot tell.
+    """
+
+    key: str
+    path: str = ""
+    format: str = ""
+    architecture: str = ""
+    size_bytes: int = 0
+    declared_context: int | None = None
+    parameters: str = ""
+    quantization: str = ""
+    type: str = "llm"
+    digest: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class MemoryEstimate:
+    """What a load at `context_length` is expected to need, in bytes."""
+
+    context_length: int
+    model_bytes: int
+    context_bytes: int
+    available_bytes: int | None = None
+    """What the machine has to give now; None where that is unknown."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights and context together."""
+        return self.model_bytes + self.context_bytes
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the machine has that much now; None where that is unknown."""
+        return None if self.available_bytes is None else self.total_bytes <= self.available_bytes
+
+
+@attrs.frozen(kw_only=True)
+class LoadProgress:
+    """How far a load has come, from 0 to 1."""
+
+    fraction: float
+
+
+@attrs.frozen(kw_only=True)
+class PrefillProgress:
+    """How far the reading of one prompt has come, in tokens."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    processed_tokens: int
+    """Tokens read so far, the cached ones included."""
+
+
+@attrs.frozen(kw_only=True)
+class Prompt:
+    """One user message, and the first words of the answer.
+
+    The adapter wraps both in the model's chat template; where a model has none, `user` and
+    `answer_prefix` follow each other as plain text. A model that would think first is given
+    an already closed thought whenever there is an answer prefix.
+    """
+
+    user: str
+    answer_prefix: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class ReplyChunk:
+    """A piece of a reply while it is being generated."""
+
+    text: str
+    is_reasoning: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """What the engine answered, in its own numbers."""
+
+    text: str
+    reasoning: str = ""
+    stop_reason: StopReason = StopReason.UNKNOWN
+    prompt_tokens: int
+    """The whole prompt, cached tokens included."""
+    cached_tokens: int | None = None
+    """Prompt tokens that were not read again; None where the engine does not tell."""
+    generated_tokens: int = 0
+    ttft_s: float | None = None
+    tokens_per_second: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class LoadedInstance:
+    """A model that is in the engine's memory now."""
+
+    key: str
+    identifier: str
+    context_length: int | None = None
+    ours: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """What an adapter says about its engine."""
+
+    adapter: str
+    engine: str
+    available: bool
+    detail: str = ""
+    hint: str = ""
+    versions: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    loaded: tuple[LoadedInstance, ...] = ()
+    model_folders: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Trial:
+    """One question asked at one length, and what came of it.
+
+    `phase` is ``baseline``, ``search`` or ``certify``; (`phase`, `length_tokens`, `seed`,
+    `index`) names the trial within its measurement.
+    """
+
+    phase: str
+    length_tokens: int
+    seed: int
+    index: int
+    depth: float | None
+    """Where the answer stood in the prompt: 0 is the first token, 1 the last."""
+    kind: str
+    judgement: Judgement
+    prompt_tokens: int
+    cached_tokens: int | None
+    generated_tokens: int
+    ttft_s: float | None = None
+    tokens_per_second: float | None = None
+    stop_reason: StopReason = StopReason.UNKNOWN
+    expected: str = ""
+    reply: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Observation:
+    """All that is known at one length: answers, or a hard failure with its cause."""
+
+    length_tokens: int
+    passes: int = 0
+    trials: int = 0
+    """Trials that count: passes and fails, without the inconclusive ones."""
+    inconclusive: int = 0
+    failure: Cause | None = None
+    """Set where the engine itself failed, so that there is nothing to count."""
+
+
+@attrs.frozen(kw_only=True)
+class Probe:
+    """An observation with its verdict."""
+
+    observation: Observation
+    verdict: Verdict
+
+
+@attrs.frozen(kw_only=True)
+class Proportion:
+    """Lower and upper end of an interval for a proportion (Wilson, 95 %)."""
+
+    low: float
+    high: float
+
+
+@attrs.frozen(kw_only=True)
+class Interval:
+    """An interval for the true context, in tokens, at a confidence level."""
+
+    low: int
+    high: int | None
+    level: float
+
+
+@attrs.frozen(kw_only=True)
+class Baseline:
+    """The model's own pass rate at a short length."""
+
+    passes: int
+    trials: int
+    length_tokens: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Passes per trial, 0 where there was no trial."""
+        return self.passes / self.trials if self.trials else 0.0
+
+
+@attrs.frozen(kw_only=True)
+class DepthTally:
+    """Passes by region of the document at one length."""
+
+    region: str
+    passes: int
+    trials: int
+
+
+@attrs.frozen(kw_only=True)
+class CurvePoint:
+    """All that was measured at one length."""
+
+    length_tokens: int
+    trials: int
+    passes: int
+    verdict: Verdict
+    wilson: Proportion
+    ttft_s: float | None = None
+    """Longest time to first token at this length: the one that read the new tokens."""
+    tokens_per_second: float | None = None
+    """Median generation speed."""
+    inconclusive: int = 0
+    depths: tuple[DepthTally, ...] = ()
+    failure: Cause | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Cost:
+    """What a measurement cost, in the engine's own numbers."""
+
+    loads: int = 0
+    prompt_tokens: int = 0
+    """Prompt tokens that the engine really read, cached ones not counted."""
+    cached_tokens: int = 0
+    """Prompt tokens that it did not have to read again."""
+    generated_tokens: int = 0
+    seconds: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Method:
+    """How the number was found: all that a second person needs to ask the same questions."""
+
+    strategy: str
+    validator: str
+    tolerance: float
+    ratio: float
+    seed: int
+    max_context: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Environment:
+    """Where the number was found."""
+
+    adapter: str
+    engine: str = ""
+    versions: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    load_config: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class ContextReport:
+    """The result of one measurement: declared, loadable and true context, with evidence.
+
+    `true_context` is None where nothing could be measured. `cause` says why it is not
+    larger. `bracket` is (largest length that passed, smallest that failed or None).
+    """
+
+    model: ModelInfo
+    declared_context: int | None
+    loadable_context: int | None
+    true_context: int | None
+    cause: Cause
+    certified: bool
+    bracket: tuple[int, int | None]
+    interval: Interval
+    monotone: bool
+    baseline: Baseline
+    curve: tuple[CurvePoint, ...]
+    cost: Cost
+    method: Method
+    environment: Environment
+    started_at: datetime
+    finished_at: datetime
+    notes: tuple[str, ...] = ()
+    """What a reader should know beside the numbers, one sentence each."""
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a true context that the evidence carries."""
+        return self.true_context is not None and self.cause not in UNFINISHED
+
+
+UNFINISHED = frozenset(
+    {
+        Cause.NOT_MEASURABLE,
+        Cause.INVALID_MODEL,
+        Cause.UNSUPPORTED_MODEL,
+        Cause.MODEL_NOT_FOUND,
+        Cause.BUDGET_SPENT,
+        Cause.INTERRUPTED,
+        Cause.INFRASTRUCTURE,
+        Cause.INCONCLUSIVE,
+    }
+)
+"""Causes that say that the measurement did not end with a verdict."""
+
+
+@attrs.frozen(kw_only=True)
+class StoredMeasurement:
+    """An unfinished measurement as a store gives it back."""
+
+    id: str
+    key: str
+    started_at: datetime
+    trials: tuple[Trial, ...]
+    failures: tuple[Observation, ...] = ()
+    cost: Cost = attrs.field(factory=Cost)
+
+
+@attrs.frozen(kw_only=True)
+class StoredReport:
+    """A finished measurement as a store gives it back."""
+
+    id: str
+    key: str
+    report: ContextReport

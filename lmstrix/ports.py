@@ -1,0 +1,367 @@
+"""What an adapter, a strategy, a validator, a store and an observer must promise.
+
+Protocols and the few facts that only they exchange; no mechanism. Any object of the right
+shape is a plug-in. `lmstrix.testing.contracts` holds a suite for each family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, runtime_checkable
+
+import attrs
+
+from lmstrix.events import Event
+from lmstrix.models import (
+    Baseline,
+    ContextReport,
+    Cost,
+    Interval,
+    Judgement,
+    LoadProgress,
+    MemoryEstimate,
+    ModelInfo,
+    Observation,
+    PrefillProgress,
+    Prompt,
+    Reply,
+    ReplyChunk,
+    Status,
+    StoredMeasurement,
+    StoredReport,
+    Trial,
+    Verdict,
+)
+
+__all__ = [
+    "Adapter",
+    "Ask",
+    "Done",
+    "LoadedModel",
+    "Observer",
+    "PassRule",
+    "Question",
+    "QuestionSource",
+    "SearchProblem",
+    "SearchStrategy",
+    "Store",
+    "Validator",
+]
+
+
+@runtime_checkable
+class LoadedModel(Protocol):
+    """A model in the engine's memory, loaded by us at a context length."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model, with what loading it has taught."""
+        ...
+
+    @property
+    def effective_context(self) -> int:
+        """The context length that the engine itself reports, in tokens; never the requested one."""
+        ...
+
+    async def count_tokens(self, text: str) -> int:
+        """Number of tokens of plain `text`, without template and special tokens."""
+        ...
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Number of tokens that `complete` would send for `prompt`."""
+        ...
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+    ) -> Reply:
+        """Greedy reply to `prompt`.
+
+        Raises:
+            ContextOverflow: the prompt does not fit; it was not shortened.
+            EngineCrashed: the engine died.
+            EngineTimeout: no progress before the deadline, which scales with the work.
+            EngineUnavailable: the connection was lost.
+
+        Cancelling stops the engine's work too, within two seconds.
+        """
+        ...
+
+    def stream(
+        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> AsyncIterator[ReplyChunk | Reply]:
+        """The same reply piece by piece; the last item is the whole `Reply`."""
+        ...
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """A place where models live."""
+
+    @property
+    def name(self) -> str:
+        """The name under which results of this adapter are stored."""
+        ...
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model found, also those that cannot be measured, sorted by key.
+
+        Raises `EngineUnavailable` where the place cannot be reached.
+        """
+        ...
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means.
+
+        Raises `ModelNotFound`, `InvalidModel` (its file is broken) or `UnsupportedModel`
+        (it cannot answer questions).
+        """
+        ...
+
+    async def estimate_memory(
+        self, model: ModelInfo, context_length: int
+    ) -> MemoryEstimate | None:
+        """What a load is expected to need, or None. An estimate is never a verdict."""
+        ...
+
+    def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AbstractAsyncContextManager[LoadedModel]:
+        """Load a new instance of ours; leaving the context releases it, cancelled or not.
+
+        Touches no instance that it did not load. Raises `LoadRefused`, `LoadFailed`,
+        `OutOfMemory`, `InvalidModel`, `UnsupportedModel` or an `InfrastructureError`.
+        """
+        ...
+
+    async def status(self) -> Status:
+        """What the engine is, whether it answers, and what is loaded. Never raises for an
+        engine that is away: that is what `Status.available` says."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """One question: what to send, and what a validator needs to judge the reply."""
+
+    prompt: Prompt
+    expected: str
+    kind: str
+    depth: float | None
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+class QuestionSource(Protocol):
+    """Questions on one document, for one loaded model."""
+
+    async def question(self, length_tokens: int, index: int) -> Question:
+        """Question number `index` at `length_tokens`; the same every time it is asked for.
+
+        Prompt plus `Question.max_tokens` never exceed `length_tokens`, and fall short of it
+        by less than one sentence. Questions at one length share everything but their end;
+        a longer length extends the shorter one's document.
+        """
+        ...
+
+
+@runtime_checkable
+class Validator(Protocol):
+    """Builds the questions for a length, and judges one reply."""
+
+    @property
+    def name(self) -> str:
+        """The name that the report shows and results are stored under."""
+        ...
+
+    @property
+    def baseline_length(self) -> int:
+        """The short length, in tokens, at which the model's own rate is measured."""
+        ...
+
+    def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
+        """Questions on the document that `seed` makes, sized with the model's tokenizer."""
+        ...
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        """Pass, wrong, gibberish, empty; or inconclusive, which is never a fail."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class PassRule:
+    """When the answers at one length count as a pass, relative to the model's own baseline.
+
+    A length passes when its pass rate is at least `ratio` of the baseline's. Evidence comes
+    in stages: `first` trials settle a length where all of them agree, `full` trials settle
+    most others, `most` trials end it. With the default ratio .85 and a perfect baseline that
+    is 4 of 4 (or 0 of 4), 9 of 10, 17 of 20, so that one lapse in ten decides nothing.
+    """
+
+    ratio: float = 0.85
+    first: int = 4
+    full: int = 10
+    most: int = 20
+
+    def threshold(self, baseline: Baseline) -> float:
+        """Smallest pass rate that still counts as a pass."""
+        return self.ratio * baseline.rate
+
+    def verdict(self, observation: Observation, baseline: Baseline) -> Verdict:
+        """Pass, fail, or undecided while more trials could still change it."""
+        if observation.failure is not None:
+            return Verdict.FAIL
+        passes, trials = observation.passes, observation.trials
+        if trials < self.first:
+            return Verdict.UNDECIDED
+        if trials < self.full:
+            if passes == trials:
+                return Verdict.PASS
+            # Even if every open trial of the full set passed, it would fall short by two.
+            best = passes + self.full - trials
+            if passes == 0 or best < self.threshold(baseline) * self.full - 1:
+                return Verdict.FAIL
+            return Verdict.UNDECIDED
+        needed = self.threshold(baseline) * trials
+        margin = 1.0 if trials < self.most else 0.0
+        if passes >= needed:
+            return Verdict.PASS
+        return Verdict.FAIL if passes < needed - margin else Verdict.UNDECIDED
+
+    def wanted(self, observation: Observation) -> int:
+        """How many further trials reach the next stage."""
+        stages = (self.first, self.full, self.most)
+        return next((s - observation.trials for s in stages if observation.trials < s), 0)
+
+
+@attrs.frozen(kw_only=True)
+class SearchProblem:
+    """What a strategy has to solve. All lengths are tokens.
+
+    `floor` is known to work (the baseline's length); `ceiling` is the largest length that
+    may be tried. The answer is wanted to within ``max(granularity, tolerance * answer)``.
+    """
+
+    floor: int
+    ceiling: int
+    baseline: Baseline
+    rule: PassRule
+    tolerance: float = 1 / 64
+    granularity: int = 256
+
+    def is_tight(self, low: int, high: int) -> bool:
+        """Whether [low, high] is as narrow as was asked for."""
+        return high - low <= max(self.granularity, self.tolerance * low)
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """A strategy wants `trials` more questions at `length_tokens`."""
+
+    length_tokens: int
+    trials: int
+
+
+@attrs.frozen(kw_only=True)
+class Done:
+    """A strategy has its answer: `low` works, `high` does not (None: nothing failed)."""
+
+    low: int
+    high: int | None
+    interval: Interval
+
+
+@runtime_checkable
+class SearchStrategy(Protocol):
+    """Pure and synchronous: history in, next step out.
+
+    The same history gives the same step, in whatever order its lengths came. It never asks
+    for trials at a length whose verdict is settled and that has the evidence it wants,
+    always terminates, and its bracket only shrinks while no verdict is revised.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that the report shows."""
+        ...
+
+    def next_step(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | Done:
+        """What to do after `history`, which holds each length once."""
+        ...
+
+    def bracket(
+        self, problem: SearchProblem, history: Sequence[Observation]
+    ) -> tuple[int, int | None]:
+        """Largest length known to work and smallest known to fail so far."""
+        ...
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Remembers trials as they happen, and reports for good.
+
+    Safe under several tasks and several processes. Every `append_*` returns only when the
+    fact survives a kill of this process. Raises `StoreError`.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where it keeps things, for a human; an empty string for none."""
+        ...
+
+    async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:
+        """A new, empty measurement under `key`, which replaces an unfinished one."""
+        ...
+
+    async def unfinished(self, key: str) -> StoredMeasurement | None:
+        """The interrupted measurement under `key`, with its trials in order, or None."""
+        ...
+
+    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
+        """Remember one trial."""
+        ...
+
+    async def append_failure(self, measurement_id: str, failure: Observation) -> None:
+        """Remember that the engine failed at a length."""
+        ...
+
+    async def save_cost(self, measurement_id: str, cost: Cost) -> None:
+        """Remember what the measurement has cost so far."""
+        ...
+
+    async def finish(self, measurement_id: str, report: ContextReport) -> None:
+        """Keep the report; the measurement is no longer unfinished."""
+        ...
+
+    async def reports(self) -> Sequence[StoredReport]:
+        """The newest finished report of each key, newest first."""
+        ...
+
+    async def unfinished_models(self) -> Sequence[ModelInfo]:
+        """Models with an interrupted measurement."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what it holds open. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Receives every event of a measurement, in order, in the measuring task.
+
+    It must return quickly and must not raise; what it raises is dropped.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
+        ...
