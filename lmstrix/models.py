@@ -6,11 +6,12 @@ the prompt plus the reserved reply, in the model's own tokens.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from datetime import datetime
 
 import attrs
+
+from lmstrix.causes import UNFINISHED, Cause, Judgement, StopReason, Verdict
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -33,6 +34,7 @@ __all__ = [
     "Probe",
     "Prompt",
     "Proportion",
+    "Question",
     "Reply",
     "ReplyChunk",
     "Status",
@@ -45,63 +47,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 """Version of the JSON form of `ContextReport`. Raised when a key changes its meaning."""
-
-
-class StopReason(enum.StrEnum):
-    """Why the engine stopped generating."""
-
-    END = "end"
-    STOP_STRING = "stop_string"
-    MAX_TOKENS = "max_tokens"
-    CONTEXT_LENGTH = "context_length"
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-
-
-class Judgement(enum.StrEnum):
-    """What a validator says of one reply. Only ``INCONCLUSIVE`` counts neither way."""
-
-    PASS = "pass"
-    WRONG = "wrong"
-    GIBBERISH = "gibberish"
-    EMPTY = "empty"
-    INCONCLUSIVE = "inconclusive"
-
-
-class Verdict(enum.StrEnum):
-    """What all the trials at one length say together."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNDECIDED = "undecided"
-
-
-class Cause(enum.StrEnum):
-    """Why the true context is not larger, or why there is none."""
-
-    DECLARED_MAXIMUM = "declared_maximum"
-    """Nothing failed up to the declared context: the answer is censored there."""
-    MAX_CONTEXT = "max_context"
-    """Nothing failed up to the largest context that the user asked to try."""
-    LOAD_REFUSED = "load_refused"
-    LOAD_FAILED = "load_failed"
-    CLAMPED = "clamped"
-    CRASHED_ON_FILL = "crashed_on_fill"
-    OVERFLOW = "overflow"
-    GIBBERISH = "gibberish"
-    FORGETS = "forgets"
-    TOO_SLOW = "too_slow"
-    NOT_MEASURABLE = "not_measurable"
-    """The model cannot do the validator's task even at the baseline's short length."""
-    INVALID_MODEL = "invalid_model"
-    UNSUPPORTED_MODEL = "unsupported_model"
-    MODEL_NOT_FOUND = "model_not_found"
-    BUDGET_SPENT = "budget_spent"
-    INTERRUPTED = "interrupted"
-    INFRASTRUCTURE = "infrastructure"
-    """The engine was away or silent. Says nothing about the model."""
-    INCONCLUSIVE = "inconclusive"
-    """Too many replies could be judged neither way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -175,6 +120,18 @@ class Prompt:
 
     user: str
     answer_prefix: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """One question: what to send, and what a validator needs to judge the reply."""
+
+    prompt: Prompt
+    expected: str
+    kind: str
+    depth: float | None
+    max_tokens: int
+    stop: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -397,21 +354,6 @@ class ContextReport:
     def measured(self) -> bool:
         """Whether there is a true context that the evidence carries."""
         return self.true_context is not None and self.cause not in UNFINISHED
-
-
-UNFINISHED = frozenset(
-    {
-        Cause.NOT_MEASURABLE,
-        Cause.INVALID_MODEL,
-        Cause.UNSUPPORTED_MODEL,
-        Cause.MODEL_NOT_FOUND,
-        Cause.BUDGET_SPENT,
-        Cause.INTERRUPTED,
-        Cause.INFRASTRUCTURE,
-        Cause.INCONCLUSIVE,
-    }
-)
-"""Causes that say that the measurement did not end with a verdict."""
 
 
 @attrs.frozen(kw_only=True)

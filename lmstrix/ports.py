@@ -1,6 +1,6 @@
 """What an adapter, a strategy, a validator, a store and an observer must promise.
 
-Protocols and the few facts that only they exchange; no mechanism. Any object of the right
+Protocols, and nothing else. Any object of the right
 shape is a plug-in. `lmstrix.testing.contracts` holds a suite for each family.
 """
 
@@ -10,11 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
-import attrs
-
 from lmstrix.events import Event
 from lmstrix.models import (
-    Baseline,
     ContextReport,
     Cost,
     Interval,
@@ -25,25 +22,21 @@ from lmstrix.models import (
     Observation,
     PrefillProgress,
     Prompt,
+    Question,
     Reply,
     ReplyChunk,
     Status,
     StoredMeasurement,
     StoredReport,
     Trial,
-    Verdict,
 )
+from lmstrix.problem import Ask, Done, SearchProblem
 
 __all__ = [
     "Adapter",
-    "Ask",
-    "Done",
     "LoadedModel",
     "Observer",
-    "PassRule",
-    "Question",
     "QuestionSource",
-    "SearchProblem",
     "SearchStrategy",
     "Store",
     "Validator",
@@ -123,9 +116,7 @@ class Adapter(Protocol):
         """
         ...
 
-    async def estimate_memory(
-        self, model: ModelInfo, context_length: int
-    ) -> MemoryEstimate | None:
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """What a load is expected to need, or None. An estimate is never a verdict."""
         ...
 
@@ -145,20 +136,9 @@ class Adapter(Protocol):
 
     async def status(self) -> Status:
         """What the engine is, whether it answers, and what is loaded. Never raises for an
-        engine that is away: that is what `Status.available` says."""
+        engine that is away: that is what `Status.available` says.
+        """
         ...
-
-
-@attrs.frozen(kw_only=True)
-class Question:
-    """One question: what to send, and what a validator needs to judge the reply."""
-
-    prompt: Prompt
-    expected: str
-    kind: str
-    depth: float | None
-    max_tokens: int
-    stop: tuple[str, ...] = ()
 
 
 class QuestionSource(Protocol):
@@ -197,89 +177,6 @@ class Validator(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
-class PassRule:
-    """When the answers at one length count as a pass, relative to the model's own baseline.
-
-    A length passes when its pass rate is at least `ratio` of the baseline's. Evidence comes
-    in stages: `first` trials settle a length where all of them agree, `full` trials settle
-    most others, `most` trials end it. With the default ratio .85 and a perfect baseline that
-    is 4 of 4 (or 0 of 4), 9 of 10, 17 of 20, so that one lapse in ten decides nothing.
-    """
-
-    ratio: float = 0.85
-    first: int = 4
-    full: int = 10
-    most: int = 20
-
-    def threshold(self, baseline: Baseline) -> float:
-        """Smallest pass rate that still counts as a pass."""
-        return self.ratio * baseline.rate
-
-    def verdict(self, observation: Observation, baseline: Baseline) -> Verdict:
-        """Pass, fail, or undecided while more trials could still change it."""
-        if observation.failure is not None:
-            return Verdict.FAIL
-        passes, trials = observation.passes, observation.trials
-        if trials < self.first:
-            return Verdict.UNDECIDED
-        if trials < self.full:
-            if passes == trials:
-                return Verdict.PASS
-            # Even if every open trial of the full set passed, it would fall short by two.
-            best = passes + self.full - trials
-            if passes == 0 or best < self.threshold(baseline) * self.full - 1:
-                return Verdict.FAIL
-            return Verdict.UNDECIDED
-        needed = self.threshold(baseline) * trials
-        margin = 1.0 if trials < self.most else 0.0
-        if passes >= needed:
-            return Verdict.PASS
-        return Verdict.FAIL if passes < needed - margin else Verdict.UNDECIDED
-
-    def wanted(self, observation: Observation) -> int:
-        """How many further trials reach the next stage."""
-        stages = (self.first, self.full, self.most)
-        return next((s - observation.trials for s in stages if observation.trials < s), 0)
-
-
-@attrs.frozen(kw_only=True)
-class SearchProblem:
-    """What a strategy has to solve. All lengths are tokens.
-
-    `floor` is known to work (the baseline's length); `ceiling` is the largest length that
-    may be tried. The answer is wanted to within ``max(granularity, tolerance * answer)``.
-    """
-
-    floor: int
-    ceiling: int
-    baseline: Baseline
-    rule: PassRule
-    tolerance: float = 1 / 64
-    granularity: int = 256
-
-    def is_tight(self, low: int, high: int) -> bool:
-        """Whether [low, high] is as narrow as was asked for."""
-        return high - low <= max(self.granularity, self.tolerance * low)
-
-
-@attrs.frozen(kw_only=True)
-class Ask:
-    """A strategy wants `trials` more questions at `length_tokens`."""
-
-    length_tokens: int
-    trials: int
-
-
-@attrs.frozen(kw_only=True)
-class Done:
-    """A strategy has its answer: `low` works, `high` does not (None: nothing failed)."""
-
-    low: int
-    high: int | None
-    interval: Interval
-
-
 @runtime_checkable
 class SearchStrategy(Protocol):
     """Pure and synchronous: history in, next step out.
@@ -302,6 +199,10 @@ class SearchStrategy(Protocol):
         self, problem: SearchProblem, history: Sequence[Observation]
     ) -> tuple[int, int | None]:
         """Largest length known to work and smallest known to fail so far."""
+        ...
+
+    def interval(self, problem: SearchProblem, history: Sequence[Observation]) -> Interval:
+        """The interval that `history` supports, also while the search is not done."""
         ...
 
 

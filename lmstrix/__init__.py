@@ -1,0 +1,68 @@
+"""LMStrix finds out how much context a local model really handles.
+
+>>> from lmstrix import LMStrix
+>>> async def main():
+...     async with LMStrix() as lmstrix:
+...         report = await lmstrix.find_true_context("path/to/model.gguf")
+...     print(report.declared_context, report.loadable_context, report.true_context)
+"""
+
+from lmstrix.client import LMStrix
+from lmstrix.converter import dump_report, load_report
+from lmstrix.errors import (
+    ConfigurationError,
+    ContextOverflow,
+    EngineCrashed,
+    EngineTimeout,
+    EngineUnavailable,
+    InfrastructureError,
+    InvalidModel,
+    LMStrixError,
+    LoadError,
+    LoadFailed,
+    LoadRefused,
+    ModelError,
+    ModelNotFound,
+    OutOfMemory,
+    PluginNotFound,
+    PredictionError,
+    PredictionTooSlow,
+    StoreError,
+    UnsupportedModel,
+)
+from lmstrix.measure import Measurement, MeasureOptions, RetryPolicy
+from lmstrix.models import Cause, ContextReport, ModelInfo, Reply, ReplyChunk, Verdict
+
+__all__ = [
+    "Cause",
+    "ConfigurationError",
+    "ContextOverflow",
+    "ContextReport",
+    "EngineCrashed",
+    "EngineTimeout",
+    "EngineUnavailable",
+    "InfrastructureError",
+    "InvalidModel",
+    "LMStrix",
+    "LMStrixError",
+    "LoadError",
+    "LoadFailed",
+    "LoadRefused",
+    "MeasureOptions",
+    "Measurement",
+    "ModelError",
+    "ModelInfo",
+    "ModelNotFound",
+    "OutOfMemory",
+    "PluginNotFound",
+    "PredictionError",
+    "PredictionTooSlow",
+    "Reply",
+    "ReplyChunk",
+    "RetryPolicy",
+    "StoreError",
+    "UnsupportedModel",
+    "Verdict",
+    "dump_report",
+    "load_report",
+]

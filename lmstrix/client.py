@@ -1,0 +1,298 @@
+"""`LMStrix`: wires parts together. The only place that knows concrete plug-ins by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+
+from lmstrix.errors import ConfigurationError, LMStrixError
+from lmstrix.events import Event
+from lmstrix.measure import Measurement, MeasureOptions, unmeasured_report
+from lmstrix.models import (
+    ContextReport,
+    Environment,
+    Method,
+    ModelInfo,
+    Prompt,
+    Reply,
+    ReplyChunk,
+    Status,
+    StoredReport,
+)
+from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin
+from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
+
+__all__ = ["DEFAULT_ADAPTER", "DEFAULT_STRATEGY", "LMStrix"]
+
+DEFAULT_ADAPTER = "llamacpp"
+DEFAULT_STRATEGY = "gallop"
+DEFAULT_STORE = "sqlite"
+
+REPLY_TOKENS = 512
+"""Largest reply of `LMStrix.infer` unless told otherwise."""
+
+INFER_CONTEXT = 4096
+"""Context loaded for `LMStrix.infer` where nothing was measured, in tokens."""
+
+
+class LMStrix:
+    """Find out how much context a model really handles, and use it.
+
+    Every part may be an object or a name: `adapter` (default ``llamacpp``), `strategy`
+    (default ``auto``), `validator` (default ``recall``) and `store` (default the durable one
+    in the user's data folder; ``memory`` keeps nothing; a path is a file of its own).
+    `adapter_settings` go to an adapter that is named. Runs on asyncio and on trio.
+
+    Use it as an async context manager, or call `aclose`; nothing is left running either way,
+    only the store's file stays open until then.
+
+    Raises `ConfigurationError` for a name that nobody registered.
+    """
+
+    def __init__(
+        self,
+        *,
+        adapter: Adapter | str | None = None,
+        strategy: SearchStrategy | str = "auto",
+        validator: Validator | str = "recall",
+        store: Store | str | Path | None = None,
+        observers: Sequence[Observer] = (),
+        adapter_settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self._adapter = _adapter(adapter or DEFAULT_ADAPTER, adapter_settings or {})
+        self._strategy = _strategy(strategy)
+        self._validator = _validator(validator)
+        self._store = _store(store)
+        self._observers = tuple(observers)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of the store. Idempotent."""
+        await self._store.aclose()
+
+    @property
+    def adapter(self) -> Adapter:
+        """Where models live."""
+        return self._adapter
+
+    @property
+    def strategy(self) -> SearchStrategy:
+        """How the next length is chosen."""
+        return self._strategy
+
+    @property
+    def validator(self) -> Validator:
+        """What is asked, and how it is judged."""
+        return self._validator
+
+    @property
+    def store(self) -> Store:
+        """Where trials and reports are kept."""
+        return self._store
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model that the adapter finds, sorted by key."""
+        return await self._adapter.list_models()
+
+    async def status(self) -> Status:
+        """What the engine is, whether it answers, what is loaded."""
+        return await self._adapter.status()
+
+    async def reports(self) -> Sequence[StoredReport]:
+        """Finished measurements, the newest of each kind, newest first."""
+        return await self._store.reports()
+
+    async def unfinished_models(self) -> Sequence[ModelInfo]:
+        """Models whose measurement was interrupted and would go on."""
+        return await self._store.unfinished_models()
+
+    async def measurement(
+        self,
+        model: str | ModelInfo,
+        options: MeasureOptions | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> Measurement:
+        """A measurement that is ready to `Measurement.run`.
+
+        Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`.
+        """
+        return Measurement(
+            adapter=self._adapter,
+            model=await self._find(model),
+            strategy=self._strategy,
+            validator=self._validator,
+            store=self._store,
+            options=options,
+            observers=(*self._observers, *observers),
+        )
+
+    async def find_true_context(
+        self, model: str | ModelInfo, options: MeasureOptions | None = None
+    ) -> ContextReport:
+        """Measure `model`: declared, loadable and true context, with evidence.
+
+        Goes on with an interrupted measurement of the same kind. Cancelling releases the
+        model within two seconds and keeps every trial. See `Measurement.run` for what it
+        raises, and for the reports of models that cannot be measured.
+        """
+        return await (await self.measurement(model, options)).run()
+
+    async def watch(
+        self, model: str | ModelInfo, options: MeasureOptions | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a measurement; the last one holds the report.
+
+        Leaving the loop early cancels the measurement: wrap the iterator in
+        `contextlib.aclosing`, so that this happens at once and in your own task.
+        """
+        send, receive = anyio.create_memory_object_stream[Event](math.inf)
+        measurement = await self.measurement(model, options, observers=[send.send_nowait])
+        failure: list[LMStrixError] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(_run_and_close, measurement, send, failure)
+            try:
+                async with receive:
+                    async for event in receive:
+                        yield event
+            finally:
+                group.cancel_scope.cancel()
+        if failure:
+            raise failure[0]
+
+    async def infer(
+        self,
+        model: str | ModelInfo,
+        prompt: str,
+        *,
+        max_tokens: int = REPLY_TOKENS,
+        context_length: int | None = None,
+    ) -> Reply:
+        """One greedy reply, with the model loaded for it and released again.
+
+        `context_length` defaults to the newest true context in the store, or else to 4096
+        tokens or what the model declares, if that is less.
+        Raises `ContextOverflow` where prompt and reply do not fit; nothing is truncated.
+        """
+        info = await self._find(model)
+        length = context_length or await self._tested_context(info)
+        async with self._adapter.load(info, length) as loaded:
+            return await loaded.complete(Prompt(user=prompt), max_tokens=max_tokens)
+
+    async def stream(
+        self,
+        model: str | ModelInfo,
+        prompt: str,
+        *,
+        max_tokens: int = REPLY_TOKENS,
+        context_length: int | None = None,
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        """The same reply piece by piece; the last item is the whole `Reply`."""
+        info = await self._find(model)
+        length = context_length or await self._tested_context(info)
+        async with self._adapter.load(info, length) as loaded:
+            pieces: AsyncIterator[ReplyChunk | Reply] = loaded.stream(
+                Prompt(user=prompt), max_tokens=max_tokens
+            )
+            async for piece in pieces:
+                yield piece
+
+    def unmeasured(
+        self, name: str, error: LMStrixError, options: MeasureOptions | None = None
+    ) -> ContextReport:
+        """The report of a model that could not be measured at all; `error` says why."""
+        options = options or MeasureOptions()
+        return unmeasured_report(
+            model=ModelInfo(key=name),
+            error=error,
+            method=Method(
+                strategy=self._strategy.name,
+                validator=self._validator.name,
+                tolerance=options.tolerance,
+                ratio=options.ratio,
+                seed=options.seed,
+                max_context=options.max_context,
+            ),
+            environment=Environment(adapter=self._adapter.name),
+        )
+
+    async def _find(self, model: str | ModelInfo) -> ModelInfo:
+        if isinstance(model, ModelInfo):
+            return model
+        return await self._adapter.find_model(model)
+
+    async def _tested_context(self, model: ModelInfo) -> int:
+        """The newest true context of this very model, or a cautious guess."""
+        for stored in await self._store.reports():
+            report = stored.report
+            same = (report.model.key, report.model.digest) == (model.key, model.digest)
+            if same and report.true_context:
+                return report.true_context
+        return min(INFER_CONTEXT, model.declared_context or INFER_CONTEXT)
+
+
+async def _run_and_close(
+    measurement: Measurement, send: MemoryObjectSendStream[Event], failure: list[LMStrixError]
+) -> None:
+    with send:
+        try:
+            await measurement.run()
+        except LMStrixError as error:
+            failure.append(error)
+
+
+def _adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
+    made = make_plugin(ADAPTERS, adapter, **settings) if isinstance(adapter, str) else adapter
+    if not isinstance(made, Adapter):
+        raise ConfigurationError(f"{adapter!r} is not an adapter")
+    return made
+
+
+def _strategy(strategy: SearchStrategy | str) -> SearchStrategy:
+    name = DEFAULT_STRATEGY if strategy == "auto" else strategy
+    made = make_plugin(STRATEGIES, name) if isinstance(name, str) else name
+    if not isinstance(made, SearchStrategy):
+        raise ConfigurationError(f"{strategy!r} is not a search strategy")
+    return made
+
+
+def _validator(validator: Validator | str) -> Validator:
+    made = make_plugin(VALIDATORS, validator) if isinstance(validator, str) else validator
+    if not isinstance(made, Validator):
+        raise ConfigurationError(f"{validator!r} is not a validator")
+    return made
+
+
+def _store(store: Store | str | Path | None) -> Store:
+    if isinstance(store, Path):
+        made = make_plugin(STORES, DEFAULT_STORE, path=store)
+    elif isinstance(store, str) and _is_path(store):
+        made = make_plugin(STORES, DEFAULT_STORE, path=Path(store))
+    elif store is None or isinstance(store, str):
+        made = make_plugin(STORES, store or DEFAULT_STORE)
+    else:
+        made = store
+    if not isinstance(made, Store):
+        raise ConfigurationError(f"{store!r} is not a store")
+    return made
+
+
+def _is_path(text: str) -> bool:
+    """Whether `text` names a file rather than a plug-in."""
+    return "/" in text or "\\" in text or Path(text).suffix in {".sqlite3", ".sqlite", ".db"}

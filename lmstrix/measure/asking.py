@@ -1,0 +1,157 @@
+"""Asks questions at a length: retries what is worth it, and remembers before it goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineUnavailable,
+    InfrastructureError,
+    LoadError,
+    PredictionError,
+    PredictionTooSlow,
+)
+from lmstrix.events import Event, PrefillProgressed, Retrying, TrialFinished
+from lmstrix.measure.instance import Instance
+from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.options import RetryPolicy
+from lmstrix.measure.retrying import with_retries
+from lmstrix.models import Cause, Observation, PrefillProgress, Question, Reply, Trial
+from lmstrix.ports import LoadedModel, Store, Validator
+
+__all__ = ["Asker", "HardFailure"]
+
+
+class HardFailure(Exception):
+    """The engine itself failed at a length, and would again."""
+
+    def __init__(self, cause: Cause, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+class Asker:
+    """Turns (phase, length, document seed, how many) into stored trials."""
+
+    def __init__(
+        self,
+        *,
+        model_key: str,
+        instance: Instance,
+        validator: Validator,
+        ledger: Ledger,
+        store: Store,
+        measurement_id: str,
+        retry: RetryPolicy,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._key = model_key
+        self._instance = instance
+        self._validator = validator
+        self._ledger = ledger
+        self._store = store
+        self._id = measurement_id
+        self._retry = retry
+        self._emit = emit
+        self._crashes: Counter[int] = Counter()
+        self.context_length = 0
+        """What to load when nothing is loaded, in tokens."""
+
+    async def ask(self, phase: str, length_tokens: int, seed: int, trials: int) -> None:
+        """Ask `trials` more questions. An engine's own failure ends the length, remembered.
+
+        Raises `InfrastructureError` once the retry policy is exhausted.
+        """
+        try:
+            for _ in range(trials):
+                await self._ask_one(phase, length_tokens, seed)
+        except HardFailure as failure:
+            await self.record_failure(length_tokens, failure.cause)
+
+    async def record_failure(self, length_tokens: int, cause: Cause) -> None:
+        """Remember that nothing more is to be learnt at this length."""
+        self._ledger.add_failure(length_tokens, cause)
+        await self._store.append_failure(
+            self._id, Observation(length_tokens=length_tokens, failure=cause)
+        )
+
+    async def _ask_one(self, phase: str, length_tokens: int, seed: int) -> None:
+        index = self._ledger.asked(phase, length_tokens, seed)
+        question, reply = await self._reply(length_tokens, seed, index)
+        trial = Trial(
+            phase=phase,
+            length_tokens=length_tokens,
+            seed=seed,
+            index=index,
+            depth=question.depth,
+            kind=question.kind,
+            judgement=self._validator.judge(question, reply),
+            prompt_tokens=reply.prompt_tokens,
+            cached_tokens=reply.cached_tokens,
+            generated_tokens=reply.generated_tokens,
+            ttft_s=reply.ttft_s,
+            tokens_per_second=reply.tokens_per_second,
+            stop_reason=reply.stop_reason,
+            expected=question.expected,
+            reply=reply.text,
+        )
+        self._ledger.add_reply(reply)
+        self._ledger.add_trial(trial)
+        await self._store.append_trial(self._id, trial)
+        self._emit(TrialFinished(model_key=self._key, trial=trial))
+
+    async def _reply(self, length_tokens: int, seed: int, index: int) -> tuple[Question, Reply]:
+        """One question and its reply, with retries on a new engine."""
+        return await with_retries(
+            self._retry,
+            lambda: self._reply_once(length_tokens, seed, index),
+            on=(InfrastructureError, PredictionError),
+            announce=lambda attempt, reason: self._emit(
+                Retrying(model_key=self._key, attempt=attempt, reason=reason)
+            ),
+        )
+
+    async def _reply_once(
+        self, length_tokens: int, seed: int, index: int
+    ) -> tuple[Question, Reply]:
+        try:
+            loaded = await self._loaded(length_tokens)
+            question = await self._instance.source(seed).question(length_tokens, index)
+            reply = await loaded.complete(
+                question.prompt,
+                max_tokens=question.max_tokens,
+                stop=question.stop,
+                on_progress=lambda progress: self._prefill(length_tokens, progress),
+            )
+        except ContextOverflow as error:
+            raise HardFailure(Cause.OVERFLOW, str(error)) from error
+        except PredictionTooSlow as error:
+            raise HardFailure(Cause.TOO_SLOW, str(error)) from error
+        except EngineCrashed as error:
+            await self._instance.release()
+            self._crashes[length_tokens] += 1
+            if self._crashes[length_tokens] > self._retry.crashes:
+                raise HardFailure(Cause.CRASHED_ON_FILL, str(error)) from error
+            raise
+        except (InfrastructureError, PredictionError):
+            await self._instance.release()
+            raise
+        return question, reply
+
+    async def _loaded(self, length_tokens: int) -> LoadedModel:
+        """A model that holds `length_tokens`. What loaded before and does not load now is
+        trouble with the machine, not a limit of the model.
+        """
+        try:
+            return await self._instance.at_least(length_tokens, self.context_length)
+        except LoadError as error:
+            message = f"the model loaded before, and does not any more: {error}"
+            raise EngineUnavailable(message, hint=error.hint) from error
+
+    def _prefill(self, length_tokens: int, progress: PrefillProgress) -> None:
+        self._emit(
+            PrefillProgressed(model_key=self._key, length_tokens=length_tokens, progress=progress)
+        )

@@ -1,0 +1,221 @@
+"""The phases of a measurement: load, baseline, search, certify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from lmstrix.errors import InfrastructureError, LoadError, LoadRefused
+from lmstrix.events import (
+    BaselineMeasured,
+    BracketChanged,
+    Event,
+    Noted,
+    PhaseStarted,
+    ProbeFinished,
+    ProbeStarted,
+    Retrying,
+)
+from lmstrix.measure.asking import Asker
+from lmstrix.measure.findings import Findings, limit_of
+from lmstrix.measure.instance import Instance
+from lmstrix.measure.ledger import BASELINE, CERTIFY, SEARCH, Ledger
+from lmstrix.measure.loading import UNDECLARED_CONTEXT, Loadable, find_loadable
+from lmstrix.measure.retrying import with_retries
+from lmstrix.models import Cause, Verdict
+from lmstrix.ports import Adapter
+from lmstrix.problem import Ask, Done, SearchProblem
+
+__all__ = ["Course"]
+
+BASELINE_TRIALS = 12
+LOWEST_BASELINE = 0.5
+"""A model that misses more than half at short length is not measurable by this validator."""
+
+CERTIFY_TRIALS = 14
+"""Fourteen passes of fourteen show a rate above 80 % at one-sided 95 %: .8 ** 14 < .05."""
+
+MOST_CERTIFICATES = 4
+
+
+@attrs.define(kw_only=True)
+class Course:
+    """One run through the phases, with the parts that they share."""
+
+    adapter: Adapter
+    findings: Findings
+    ledger: Ledger
+    instance: Instance
+    asker: Asker
+    emit: Callable[[Event], None]
+
+    async def run(self) -> Cause | None:
+        """Go through the phases, and leave nothing loaded.
+
+        Returns a cause where there is no number, None where the evidence speaks.
+        """
+        try:
+            loadable = await self._load()
+            if isinstance(loadable, Cause):
+                return loadable
+            self.asker.context_length = loadable.context_length
+            problem = await self._baseline(loadable)
+            if isinstance(problem, Cause):
+                return problem
+            self.findings.problem = problem
+            return await self._search_and_certify(problem)
+        finally:
+            # The adapter shields its own cleanup and gives it a deadline.
+            await self.instance.release()
+
+    async def _load(self) -> Loadable | Cause:
+        self._phase("load")
+        options, model = self.findings.options, self.findings.model
+        shortest = self.findings.validator.baseline_length
+        wanted = model.declared_context or UNDECLARED_CONTEXT
+        if options.max_context is not None:
+            wanted = min(wanted, options.max_context)
+        try:
+            loadable = await with_retries(
+                options.retry,
+                lambda: find_loadable(
+                    self.adapter,
+                    model,
+                    self.instance,
+                    wanted=wanted,
+                    floor=min(shortest, wanted),
+                    force=options.force,
+                ),
+                on=(InfrastructureError,),
+                announce=self._announce_retry,
+            )
+        except LoadError as error:
+            self._note(str(error))
+            return Cause.LOAD_REFUSED if isinstance(error, LoadRefused) else Cause.LOAD_FAILED
+        self.findings.loadable = loadable
+        if loadable.detail:
+            self._note(loadable.detail)
+        if loadable.context_length < shortest:
+            self._note(
+                f"the engine gives {loadable.context_length} tokens, and the baseline alone "
+                f"needs {shortest}"
+            )
+            return Cause.NOT_MEASURABLE
+        return loadable
+
+    async def _baseline(self, loadable: Loadable) -> SearchProblem | Cause:
+        """Half on a document of its own, half on the one that the search goes on with."""
+        self._phase(BASELINE)
+        validator, ledger = self.findings.validator, self.ledger
+        length = validator.baseline_length
+        for document in (self._document(-1), self._document(0)):
+            missing = BASELINE_TRIALS // 2 - ledger.asked(BASELINE, length, document)
+            await self.asker.ask(BASELINE, length, document, max(0, missing))
+            if length in ledger.failures:
+                return ledger.failures[length]
+        baseline = ledger.baseline(length)
+        self.emit(BaselineMeasured(model_key=self._key, baseline=baseline))
+        if ledger.inconclusive(BASELINE) * 2 > BASELINE_TRIALS:
+            return Cause.INCONCLUSIVE
+        if baseline.rate < LOWEST_BASELINE:
+            self._note(
+                f"at {length} tokens it passes {baseline.passes} of {baseline.trials} "
+                f"{validator.name} questions, so nothing can be said about longer prompts"
+            )
+            return Cause.NOT_MEASURABLE
+        return SearchProblem(
+            floor=length,
+            ceiling=loadable.context_length,
+            baseline=baseline,
+            rule=self.findings.options.rule,
+            tolerance=self.findings.options.tolerance,
+        )
+
+    async def _search_and_certify(self, problem: SearchProblem) -> Cause | None:
+        for certificate in range(self.ledger.broken_certificates + 1, MOST_CERTIFICATES + 1):
+            # After a broken certificate, its document is in the cache: the search goes on in it.
+            stuck = await self._search(problem, self._document(certificate - 1))
+            if stuck is not None or not self.findings.options.certify:
+                return stuck
+            length, _ = self.findings.strategy.bracket(problem, self.ledger.history())
+            if await self._holds(problem, length, self._document(certificate)):
+                self.findings.certified = True
+                return None
+            await self.asker.record_failure(length, limit_of(self.ledger.at(length)))
+            self._note(f"{length} did not hold on a fresh load and a fresh document")
+        self._note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
+        return None
+
+    async def _search(self, problem: SearchProblem, document: int) -> Cause | None:
+        """Do what the strategy says until it is done."""
+        self._phase(SEARCH)
+        strategy = self.findings.strategy
+        shown: tuple[int, int | None] | None = None
+        while True:
+            history = self.ledger.history()
+            bracket = strategy.bracket(problem, history)
+            if bracket != shown:
+                shown = bracket
+                self.emit(BracketChanged(model_key=self._key, low=bracket[0], high=bracket[1]))
+            step = strategy.next_step(problem, history)
+            if isinstance(step, Done):
+                return None
+            before = self.ledger.observation(step.length_tokens)
+            await self._probe(problem, step, SEARCH, document)
+            after = self.ledger.observation(step.length_tokens)
+            if after.failure is None and after.trials == before.trials:
+                self._note(f"at {step.length_tokens} tokens no reply could be judged")
+                return Cause.INCONCLUSIVE
+
+    async def _holds(self, problem: SearchProblem, length: int, document: int) -> bool:
+        """Whether the answer holds on a fresh load and a fresh document."""
+        self._phase(CERTIFY)
+        await self.instance.release()
+        self.asker.context_length = length
+        for wanted in (CERTIFY_TRIALS, problem.rule.most):
+            missing = wanted - self.ledger.asked(CERTIFY, length, document)
+            step = Ask(length_tokens=length, trials=max(0, missing))
+            await self._probe(problem, step, CERTIFY, document)
+            seen = self.ledger.certificate(length, document)
+            verdict = problem.rule.verdict(seen, problem.baseline)
+            if verdict is not Verdict.UNDECIDED:
+                return verdict is Verdict.PASS
+        return False
+
+    async def _probe(self, problem: SearchProblem, step: Ask, phase: str, document: int) -> None:
+        length = step.length_tokens
+        self.emit(
+            ProbeStarted(model_key=self._key, phase=phase, length_tokens=length, trials=step.trials)
+        )
+        await self.asker.ask(phase, length, document, step.trials)
+        seen = self.ledger.observation(length)
+        self.emit(
+            ProbeFinished(
+                model_key=self._key,
+                phase=phase,
+                length_tokens=length,
+                passes=seen.passes,
+                trials=seen.trials,
+                verdict=problem.rule.verdict(seen, problem.baseline),
+                failure=seen.failure,
+            )
+        )
+
+    def _document(self, number: int) -> int:
+        """A seed of its own for each document of a measurement; -1 is the baseline's own."""
+        return self.findings.options.seed * 1000 + number + 1
+
+    @property
+    def _key(self) -> str:
+        return self.findings.model.key
+
+    def _phase(self, phase: str) -> None:
+        self.emit(PhaseStarted(model_key=self._key, phase=phase))
+
+    def _note(self, text: str) -> None:
+        self.findings.notes.append(text)
+        self.emit(Noted(model_key=self._key, text=text))
+
+    def _announce_retry(self, attempt: int, reason: str) -> None:
+        self.emit(Retrying(model_key=self._key, attempt=attempt, reason=reason))

@@ -1,0 +1,66 @@
+"""What a measurement has found out so far, and what its result depends on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+
+import attrs
+
+from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.loading import Loadable
+from lmstrix.measure.options import MeasureOptions
+from lmstrix.models import Cause, Judgement, Method, ModelInfo, Status, Trial
+from lmstrix.ports import SearchStrategy, Validator
+from lmstrix.problem import SearchProblem
+
+__all__ = ["Findings", "limit_of"]
+
+
+@attrs.define(kw_only=True)
+class Findings:
+    """Everything that a report is made of, filled in as the measurement goes on."""
+
+    model: ModelInfo
+    strategy: SearchStrategy
+    validator: Validator
+    options: MeasureOptions
+    started_at: datetime
+    status: Status | None = None
+    ledger: Ledger | None = None
+    loadable: Loadable | None = None
+    problem: SearchProblem | None = None
+    certified: bool = False
+    notes: list[str] = attrs.field(factory=list[str])
+
+    @property
+    def method(self) -> Method:
+        """How the number is being found."""
+        return Method(
+            strategy=self.strategy.name,
+            validator=self.validator.name,
+            tolerance=self.options.tolerance,
+            ratio=self.options.ratio,
+            seed=self.options.seed,
+            max_context=self.options.max_context,
+        )
+
+    def key(self, status: Status) -> str:
+        """What a result depends on: under another key it is another result."""
+        depends = {
+            "adapter": status.adapter,
+            "versions": dict(sorted(status.versions.items())),
+            "model": [self.model.key, self.model.digest, self.model.size_bytes],
+            "declared": self.model.declared_context,
+            "method": attrs.asdict(self.method),
+        }
+        return json.dumps(depends, sort_keys=True)
+
+
+def limit_of(trials: Iterable[Trial]) -> Cause:
+    """What the wrong answers at a failed length have in common."""
+    judged = Counter(t.judgement for t in trials)
+    broken = judged[Judgement.GIBBERISH] + judged[Judgement.EMPTY]
+    return Cause.GIBBERISH if broken > judged[Judgement.WRONG] else Cause.FORGETS

@@ -1,0 +1,66 @@
+"""What a caller may ask of a measurement: policy as data."""
+
+from __future__ import annotations
+
+import attrs
+
+from lmstrix.errors import ConfigurationError
+from lmstrix.problem import PassRule
+
+__all__ = ["MeasureOptions", "RetryPolicy"]
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How trouble that says nothing about the model is met: again, on a new engine.
+
+    `attempts` counts the first one. Waits grow from `first_wait_s`, doubled each time, to at
+    most `longest_wait_s`, with as much jitter again. A crash is retried too, `crashes` times
+    at one length, before it counts as the model's: a kill by somebody else happens once, a
+    window that cannot be filled fails every time.
+    """
+
+    attempts: int = 3
+    first_wait_s: float = 0.2
+    longest_wait_s: float = 5.0
+    crashes: int = 1
+
+
+@attrs.frozen(kw_only=True)
+class MeasureOptions:
+    """Settings of one measurement; each default is what the command line uses.
+
+    `tolerance` is relative to the answer and never asks for less than 256 tokens;
+    `ratio` is the part of the model's own baseline that still counts as a pass (NoLiMa's
+    85 %); `max_context` is the largest length to try, in tokens; `budget_s` ends the
+    measurement with what is known by then; `certify` asks for a fresh load and a fresh
+    document at the answer; `fresh` forgets an interrupted measurement; `force` goes beyond
+    what the memory estimate says the machine can hold.
+
+    Raises `ConfigurationError` for a value outside its range.
+    """
+
+    tolerance: float = 1 / 64
+    ratio: float = 0.85
+    seed: int = 1
+    max_context: int | None = None
+    budget_s: float | None = None
+    certify: bool = True
+    fresh: bool = False
+    force: bool = False
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 < self.tolerance < 1:
+            raise ConfigurationError("tolerance must lie between 0 and 1")
+        if not 0 < self.ratio <= 1:
+            raise ConfigurationError("ratio must lie above 0 and be at most 1")
+        if self.max_context is not None and self.max_context < 1:
+            raise ConfigurationError("the largest context must be positive")
+        if self.budget_s is not None and not self.budget_s > 0:
+            raise ConfigurationError("the budget must be positive")
+
+    @property
+    def rule(self) -> PassRule:
+        """The pass rule with this ratio."""
+        return PassRule(ratio=self.ratio)

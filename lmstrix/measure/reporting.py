@@ -1,0 +1,193 @@
+"""From what is known to a report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from statistics import median
+
+from lmstrix.errors import (
+    InfrastructureError,
+    InvalidModel,
+    LMStrixError,
+    LoadError,
+    LoadRefused,
+    ModelNotFound,
+    UnsupportedModel,
+)
+from lmstrix.measure.findings import Findings, limit_of
+from lmstrix.measure.ledger import Ledger
+from lmstrix.models import (
+    Baseline,
+    Cause,
+    ContextReport,
+    Cost,
+    CurvePoint,
+    DepthTally,
+    Environment,
+    Interval,
+    Judgement,
+    Method,
+    ModelInfo,
+    Trial,
+    Verdict,
+)
+from lmstrix.problem import SearchProblem
+from lmstrix.stats import wilson
+
+__all__ = ["REGIONS", "build_report", "unmeasured_report"]
+
+REGIONS = (("head", 0.1), ("early", 0.35), ("middle", 0.65), ("late", 0.9), ("tail", 1.0))
+"""Regions of the window, each with the depth at which it ends."""
+
+NO_INTERVAL = Interval(low=0, high=None, level=0.0)
+
+
+def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> ContextReport:
+    """The report that the evidence carries; `cause` where something else ended it."""
+    ledger, problem, loadable = findings.ledger, findings.problem, findings.loadable
+    bracket: tuple[int, int | None] = (0, None)
+    interval = NO_INTERVAL
+    true_context: int | None = None
+    if ledger and problem:
+        history = ledger.history()
+        bracket = findings.strategy.bracket(problem, history)
+        interval = findings.strategy.interval(problem, history)
+        true_context = bracket[0] if cause is not Cause.INCONCLUSIVE else None
+        cause = cause or _cause(findings, ledger, bracket)
+    return ContextReport(
+        model=findings.model,
+        declared_context=findings.model.declared_context,
+        loadable_context=loadable.context_length if loadable else None,
+        true_context=true_context,
+        cause=cause or Cause.INCONCLUSIVE,
+        certified=findings.certified,
+        bracket=bracket,
+        interval=interval,
+        monotone=_is_monotone(problem, ledger),
+        baseline=_baseline(findings),
+        curve=tuple(_curve(ledger, problem)) if ledger else (),
+        cost=ledger.with_seconds(seconds) if ledger else Cost(seconds=seconds),
+        method=findings.method,
+        environment=_environment(findings),
+        started_at=findings.started_at,
+        finished_at=datetime.now(UTC),
+        notes=tuple(findings.notes),
+    )
+
+
+def unmeasured_report(
+    *,
+    model: ModelInfo,
+    error: LMStrixError,
+    method: Method,
+    environment: Environment,
+) -> ContextReport:
+    """The report of a model that could not be measured at all, with the cause in `error`."""
+    now = datetime.now(UTC)
+    notes = (str(error), *((error.hint,) if error.hint else ()))
+    return ContextReport(
+        model=model,
+        declared_context=model.declared_context,
+        loadable_context=None,
+        true_context=None,
+        cause=_cause_of(error),
+        certified=False,
+        bracket=(0, None),
+        interval=NO_INTERVAL,
+        monotone=True,
+        baseline=Baseline(passes=0, trials=0),
+        curve=(),
+        cost=Cost(),
+        method=method,
+        environment=environment,
+        started_at=now,
+        finished_at=now,
+        notes=notes,
+    )
+
+
+def _cause_of(error: LMStrixError) -> Cause:
+    causes: tuple[tuple[type[LMStrixError], Cause], ...] = (
+        (ModelNotFound, Cause.MODEL_NOT_FOUND),
+        (InvalidModel, Cause.INVALID_MODEL),
+        (UnsupportedModel, Cause.UNSUPPORTED_MODEL),
+        (InfrastructureError, Cause.INFRASTRUCTURE),
+        (LoadRefused, Cause.LOAD_REFUSED),
+        (LoadError, Cause.LOAD_FAILED),
+    )
+    return next((cause for kind, cause in causes if isinstance(error, kind)), Cause.INCONCLUSIVE)
+
+
+def _cause(findings: Findings, ledger: Ledger, bracket: tuple[int, int | None]) -> Cause:
+    """Why the true context is not larger."""
+    low, high = bracket
+    if high is not None:
+        return ledger.failures.get(high) or limit_of(ledger.at(high))
+    if findings.loadable is not None and findings.loadable.limit is not None:
+        return findings.loadable.limit
+    declared = findings.model.declared_context
+    return Cause.DECLARED_MAXIMUM if low == declared else Cause.MAX_CONTEXT
+
+
+def _baseline(findings: Findings) -> Baseline:
+    length = findings.validator.baseline_length
+    if findings.ledger is None:
+        return Baseline(passes=0, trials=0, length_tokens=length)
+    return findings.ledger.baseline(length)
+
+
+def _is_monotone(problem: SearchProblem | None, ledger: Ledger | None) -> bool:
+    """Whether no length failed below one that passed."""
+    if problem is None or ledger is None:
+        return True
+    failed = False
+    for observation in ledger.history():
+        verdict = problem.rule.verdict(observation, problem.baseline)
+        if verdict is Verdict.PASS and failed:
+            return False
+        failed = failed or verdict is Verdict.FAIL
+    return True
+
+
+def _curve(ledger: Ledger, problem: SearchProblem | None) -> Iterable[CurvePoint]:
+    for seen in ledger.history():
+        trials = ledger.at(seen.length_tokens)
+        waits = [t.ttft_s for t in trials if t.ttft_s is not None]
+        speeds = [t.tokens_per_second for t in trials if t.tokens_per_second]
+        yield CurvePoint(
+            length_tokens=seen.length_tokens,
+            trials=seen.trials,
+            passes=seen.passes,
+            verdict=problem.rule.verdict(seen, problem.baseline) if problem else Verdict.UNDECIDED,
+            wilson=wilson(seen.passes, seen.trials),
+            ttft_s=max(waits, default=None),
+            tokens_per_second=median(speeds) if speeds else None,
+            inconclusive=seen.inconclusive,
+            depths=_by_region(trials),
+            failure=seen.failure,
+        )
+
+
+def _by_region(trials: Sequence[Trial]) -> tuple[DepthTally, ...]:
+    passes: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
+    for trial in trials:
+        if trial.depth is None or trial.judgement is Judgement.INCONCLUSIVE:
+            continue
+        region = next((name for name, end in REGIONS if trial.depth <= end), REGIONS[-1][0])
+        counted[region] += 1
+        passes[region] += trial.judgement is Judgement.PASS
+    return tuple(
+        DepthTally(region=name, passes=passes[name], trials=counted[name])
+        for name, _ in REGIONS
+        if counted[name]
+    )
+
+
+def _environment(findings: Findings) -> Environment:
+    status = findings.status
+    if status is None:
+        return Environment(adapter="")
+    return Environment(adapter=status.adapter, engine=status.engine, versions=dict(status.versions))

@@ -1,0 +1,94 @@
+"""What a search strategy solves: when a length passes, what is wanted, and the steps to it."""
+
+from __future__ import annotations
+
+import attrs
+
+from lmstrix.models import Baseline, Interval, Observation, Verdict
+
+__all__ = ["Ask", "Done", "PassRule", "SearchProblem"]
+
+
+@attrs.frozen(kw_only=True)
+class PassRule:
+    """When the answers at one length count as a pass, relative to the model's own baseline.
+
+    A length passes when its pass rate is at least `ratio` of the baseline's. Evidence comes
+    in stages: `first` trials settle a length where all of them agree, `full` trials settle
+    most others, `most` trials end it. With the default ratio .85 and a perfect baseline that
+    is 4 of 4 (or 0 of 4), 9 of 10, 17 of 20, so that one lapse in ten decides nothing.
+    """
+
+    ratio: float = 0.85
+    first: int = 4
+    full: int = 10
+    most: int = 20
+
+    def threshold(self, baseline: Baseline) -> float:
+        """Smallest pass rate that still counts as a pass."""
+        return self.ratio * baseline.rate
+
+    def verdict(self, observation: Observation, baseline: Baseline) -> Verdict:
+        """Pass, fail, or undecided while more trials could still change it."""
+        if observation.failure is not None:
+            return Verdict.FAIL
+        passes, trials = observation.passes, observation.trials
+        if trials < self.first:
+            return Verdict.UNDECIDED
+        if trials < self.full:
+            return self._early_verdict(passes, trials, baseline)
+        needed = self.threshold(baseline) * trials
+        margin = 1.0 if trials < self.most else 0.0
+        if passes >= needed:
+            return Verdict.PASS
+        return Verdict.FAIL if passes < needed - margin else Verdict.UNDECIDED
+
+    def _early_verdict(self, passes: int, trials: int, baseline: Baseline) -> Verdict:
+        """Before the full set: only where the trials agree, or can no longer come close."""
+        if passes == trials:
+            return Verdict.PASS
+        best = passes + self.full - trials
+        hopeless = best < self.threshold(baseline) * self.full - 1
+        return Verdict.FAIL if passes == 0 or hopeless else Verdict.UNDECIDED
+
+    def wanted(self, observation: Observation) -> int:
+        """How many further trials reach the next stage."""
+        stages = (self.first, self.full, self.most)
+        return next((s - observation.trials for s in stages if observation.trials < s), 0)
+
+
+@attrs.frozen(kw_only=True)
+class SearchProblem:
+    """What a strategy has to solve. All lengths are tokens.
+
+    `floor` is known to work (the baseline's length); `ceiling` is the largest length that
+    may be tried. The answer is wanted to within ``max(granularity, tolerance * answer)``.
+    """
+
+    floor: int
+    ceiling: int
+    baseline: Baseline
+    rule: PassRule
+    tolerance: float = 1 / 64
+    granularity: int = 256
+
+    def is_tight(self, low: int, high: int) -> bool:
+        """Whether [low, high] is as narrow as was asked for."""
+        return high - low <= max(self.granularity, self.tolerance * low)
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """A strategy wants `trials` more questions at `length_tokens`."""
+
+    length_tokens: int
+    trials: int
+
+
+@attrs.frozen(kw_only=True)
+class Done:
+    """A strategy has its answer: `low` works, `high` does not (None: nothing failed)."""
+
+    low: int
+    high: int | None
+    interval: Interval

@@ -1,0 +1,1 @@
+"""Search strategies: pure functions from what is known to the next step."""

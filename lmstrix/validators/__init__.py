@@ -1,0 +1,1 @@
+"""Validators: what a model is asked, and how a reply is judged."""
