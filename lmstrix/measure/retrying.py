@@ -35,11 +35,14 @@ async def with_retries(
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(on),
         stop=tenacity.stop_after_attempt(policy.attempts),
-        wait=tenacity.wait_exponential_jitter(
-            initial=policy.first_wait_s, max=policy.longest_wait_s, jitter=policy.first_wait_s
-        ),
+        wait=tenacity.wait_exponential(multiplier=policy.first_wait_s, max=policy.longest_wait_s)
+        + tenacity.wait_random(0, policy.first_wait_s),
         sleep=anyio.sleep,
         before_sleep=before_sleep,
         reraise=True,
     )
-    return await retrying(attempt)
+
+    async def once() -> T:  # tenacity tells coroutine functions by their type
+        return await attempt()
+
+    return await retrying(once)
