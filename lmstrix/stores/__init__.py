@@ -1,0 +1,1 @@
+"""Stores: where trials and reports are kept. Each does what `lmstrix.ports.Store` promises."""

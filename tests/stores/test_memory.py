@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from lmstrix.ports import Store
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.testing.contracts.store import StoreContract
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+def test_it_is_nowhere() -> None:
+    assert MemoryStore().location == ""

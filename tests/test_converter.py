@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmstrix.converter import FormatError, dump_report, from_json, load_report, to_json
+from lmstrix.models import (
+    Cause,
+    ContextReport,
+    Cost,
+    CurvePoint,
+    Judgement,
+    ModelInfo,
+    Observation,
+    StopReason,
+    Trial,
+    Verdict,
+)
+from lmstrix.testing.samples import sample_model, sample_report, sample_trial
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just(10**400)
+)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+fuzz = settings(deadline=None)  # a busy machine is no failure
+KINDS: tuple[type[Any], ...] = (ContextReport, Trial, ModelInfo, Observation, CurvePoint, Cost)
+
+
+WRONG: list[tuple[str, object]] = [
+    ("true_context", "6144"),
+    ("true_context", 6144.0),
+    ("true_context", True),
+    ("certified", 1),
+    ("certified", "true"),
+    ("cause", "no such cause"),
+    ("cause", None),
+    ("cause", ["forgets"]),
+    ("bracket", [1]),
+    ("bracket", [1, 2, 3]),
+    ("bracket", {"0": 1, "1": 2}),
+    ("bracket", "12"),
+    ("notes", "a text is no list of texts"),
+    ("notes", {"key": 1}),
+    ("notes", [1]),
+    ("notes", None),
+    ("curve", {}),
+    ("curve", [[]]),
+    ("curve", [None]),
+    ("model", []),
+    ("model", None),
+    ("model", "key"),
+    ("started_at", "yesterday"),
+    ("started_at", "2026-01-02T03:04:05"),
+    ("started_at", 1_700_000_000),
+    ("schema_version", "1"),
+    ("schema_version", None),
+]
+
+
+def plain(report: ContextReport) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(dump_report(report))
+    return value
+
+
+def test_a_report_round_trips() -> None:
+    report = sample_report()
+    text = dump_report(report)
+    assert "\n" not in text
+    found = load_report(text)
+    assert found == report
+    assert type(found.cause) is Cause
+    assert type(found.curve[0].verdict) is Verdict
+    assert type(found.curve) is tuple
+    assert type(found.bracket) is tuple
+    assert found.started_at.utcoffset() == timedelta(0)
+    assert found.method.max_context is None
+
+
+def test_a_report_without_an_answer_round_trips() -> None:
+    report = sample_report(
+        declared_context=None,
+        loadable_context=None,
+        true_context=None,
+        cause=Cause.INVALID_MODEL,
+        bracket=(0, None),
+        interval=attrs.evolve(sample_report().interval, high=None),
+        curve=(),
+        notes=(),
+        started_at=datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5, minutes=30))),
+    )
+    assert load_report(dump_report(report)) == report
+
+
+def test_a_trial_round_trips() -> None:
+    trial = sample_trial(depth=None, judgement=Judgement.GIBBERISH, cached_tokens=None)
+    found = from_json(to_json(trial), Trial)
+    assert found == trial
+    assert type(found.judgement) is Judgement
+    assert type(found.stop_reason) is StopReason
+
+
+def test_the_documented_keys_are_there() -> None:
+    value = plain(sample_report())
+    assert value["schema_version"] == 1
+    assert value["bracket"] == [6144, 6400]
+    assert value["cause"] == "forgets"
+    assert value["interval"] == {"low": 5888, "high": 6400, "level": 0.95}
+    assert value["curve"][1]["wilson"] == {"low": 0.24, "high": 0.76}
+    assert value["started_at"] == "2026-01-02T03:04:05.678901+00:00"
+    assert set(value) >= {
+        "model",
+        "declared_context",
+        "loadable_context",
+        "true_context",
+        "certified",
+        "monotone",
+        "baseline",
+        "cost",
+        "method",
+        "environment",
+        "finished_at",
+    }
+
+
+@pytest.mark.parametrize(("key", "wrong"), WRONG)
+def test_a_wrong_type_is_refused(key: str, wrong: object) -> None:
+    value = {**plain(sample_report()), key: wrong}
+    with pytest.raises(FormatError):
+        load_report(json.dumps(value))
+
+
+@pytest.mark.parametrize("versions", [[], "x", None, {"a": 1}, [["a", "b"]]])
+def test_a_mapping_is_an_object_of_texts(versions: object) -> None:
+    value = plain(sample_report())
+    value["environment"]["versions"] = versions
+    with pytest.raises(FormatError):
+        load_report(json.dumps(value))
+    with pytest.raises(FormatError):
+        from_json(json.dumps(versions), Mapping[str, str])
+
+
+def test_a_whole_number_is_a_number() -> None:
+    value = plain(sample_report())
+    value["cost"]["seconds"] = 66
+    found = load_report(json.dumps(value)).cost.seconds
+    assert found == 66.0
+    assert type(found) is float
+
+
+@pytest.mark.parametrize("key", ["model", "cause", "bracket", "curve", "started_at"])
+def test_a_missing_key_is_refused_by_name(key: str) -> None:
+    value = plain(sample_report())
+    del value[key]
+    with pytest.raises(FormatError, match=key):
+        load_report(json.dumps(value))
+
+
+def test_unknown_keys_are_tolerated() -> None:
+    value = plain(sample_report())
+    value["added_later"] = {"a": [1]}
+    value["model"]["added_later"] = 1
+    value["curve"][0]["added_later"] = None
+    assert load_report(json.dumps(value)) == sample_report()
+
+
+@pytest.mark.parametrize("shape", [{}, {"curve": "of another shape"}])
+def test_a_newer_schema_is_refused_with_a_hint(shape: dict[str, object]) -> None:
+    value = {**plain(sample_report()), "schema_version": 2, **shape}
+    with pytest.raises(FormatError, match="newer") as caught:
+        load_report(json.dumps(value))
+    assert "Update" in caught.value.hint
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_a_number_is_not_written(number: float) -> None:
+    with pytest.raises(FormatError):
+        to_json(sample_trial(ttft_s=number))
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_what_is_not_a_number_is_not_read(literal: str) -> None:
+    text = to_json(sample_trial(ttft_s=123.5)).replace("123.5", literal)
+    with pytest.raises(FormatError):
+        from_json(text, Trial)
+
+
+def test_a_time_without_its_offset_is_not_written() -> None:
+    with pytest.raises(FormatError):
+        dump_report(sample_report(started_at=datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)))
+
+
+@pytest.mark.parametrize("name", ["модель 🦙", "\udcff\ud800", "nul\0", "\u2028", '"\\'])
+def test_any_name_round_trips_as_utf8(name: str) -> None:
+    text = to_json(sample_model(key=name))
+    assert from_json(text.encode().decode(), ModelInfo).key == name
+    assert "\n" not in text
+
+
+def test_readable_text_stays_readable() -> None:
+    assert "модель" in to_json(sample_model(key="модель"))
+
+
+@pytest.mark.parametrize("text", ["", "{", "nul", "[" * 100_000, "1" * 5000, '{"a":}', "\ufeff{}"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_json_is_refused(text: str, kind: type[Any]) -> None:
+    with pytest.raises(FormatError):
+        from_json(text, kind)
+
+
+@fuzz
+@given(value=JSON, kind=st.sampled_from(KINDS))
+def test_any_json_is_read_or_refused(value: object, kind: type[Any]) -> None:
+    try:
+        found = from_json(json.dumps(value), kind)
+    except FormatError:
+        return
+    assert isinstance(found, kind)
+    assert from_json(to_json(found), kind) == found
+
+
+@fuzz
+@given(text=st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with pytest.raises(FormatError):
+        load_report(text)
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where in a JSON value something can be replaced."""
+    inner: list[tuple[str | int, Any]] = []
+    if hasattr(value, "items"):
+        inner = list(value.items())
+    elif hasattr(value, "append"):
+        inner = [(number, value[number]) for number in range(len(value))]
+    found = [path] if path else []
+    return found + [place for key, item in inner for place in places(item, (*path, key))]
+
+
+PLACES = places(plain(sample_report()))
+
+
+@fuzz
+@given(place=st.sampled_from(PLACES), new=JSON)
+def test_a_changed_report_is_read_or_refused(place: tuple[str | int, ...], new: object) -> None:
+    value: Any = plain(sample_report())
+    inner = value
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = new
+    try:
+        found = load_report(json.dumps(value))
+    except FormatError:
+        return
+    assert load_report(dump_report(found)) == found
+
+
+@fuzz
+@given(place=st.sampled_from(PLACES))
+def test_a_report_without_a_part_is_read_or_refused(place: tuple[str | int, ...]) -> None:
+    value: Any = plain(sample_report())
+    inner = value
+    for step in place[:-1]:
+        inner = inner[step]
+    del inner[place[-1]]
+    try:
+        found = load_report(json.dumps(value))
+    except FormatError:
+        return
+    assert load_report(dump_report(found)) == found
+
+
+@fuzz
+@given(cut=st.integers(min_value=0, max_value=len(dump_report(sample_report())) - 1))
+def test_a_cut_report_is_refused(cut: int) -> None:
+    with pytest.raises(FormatError):
+        load_report(dump_report(sample_report())[:cut])
