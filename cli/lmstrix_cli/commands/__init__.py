@@ -1,0 +1,1 @@
+"""One module for each command; `lmstrix_cli.main.COMMANDS` lists them."""

@@ -1,0 +1,34 @@
+"""Errors to two lines of text and an exit code; never a traceback unasked."""
+
+from __future__ import annotations
+
+import traceback
+
+from lmstrix.errors import LMStrixError
+from lmstrix_cli import safe_text
+from lmstrix_cli.exit_codes import ExitCode, code_of_error
+from lmstrix_cli.running import Interrupted
+
+__all__ = ["explain", "explain_known"]
+
+
+def explain_known(error: LMStrixError) -> ExitCode:
+    """Say what went wrong and what to do next."""
+    safe_text.error(str(error) or type(error).__name__, error.hint)
+    return code_of_error(error)
+
+
+def explain(error: BaseException, *, verbose: bool) -> ExitCode:
+    """Say what ended a command, on stderr, and give its exit code."""
+    if isinstance(error, (KeyboardInterrupt, Interrupted)):
+        safe_text.note("Interrupted.")
+        return ExitCode.PARTIAL
+    if verbose:
+        safe_text.note("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, LMStrixError):
+        return explain_known(error)
+    safe_text.error(
+        f"{type(error).__name__}: {error}. This is a bug in LMStrix or in a plug-in.",
+        "" if verbose else "Run `lmstrix --verbose ...` for a traceback to report.",
+    )
+    return ExitCode.OTHER

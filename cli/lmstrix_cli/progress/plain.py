@@ -1,0 +1,81 @@
+"""Short lines for logs and pipes: one for each phase, load and probe. And nothing at all."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from lmstrix.events import (
+    BaselineMeasured,
+    Event,
+    LoadFinished,
+    MeasurementStarted,
+    PhaseStarted,
+    ProbeFinished,
+    Retrying,
+)
+from lmstrix_cli import safe_text
+
+__all__ = ["PlainProgress", "Silence", "event_line"]
+
+
+class Silence:
+    """Hears everything and says nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
+
+
+class PlainProgress(Silence):
+    """One line on stderr for each event worth one."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
+        line = event_line(event)
+        if line:
+            safe_text.note(line)
+
+
+def event_line(event: Event) -> str:
+    """The line for `event`, escaped; an empty string where it is worth none."""
+    line = ""
+    match event:
+        case MeasurementStarted():
+            line = f"measuring {safe_text.label(event.model_key)}"
+            if event.resumed_trials:
+                line += f", going on after {event.resumed_trials} trials"
+        case PhaseStarted():
+            line = f"  {safe_text.label(event.phase)}"
+        case LoadFinished():
+            line = _load_line(event)
+        case ProbeFinished():
+            line = _probe_line(event)
+        case BaselineMeasured():
+            line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
+        case Retrying():
+            line = f"    attempt {event.attempt}: {safe_text.label(event.reason)}"
+        case _:
+            pass
+    return line
+
+
+def _load_line(event: LoadFinished) -> str:
+    if event.effective_context is not None:
+        return f"    asked for {event.context_length}, loaded {event.effective_context}"
+    return f"    asked for {event.context_length}, failed: {safe_text.label(event.error)}"
+
+
+def _probe_line(event: ProbeFinished) -> str:
+    failure = "" if event.failure is None else f" ({event.failure.replace('_', ' ')})"
+    return f"    {event.length_tokens}: {event.passes} of {event.trials}, {event.verdict}{failure}"

@@ -1,0 +1,88 @@
+"""One event loop for one command, and what Ctrl-C does to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import anyio
+import attrs
+from anyio.abc import TaskStatus
+
+from lmstrix.errors import LMStrixError
+
+__all__ = ["Body", "Interrupted", "run_async", "supervise"]
+
+T = TypeVar("T")
+Body = Callable[[], Awaitable[T]]
+
+_SHOW_CURSOR = "\x1b[?25h"
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM ended the work; everything was released in an orderly way."""
+
+
+@attrs.define
+class _Outcome(Generic[T]):
+    """What the body left: exceptions leave the task group by hand, not as a group."""
+
+    value: T | None = None
+    error: Exception | None = None
+
+
+def run_async(body: Body[T]) -> T:
+    """Run `body` to its end. The first SIGINT or SIGTERM cancels it; once it has let go of
+    everything, `Interrupted` is raised. The second one ends this process at once.
+    """
+    try:
+        return anyio.run(supervise, body)
+    except KeyboardInterrupt:
+        # Where the event loop takes no signal handlers (Windows), it cancels by itself.
+        raise Interrupted from None
+
+
+async def supervise(body: Body[T]) -> T:
+    """What `run_async` runs; raises `Interrupted` where a signal cancelled `body`."""
+    outcome = _Outcome[T]()
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as group:
+        with scope:
+            await group.start(_watch_signals, scope)
+            try:
+                outcome.value = await body()
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the group
+                outcome.error = error
+        group.cancel_scope.cancel()
+    # A Ctrl-C reaches the engine's process too: what it says while it dies is no error of ours.
+    broken_off = scope.cancel_called and isinstance(outcome.error, LMStrixError)
+    if scope.cancelled_caught or broken_off:
+        raise Interrupted
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[return-value] - the body returned: it is a T
+
+
+async def _watch_signals(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    """Cancel `scope` at the first signal, leave the process at the second."""
+    try:
+        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+            task_status.started()
+            async for _ in signals:
+                if scope.cancel_called:
+                    _leave_now()
+                scope.cancel()
+    except NotImplementedError:
+        task_status.started()
+
+
+def _leave_now() -> None:
+    """End the process without waiting for anything; the engine's process ends with us."""
+    if sys.stderr.isatty():
+        sys.stderr.write(_SHOW_CURSOR)
+        sys.stderr.flush()
+    os._exit(128 + signal.SIGINT)

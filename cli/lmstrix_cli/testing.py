@@ -1,0 +1,83 @@
+"""For tests of the command line: run it in this process, over any adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from click.testing import CliRunner, Result
+
+from lmstrix import LMStrix
+from lmstrix.models import ModelInfo, Status
+from lmstrix.ports import Adapter
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli.main import lmstrix
+from lmstrix_cli.settings import Settings
+
+__all__ = ["ScriptedAdapter", "Shell"]
+
+
+class ScriptedAdapter(SimulatedAdapter):
+    """Simulated models whose listing and status can be said in advance."""
+
+    def __init__(
+        self,
+        *models: SimulatedModel,
+        listing: Sequence[ModelInfo] | None = None,
+        status: Status | None = None,
+        listing_error: Exception | None = None,
+        reply_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(*models, reply_seconds=reply_seconds)
+        self._listing = listing
+        self._status = status
+        self._listing_error = listing_error
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """The scripted error, the scripted listing, or the simulated models."""
+        if self._listing_error is not None:
+            raise self._listing_error
+        return await super().list_models() if self._listing is None else self._listing
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The scripted error, or a simulated model."""
+        if self._listing_error is not None:
+            raise self._listing_error
+        return await super().find_model(name)
+
+    async def status(self) -> Status:
+        """The scripted status, or that of the simulation."""
+        return self._status or await super().status()
+
+
+@attrs.define
+class Shell:
+    """Runs ``lmstrix`` with `adapter` and the store in the file `store`.
+
+    Put `open_client` in the place of `lmstrix_cli.session.open_client` first. `settings` are
+    the ones that the last command came with.
+    """
+
+    store: Path
+    adapter: Adapter = attrs.field(factory=ScriptedAdapter)
+    settings: Settings | None = None
+
+    def open_client(
+        self, settings: Settings, *, strategy: str = "auto", validator: str = "recall"
+    ) -> LMStrix:
+        """A client over `adapter`, whatever the options say."""
+        self.settings = settings
+        return LMStrix(
+            adapter=self.adapter, strategy=strategy, validator=validator, store=self.store
+        )
+
+    def run(self, *arguments: str, typed: str | bytes | None = None) -> Result:
+        """What a command prints, and its exit code; `typed` stands on its stdin."""
+        return CliRunner().invoke(lmstrix, list(arguments), input=typed)
+
+    def lines(self, *arguments: str) -> list[dict[str, Any]]:
+        """What a command with ``--json`` prints, parsed."""
+        return [json.loads(line) for line in self.run(*arguments).stdout.splitlines()]

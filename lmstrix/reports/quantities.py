@@ -1,0 +1,43 @@
+"""Sizes, times and ages as people write them."""
+
+from __future__ import annotations
+
+__all__ = ["say_bytes", "say_seconds", "say_tokens"]
+
+
+def say_bytes(size_bytes: int) -> str:
+    """Decimal units, as LM Studio and the model hubs show them; an empty string for none.
+
+    >>> say_bytes(98_000_000)
+    '98.0 MB'
+    """
+    if size_bytes <= 0:
+        return ""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def say_seconds(seconds: float) -> str:
+    """A duration with as many digits as its size deserves.
+
+    >>> say_seconds(0.1234), say_seconds(66.5), say_seconds(3750)
+    ('0.12 s', '1 min 06 s', '1 h 02 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} days"
+
+
+def say_tokens(tokens: int | None, *, unknown: str = "unknown") -> str:
+    """Plain digits, which can be pasted back into an option."""
+    return unknown if tokens is None else str(tokens)

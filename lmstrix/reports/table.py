@@ -1,0 +1,58 @@
+"""The table of lengths in a text report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lmstrix.models import CurvePoint
+
+__all__ = ["curve_table"]
+
+BAR_CELLS = 10
+_HEAD = ("length", "k of n", "95 % interval", "verdict", "TTFT", "tok/s", "")
+
+
+def curve_table(curve: Sequence[CurvePoint], width: int) -> list[str]:
+    """One line for each length, shortest first. Columns that do not fit `width` are left out
+    from the right; the first four always stay.
+    """
+    rows = [_HEAD, *(_row(point) for point in sorted(curve, key=lambda p: p.length_tokens))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    shown = len(_HEAD)
+    while shown > 4 and sum(widths[:shown]) + 2 * shown > width:
+        shown -= 1
+    return [_line(row[:shown], widths) for row in rows]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Words to the left, numbers to the right."""
+    aligned = (
+        cell.ljust(width) if column in {3, 6} else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=False))
+    )
+    return ("  " + "  ".join(aligned)).rstrip()
+
+
+def _row(point: CurvePoint) -> tuple[str, ...]:
+    asked = point.trials > 0
+    counts = f"{point.passes} of {point.trials}" if asked else "-"
+    interval = f"{point.wilson.low * 100:.0f} to {point.wilson.high * 100:.0f} %" if asked else "-"
+    ttft = "-" if point.ttft_s is None else _seconds(point.ttft_s)
+    speed = "-" if point.tokens_per_second is None else f"{point.tokens_per_second:.1f}"
+    length, verdict = str(point.length_tokens), str(point.verdict)
+    return (length, counts, interval, verdict, ttft, speed, _bar(point))
+
+
+def _seconds(seconds: float) -> str:
+    """Always in seconds, so that a column can be compared at a glance."""
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def _bar(point: CurvePoint) -> str:
+    """Part of the answers that were right, rounded down, so that only 100 % fills it; where
+    the engine itself failed, how.
+    """
+    if point.failure is not None:
+        return point.failure.replace("_", " ")
+    filled = BAR_CELLS * point.passes // point.trials if point.trials else 0
+    return "[" + "#" * filled + "." * (BAR_CELLS - filled) + "]"

@@ -1,0 +1,146 @@
+"""Ctrl-C: everything is kept, the partial report is printed, the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lmstrix.errors import EngineUnavailable
+from lmstrix_cli import main, running
+
+ROOT = Path(main.__file__).parents[2]
+
+DRIVER = """
+import sys, anyio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from lmstrix import LMStrix
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import session
+from lmstrix_cli.main import main
+
+class Slow(SimulatedAdapter):
+    @asynccontextmanager
+    async def load(self, model, context_length, **rest):
+        try:
+            async with super().load(model, context_length, **rest) as loaded:
+                yield loaded
+        finally:
+            print("releasing", file=sys.stderr, flush=True)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep({release_s})
+
+adapter = Slow(SimulatedModel(key="m", declared=4096, true_context=3000), reply_seconds={reply_s})
+session.open_client = lambda settings, **parts: LMStrix(
+    adapter=adapter, store=Path(settings.store), **parts)
+main()
+"""
+
+
+@contextmanager
+def start(
+    store: Path, *, reply_s: float = 0.0, release_s: float = 0.0
+) -> Generator[subprocess.Popen[str]]:
+    code = DRIVER.format(reply_s=reply_s, release_s=release_s)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "--store", str(store), "test", "m", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], mark: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if mark in line:
+            return
+    pytest.fail(f"{mark!r} never came")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    store = tmp_path / "s.db"
+    with start(store, reply_s=0.02) as process:
+        read_until(process, " of ")  # at least one probe is done
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 5
+    report = json.loads(out)
+    assert report["cause"] == "interrupted"
+    assert report["certified"] is False
+    assert f"To go on where it was: lmstrix --store {store} test m --json" in err
+    assert "Traceback" not in err
+    with start(store) as again:
+        out, err = again.communicate(timeout=30)
+    assert again.returncode == 0
+    assert "going on after" in err
+    assert json.loads(out)["cause"] == "forgets"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
+def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with start(tmp_path / "s.db", reply_s=0.02, release_s=3600) as process:
+        read_until(process, " of ")
+        process.send_signal(signal.SIGINT)
+        read_until(process, "releasing")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+
+
+async def _raise_signal_and_wait() -> str:
+    signal.raise_signal(signal.SIGINT)
+    await anyio.sleep(30)
+    return "not reached"
+
+
+async def _raise_signal_and_lose_the_engine() -> str:
+    try:
+        return await _raise_signal_and_wait()
+    except BaseException as error:
+        raise EngineUnavailable("it died of the same Ctrl-C") from error
+
+
+@pytest.mark.parametrize("body", [_raise_signal_and_wait, _raise_signal_and_lose_the_engine])
+def test_a_signal_cancels_the_body(body: running.Body[str], anyio_backend: str) -> None:
+    with pytest.raises(running.Interrupted):
+        anyio.run(running.supervise, body, backend=anyio_backend)
+
+
+def test_what_the_body_returns_and_raises_comes_through(anyio_backend: str) -> None:
+    async def answer() -> int:
+        return 42
+
+    async def fail() -> int:
+        raise EngineUnavailable("away")
+
+    assert anyio.run(running.supervise, answer, backend=anyio_backend) == 42
+    with pytest.raises(EngineUnavailable):
+        anyio.run(running.supervise, fail, backend=anyio_backend)
+
+
+def test_a_late_signal_does_not_take_the_result_away(anyio_backend: str) -> None:
+    async def finish_anyway() -> int:
+        signal.raise_signal(signal.SIGINT)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.05)
+        return 42
+
+    assert anyio.run(running.supervise, finish_anyway, backend=anyio_backend) == 42

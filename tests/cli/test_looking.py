@@ -1,0 +1,100 @@
+"""scan, list and status."""
+
+from __future__ import annotations
+
+import json
+
+from lmstrix.models import LoadedInstance, Status
+from lmstrix.testing.samples import sample_model
+from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+EVIL = "evil\x1b]0;title\x07[red]\u202e"
+
+
+def test_scan_shows_what_is_there(shell: Shell) -> None:
+    listing = [sample_model(), sample_model(key="vectors", type="embedding", declared_context=None)]
+    shell.adapter = ScriptedAdapter(listing=listing)
+    result = shell.run("scan")
+    assert result.exit_code == 0
+    head, first, second = result.stdout.splitlines()
+    assert head.split() == ["MODEL", "FORMAT", "SIZE", "QUANTIZATION", "DECLARED"]
+    assert first.split() == ["sample/model-135m", "gguf", "llama", "98.0", "MB", "Q4_1", "8192"]
+    assert second.startswith("vectors")
+    assert "embedding" in second
+    assert second.endswith("unknown")
+
+
+def test_scan_as_json_lines(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing=[sample_model(key=EVIL), sample_model(key="a\ud800")])
+    text = shell.run("scan", "--json").stdout
+    keys = [json.loads(line)["key"] for line in text.splitlines()]
+    assert keys == [EVIL, "a\ud800"]
+    assert not set("\x1b\x07\u202e") & set(text)
+
+
+def test_names_cannot_steer_the_terminal(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing=[sample_model(key=EVIL, quantization="\x9b31m")])
+    text = shell.run("scan").stdout
+    assert not set("\x1b\x07\u202e\x9b") & set(text)
+    assert "evil\\x1b]0;title\\x07[red]\\u202e" in text
+
+
+def test_scan_says_where_it_looked_when_nothing_is_there(shell: Shell) -> None:
+    status = Status(
+        adapter="x", engine="y", available=True, model_folders=("/models/one", "/models/two")
+    )
+    shell.adapter = ScriptedAdapter(listing=[], status=status)
+    result = shell.run("scan")
+    assert result.exit_code == 0
+    for expected in ("No models found", "/models/one", "/models/two", "lmstrix demo", ".gguf"):
+        assert expected in result.stdout
+    assert shell.run("scan", "--json").stdout == ""
+
+
+def test_list_says_what_to_do_when_nothing_was_measured(shell: Shell) -> None:
+    result = shell.run("list")
+    assert result.exit_code == 0
+    assert "Nothing measured yet" in result.stdout
+    assert "lmstrix demo" in result.stdout
+    assert shell.run("list", "--json").stdout == ""
+
+
+def test_list_shows_what_was_measured(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SimulatedModel(declared=2048, true_context=10**6))
+    [printed] = shell.lines("test", "simulated", "--json", "--no-certify")
+    shell.adapter = ScriptedAdapter()
+    head, row = shell.run("list").stdout.splitlines()
+    assert head.split() == ["MODEL", "DECLARED", "LOADABLE", "TRUE", "CAUSE", "CERTIFIED", "AGE"]
+    expected = ["simulated", "2048", "2048", "2048", "declared", "maximum", "no", "now"]
+    assert row.split() == expected
+    assert shell.lines("list", "--json") == [printed]
+
+
+def test_status_shows_engine_store_and_what_is_loaded(shell: Shell) -> None:
+    theirs = LoadedInstance(key="theirs", identifier="1", context_length=4096)
+    shell.adapter = ScriptedAdapter(
+        status=Status(
+            adapter="x", engine="llama.cpp", available=True, versions={"b": "123"}, loaded=(theirs,)
+        )
+    )
+    result = shell.run("status")
+    assert result.exit_code == 0
+    for expected in ("llama.cpp", "b 123", str(shell.store), "theirs", "4096", "left alone"):
+        assert expected in result.stdout
+    [document] = shell.lines("status", "--json")
+    assert document["available"] is True
+    assert document["loaded"][0]["key"] == "theirs"
+    assert str(shell.store) in document["store"]
+    assert document["unfinished"] == []
+
+
+def test_status_of_an_engine_that_is_away(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(
+        status=Status(adapter="x", engine="y", available=False, detail="refused", hint="Start it.")
+    )
+    result = shell.run("status")
+    assert result.exit_code == 3
+    assert "refused" in result.stdout
+    assert "Start it." in result.stdout
+    assert shell.run("status", "--json").exit_code == 3

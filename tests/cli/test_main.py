@@ -1,0 +1,194 @@
+"""The group: help, version, global options, errors to exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from lmstrix.errors import (
+    EngineUnavailable,
+    InvalidModel,
+    LMStrixError,
+    LoadFailed,
+    PluginNotFound,
+    StoreError,
+)
+from lmstrix.models import Cause
+from lmstrix.testing.samples import sample_report
+from lmstrix_cli import failures, main, session
+from lmstrix_cli.exit_codes import ExitCode, code_of_error, code_of_report, worst
+from lmstrix_cli.settings import Settings
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+ROOT = Path(main.__file__).parents[2]
+
+
+def test_help_lists_every_command_and_exit_code(shell: Shell) -> None:
+    text = shell.run("--help").stdout
+    assert all(f"  {name} " in text for name in main.COMMANDS)
+    assert all(f"  {code.value}  " in text for code in ExitCode)
+
+
+@pytest.mark.parametrize("name", sorted(main.COMMANDS))
+def test_each_command_explains_itself(shell: Shell, name: str) -> None:
+    result = shell.run(name, "--help")
+    assert result.exit_code == 0
+    assert "Examples:" in result.stdout
+    assert "\b" not in result.stdout
+
+
+def test_the_commands_on_disk_are_the_commands_in_the_list() -> None:
+    folder = Path(main.__file__).parent / "commands"
+    assert {file.stem for file in folder.glob("[a-z]*.py")} == set(main.COMMANDS)
+
+
+def test_help_imports_neither_the_library_nor_rich() -> None:
+    code = (
+        "import sys; from lmstrix_cli.main import lmstrix\n"
+        "lmstrix(['--help'], standalone_mode=False)\n"
+        "print(sorted({'lmstrix', 'rich', 'httpx', 'lmstudio', 'anyio'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'cli'}"},
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(shell: Shell) -> None:
+    assert shell.run("--version").stdout.startswith("lmstrix ")
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["scan", "--nosuch"], ["infer", "only-a-model"]])
+def test_usage_errors_end_with_2(shell: Shell, arguments: list[str]) -> None:
+    assert shell.run(*arguments).exit_code == 2
+
+
+def test_options_come_from_the_environment(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTRIX_ADAPTER", "lmstudio")
+    monkeypatch.setenv("LMSTRIX_HOST", "127.0.0.1:9")
+    monkeypatch.setenv("LMSTRIX_STORE", "elsewhere.db")
+    shell.run("list")
+    settings = shell.settings
+    assert settings is not None
+    assert (settings.adapter, settings.host, settings.store) == (
+        "lmstudio",
+        "127.0.0.1:9",
+        "elsewhere.db",
+    )
+
+
+def test_a_host_in_the_environment_does_not_disturb_another_adapter(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTRIX_HOST", "127.0.0.1:9")
+    shell.run("--adapter", "llamacpp", "list")
+    assert shell.settings is not None
+    assert shell.settings.host is None
+
+
+def test_a_host_for_the_embedded_engine_is_a_usage_error() -> None:
+    with pytest.raises(click.UsageError, match="lmstudio"):
+        session.open_client(Settings(adapter="llamacpp", host="h:1"))
+    result = CliRunner().invoke(
+        main.lmstrix, ["--adapter", "llamacpp", "--host", "h:1", "--store", "memory", "list"]
+    )
+    assert result.exit_code == 2
+    assert "--host" in result.stderr
+
+
+def test_an_unknown_adapter_is_a_usage_error() -> None:
+    result = CliRunner().invoke(
+        main.lmstrix, ["--adapter", "no\x1b[31msuch", "--store", "memory", "list"]
+    )
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert "\nHint: " in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_the_command_to_go_on_is_quoted_and_does_not_start_afresh() -> None:
+    settings = Settings(arguments=("--store", "my store", "test", "--fresh", "m.gguf"))
+    assert settings.command_again() == "lmstrix --store 'my store' test m.gguf"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PluginNotFound("x"), 2),
+        (EngineUnavailable("x"), 3),
+        (InvalidModel("x"), 4),
+        (LoadFailed("x"), 1),
+        (StoreError("x"), 1),
+        (LMStrixError("x"), 1),
+    ],
+)
+def test_errors_have_exit_codes(error: LMStrixError, code: int) -> None:
+    assert code_of_error(error) == code
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_an_exit_code(cause: Cause) -> None:
+    report = sample_report(cause=cause)
+    assert (code_of_report(report) == 0) == report.measured
+
+
+def test_a_model_that_never_loads_is_not_measurable() -> None:
+    report = sample_report(cause=Cause.LOAD_FAILED, true_context=None)
+    assert code_of_report(report) == 4
+
+
+def test_the_worst_code_wins() -> None:
+    order = [ExitCode(n) for n in (5, 3, 1, 4, 0)]
+    for place, code in enumerate(order):
+        assert worst(reversed(order[place:])) is code
+    assert worst([]) == 0
+
+
+def test_an_error_is_two_lines_without_a_traceback(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(
+        listing_error=EngineUnavailable("no \x1b[2J answer", hint="Start\nit.")
+    )
+    result = shell.run("scan")
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == ["Error: no \\x1b[2J answer", "Hint: Start\\x0ait."]
+
+
+def test_a_bug_is_said_to_be_one_and_shows_its_traceback_only_when_asked(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing_error=RuntimeError("oops"))
+    result = shell.run("scan")
+    assert result.exit_code == 1
+    assert "this is a bug" in result.stderr.lower()
+    assert "Traceback" not in result.stderr
+    verbose = shell.run("--verbose", "scan")
+    assert verbose.exit_code == 1
+    assert "Traceback" in verbose.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing_error=BrokenPipeError(32, "Broken pipe"))
+    result = shell.run("scan")
+    assert result.exit_code == 1
+    assert result.output == ""
+
+
+def test_ctrl_c_outside_of_the_event_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failures.explain(KeyboardInterrupt(), verbose=False) == 5
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_a_store_is_a_registered_name_or_a_file() -> None:
+    assert session.choose_store(None) is None
+    assert session.choose_store("memory") == "memory"
+    assert session.choose_store("results") == Path("results")
+    assert session.choose_store("./memory") == Path("memory")

@@ -1,0 +1,137 @@
+"""``lmstrix test``: reports on stdout, progress on stderr, the right exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmstrix import LMStrix
+from lmstrix.errors import EngineUnavailable
+from lmstrix.models import Cause
+from lmstrix.testing.samples import sample_model
+from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
+CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)
+
+
+def test_prints_a_report(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    result = shell.run("test", "fine")
+    assert result.exit_code == 0
+    assert "true 2048" in result.stdout
+    assert "measuring fine" in result.stderr
+    assert "baseline" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_quiet_says_nothing_beside_the_report(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    result = shell.run("test", "fine", "--quiet", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_the_options_reach_the_measurement(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    words = "test fine --json --max-context 1k --tolerance 1/32 --ratio 0.9 --seed 5 --no-certify"
+    [report] = shell.lines(*words.split())
+    method = report["method"]
+    assert method["max_context"] == 1024
+    assert (method["tolerance"], method["ratio"], method["seed"]) == (1 / 32, 0.9, 5)
+    assert report["certified"] is False
+    assert report["true_context"] == 1024
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "test",
+        "test --all fine",
+        "test fine --tolerance 1",
+        "test fine --strategy nosuch",
+        "test fine --validator nosuch",
+    ],
+)
+def test_wrong_usage(shell: Shell, words: str) -> None:
+    assert shell.run(*words.split()).exit_code == 2
+
+
+def test_one_line_for_each_model_whatever_becomes_of_it(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE, CLUELESS)
+    result = shell.run("test", "nosuch", "clueless", "fine", "--json", "--no-certify")
+    assert result.exit_code == 4
+    assert "Error: there is no simulated model 'nosuch'" in result.stderr
+    reports = shell.lines("test", "nosuch", "clueless", "fine", "--json", "--no-certify")
+    assert [(r["model"]["key"], r["cause"]) for r in reports] == [
+        ("nosuch", Cause.MODEL_NOT_FOUND),
+        ("clueless", Cause.NOT_MEASURABLE),
+        ("fine", Cause.DECLARED_MAXIMUM),
+    ]
+    assert [r["true_context"] for r in reports] == [None, None, 2048]
+
+
+def test_a_model_that_is_not_there_gets_no_report_as_text(shell: Shell) -> None:
+    result = shell.run("test", "nosuch")
+    assert result.exit_code == 4
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+
+
+def test_an_engine_that_is_away_is_no_verdict(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(
+        listing_error=EngineUnavailable("nobody answers", hint="Start it.")
+    )
+    result = shell.run("test", "one", "two", "--json")
+    assert result.exit_code == 3
+    assert result.stderr.count("Hint: Start it.") == 2
+    causes = [report["cause"] for report in shell.lines("test", "one", "two", "--json")]
+    assert causes == [Cause.INFRASTRUCTURE, Cause.INFRASTRUCTURE]
+
+
+def test_all_measures_the_smallest_first_and_leaves_out_what_cannot_speak(shell: Shell) -> None:
+    small = SimulatedModel(key="z-small", declared=1024, true_context=10**6)
+    listing = [
+        sample_model(key="broken", type="invalid", size_bytes=1),
+        sample_model(key="fine", size_bytes=2000, declared_context=1024),
+        sample_model(key="vectors", type="embedding", size_bytes=10),
+        sample_model(key="z-small", size_bytes=1000, declared_context=1024),
+    ]
+    shell.adapter = ScriptedAdapter(FINE, small, listing=listing)
+    result = shell.run("test", "--all", "--json", "--no-certify", "-q")
+    assert result.exit_code == 0
+    assert "left out: vectors (embedding)" in result.stderr
+    assert "left out: broken (invalid)" in result.stderr
+    reports = shell.lines("test", "--all", "--json", "--no-certify", "-q")
+    assert [r["model"]["key"] for r in reports] == ["z-small", "fine"]
+
+
+def test_all_of_nothing(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing=[])
+    result = shell.run("test", "--all")
+    assert result.exit_code == 4
+    assert "lmstrix scan" in result.stderr
+
+
+def test_a_spent_budget_is_partial(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE, reply_seconds=3600.0)
+    result = shell.run("test", "fine", "--budget", "1s", "--json", "-q")
+    assert result.exit_code == 5
+    assert '"budget_spent"' in result.stdout
+    assert "To go on: lmstrix test fine --budget 1s --json -q" in result.stderr
+
+
+def test_the_client_is_closed_whatever_happens(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    close = LMStrix.aclose
+
+    async def aclose(client: LMStrix) -> None:
+        closed.append(True)
+        await close(client)
+
+    monkeypatch.setattr(LMStrix, "aclose", aclose)
+    shell.run("test", "nosuch")
+    assert closed == [True]

@@ -1,0 +1,123 @@
+"""What is shown while a measurement runs."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from lmstrix.events import (
+    BracketChanged,
+    Event,
+    LoadFinished,
+    LoadProgressed,
+    LoadStarted,
+    MeasurementStarted,
+    PhaseStarted,
+    PrefillProgressed,
+    ProbeFinished,
+    ProbeStarted,
+    Retrying,
+    TrialFinished,
+)
+from lmstrix.models import Cause, PrefillProgress, Verdict
+from lmstrix.testing.samples import sample_model, sample_trial
+from lmstrix_cli.progress.live import LiveProgress, status_line
+from lmstrix_cli.progress.plain import event_line
+from lmstrix_cli.progress.state import ProgressState
+
+KEY = "[red]m\x1b[0m"
+READING = PrefillProgress(prompt_tokens=4000, cached_tokens=2000, processed_tokens=3000)
+COURSE: tuple[Event, ...] = (
+    MeasurementStarted(model_key=KEY, model=sample_model(), resumed_trials=3),
+    PhaseStarted(model_key=KEY, phase="load"),
+    LoadStarted(model_key=KEY, context_length=8192),
+    LoadProgressed(model_key=KEY, context_length=8192, fraction=0.5),
+    LoadFinished(model_key=KEY, context_length=8192, effective_context=7936),
+    ProbeStarted(model_key=KEY, phase="search", length_tokens=4096, trials=4),
+    TrialFinished(model_key=KEY, trial=sample_trial()),
+    BracketChanged(model_key=KEY, low=4096, high=None),
+    PrefillProgressed(model_key=KEY, length_tokens=4096, progress=READING),
+)
+
+
+def after(*events: Event) -> ProgressState:
+    state = ProgressState(started_s=0.0)
+    for event in events:
+        state.hear(event)
+    return state
+
+
+def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
+    line = status_line(after(*COURSE), 10.0).plain
+    expected = (
+        "search",
+        "at 4096",
+        "trial 2/4",
+        "1 right",
+        "reading 50%",
+        "bracket 4096..?",
+        "40 tok/s",
+        "10 s",
+        "left",
+    )
+    assert all(part in line for part in expected)
+    assert "\x1b" not in line
+    assert line.startswith("[red]m")  # text, not markup
+
+
+def test_the_line_tells_loads_and_retries() -> None:
+    assert "loading 8192 50%" in status_line(after(*COURSE[:4]), 1.0).plain
+    retrying = Retrying(model_key="m", attempt=2, reason="lost\x1b[2J " + "x" * 500)
+    line = status_line(after(*COURSE, retrying), 1.0).plain
+    assert "attempt 2: lost\\x1b[2J" in line
+    assert len(line) < 300
+
+
+def test_the_guess_of_what_is_left() -> None:
+    state = after(*COURSE)
+    assert state.seconds_left(1.0) is None  # too early
+    read = 4064 - 3000 + 1000
+    todo = 7936 - 4096 + 7936
+    assert state.seconds_left(10.0) == todo * 10.0 / read
+    state.hear(PhaseStarted(model_key=KEY, phase="certify"))
+    assert state.seconds_left(10.0) == 7936 * 0.5 * 10.0 / read
+    assert ProgressState(started_s=0.0).seconds_left(100.0) is None
+
+
+def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
+    probe = ProbeFinished(
+        model_key=KEY,
+        phase="search",
+        length_tokens=8192,
+        passes=0,
+        trials=0,
+        verdict=Verdict.FAIL,
+        failure=Cause.CRASHED_ON_FILL,
+    )
+    failed = LoadFinished(
+        model_key=KEY, context_length=9000, effective_context=None, error="no\nmemory"
+    )
+    lines = [line for event in (*COURSE, probe, failed) if (line := event_line(event))]
+    assert lines == [
+        "measuring [red]m\\x1b[0m, going on after 3 trials",
+        "  load",
+        "    asked for 8192, loaded 7936",
+        "    8192: 0 of 0, fail (crashed on fill)",
+        "    asked for 9000, failed: no\\x0amemory",
+    ]
+
+
+def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=60, legacy_windows=False)
+    progress = LiveProgress(console)
+    with progress:
+        for event in COURSE:
+            progress(event)
+    written = screen.getvalue()
+    assert "going on after 3 trials" in written
+    assert "[red]m\\x1b[0m" in written
+    assert written.count("\n") <= 3
+    assert written.endswith("\x1b[2K")  # the line was taken away
+    assert "\x1b[?25h" in written  # the cursor is back

@@ -1,0 +1,168 @@
+"""The plain-text report."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmstrix.models import Baseline, Cause, CurvePoint, Environment, Interval, Proportion, Verdict
+from lmstrix.reports import escape_controls, render_text
+from lmstrix.reports.causes import CAUSE_SENTENCES
+from lmstrix.reports.quantities import say_bytes, say_seconds
+from lmstrix.reports.text import repeat_command
+from lmstrix.testing.samples import sample_model, sample_report
+
+
+def test_the_three_numbers_and_the_evidence() -> None:
+    text = render_text(sample_report())
+    for expected in (
+        "sample/model-135m (gguf, llama, 135M, Q4_1, 98.0 MB)",
+        "declared 8192",
+        "loadable 8192",
+        "true 6144",
+        "cause: forgets.",
+        "certified: yes",
+        "6144 works, 6400 does not",
+        "95% interval: 5888 to 6400",
+        "10 of 10 right at 512 tokens",
+        "72 to 100 %",
+        "[##########]",
+        "[#####.....]",
+        "forgets at 6400, right answers by depth: head 0 of 5.",
+        "note: The head of the document",
+        "2 loads, 15000 prompt tokens read, 40000 reused from cache, 300 generated",
+        "--seed 7",
+    ):
+        assert expected in " ".join(text.split())
+    assert "not monotone" not in text
+
+
+def test_every_cause_has_its_own_sentence() -> None:
+    assert set(CAUSE_SENTENCES) == set(Cause)
+    assert len(set(CAUSE_SENTENCES.values())) == len(Cause)
+    for cause in Cause:
+        assert f"cause: {cause}." in render_text(sample_report(cause=cause))
+
+
+def test_a_partial_report_does_not_claim_a_limit() -> None:
+    text = render_text(
+        sample_report(cause=Cause.INTERRUPTED, certified=False, bracket=(6144, None))
+    )
+    assert "works so far" in text
+    assert "none was seen to fail" in text
+    assert "certified: no" in text
+
+
+def test_a_model_that_was_not_measured_at_all() -> None:
+    report = sample_report(
+        model=sample_model(
+            format="", architecture="", parameters="", quantization="", size_bytes=0
+        ),
+        declared_context=None,
+        loadable_context=None,
+        true_context=None,
+        cause=Cause.MODEL_NOT_FOUND,
+        certified=False,
+        bracket=(0, None),
+        interval=Interval(low=0, high=None, level=0.0),
+        baseline=Baseline(passes=0, trials=0),
+        curve=(),
+    )
+    text = render_text(report)
+    assert text.startswith("sample/model-135m\n\ndeclared unknown")
+    assert "true unknown" in text
+    assert "bracket" not in text
+    assert "certified" not in text
+
+
+def test_hard_failures_and_holes_are_shown() -> None:
+    crash = CurvePoint(
+        length_tokens=1024,
+        trials=0,
+        passes=0,
+        verdict=Verdict.FAIL,
+        wilson=Proportion(low=0, high=1),
+        failure=Cause.CRASHED_ON_FILL,
+    )
+    report = sample_report(curve=(*sample_report().curve, crash), monotone=False)
+    text = render_text(report)
+    table = text[text.index("  length") :].splitlines()
+    assert [row.split()[0] for row in table[1:4]] == ["1024", "6144", "6400"]
+    assert table[1].split() == ["1024", "-", "-", "fail", "-", "-", "crashed", "on", "fill"]
+    assert "at 6400: 1 reply could be judged neither way" in text
+    assert "not monotone" in text
+
+
+@pytest.mark.parametrize("width", [1, 40, 60, 80, 200])
+def test_no_line_is_wider_than_asked_except_the_command(width: int) -> None:
+    lines = render_text(sample_report(), width=width).splitlines()
+    allowed = max(width, 40)
+    wide = [line for line in lines if len(line) > allowed and not line.startswith("repeat: ")]
+    shown = [line for line in wide if "  " not in line.strip()]  # numbers with their columns stay
+    assert shown == [lines[0]][: len(shown)]
+    if width >= 80:
+        assert wide == []
+
+
+def test_the_command_can_be_pasted_into_a_shell() -> None:
+    report = sample_report(model=sample_model(key="-my model; rm $HOME"))
+    words = shlex.split(repeat_command(report))
+    assert words[:4] == ["lmstrix", "--adapter", "simulated", "test"]
+    assert words[-2:] == ["--", "-my model; rm $HOME"]
+
+
+def test_untrusted_text_is_escaped_everywhere() -> None:
+    evil = "a\x1b[31m\r\nb\x07\u202e\ud800"
+    report = sample_report(
+        model=sample_model(key=evil, format=evil, quantization=evil),
+        notes=(evil,),
+        environment=Environment(adapter=evil, engine=evil, versions={evil: evil}),
+    )
+    text = render_text(report)
+    assert not set("\x1b\r\x07\u202e\ud800") & set(text)
+    assert "a\\x1b[31m\\x0d\\x0ab\\x07\\u202e\\ud800" in text
+
+
+@given(st.text())
+def test_escaped_text_is_printable_and_can_be_encoded(text: str) -> None:
+    escaped = escape_controls(text)
+    assert escape_controls(escaped) == escaped
+    escaped.encode("utf-8")
+    assert not any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in escaped)
+
+
+@given(st.text(), st.integers(0, 20))
+def test_escaping_in_pieces_is_escaping(text: str, cut: int) -> None:
+    assert escape_controls(text[:cut]) + escape_controls(text[cut:]) == escape_controls(text)
+
+
+def test_ordinary_text_stays_as_it_is() -> None:
+    text = "Modell größer als 模型 🙂"
+    assert escape_controls(text) == text
+    assert escape_controls("a\nb", keep="\n") == "a\nb"
+
+
+def test_quantities() -> None:
+    assert [say_bytes(n) for n in (0, 999, 1500, 98_000_000, 2 * 10**12)] == [
+        "",
+        "999 B",
+        "1.5 kB",
+        "98.0 MB",
+        "2.0 TB",
+    ]
+    assert [say_seconds(s) for s in (0.5, 12.34, 66.5, 3750, 200_000)] == [
+        "0.50 s",
+        "12.3 s",
+        "1 min 06 s",
+        "1 h 02 min",
+        "2 days",
+    ]
+
+
+def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:
+    assert "loadable 8192   loads; no more was tried" in render_text(sample_report())
+    text = render_text(sample_report(loadable_context=7936))
+    assert "loadable 7936   the largest context the engine loads" in text
