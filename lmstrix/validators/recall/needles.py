@@ -1,9 +1,12 @@
 """Needles: facts that cannot be guessed, unlike one another in subject and kind of value.
 
 Many needles of one kind would measure how well a model tells them apart, as much as how far
-it reads: on SmolLM2-135M, nine alike ones cost most of the head at 4k, where single ones are
-all found. So the subjects share no words, the values are of four makes, and a document holds
-one needle per octave of its length.
+it reads. On SmolLM2-135M at 4k, single facts are all found; of four codes in one document, two
+or three are given for one another. So no two stems end alike: each says a unit or an object of
+its own just before the value, there is one code and one name, and a document holds few needles,
+their number growing with the logarithm of its length. And every stem says what kind of value
+follows ("under the code", "in pounds is"): one that a model would rather finish with a word
+of its own ("was invented by Professor") measures that habit, not its memory.
 """
 
 from __future__ import annotations
@@ -62,110 +65,126 @@ class Needle:
         return f"{self.fact.stem} {self.value}."
 
 
-def _facts(kind: str, draw: Draw, *pairs: tuple[str, str]) -> tuple[Fact, ...]:
-    return tuple(Fact(kind=kind, stem=stem, question=ask, draw=draw) for stem, ask in pairs)
-
-
 _FACTS = (
-    *_facts(
-        "number",
-        _number(5),
-        (
-            "The vault of the Osprey Hotel opens with the number",
-            "Which number opens the vault of the Osprey Hotel?",
-        ),
-        (
-            "The comet will return to our sky on day number",
-            "On which day number will the comet return to our sky?",
-        ),
-        (
-            "The height of Harrow Peak in feet is exactly",
-            "What exactly is the height of Harrow Peak in feet?",
-        ),
-        (
-            "The population of Eastmoor at the last census was",
-            "What was the population of Eastmoor at the last census?",
-        ),
-        (
-            "The serial number engraved on the telescope is",
-            "Which serial number is engraved on the telescope?",
-        ),
-        (
-            "The prize-winning lottery ticket has the number",
-            "Which number has the prize-winning lottery ticket?",
-        ),
+    Fact(
+        kind="number",
+        stem="The vault of the Osprey Hotel opens with the number",
+        question="Which number opens the vault of the Osprey Hotel?",
+        draw=_number(5),
     ),
-    *_facts(
-        "number",
-        _number(4),
-        (
-            "The weight of the great bronze bell in pounds is",
-            "What is the weight of the great bronze bell in pounds?",
-        ),
-        (
-            "The choir of Saint Ives sold tickets to a total of",
-            "To what total did the choir of Saint Ives sell tickets?",
-        ),
-        (
-            "The lighthouse lamp burned for a number of hours equal to",
-            "For how many hours did the lighthouse lamp burn?",
-        ),
-        (
-            "The glacier lost a volume in cubic metres of",
-            "What volume in cubic metres did the glacier lose?",
-        ),
+    Fact(
+        kind="number",
+        stem="The comet will return to our sky on day",
+        question="On which day will the comet return to our sky?",
+        draw=_number(5),
     ),
-    *_facts(
-        "number",
-        _number(6),
-        (
-            "To reach Doctor Ellwood by telephone, dial",
-            "Which number reaches Doctor Ellwood by telephone?",
-        ),
-        (
-            "The parcel for the embassy has the tracking number",
-            "Which tracking number has the parcel for the embassy?",
-        ),
-        (
-            "The budget of the opera house in crowns amounts to",
-            "To how many crowns does the budget of the opera house amount?",
-        ),
+    Fact(
+        kind="number",
+        stem="The population of Eastmoor at the last census was",
+        question="What was the population of Eastmoor at the last census?",
+        draw=_number(6),
     ),
-    *_facts(
-        "code",
-        _code,
-        (
-            "The black locomotive is registered under the code",
-            "Under which code is the black locomotive registered?",
-        ),
-        (
-            "The weather satellite transmits the call sign",
-            "Which call sign does the weather satellite transmit?",
-        ),
-        (
-            "The rarest stamp in the collection is catalogued as",
-            "As what is the rarest stamp in the collection catalogued?",
-        ),
-        (
-            "The submarine was built from the plan with the label",
-            "Which label has the plan from which the submarine was built?",
-        ),
+    Fact(
+        kind="number",
+        stem="The weight of the great bronze bell in pounds is",
+        question="What is the weight of the great bronze bell in pounds?",
+        draw=_number(4),
     ),
-    *_facts(
-        "name",
-        _name,
-        (
-            "The spice merchants crossed the desert to the city of",
-            "To which city did the spice merchants cross the desert?",
-        ),
-        (
-            "The pocket compass was invented by Professor",
-            "Which professor invented the pocket compass?",
-        ),
-        (
-            "The champion racehorse was given the name",
-            "Which name was the champion racehorse given?",
-        ),
+    Fact(
+        kind="number",
+        stem="The glacier lost a volume in cubic metres of",
+        question="What volume in cubic metres did the glacier lose?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The lighthouse lamp burned for a number of hours equal to",
+        question="For how many hours did the lighthouse lamp burn?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="number",
+        stem="To reach Doctor Ellwood by telephone, dial",
+        question="What must be dialled to reach Doctor Ellwood by telephone?",
+        draw=_number(6),
+    ),
+    Fact(
+        kind="number",
+        stem="The opera house is insured under the policy",
+        question="Under which policy is the opera house insured?",
+        draw=_number(6),
+    ),
+    Fact(
+        kind="number",
+        stem="The summit of Harrow Peak has an altitude in feet of",
+        question="What altitude in feet has the summit of Harrow Peak?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The choir of Saint Ives rehearses in room",
+        question="In which room does the choir of Saint Ives rehearse?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="number",
+        stem="The oldest oak in Fenwick forest carries the botanist's tag",
+        question="Which botanist's tag does the oldest oak in Fenwick forest carry?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The telescope in the tower is engraved with the serial",
+        question="With which serial is the telescope in the tower engraved?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The first edition of the almanac had a print run of",
+        question="Which print run had the first edition of the almanac?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The space probe sends on a frequency in kilohertz of",
+        question="On which frequency in kilohertz does the space probe send?",
+        draw=_number(6),
+    ),
+    Fact(
+        kind="number",
+        stem="The royal library keeps the treaty on shelf",
+        question="On which shelf does the royal library keep the treaty?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="number",
+        stem="The winning yacht sailed with the registration",
+        question="With which registration did the winning yacht sail?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The embassy's parcel is tracked as consignment",
+        question="As which consignment is the embassy's parcel tracked?",
+        draw=_number(6),
+    ),
+    Fact(
+        kind="number",
+        stem="The spring marathon was won by the runner wearing bib",
+        question="Which bib did the runner wear who won the spring marathon?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="code",
+        stem="The black locomotive is registered under the code",
+        question="Under which code is the black locomotive registered?",
+        draw=_code,
+    ),
+    Fact(
+        kind="name",
+        stem="The spice merchants crossed the desert to the city of",
+        question="To which city did the spice merchants cross the desert?",
+        draw=_name,
     ),
 )
 

@@ -28,7 +28,7 @@ SPARE_FACTS = 3
 MARGIN_TOKENS = 4
 """Values differ by a few tokens from the ones that the overhead was counted with."""
 
-_STOPS = (".", "\n")
+_STOPS = (". ", "\n")
 _SHORTEST = 128
 
 MAX_RAISES = 2
