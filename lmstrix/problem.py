@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import attrs
 
 from lmstrix.models import Baseline, Interval, Observation, Verdict
 
 __all__ = ["Ask", "Done", "PassRule", "SearchProblem"]
+
+
+REFUTED = 0.1
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +55,17 @@ class PassRule:
         best = passes + self.full - trials
         hopeless = best < self.threshold(baseline) * self.full - 1
         return Verdict.FAIL if passes == 0 or hopeless else Verdict.UNDECIDED
+
+    def refutes(self, observation: Observation, baseline: Baseline) -> bool:
+        """Whether so few passes would be seen less than one time in ten at a passing rate.
+
+        One-sided exact binomial test of the threshold, at 10 %.
+        """
+        rate, n = min(1.0, self.threshold(baseline)), observation.trials
+        tail = sum(
+            comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(observation.passes + 1)
+        )
+        return observation.failure is not None or tail < REFUTED
 
     def wanted(self, observation: Observation) -> int:
         """How many further trials reach the next stage."""

@@ -169,19 +169,20 @@ class Course:
                 return Cause.INCONCLUSIVE
 
     async def _holds(self, problem: SearchProblem, length: int, document: int) -> bool:
-        """Whether the answer holds on a fresh load and a fresh document."""
+        """Whether the answer holds on a fresh load and a fresh document.
+
+        It does if all that is known at this length, the old document's answers and the new
+        one's, still passes, and the new ones alone do not refute it.
+        """
         self._phase(CERTIFY)
         await self.instance.release()
         self.asker.context_length = length
-        for wanted in (CERTIFY_TRIALS, problem.rule.most):
-            missing = wanted - self.ledger.asked(CERTIFY, length, document)
-            step = Ask(length_tokens=length, trials=max(0, missing))
-            await self._probe(problem, step, CERTIFY, document)
-            seen = self.ledger.certificate(length, document)
-            verdict = problem.rule.verdict(seen, problem.baseline)
-            if verdict is not Verdict.UNDECIDED:
-                return verdict is Verdict.PASS
-        return False
+        missing = CERTIFY_TRIALS - self.ledger.asked(CERTIFY, length, document)
+        step = Ask(length_tokens=length, trials=max(0, missing))
+        await self._probe(problem, step, CERTIFY, document)
+        together = problem.rule.verdict(self.ledger.observation(length), problem.baseline)
+        alone = self.ledger.certificate(length, document)
+        return together is Verdict.PASS and not problem.rule.refutes(alone, problem.baseline)
 
     async def _probe(self, problem: SearchProblem, step: Ask, phase: str, document: int) -> None:
         length = step.length_tokens

@@ -20,9 +20,10 @@ __all__ = ["Gallop"]
 class Gallop:
     """Multiply by `factor` until something fails, then halve the bracket in log space.
 
-    Few trials where all agree, more where they do not, and a full set at both ends of the
-    final bracket. A smaller factor overshoots less and asks more questions; 1.41 is the
-    square root of two.
+    Few trials where all agree, more where they do not, a full set at the upper end of the
+    final bracket and the most at the lower one: the answer is the largest of several lengths
+    that passed, so luck would have its say if it rested on few. A smaller factor overshoots
+    less and asks more questions; 1.41 is the square root of two.
     """
 
     name = "gallop"
@@ -46,9 +47,8 @@ class Gallop:
             return Ask(length_tokens=length, trials=problem.rule.wanted(known[length]))
         if (length := self._next_length(problem, low, high)) is not None:
             return Ask(length_tokens=length, trials=problem.rule.first)
-        for edge in (high, low):
-            missing = self._missing(problem, known.get(edge) if edge is not None else None)
-            if edge is not None and missing:
+        for edge, enough in ((high, problem.rule.full), (low, problem.rule.most)):
+            if edge is not None and (missing := _missing(known.get(edge), enough)):
                 return Ask(length_tokens=edge, trials=missing)
         return Done(low=low, high=high, interval=self.interval(problem, history))
 
@@ -82,12 +82,10 @@ class Gallop:
         middle = round(sqrt(low * high) / step) * step
         return middle if low < middle < high else _between(low, high, step)
 
-    @staticmethod
-    def _missing(problem: SearchProblem, edge: Observation | None) -> int:
-        """Trials that the evidence at one end of the final bracket still lacks."""
-        if edge is None or edge.failure is not None:
-            return 0
-        return max(0, problem.rule.full - edge.trials)
+
+def _missing(edge: Observation | None, enough: int) -> int:
+    """Trials that the evidence at one end of the final bracket still lacks."""
+    return 0 if edge is None or edge.failure is not None else max(0, enough - edge.trials)
 
 
 def _verdict(problem: SearchProblem, observation: Observation) -> Verdict:

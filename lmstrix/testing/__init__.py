@@ -1,2 +1,3 @@
 """For those who test with LMStrix or extend it: simulated models, a stand-in server,
-sample facts, and a contract suite for each plug-in family."""
+sample facts, and a contract suite for each plug-in family.
+"""

@@ -20,7 +20,6 @@ import attrs
 from lmstrix.errors import (
     ContextOverflow,
     EngineCrashed,
-    EngineUnavailable,
     LoadRefused,
     ModelNotFound,
     OutOfMemory,
@@ -37,7 +36,7 @@ from lmstrix.models import (
     StopReason,
 )
 
-__all__ = ["Beyond", "Counters", "SimulatedAdapter", "SimulatedModel", "TEMPLATE_TOKENS"]
+__all__ = ["TEMPLATE_TOKENS", "Beyond", "Counters", "SimulatedAdapter", "SimulatedModel"]
 
 TEMPLATE_TOKENS = 8
 """What the simulated chat template adds to every prompt."""

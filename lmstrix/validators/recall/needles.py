@@ -175,6 +175,42 @@ _FACTS = (
         draw=_number(4),
     ),
     Fact(
+        kind="number",
+        stem="The subway train to the airport consists of carriage",
+        question="Of which carriage does the subway train to the airport consist?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="number",
+        stem="The arctic station measured a snow depth in millimetres of",
+        question="What snow depth in millimetres did the arctic station measure?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="number",
+        stem="The documentary film was shot on negative roll",
+        question="On which negative roll was the documentary film shot?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The freight elevator can carry a load in kilograms of",
+        question="What load in kilograms can the freight elevator carry?",
+        draw=_number(4),
+    ),
+    Fact(
+        kind="number",
+        stem="The vaccine was delivered to the clinic in batch",
+        question="In which batch was the vaccine delivered to the clinic?",
+        draw=_number(5),
+    ),
+    Fact(
+        kind="number",
+        stem="The missing bicycle has the frame engraving",
+        question="Which frame engraving has the missing bicycle?",
+        draw=_number(6),
+    ),
+    Fact(
         kind="code",
         stem="The black locomotive is registered under the code",
         question="Under which code is the black locomotive registered?",

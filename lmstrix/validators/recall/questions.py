@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from random import Random
 
 import attrs
@@ -22,6 +23,14 @@ ANSWER_TOKENS = 16
 HEAD_DEPTH = 0.1
 """The head is the first tenth, not the first line."""
 
+MIDDLE_DEPTHS = (0.25, 0.75)
+
+HEAD_NEEDLES = 3
+"""The head holds half of all needles; more than these would leave the rest too little say."""
+
+TAIL_FACTS = 2
+"""Tail questions in each round."""
+
 SPARE_FACTS = 3
 """Facts kept out of the document, told only in the last sentence before a question."""
 
@@ -35,13 +44,20 @@ MAX_RAISES = 2
 """How often a cut is lengthened when the block counts added up to too much."""
 
 
+class _Nothing:
+    """Fills a region's turn where it has no needle left."""
+
+
+_NOTHING = _Nothing()
+
+
 @attrs.frozen(kw_only=True)
 class _Layout:
     """What all questions at one length share."""
 
     cut: Cut
-    prompt_tokens: int
-    """Tokens of the longest question's prompt, as the engine counts them."""
+    round: tuple[PlacedNeedle | None, ...]
+    """What is asked for in turn, before anything is asked for again; None is a tail fact."""
 
 
 class RecallQuestions:
@@ -81,16 +97,14 @@ class RecallQuestions:
         self, layout: _Layout, length_tokens: int, index: int
     ) -> tuple[Needle, str, int, int]:
         """The needle of question `index`: itself, its closing sentence, position, phrasing."""
-        region, turn = ("head", "middle", "tail", "spread")[index % 4], index // 4
-        placed = layout.cut.needles
-        if region == "tail" or not placed:
-            fact = self._spare[turn % len(self._spare)].fact
-            rng = Random(f"tail {self._seed} {length_tokens} {index}")  # noqa: S311 - reproducible
-            needle = Needle(fact=fact, value=fact.draw(rng))
-            return needle, needle.sentence, layout.cut.tokens, turn
-        group = _regions(placed, length_tokens)[region]
-        chosen = group[turn % len(group)]
-        return chosen.needle, "", chosen.position_tokens, turn // len(group)
+        turn, at = divmod(index, len(layout.round))
+        placed = layout.round[at]
+        if placed is not None:
+            return placed.needle, "", placed.position_tokens, turn
+        fact = self._spare[index % len(self._spare)].fact
+        rng = Random(f"tail {self._seed} {length_tokens} {index}")  # noqa: S311 - reproducible
+        needle = Needle(fact=fact, value=fact.draw(rng))
+        return needle, needle.sentence, layout.cut.tokens, turn
 
     async def _layout(self, length_tokens: int) -> _Layout:
         known = self._layouts.get(length_tokens)
@@ -119,7 +133,7 @@ class RecallQuestions:
             elif drift > MARGIN_TOKENS and raises_left:
                 budget, raises_left = budget + drift, raises_left - 1
             else:
-                return _Layout(cut=cut, prompt_tokens=tokens)
+                return _Layout(cut=cut, round=_round(cut.needles, length_tokens))
 
     async def _longest_overhead(self) -> int:
         """Tokens of everything but the document, in the longest question."""
@@ -135,14 +149,26 @@ class RecallQuestions:
         return _longest_prompt(document, self._all[self._longest])
 
 
-def _regions(
-    placed: tuple[PlacedNeedle, ...], length_tokens: int
-) -> dict[str, tuple[PlacedNeedle, ...]]:
-    """Needles by region; each region has at least one, shared where there are few."""
-    head = tuple(p for p in placed if p.position_tokens <= HEAD_DEPTH * length_tokens)
-    middle = min(placed, key=lambda p: abs(p.position_tokens - length_tokens / 2))
-    spread = tuple(p for p in placed if p is not middle and p not in head)
-    return {"head": head or placed[:1], "middle": (middle,), "spread": spread or (placed[-1],)}
+def _round(
+    needles: tuple[PlacedNeedle, ...], length_tokens: int
+) -> tuple[PlacedNeedle | None, ...]:
+    """One round of questions: head, middle, tail and spread in turn, each needle once.
+
+    So every needle weighs the same, some tenth of the answers: one that a model happens to
+    dislike does not decide a length, a region that it has lost does.
+    """
+    head = [p for p in needles if p.position_tokens <= HEAD_DEPTH * length_tokens]
+    middle = [p for p in needles if _is_middle(p.position_tokens / length_tokens)]
+    spread = [p for p in needles if p not in head and p not in middle]
+    if len(head) > HEAD_NEEDLES:
+        head = [head[0], head[-1], head[len(head) // 2]]
+    tail = [None] * TAIL_FACTS
+    turns = zip_longest(head, middle, tail, spread, fillvalue=_NOTHING)
+    return tuple(p for turn in turns for p in turn if not isinstance(p, _Nothing))
+
+
+def _is_middle(depth: float) -> bool:
+    return MIDDLE_DEPTHS[0] < depth <= MIDDLE_DEPTHS[1]
 
 
 def _longest_prompt(document: str, needle: Needle) -> Prompt:
