@@ -1,0 +1,1 @@
+"""Places where models live, one package for each."""

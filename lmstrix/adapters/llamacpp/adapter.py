@@ -1,0 +1,201 @@
+"""The embedded engine as an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import httpx
+
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.engine import EngineSettings, load_deadline_s, running_engine
+from lmstrix.adapters.llamacpp.failures import INSTALL_HINT
+from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
+from lmstrix.adapters.llamacpp.memory import estimate_memory, kv_bytes
+from lmstrix.adapters.llamacpp.model_file import sound_model
+from lmstrix.errors import ConfigurationError, EngineTimeout
+from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
+
+__all__ = ["BATCH_TOKENS", "LlamaCppAdapter"]
+
+T = TypeVar("T")
+
+BATCH_TOKENS = 256
+"""Tokens read in one step. The engine can only stop between steps, so this bounds how long a
+cancelled prefill goes on; half the usual 512 costs less than a tenth of the speed."""
+SCAN_S = 120.0
+"""Deadline for looking through the model folders; a network drive may be slow."""
+READ_S = 60.0
+"""Deadline for reading one model's header."""
+
+
+class LlamaCppAdapter:
+    """A `lmstrix.ports.Adapter` over llama.cpp in a child process, one for each load.
+
+    Args:
+        folders: where models are looked for; by default LM Studio's models folder and the
+            folder ``lmstrix/models`` in the user's cache.
+        threads: threads that read prompts and write replies; by default the physical cores,
+            or fewer where the process is bound to fewer.
+        stall_timeout_s: longest silence of a loading or working engine, in seconds; see
+            `LlamaCppModel` for what is added to it. A load has a second deadline: a minute,
+            and a second for each 16 MiB of weights and context.
+        memory_limit_bytes: bound on the address space of the child process (not on Windows).
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str | Path] | None = None,
+        *,
+        threads: int | None = None,
+        stall_timeout_s: float = 120.0,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"threads must be at least 1, got {threads}")
+        if not stall_timeout_s > 0:
+            raise ConfigurationError(f"stall_timeout_s must be positive, got {stall_timeout_s}")
+        if memory_limit_bytes is not None and memory_limit_bytes < 1:
+            raise ConfigurationError("memory_limit_bytes must be positive")
+        given = default_folders() if folders is None else folders
+        self._catalogue = Catalogue([Path(folder).absolute() for folder in given])
+        self._threads = threads
+        self._stall_s = stall_timeout_s
+        self._memory_limit = memory_limit_bytes
+        self._loaded: dict[int, LoadedInstance] = {}
+
+    @property
+    def name(self) -> str:
+        """``llamacpp``."""
+        return "llamacpp"
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model in the folders, sorted by key; raises `EngineUnavailable`."""
+        return await _in_thread(self._catalogue.list_models, SCAN_S)
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means: a key, the last part of one, or a ``.gguf`` file.
+
+        Raises `ModelNotFound`, `InvalidModel` or `UnsupportedModel`.
+        """
+        return await _in_thread(lambda: self._catalogue.find_model(name), SCAN_S)
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """What a load is expected to need, from the file's header; see `memory.kv_bytes`."""
+
+        def estimate() -> MemoryEstimate | None:
+            info, header = sound_model(model.key, Path(model.path))
+            return estimate_memory(
+                header, info.size_bytes, context_length, batch_tokens=BATCH_TOKENS
+            )
+
+        return await _in_thread(estimate, READ_S)
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[LlamaCppModel, None]:
+        """Load `model` in a process of its own, which ends with the context.
+
+        The engine tells no progress of a load: `on_progress` hears of its beginning and end.
+
+        Raises:
+            ModelNotFound, InvalidModel, UnsupportedModel: the file is not what it was.
+            LoadFailed, OutOfMemory: the engine could not load it.
+            EngineUnavailable, EngineTimeout: nothing is known about the model.
+        """
+        if context_length < 1:
+            raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
+        info, header = await _in_thread(lambda: sound_model(model.key, Path(model.path)), READ_S)
+        settings = EngineSettings(
+            model=info.path,
+            n_ctx=context_length,
+            batch_tokens=BATCH_TOKENS,
+            threads=self._threads,
+            memory_limit_bytes=self._memory_limit,
+        )
+        total_bytes = info.size_bytes + (kv_bytes(header, context_length) or 0)
+        _tell(on_progress, 0.0)
+        async with (
+            running_engine(
+                settings, deadline_s=load_deadline_s(total_bytes), stall_s=self._stall_s
+            ) as engine,
+            _client(engine.address, engine.api_key) as client,
+        ):
+            loaded = LlamaCppModel(
+                engine,
+                client,
+                info,
+                has_template=header.has_chat_template,
+                stall_timeout_s=self._stall_s,
+            )
+            await loaded.read_properties()
+            _tell(on_progress, 1.0)
+            self._loaded[engine.pid] = LoadedInstance(
+                key=info.key,
+                identifier=f"process {engine.pid}",
+                context_length=loaded.effective_context,
+                ours=True,
+            )
+            try:
+                yield loaded
+            finally:
+                del self._loaded[engine.pid]
+
+    async def status(self) -> Status:
+        """Whether the engine is installed, and what this adapter has loaded."""
+        installed = _installed_version()
+        return Status(
+            adapter=self.name,
+            engine="llama.cpp" if installed is None else f"llama.cpp (xllamacpp {installed})",
+            available=installed is not None,
+            detail="" if installed else "The package xllamacpp is not installed.",
+            hint="" if installed else INSTALL_HINT,
+            versions={} if installed is None else {"xllamacpp": installed},
+            loaded=tuple(self._loaded.values()),
+            model_folders=tuple(str(folder) for folder in self._catalogue.folders),
+        )
+
+
+def _installed_version() -> str | None:
+    """Without importing it: the engine belongs into the child process alone."""
+    try:
+        return version("xllamacpp") if find_spec("xllamacpp") is not None else None
+    except (PackageNotFoundError, ValueError):
+        return None
+
+
+def _client(address: str, api_key: str) -> httpx.AsyncClient:
+    """A client for our own server only: no proxies, and a new connection for each request,
+    as the server closes idle ones just when they are used again.
+    """
+    return httpx.AsyncClient(
+        base_url=address,
+        headers={"Authorization": f"Bearer {api_key}", "Connection": "close"},
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
+        trust_env=False,
+    )
+
+
+def _tell(listener: Callable[[LoadProgress], None] | None, fraction: float) -> None:
+    if listener is not None:
+        listener(LoadProgress(fraction=fraction))
+
+
+async def _in_thread(work: Callable[[], T], deadline_s: float) -> T:
+    """Run blocking `work`; past the deadline, or cancelled, its thread is left to itself."""
+    try:
+        with anyio.fail_after(deadline_s):
+            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+    except TimeoutError as error:
+        raise EngineTimeout(f"reading models took longer than {deadline_s:.0f} s") from error

@@ -1,0 +1,146 @@
+"""The process in which llama.cpp runs: ``python -m lmstrix.adapters.llamacpp.child``.
+
+A process of its own, because an engine that runs out of memory is killed by the system, and
+because ending the process is the one way to stop the engine that never hangs (deleting a
+server right after its start does). It uses the standard library and `xllamacpp` alone, so
+that it can be started by its path without importing the rest of LMStrix.
+
+Protocol: one JSON line of settings on standard input (so that the key to the server is never
+among arguments or environment variables), one JSON line on standard output: ``address``, or
+``error`` and ``kind``. The end of standard input ends the process at once, also during a
+load: whatever ends the parent closes the pipe. PR_SET_PDEATHSIG is not used, for it fires
+when the *thread* that started the child ends. Logs go to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+OK = 0
+FAILED = 3
+"""Exit status after an error that was reported on standard output."""
+
+
+def main() -> None:
+    """Read the settings, serve the model, and end with the parent."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    answers = _own_stdout()
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):  # the parent died before it had said what to do
+        os._exit(OK)
+    settings: dict[str, Any] = json.loads(line)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    _be_the_first_to_go()
+    try:
+        _limit_memory(settings)
+        engine: Any = importlib.import_module("xllamacpp")
+    except Exception as error:  # noqa: BLE001 - a broken extension raises anything
+        _fail(answers, "engine", error)
+    try:
+        server = engine.Server(_parameters(engine, settings))
+    except MemoryError as error:
+        _fail(answers, "memory", error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        _fail(answers, "load", error)
+    _say(answers, {"address": server.listening_address})
+    # Standard input stays open if a fork of the parent inherited it: watch the parent too.
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(OK)
+
+
+def _own_stdout() -> BinaryIO:
+    """Keep standard output for the one answer; what native code prints goes to the log."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def _end_with_stdin() -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os._exit(OK)
+
+
+def _say(answers: BinaryIO, answer: dict[str, str]) -> None:
+    try:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+    except OSError:  # nobody listens any more
+        os._exit(OK)
+
+
+def _fail(answers: BinaryIO, kind: str, error: Exception) -> NoReturn:
+    _say(answers, {"error": f"{type(error).__name__}: {error}"[:2000], "kind": kind})
+    os._exit(FAILED)
+
+
+def _be_the_first_to_go() -> None:
+    """Where memory runs out on Linux, this process and not the user's is to be killed."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _limit_memory(settings: dict[str, Any]) -> None:
+    limit = settings["memory_limit_bytes"]
+    if limit is None:
+        return
+    if sys.platform == "win32":
+        raise OSError("a memory limit cannot be set on this system")
+    resource = importlib.import_module("resource")  # absent on Windows
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _parameters(engine: Any, settings: dict[str, Any]) -> Any:  # noqa: ANN401 - no type stubs
+    flash = engine.llama_flash_attn_type
+    wanted = {
+        "hostnames": ["127.0.0.1"],
+        "port": 0,
+        "api_keys": [settings["api_key"]],
+        "ui": False,
+        "n_ctx": settings["n_ctx"],
+        "n_parallel": 1,  # each further slot takes its share of the context
+        "n_batch": settings["batch_tokens"],
+        "n_ubatch": settings["batch_tokens"],
+        "flash_attn_type": flash.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        "swa_full": True,  # without it, stepping back to a shorter prefix gives wrong logits
+        "cache_ram_mib": 0,  # no second copy of old prompts
+        "fit_params": False,  # the context that was asked for, or an error
+        "ctx_shift": False,  # never drop the head of a prompt
+        "warmup": False,
+    }
+    parameters = engine.CommonParams()
+    parameters.model.path = settings["model"]
+    threads = settings["threads"] or _allowed_cores()
+    if threads:
+        parameters.cpuparams.n_threads = threads
+        parameters.cpuparams_batch.n_threads = threads
+    for name, value in wanted.items():
+        setattr(parameters, name, value)
+    return parameters
+
+
+def _allowed_cores() -> int | None:
+    """Fewer cores than the machine has, if this process is bound to fewer; else None, and the
+    engine itself counts the physical ones.
+    """
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # not Linux
+        return None
+    return allowed if allowed < (os.cpu_count() or 1) else None
+
+
+if __name__ == "__main__":
+    main()

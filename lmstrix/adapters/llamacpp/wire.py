@@ -1,0 +1,189 @@
+"""The engine's server on the wire: requests to JSON, and its event stream to facts."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import cast
+
+from lmstrix.adapters.llamacpp import failures
+from lmstrix.adapters.llamacpp.thoughts import ThoughtSplitter
+from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
+
+__all__ = ["EventReader", "Generation", "Json", "completion_request", "json_object", "member"]
+
+Json = Mapping[str, object]
+
+MAX_LINE_BYTES = 2**24
+"""Longest line that is accepted from the server; its own are some hundred bytes."""
+
+_STOP_REASONS = {
+    "eos": StopReason.END,
+    "word": StopReason.STOP_STRING,
+    "limit": StopReason.MAX_TOKENS,
+}
+
+
+def completion_request(tokens: Sequence[int], max_tokens: int, stop: Sequence[str]) -> Json:
+    """Body of a greedy completion of `tokens`, streamed with its progress."""
+    return {
+        "prompt": tokens,
+        "n_predict": max_tokens,
+        "stop": list(stop),
+        "temperature": 0,
+        "top_k": 1,
+        "repeat_penalty": 1.0,
+        "cache_prompt": True,
+        "stream": True,
+        "return_progress": True,
+        # Without this the last event repeats the whole prompt.
+        "response_fields": [
+            "content",
+            "stop",
+            "stop_type",
+            "truncated",
+            "tokens_evaluated",
+            "tokens_predicted",
+            "timings",
+        ],
+    }
+
+
+class EventReader:
+    """Reads server-sent events from chunks of bytes, one JSON object at a time."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+        self._ready: deque[Json] = deque()
+
+    async def next(self) -> Json | None:
+        """The next event, or None at the end of the stream.
+
+        Raises `EngineUnavailable` for what is no event, for then nobody knows what it is
+        that we are connected to.
+        """
+        while not self._ready:
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                return None
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            if len(self._rest) > MAX_LINE_BYTES:
+                raise EngineUnavailable("the engine sent a line without an end")
+            self._ready.extend(event for line in lines if (event := _event(line)) is not None)
+        return self._ready.popleft()
+
+
+def _event(line: bytes) -> Json | None:
+    """The JSON object in one line; None for blank lines, comments and other fields."""
+    field, _, data = line.strip().partition(b":")
+    data = data.strip()
+    if field not in (b"data", b"error") or data == b"[DONE]":
+        return None
+    event = json_object(data)
+    if event is None:
+        raise EngineUnavailable("the engine sent an event that is not JSON")
+    return {"error": event} if field == b"error" and "error" not in event else event
+
+
+def json_object(data: bytes) -> Json | None:
+    """The JSON object that `data` holds, or None."""
+    try:
+        value: object = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return cast("Json", value) if isinstance(value, dict) else None
+
+
+def member(value: Json, key: str) -> Json:
+    """The object under `key`, empty where there is none."""
+    found = value.get(key)
+    return cast("Json", found) if isinstance(found, dict) else {}
+
+
+class Generation:
+    """One reply as it arrives: feed it events, take what they mean.
+
+    `prompt_tokens` is how many were sent, `in_thought` whether the prompt ends within an
+    open thought. Times are seconds since the request was sent.
+    """
+
+    def __init__(self, *, prompt_tokens: int, max_tokens: int, in_thought: bool) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
+        self._splitter = ThoughtSplitter(inside=in_thought)
+        self._ttft_s: float | None = None
+        self._pieces: list[ReplyChunk] = []
+        self.reply: Reply | None = None
+        """The whole reply, once the last event has come."""
+
+    def feed(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        """What one event says; raises `ContextOverflow`, `PredictionError`,
+        `EngineUnavailable`.
+        """
+        if "error" in event:
+            raise failures.server_error(200, event)
+        progress = member(event, "prompt_progress")
+        if progress:
+            return [_progress(progress)]
+        if self._ttft_s is None:
+            self._ttft_s = elapsed_s
+        content = event.get("content")
+        pieces = self._splitter.feed(content if isinstance(content, str) else "")
+        if event.get("stop") is True:
+            pieces += self._splitter.finish()
+        self._pieces += pieces
+        if event.get("stop") is True:
+            self.reply = self._finished(event)
+        return [*pieces]
+
+    def _finished(self, event: Json) -> Reply:
+        timings = member(event, "timings")
+        read = _count(event, "tokens_evaluated")
+        generated = _count(timings, "predicted_n") or _count(event, "tokens_predicted") or 0
+        if read is not None and read != self._prompt_tokens:
+            raise PredictionError(
+                f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent"
+            )
+        # The flag is also set when the reply ends in the very last cell: then all is there.
+        if event.get("truncated") is True and generated < self._max_tokens:
+            raise ContextOverflow(
+                "the context filled up before the reply was complete",
+                prompt_tokens=self._prompt_tokens,
+            )
+        return Reply(
+            text="".join(piece.text for piece in self._pieces if not piece.is_reasoning),
+            reasoning="".join(piece.text for piece in self._pieces if piece.is_reasoning),
+            stop_reason=_STOP_REASONS.get(str(event.get("stop_type")), StopReason.UNKNOWN),
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=_count(timings, "cache_n"),
+            generated_tokens=generated,
+            ttft_s=self._ttft_s,
+            tokens_per_second=_speed(timings, generated),
+        )
+
+
+def _progress(progress: Json) -> PrefillProgress:
+    return PrefillProgress(
+        prompt_tokens=_count(progress, "total") or 0,
+        cached_tokens=_count(progress, "cache") or 0,
+        processed_tokens=_count(progress, "processed") or 0,
+    )
+
+
+def _count(values: Json, key: str) -> int | None:
+    value = values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return None
+    return value
+
+
+def _speed(timings: Json, generated: int) -> float | None:
+    """Tokens a second; None for a single token, which the prefill gave and took no time."""
+    speed = timings.get("predicted_per_second")
+    if generated < 2 or not isinstance(speed, (int, float)) or not 0 < speed < float("inf"):
+        return None
+    return float(speed)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmstrix.adapters.llamacpp import gguf_reader
+from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
+from lmstrix.errors import InvalidModel
+
+Make = Callable[..., bytes]
+
+SMALL = {
+    "general.architecture": "llama",
+    "general.name": "Tiny",
+    "general.size_label": "1K",
+    "general.file_type": 15,
+    "llama.context_length": 4096,
+    "llama.block_count": 2,
+    "llama.embedding_length": 64,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": [2, 0],
+    "llama.rope.freq_base": 10000.0,
+    "tokenizer.ggml.tokens": ["a", "b", "ç", ""],
+    "tokenizer.ggml.scores": [0.5, 1.5],
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.chat_template": "{{ x }}",
+}
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[bytes], GgufHeader]:
+    def read_bytes(data: bytes) -> GgufHeader:
+        path = tmp_path / "model.gguf"
+        path.write_bytes(data)
+        return read_header(path)
+
+    return read_bytes
+
+
+Read = Callable[[bytes], GgufHeader]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_header_is_read(make_gguf: Make, read: Read, version: int) -> None:
+    data = make_gguf(SMALL, version=version)
+    assert read(data) == GgufHeader(
+        architecture="llama",
+        file_bytes=len(data),
+        tensor_count=1,
+        parameters=128,
+        vocabulary_size=4,
+        name="Tiny",
+        size_label="1K",
+        quantization="Q4_K_M",
+        context_length=4096,
+        block_count=2,
+        embedding_length=64,
+        head_count=4,
+        head_count_kv=(2, 0),
+        has_chat_template=True,
+    )
+
+
+@pytest.mark.engine
+def test_the_demo_model_is_read(demo_model: Path) -> None:
+    header = read_header(demo_model)
+    assert (header.architecture, header.quantization) == ("llama", "Q4_1")
+    assert (header.context_length, header.block_count) == (8192, 30)
+    assert (header.head_count, header.head_count_kv) == (9, 3)
+    assert header.parameters == 134_515_008
+    assert header.vocabulary_size == 49152
+    assert header.has_chat_template
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 2**31 + 1, 2**40, "8192", 8192.0, True, [8192], []], ids=str
+)
+def test_a_nonsensical_context_is_none(make_gguf: Make, read: Read, value: object) -> None:
+    assert read(make_gguf({**SMALL, "llama.context_length": value})).context_length is None
+
+
+@pytest.mark.parametrize("value", [[2, -1], ["a"], [1.5], [], "x", [True]], ids=str)
+def test_nonsensical_heads_are_none(make_gguf: Make, read: Read, value: object) -> None:
+    header = read(make_gguf({**SMALL, "llama.attention.head_count_kv": value}))
+    assert header.head_count_kv is None
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a GGUF"),
+        (b"GGU", "not a GGUF"),
+        (b"PK\x03\x04" + bytes(100), "not a GGUF"),
+        (b"GGUF", "ends within"),
+        (b"GGUF" + struct.pack("<I", 1) + bytes(100), "version 1"),
+        (b"GGUF" + struct.pack(">I", 3) + bytes(100), "big-endian"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0), "claims"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**60), "claims"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "no architecture"),
+        (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**60), "claims"),
+        (b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 99), "unknown type 99"),
+        (b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 8, 2**60), "elements"),
+        (b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 77, 1), "unknown type 77"),
+        (b"GGUF" + struct.pack("<IQQQ1sIIQQ", 3, 0, 1, 1, b"k", 9, 8, 1, 2**63), "ends within"),
+    ],
+)
+def test_broken_headers_say_what_is_wrong(read: Read, data: bytes, message: str) -> None:
+    with pytest.raises(InvalidModel, match=message):
+        read(data)
+
+
+def test_deep_nesting_is_refused(read: Read) -> None:
+    nest = struct.pack("<IQ", 9, 1) * 1000
+    data = b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 9) + nest
+    with pytest.raises(InvalidModel, match="nest deeper"):
+        read(data)
+
+
+def test_many_kept_strings_are_refused(
+    make_gguf: Make, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_reader, "MAX_TEXT", 1000)
+    many = {f"key{number}": "x" * 100 for number in range(20)}
+    with pytest.raises(InvalidModel, match="claims 100 bytes"):
+        read(make_gguf({**many, **SMALL}))
+
+
+def test_every_truncation_is_noticed(make_gguf: Make, read: Read) -> None:
+    data = make_gguf(SMALL)
+    for length in range(len(data)):
+        with pytest.raises(InvalidModel):
+            read(data[:length])
+
+
+def test_truncated_tensors_are_told_apart_from_headers(make_gguf: Make, read: Read) -> None:
+    with pytest.raises(InvalidModel, match=r"truncated: its tensors need [\d,]+ bytes"):
+        read(make_gguf(SMALL, data=False))
+
+
+def test_strings_longer_than_a_chunk_are_walked_over(make_gguf: Make, read: Read) -> None:
+    pieces = ["x" * 700_000, "", "y" * 300_000, *["z" * 9] * 70_000]
+    header = read(make_gguf({**SMALL, "tokenizer.ggml.tokens": pieces, "last": "here"}))
+    assert header.vocabulary_size == 70_003
+
+
+@pytest.mark.parametrize("alignment", [0, "x", 2**40])
+def test_an_absurd_alignment_is_refused(make_gguf: Make, read: Read, alignment: object) -> None:
+    with pytest.raises(InvalidModel, match="alignment"):
+        read(make_gguf({**SMALL, "general.alignment": alignment}))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.gguf"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidModel, match="regular file"):
+        read_header(pipe)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@given(data=st.data())
+def test_any_damage_is_invalid_or_harmless(
+    make_gguf: Make, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(make_gguf(SMALL))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        length = data.draw(st.integers(0, 8))
+        content[at : at + length] = data.draw(st.binary(max_size=8))
+        if not content:
+            break
+    path = tmp_path_factory.getbasetemp() / "damaged.gguf"
+    path.write_bytes(content)
+    try:
+        header = read_header(path)
+    except InvalidModel:
+        return
+    assert header.context_length is None or 1 <= header.context_length <= 2**31

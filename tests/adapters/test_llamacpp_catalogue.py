@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.gguf import read_header
+from lmstrix.errors import EngineUnavailable, InvalidModel, ModelNotFound, UnsupportedModel
+
+Make = Callable[..., bytes]
+LLAMA = {"general.architecture": "llama", "llama.context_length": 2048}
+BERT = {"general.architecture": "bert", "bert.context_length": 512}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_gguf: Make) -> Path:
+    """Models like LM Studio keeps them, and what else lies there."""
+    files = {
+        "ann/Small-GGUF/small-q4.gguf": make_gguf(LLAMA),
+        "bob/Small-GGUF/small-q4.gguf": make_gguf({**LLAMA, "general.name": "another"}),
+        "bob/Other/other.GGUF": make_gguf(LLAMA),
+        "bob/Other/mmproj-other.gguf": make_gguf({"general.architecture": "clip"}),
+        "bob/Other/notes.txt": b"no model",
+        "cat/bert.gguf": make_gguf(BERT),
+        "cat/broken.gguf": make_gguf(LLAMA)[:-5],
+        "cat/garbage.gguf": b"<html>404</html>",
+        "dan/big-00001-of-00003.gguf": make_gguf({**LLAMA, "split.count": 3}),
+        "dan/big-00002-of-00003.gguf": make_gguf({**LLAMA, "split.count": 3}),
+        "dan/big-00003-of-00003.gguf": make_gguf({**LLAMA, "split.count": 3}),
+    }
+    for name, content in files.items():
+        path = tmp_path / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "models"
+
+
+def test_all_models_are_listed(folder: Path) -> None:
+    models = Catalogue([folder]).list_models()
+    assert [(model.key, model.type) for model in models] == [
+        ("ann/Small-GGUF/small-q4", "llm"),
+        ("bob/Other/other", "llm"),
+        ("bob/Small-GGUF/small-q4", "llm"),
+        ("cat/bert", "embedding"),
+        ("cat/broken", "invalid"),
+        ("cat/garbage", "invalid"),
+        ("dan/big-00001-of-00003", "llm"),
+    ]
+    assert models[0].declared_context == 2048
+    assert models[0].digest != models[2].digest
+    big = models[-1]
+    assert big.size_bytes == 3 * Path(big.path).stat().st_size
+
+
+def test_no_folder_is_no_model(tmp_path: Path) -> None:
+    assert Catalogue([tmp_path / "absent"]).list_models() == []
+    with pytest.raises(ModelNotFound, match="'x'") as caught:
+        Catalogue([tmp_path / "absent"]).find_model("x")
+    assert ".gguf" in caught.value.hint
+
+
+def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(EngineUnavailable, match="cannot be read"):
+        Catalogue([file]).list_models()
+
+
+@pytest.mark.parametrize("name", ["bob/Other/other", "bob/Other/other.gguf", "other", "other.gguf"])
+def test_a_model_has_several_names(folder: Path, name: str) -> None:
+    assert Catalogue([folder]).find_model(name).key == "bob/Other/other"
+
+
+def test_a_path_is_a_model(folder: Path) -> None:
+    path = folder / "bob/Other/other.GGUF"
+    model = Catalogue([]).find_model(str(path))
+    assert (model.key, model.path) == (str(path), str(path))
+
+
+def test_an_ambiguous_name_says_so(folder: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"ann/Small-GGUF/small-q4, bob/Small-GGUF/small-q4"):
+        Catalogue([folder]).find_model("small-q4")
+
+
+def test_near_names_are_suggested(folder: Path) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        Catalogue([folder]).find_model("smal-q4")
+    assert "Small-GGUF/small-q4" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../models/bob/Other/other", "bob/Other/../Other/other", "nul\0.gguf", "~nobody/x.gguf"],
+)
+def test_a_name_is_never_joined_to_a_folder(folder: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        Catalogue([folder]).find_model(name)
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        Catalogue([]).find_model(str(tmp_path / "absent.gguf"))
+
+
+def test_a_folder_named_like_a_model_is_invalid(tmp_path: Path) -> None:
+    (tmp_path / "folder.gguf").mkdir()
+    with pytest.raises(InvalidModel, match="cannot be read"):
+        Catalogue([]).find_model(str(tmp_path / "folder.gguf"))
+
+
+def test_broken_models_say_why(folder: Path) -> None:
+    with pytest.raises(InvalidModel, match=r"broken\.gguf: the file is truncated"):
+        Catalogue([folder]).find_model("broken")
+    with pytest.raises(InvalidModel, match=r"garbage\.gguf: not a GGUF file"):
+        Catalogue([folder]).find_model("garbage")
+
+
+def test_a_missing_part_is_told(folder: Path) -> None:
+    (folder / "dan/big-00002-of-00003.gguf").unlink()
+    with pytest.raises(InvalidModel, match="part 2 of 3 is missing"):
+        Catalogue([folder]).find_model("big-00001-of-00003")
+    with pytest.raises(InvalidModel, match="not the first part"):
+        Catalogue([]).find_model(str(folder / "dan/big-00003-of-00003.gguf"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        BERT,
+        {"general.architecture": "nomic-bert"},
+        {**LLAMA, "llama.pooling_type": 3},
+        {**LLAMA, "llama.attention.causal": False},
+        {**LLAMA, "general.type": "adapter"},
+        {"general.architecture": "clip"},
+    ],
+)
+def test_what_cannot_answer_is_unsupported(
+    tmp_path: Path, make_gguf: Make, values: dict[str, object]
+) -> None:
+    path = tmp_path / "other.gguf"
+    path.write_bytes(make_gguf(values))
+    with pytest.raises(UnsupportedModel, match="cannot answer"):
+        Catalogue([]).find_model(str(path))
+
+
+def test_no_pooling_is_no_embedding(tmp_path: Path, make_gguf: Make) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(make_gguf({**LLAMA, "llama.pooling_type": 0}))
+    assert read_header(path).pooling_type == 0
+    assert Catalogue([tmp_path]).find_model("model").type == "llm"
+
+
+def test_a_model_without_tensors_is_invalid(tmp_path: Path, make_gguf: Make) -> None:
+    (tmp_path / "vocab.gguf").write_bytes(make_gguf(LLAMA, []))
+    with pytest.raises(InvalidModel, match="no tensors"):
+        Catalogue([tmp_path]).find_model("vocab")
+
+
+def test_the_digest_follows_the_content(tmp_path: Path, make_gguf: Make) -> None:
+    path = tmp_path / "model.gguf"
+    content = make_gguf(LLAMA)
+    path.write_bytes(content)
+    before = Catalogue([tmp_path]).find_model("model").digest
+    path.write_bytes(content[:-1] + b"\1")
+    after = Catalogue([tmp_path]).find_model("model").digest
+    assert before != after
+    assert len(before) == len(after) == 32
+
+
+def test_links_in_a_circle_end(folder: Path) -> None:
+    (folder / "bob/loop").symlink_to(folder, target_is_directory=True)
+    keys = [model.key for model in Catalogue([folder]).list_models()]
+    assert len(keys) == len(set(keys)) == 7
+
+
+def test_default_folders_follow_lm_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    own = platformdirs.user_cache_path("lmstrix") / "models"
+    assert default_folders() == (tmp_path / ".lmstudio" / "models", own)
+    (tmp_path / ".cache" / "lm-studio").mkdir(parents=True)
+    assert default_folders()[0] == tmp_path / ".cache" / "lm-studio" / "models"
+    (tmp_path / ".lmstudio-home-pointer").write_text(f"{tmp_path / 'elsewhere'}\n")
+    assert default_folders()[0] == tmp_path / "elsewhere" / "models"

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from lmstrix.adapters.llamacpp import wire
+from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json
+from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
+
+
+async def chunks_of(data: bytes, size: int) -> AsyncGenerator[bytes, None]:
+    for at in range(0, len(data), size):
+        yield data[at : at + size]
+
+
+async def read_all(data: bytes, size: int = 7) -> list[Json]:
+    async with aclosing(chunks_of(data, size)) as chunks:
+        reader = EventReader(chunks)
+        events: list[Json] = []
+        while (event := await reader.next()) is not None:
+            events.append(event)
+        return events
+
+
+STREAM = (
+    b': a comment\n\nevent: message\nid: 1\ndata: {"a": "\xc3\xa4"}\r\n\r\n'
+    b'data:{"b": 2}\n\ndata: [DONE]\n\nerror: {"message": "no"}\n\n'
+)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_events_are_read_from_any_chunks(size: int) -> None:
+    assert await read_all(STREAM, size) == [{"a": "ä"}, {"b": 2}, {"error": {"message": "no"}}]
+
+
+@pytest.mark.parametrize("line", [b"data: {", b"data: 7", b"data: [1]", b"data: \xff\xfe"])
+async def test_what_is_no_event_is_no_engine(line: bytes) -> None:
+    with pytest.raises(EngineUnavailable, match="not JSON"):
+        await read_all(line + b"\n")
+
+
+async def test_a_line_without_an_end_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_LINE_BYTES", 100)
+    with pytest.raises(EngineUnavailable, match="without an end"):
+        await read_all(b"data: " + b"x" * 200)
+
+
+LAST = {
+    "content": "",
+    "stop": True,
+    "stop_type": "limit",
+    "truncated": False,
+    "tokens_evaluated": 5,
+    "tokens_predicted": 2,
+    "timings": {"cache_n": 3, "prompt_n": 2, "predicted_n": 2, "predicted_per_second": 80.5},
+    "a key of a later version": None,
+}
+
+
+def generation() -> Generation:
+    return Generation(prompt_tokens=5, max_tokens=2, in_thought=False)
+
+
+def finished(**changes: object) -> Reply:
+    reply = generation()
+    reply.feed({**LAST, **changes}, 1.0)
+    assert reply.reply is not None
+    return reply.reply
+
+
+def test_a_reply_is_put_together() -> None:
+    reply = generation()
+    progress = {"total": 5, "cache": 3, "processed": 5, "time_ms": 1}
+    assert reply.feed({"prompt_progress": progress, "content": ""}, 0.1) == [
+        PrefillProgress(prompt_tokens=5, cached_tokens=3, processed_tokens=5)
+    ]
+    assert reply.feed({"content": "Hel", "stop": False}, 0.25) == [ReplyChunk(text="Hel")]
+    assert reply.feed({"content": "lo", "stop": False}, 0.5) == [ReplyChunk(text="lo")]
+    assert reply.feed(LAST, 0.6) == []
+    assert reply.reply == Reply(
+        text="Hello",
+        stop_reason=StopReason.MAX_TOKENS,
+        prompt_tokens=5,
+        cached_tokens=3,
+        generated_tokens=2,
+        ttft_s=0.25,
+        tokens_per_second=80.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stop_type", "reason"),
+    [
+        ("eos", StopReason.END),
+        ("word", StopReason.STOP_STRING),
+        ("limit", StopReason.MAX_TOKENS),
+        ("none", StopReason.UNKNOWN),
+        (None, StopReason.UNKNOWN),
+    ],
+)
+def test_stop_reasons(stop_type: object, reason: StopReason) -> None:
+    assert finished(stop_type=stop_type).stop_reason is reason
+
+
+def test_what_is_not_told_is_not_known() -> None:
+    reply = finished(timings={"predicted_per_second": "fast"}, tokens_evaluated="many")
+    assert (reply.cached_tokens, reply.tokens_per_second) == (None, None)
+    assert reply.generated_tokens == 2
+
+
+def test_a_single_token_has_no_speed() -> None:
+    assert (
+        finished(timings={"predicted_n": 1, "predicted_per_second": 1e6}).tokens_per_second is None
+    )
+
+
+def test_a_full_context_is_an_overflow_unless_the_reply_is_whole() -> None:
+    assert finished(truncated=True).generated_tokens == 2
+    with pytest.raises(ContextOverflow):
+        finished(truncated=True, timings={"predicted_n": 1})
+
+
+def test_a_shortened_prompt_is_an_error() -> None:
+    with pytest.raises(PredictionError, match="read 4 prompt tokens of 5"):
+        finished(tokens_evaluated=4)
+
+
+def test_errors_in_a_stream_are_raised() -> None:
+    error = {"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8, "message": "x"}
+    with pytest.raises(ContextOverflow) as caught:
+        generation().feed(json.loads(json.dumps({"error": error})), 0.0)
+    assert (caught.value.prompt_tokens, caught.value.context_length) == (9, 8)
+    with pytest.raises(PredictionError, match="Compute error"):
+        generation().feed({"error": {"code": 500, "message": "Compute error."}}, 0.0)
