@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 
 from lmstrix.errors import ConfigurationError, PluginNotFound
@@ -38,11 +38,20 @@ def make_plugin(group: str, name: str, **settings: object) -> object:
             f"there is no {name!r} among the {family}",
             hint=f"Known {family}: {', '.join(sorted(found)) or 'none'}.",
         )
+    factory = _load(found[name])
     try:
-        factory = found[name].load()
         return factory(**settings)
-    except ImportError as error:
-        raise ConfigurationError(f"{name!r} cannot be imported: {error}") from error
     except TypeError as error:
         names = ", ".join(settings) or "none"
         raise ConfigurationError(f"{name!r} does not take these settings: {names}") from error
+
+
+def _load(point: EntryPoint) -> Callable[..., object]:
+    """What the entry point names; a package that is broken or half removed is said to be."""
+    try:
+        loaded: object = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{point.name!r} cannot be imported: {error}") from error
+    if not callable(loaded):
+        raise ConfigurationError(f"{point.name!r} is {point.value}, which cannot be called")
+    return loaded

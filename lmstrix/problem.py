@@ -19,9 +19,11 @@ class PassRule:
     """When the answers at one length count as a pass, relative to the model's own baseline.
 
     A length passes when its pass rate is at least `ratio` of the baseline's. Evidence comes
-    in stages: `first` trials settle a length where all of them agree, `full` trials settle
-    most others, `most` trials end it. With the default ratio .85 and a perfect baseline that
-    is 4 of 4 (or 0 of 4), 9 of 10, 17 of 20, so that one lapse in ten decides nothing.
+    in stages: after `first` trials a length passes if all of them did, after `full` ones if
+    their rate does, and `most` trials end it. At any stage it fails where so few passes are
+    unlikely at a passing rate (see `refutes`). With the default ratio .85 and a perfect
+    baseline that is: pass at 4 of 4, 9 of 10, 17 of 20; fail at 1 of 4, 6 of 10, 16 of 20;
+    in between, ask on. So one lapse in ten decides nothing.
     """
 
     ratio: float = 0.85
@@ -40,21 +42,15 @@ class PassRule:
         passes, trials = observation.passes, observation.trials
         if trials < self.first:
             return Verdict.UNDECIDED
-        if trials < self.full:
-            return self._early_verdict(passes, trials, baseline)
-        needed = self.threshold(baseline) * trials
-        margin = 1.0 if trials < self.most else 0.0
-        if passes >= needed:
-            return Verdict.PASS
-        return Verdict.FAIL if passes < needed - margin else Verdict.UNDECIDED
+        if trials >= self.most:
+            return Verdict.PASS if self._passes(observation, baseline) else Verdict.FAIL
+        if self.refutes(observation, baseline):
+            return Verdict.FAIL
+        agreed = passes == trials if trials < self.full else self._passes(observation, baseline)
+        return Verdict.PASS if agreed else Verdict.UNDECIDED
 
-    def _early_verdict(self, passes: int, trials: int, baseline: Baseline) -> Verdict:
-        """Before the full set: only where the trials agree, or can no longer come close."""
-        if passes == trials:
-            return Verdict.PASS
-        best = passes + self.full - trials
-        hopeless = best < self.threshold(baseline) * self.full - 1
-        return Verdict.FAIL if passes == 0 or hopeless else Verdict.UNDECIDED
+    def _passes(self, observation: Observation, baseline: Baseline) -> bool:
+        return observation.passes >= self.threshold(baseline) * observation.trials
 
     def refutes(self, observation: Observation, baseline: Baseline) -> bool:
         """Whether so few passes would be seen less than one time in ten at a passing rate.

@@ -64,7 +64,7 @@ class Course:
             if isinstance(problem, Cause):
                 return problem
             self.findings.problem = problem
-            return await self._search_and_certify(problem)
+            return await self._search_and_certify(problem, loadable.context_length)
         finally:
             # The adapter shields its own cleanup and gives it a deadline.
             await self.instance.release()
@@ -132,18 +132,16 @@ class Course:
             tolerance=self.findings.options.tolerance,
         )
 
-    async def _search_and_certify(self, problem: SearchProblem) -> Cause | None:
-        for certificate in range(self.ledger.broken_certificates + 1, MOST_CERTIFICATES + 1):
+    async def _search_and_certify(self, problem: SearchProblem, ceiling: int) -> Cause | None:
+        for certificate in range(self.ledger.settled_certificates() + 1, MOST_CERTIFICATES + 1):
             # After a broken certificate, its document is in the cache: the search goes on in it.
             stuck = await self._search(problem, self._document(certificate - 1))
             if stuck is not None or not self.findings.options.certify:
                 return stuck
-            length, _ = self.findings.strategy.bracket(problem, self.ledger.history())
-            if await self._holds(problem, length, self._document(certificate)):
+            if await self._certify(problem, self._document(certificate)):
                 self.findings.certified = True
                 return None
-            await self.asker.record_failure(length, limit_of(self.ledger.at(length)))
-            self._note(f"{length} did not hold on a fresh load and a fresh document")
+            self.asker.context_length = ceiling
         self._note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
         return None
 
@@ -168,21 +166,49 @@ class Course:
                 self._note(f"at {step.length_tokens} tokens no reply could be judged")
                 return Cause.INCONCLUSIVE
 
-    async def _holds(self, problem: SearchProblem, length: int, document: int) -> bool:
-        """Whether the answer holds on a fresh load and a fresh document.
+    async def _certify(self, problem: SearchProblem, document: int) -> bool:
+        """Whether both ends of the bracket hold on a fresh load and a fresh document.
 
-        It does if all that is known at this length, the old document's answers and the new
-        one's, still passes, and the new ones alone do not refute it.
+        The load is made for the upper end, so that one reading serves both: it is larger than
+        the answer by the bracket's width, a 64th. Where the engine itself failed there, or
+        nothing did, it is made for the answer.
         """
         self._phase(CERTIFY)
+        low, high = self.findings.strategy.bracket(problem, self.ledger.history())
+        asks_high = high is not None and high not in self.ledger.failures
         await self.instance.release()
-        self.asker.context_length = length
-        missing = CERTIFY_TRIALS - self.ledger.asked(CERTIFY, length, document)
+        self.asker.context_length = high if high is not None and asks_high else low
+        if not await self._holds(problem, low, document):
+            await self.asker.record_failure(low, limit_of(self.ledger.at(low)))
+            self._note(f"{low} did not hold on a fresh load and a fresh document")
+            return False
+        if high is None or not asks_high:
+            return True
+        await self._probe_for(problem, high, document, problem.rule.full)
+        if self._verdict(problem, high) is Verdict.FAIL:
+            return True
+        self._note(f"{high} did not fail again on a fresh document")
+        return False
+
+    async def _holds(self, problem: SearchProblem, length: int, document: int) -> bool:
+        """All that is known at this length, the old document's answers and the new one's,
+        still passes, and the new ones alone do not refute it.
+        """
+        await self._probe_for(problem, length, document, CERTIFY_TRIALS)
+        alone = self.ledger.certificate(length, document)
+        passes = self._verdict(problem, length) is Verdict.PASS
+        return passes and not problem.rule.refutes(alone, problem.baseline)
+
+    async def _probe_for(
+        self, problem: SearchProblem, length: int, document: int, trials: int
+    ) -> None:
+        """Bring a certificate's questions at one length up to `trials`."""
+        missing = trials - self.ledger.asked(CERTIFY, length, document)
         step = Ask(length_tokens=length, trials=max(0, missing))
         await self._probe(problem, step, CERTIFY, document)
-        together = problem.rule.verdict(self.ledger.observation(length), problem.baseline)
-        alone = self.ledger.certificate(length, document)
-        return together is Verdict.PASS and not problem.rule.refutes(alone, problem.baseline)
+
+    def _verdict(self, problem: SearchProblem, length: int) -> Verdict:
+        return problem.rule.verdict(self.ledger.observation(length), problem.baseline)
 
     async def _probe(self, problem: SearchProblem, step: Ask, phase: str, document: int) -> None:
         length = step.length_tokens

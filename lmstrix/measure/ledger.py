@@ -99,11 +99,16 @@ class Ledger:
             (t for t in self.at(length_tokens) if t.phase == CERTIFY and t.seed == seed),
         )
 
-    @property
-    def broken_certificates(self) -> int:
-        """How many answers did not hold on a fresh load and a fresh document."""
-        certified = {t.length_tokens for t in self.trials if t.phase == CERTIFY}
-        return len(certified & set(self.failures))
+    def settled_certificates(self) -> int:
+        """How many certificates are settled, as seen by a measurement that goes on.
+
+        A broken certificate's document is the one that the search went on in, so each seed
+        that was asked in both phases stands for one.
+        """
+        return len(self._seeds(CERTIFY) & self._seeds(SEARCH))
+
+    def _seeds(self, phase: str) -> set[int]:
+        return {t.seed for t in self.trials if t.phase == phase}
 
     def history(self) -> Sequence[Observation]:
         """Every length tried, in ascending order."""
