@@ -3,8 +3,8 @@
 Many needles of one kind would measure how well a model tells them apart, as much as how far
 it reads. On SmolLM2-135M at 4k, single facts are all found; of four codes in one document, two
 or three are given for one another. So no two stems end alike: each says a unit or an object of
-its own just before the value, there is one code and one name, and a document holds few needles,
-their number growing with the logarithm of its length. And every stem says what kind of value
+its own just before the value, there is one code, and a document holds few needles, their number
+growing with the logarithm of its length. And every stem says what kind of value
 follows ("under the code", "in pounds is"): one that a model would rather finish with a word
 of its own ("was invented by Professor") measures that habit, not its memory.
 """
@@ -19,9 +19,6 @@ import attrs
 __all__ = ["PHRASINGS", "Fact", "Needle", "deck"]
 
 _CONSONANTS = "BCDFGHKLMNPRSTVWXZ"
-_SYLLABLES = tuple("bar|dor|fen|gal|hul|kim|lan|mor|nel|pon|ral|sel|tam|vin|wol|zan".split("|"))
-_NAME_ENDS = tuple("da|ra|ley|ton|wick|mar|den|by|ford|no|ven|sa".split("|"))
-
 Draw = Callable[[Random], str]
 
 
@@ -34,11 +31,6 @@ def _number(digits: int) -> Draw:
 
 def _code(rng: Random) -> str:
     return f"{rng.choice(_CONSONANTS)}{rng.choice(_CONSONANTS)}-{rng.randrange(100, 1000)}"
-
-
-def _name(rng: Random) -> str:
-    """An invented proper name: no list of real ones can be guessed from."""
-    return (rng.choice(_SYLLABLES) + rng.choice(_NAME_ENDS)).capitalize()
 
 
 @attrs.frozen(kw_only=True)
@@ -110,8 +102,8 @@ _FACTS = (
     ),
     Fact(
         kind="number",
-        stem="The opera house is insured under the policy",
-        question="Under which policy is the opera house insured?",
+        stem="The opera house keeps its costumes in locker",
+        question="In which locker does the opera house keep its costumes?",
         draw=_number(6),
     ),
     Fact(
@@ -128,8 +120,8 @@ _FACTS = (
     ),
     Fact(
         kind="number",
-        stem="The oldest oak in Fenwick forest carries the botanist's tag",
-        question="Which botanist's tag does the oldest oak in Fenwick forest carry?",
+        stem="The oldest oak in Fenwick forest stands on parcel",
+        question="On which parcel does the oldest oak in Fenwick forest stand?",
         draw=_number(5),
     ),
     Fact(
@@ -140,8 +132,8 @@ _FACTS = (
     ),
     Fact(
         kind="number",
-        stem="The first edition of the almanac had a print run of",
-        question="Which print run had the first edition of the almanac?",
+        stem="The first edition of the almanac is stored in crate",
+        question="In which crate is the first edition of the almanac stored?",
         draw=_number(5),
     ),
     Fact(
@@ -217,10 +209,10 @@ _FACTS = (
         draw=_code,
     ),
     Fact(
-        kind="name",
-        stem="The spice merchants crossed the desert to the city of",
-        question="To which city did the spice merchants cross the desert?",
-        draw=_name,
+        kind="number",
+        stem="The spice caravan crossed the desert in a total of minutes of",
+        question="In a total of how many minutes did the spice caravan cross the desert?",
+        draw=_number(5),
     ),
 )
 
