@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import anyio
 import pytest
+
+from lmstrix.demo import fetch_demo_model
+
+pytest.register_assert_rewrite("lmstrix.testing.contracts")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Every async test runs on both event loops."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The demo model's GGUF file, fetched once into the user's cache.
+
+    ``LMSTRIX_TEST_GGUF`` names another file to use instead. Where it cannot be fetched, the
+    tests that need it fail rather than pass unseen: ``-m "not engine"`` leaves them out.
+    """
+    if find_spec("xllamacpp") is None:
+        pytest.skip("the extra `llamacpp` is not installed")
+    given = os.environ.get("LMSTRIX_TEST_GGUF")
+    return Path(given) if given else anyio.run(fetch_demo_model)

@@ -20,10 +20,9 @@ __all__ = ["Gallop"]
 class Gallop:
     """Multiply by `factor` until something fails, then halve the bracket in log space.
 
-    Few trials where all agree, more where they do not, a full set at the upper end of the
-    final bracket and the most at the lower one: the answer is the largest of several lengths
-    that passed, so luck would have its say if it rested on few. A smaller factor overshoots
-    less and asks more questions; 1.41 is the square root of two.
+    Few trials where all agree, more where they do not, and a full set at both ends of the
+    final bracket. A smaller factor overshoots less and asks more questions; 1.41 is the
+    square root of two.
     """
 
     name = "gallop"
@@ -47,8 +46,8 @@ class Gallop:
             return Ask(length_tokens=length, trials=problem.rule.wanted(known[length]))
         if (length := self._next_length(problem, low, high)) is not None:
             return Ask(length_tokens=length, trials=problem.rule.first)
-        for edge, enough in ((high, problem.rule.full), (low, problem.rule.most)):
-            if edge is not None and (missing := _missing(known.get(edge), enough)):
+        for edge in (high, low):
+            if edge is not None and (missing := _missing(problem, known.get(edge))):
                 return Ask(length_tokens=edge, trials=missing)
         return Done(low=low, high=high, interval=self.interval(problem, history))
 
@@ -83,9 +82,9 @@ class Gallop:
         return middle if low < middle < high else _between(low, high, step)
 
 
-def _missing(edge: Observation | None, enough: int) -> int:
+def _missing(problem: SearchProblem, edge: Observation | None) -> int:
     """Trials that the evidence at one end of the final bracket still lacks."""
-    return 0 if edge is None or edge.failure is not None else max(0, enough - edge.trials)
+    return 0 if edge is None or edge.failure else max(0, problem.rule.full - edge.trials)
 
 
 def _verdict(problem: SearchProblem, observation: Observation) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +11,6 @@ import pytest
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 
 GgufMaker = Callable[..., bytes]
-
-
-@pytest.fixture(scope="session")
-def demo_model() -> Path:
-    """The demo model's GGUF file."""
-    given = os.environ.get("LMSTRIX_TEST_GGUF")
-    if not given:
-        pytest.skip("LMSTRIX_TEST_GGUF names no file")
-    return Path(given)
 
 
 @pytest.fixture

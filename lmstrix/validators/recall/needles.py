@@ -210,18 +210,18 @@ _FACTS = (
     ),
     Fact(
         kind="number",
-        stem="The spice caravan crossed the desert in a total of minutes of",
-        question="In a total of how many minutes did the spice caravan cross the desert?",
+        stem="The spice caravan made camp at desert well",
+        question="At which desert well did the spice caravan make camp?",
         draw=_number(5),
     ),
 )
 
 PHRASINGS = (
     "Question: {question}",
-    "Answer from the text above. {question}",
-    "Now look back at the text. {question}",
-    "One detail of the text matters here. {question}",
-    "Recall what the text said. {question}",
+    "From the text: {question}",
+    "Look back: {question}",
+    "Recall: {question}",
+    "Please answer: {question}",
 )
 """Ways of asking. They make further trials on one needle a little less alike."""
 
