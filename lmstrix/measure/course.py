@@ -38,6 +38,9 @@ CERTIFY_TRIALS = 14
 
 MOST_CERTIFICATES = 4
 
+NEAR_ENOUGH = 7 / 8
+"""An answer is certified on a load made for it, or for one larger by an eighth at most."""
+
 
 @attrs.define(kw_only=True)
 class Course:
@@ -171,24 +174,31 @@ class Course:
 
         The load is made for the upper end, so that one reading serves both: it is larger than
         the answer by the bracket's width, a 64th. Where the engine itself failed there, or
-        nothing did, it is made for the answer.
+        nothing did, it is made for the answer. If the answer does not hold and another one is
+        known just below, that one is put to the test at once: the document is read already.
         """
         self._phase(CERTIFY)
-        low, high = self.findings.strategy.bracket(problem, self.ledger.history())
-        asks_high = high is not None and high not in self.ledger.failures
         await self.instance.release()
-        self.asker.context_length = high if high is not None and asks_high else low
-        if not await self._holds(problem, low, document):
+        low, high = self._bracket(problem)
+        size = low if high is None or high in self.ledger.failures else high
+        self.asker.context_length = size
+        while not await self._holds(problem, low, document):
             await self.asker.record_failure(low, limit_of(self.ledger.at(low)))
             self._note(f"{low} did not hold on a fresh load and a fresh document")
-            return False
-        if high is None or not asks_high:
+            low, high = self._bracket(problem)
+            step = self.findings.strategy.next_step(problem, self.ledger.history())
+            if not isinstance(step, Done) or low < NEAR_ENOUGH * size:
+                return False
+        if high is None or high in self.ledger.failures:
             return True
         await self._probe_for(problem, high, document, problem.rule.full)
         if self._verdict(problem, high) is Verdict.FAIL:
             return True
         self._note(f"{high} did not fail again on a fresh document")
         return False
+
+    def _bracket(self, problem: SearchProblem) -> tuple[int, int | None]:
+        return self.findings.strategy.bracket(problem, self.ledger.history())
 
     async def _holds(self, problem: SearchProblem, length: int, document: int) -> bool:
         """All that is known at this length, the old document's answers and the new one's,

@@ -178,5 +178,5 @@ def _longest_prompt(document: str, needle: Needle) -> Prompt:
 
 def _prompt(document: str, closing: str, needle: Needle, phrasing: int) -> Prompt:
     body = f"{document} {closing}" if closing else document
-    asked = PHRASINGS[phrasing % len(PHRASINGS)].format(question=needle.fact.question)
+    asked = PHRASINGS[phrasing % len(PHRASINGS)]
     return Prompt(user=f"{INTRODUCTION}{body}\n\n{asked}", answer_prefix=needle.fact.stem)

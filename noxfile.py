@@ -1,0 +1,119 @@
+"""Every check of the project: ``nox -s lint types layers tests docs wheel``.
+
+Needs Python with pip alone: nox makes each session's virtual environment and installs into it
+what pyproject.toml lists. ``nox -R`` reuses them, ``nox -db uv`` is quicker where uv is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+# With pip, because uv does not read pip's settings: behind a mirror only pip finds it.
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "types", "layers", "tests", "docs", "wheel"]
+
+SMALL = ("--longest", "1024", "--trials", "4", "--documents", "1")
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The requirements of one dependency group."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly, also in tests, examples and benchmarks."""
+    session.install("-e", ".[llamacpp]", *group("types"))
+    session.run("pyright", "--pythonpath", shutil.which("python", path=session.bin) or "python")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Imports only go down. The code is read, not run: nothing of it is installed."""
+    session.install(*group("layers"))
+    session.run("lint-imports", env={"PYTHONPATH": "cli"})
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite with the real engine and every snippet of the documentation.
+
+    What follows ``--`` goes to pytest; coverage is not measured then.
+    """
+    session.install("-e", ".[llamacpp]", *group("test"))
+    everything = ("--cov", "--cov-report=term", "--durations=10")
+    session.run("pytest", *(session.posargs or everything))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation without a warning, and the doctests in it and in docstrings."""
+    session.install("-e", ".", *group("docs"))
+    out = Path("docs", "_build")
+    for builder in ("html", "doctest"):
+        session.run(
+            "sphinx-build", "-W", "-n", "-E", "-q", "-b", builder, "docs", str(out / builder)
+        )
+    session.run("pytest", "-q", "docs", "README.md")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Distributions that hold what they should and install; editable installs by pip and uv."""
+    session.install(*group("wheel"))
+    work = Path(session.create_tmp()).absolute()
+    dist = work / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "-q", "--outdir", str(dist))
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    built = str(next(dist.glob("*.whl")))
+    # An error where the wheel holds anything but these two packages.
+    session.run("check-wheel-contents", "--toplevel", "lmstrix,lmstrix_cli", built)
+
+    fresh = work / "fresh"
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    bin_dir = next(path for name in ("bin", "Scripts") if (path := fresh / name).is_dir())
+    python = str(bin_dir / "python")
+    pip = (python, "-m", "pip", "install", "-q")
+    # uv finds only what it is set up for: what an editable install needs is there already.
+    uv = ("uv", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--python", python)
+    session.run(*pip, "hatchling", built, external=True)
+    check_installed(session, bin_dir)
+    for installer in (pip, uv):
+        session.run(*pip[:3], "uninstall", "-q", "-y", "lmstrix", external=True)
+        session.run(*installer, "-e", ".", external=True)
+        check_installed(session, bin_dir)
+
+
+def check_installed(session: nox.Session, bin_dir: Path) -> None:
+    """Both packages can be imported and the command runs, from outside the source tree."""
+    with session.chdir(bin_dir):
+        session.run(str(bin_dir / "python"), "-c", "import lmstrix, lmstrix_cli", external=True)
+        session.run(str(bin_dir / "lmstrix"), "--version", external=True)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmarks, in a very small form; what follows ``--`` goes to them instead."""
+    session.install("-e", ".[llamacpp]")
+    for script in sorted(Path("benchmarks").glob("*.py")):
+        session.run("python", str(script), *(session.posargs or SMALL))
+
+
+@nox.session(default=False)
+def examples(session: nox.Session) -> None:
+    """The examples on the real engine, the notebook in a real kernel."""
+    session.install("-e", ".[llamacpp]", *group("test"))
+    session.run("pytest", "-q", "tests/test_examples.py", *session.posargs)

@@ -1,0 +1,60 @@
+"""What holds for the project as a whole: sizes, names, and what its documents say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(p for top in ("lmstrix", "cli") for p in (ROOT / top).rglob("*.py"))
+FORBIDDEN_MODULES = {"common", "helper", "helpers", "misc", "util", "utils", "_util", "_utils"}
+FORBIDDEN_ENDINGS = ("Manager", "Helper", "Utils")
+MOST_LINES = 400
+
+
+def test_there_are_sources() -> None:
+    assert len(SOURCES) > 50
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_source_file_is_short_and_well_named(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") < MOST_LINES
+    assert path.stem not in FORBIDDEN_MODULES
+    classes = [n.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
+    assert not [name for name in classes if name.endswith(FORBIDDEN_ENDINGS)]
+
+
+def test_only_one_module_imports_the_lm_studio_sdk() -> None:
+    importing = {
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Import) and any(a.name == "lmstudio" for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and node.module == "lmstudio")
+    }
+    assert importing <= {"lmstrix/adapters/lmstudio.py"}
+
+
+def test_the_readme_has_two_commands_and_the_second_is_what_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```sh\n(.+)\n```", readme)[:2]
+    assert first.endswith(".venv/bin/lmstrix demo")
+    assert second in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_changelog_knows_the_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{project['version']}]" in changelog
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        text = document.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (document.parent / link).exists(), f"{link} in {document.name}"
