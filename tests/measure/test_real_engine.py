@@ -1,0 +1,100 @@
+"""Whole measurements on the real model in the real engine, disturbed on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.adapters.llamacpp import LlamaCppAdapter
+from lmstrix.events import Event, PrefillProgressed, Retrying
+from lmstrix.ports import Observer
+
+pytestmark = pytest.mark.engine
+
+SMALL = MeasureOptions(max_context=1024, certify=False)
+
+
+def engine_processes() -> list[int]:
+    """Engine processes that this process started and that still run."""
+    listing = subprocess.run(
+        ["ps", "-axo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(None, 3) for line in listing.stdout.splitlines()]
+    return [
+        int(pid)
+        for pid, parent, state, command in (row for row in rows if len(row) == 4)
+        if int(parent) == os.getpid() and "child.py" in command and not state.startswith("Z")
+    ]
+
+
+def is_reading(event: Event) -> bool:
+    """Whether `event` stands in the middle of a prefill of the search."""
+    if not isinstance(event, PrefillProgressed) or event.length_tokens < 1024:
+        return False
+    return event.progress.processed_tokens < event.progress.prompt_tokens
+
+
+def client(*observers: Observer) -> LMStrix:
+    # One thread: where other work shares the cores, two wait for each other at every step.
+    adapter = LlamaCppAdapter(threads=1)
+    return LMStrix(adapter=adapter, store="memory", observers=observers)
+
+
+async def test_cancelled_in_a_prefill_it_leaves_no_process(demo_model: Path) -> None:
+    reading = anyio.Event()
+
+    def watch(event: Event) -> None:
+        if is_reading(event):
+            reading.set()
+
+    async with client(watch) as lmstrix:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lmstrix.find_true_context, str(demo_model), SMALL)
+            with anyio.fail_after(120):
+                await reading.wait()
+            assert len(engine_processes()) == 1
+            group.cancel_scope.cancel()
+        assert engine_processes() == []
+        assert [m.path for m in await lmstrix.unfinished_models()] == [str(demo_model)]
+
+
+class Killer:
+    """Kills the engine in the middle of a prefill, `times` times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, event: Event) -> None:
+        if self.left and is_reading(event):
+            self.left -= 1
+            for pid in engine_processes():
+                os.kill(pid, signal.SIGKILL)
+
+
+async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
+    events: list[Event] = []
+    async with client(events.append) as lmstrix:
+        measurement = await lmstrix.measurement(str(demo_model), SMALL, observers=[Killer(1)])
+        report = await measurement.run()
+    assert (report.true_context, report.cause) == (1024, Cause.MAX_CONTEXT)
+    assert report.cost.loads == 2
+    reasons = [e.reason for e in events if isinstance(e, Retrying)]
+    assert len(reasons) == 1
+    assert "SIGKILL" in reasons[0]
+    assert engine_processes() == []
+
+
+async def test_an_engine_that_dies_every_time_is_one(demo_model: Path) -> None:
+    async with client() as lmstrix:
+        measurement = await lmstrix.measurement(str(demo_model), SMALL, observers=[Killer(99)])
+        report = await measurement.run()
+    assert report.cause is Cause.CRASHED_ON_FILL
+    assert report.true_context == 768
+    assert report.bracket == (768, 1024)
+    assert engine_processes() == []
