@@ -107,7 +107,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
     "--adapter",
     metavar="NAME",
     envvar="LMSTRIX_ADAPTER",
-    help="Where models live: `llamacpp` (GGUF files, the default), `lmstudio`, or a plug-in."
+    help="Where models live: `llamacpp` (GGUF files, the default), or a plug-in."
     "  [env: LMSTRIX_ADAPTER]",
 )
 @click.option(

@@ -36,7 +36,7 @@ def _adapter_settings(settings: Settings) -> dict[str, object]:
     if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED:
         raise click.UsageError(
             f"--host is for adapters that speak to a server; {EMBEDDED} runs the model itself."
-            " Leave --host (or LMSTRIX_HOST) out, or add --adapter lmstudio."
+            " Leave --host (or LMSTRIX_HOST) out, or name an adapter that has a server."
         )
     return {"host": settings.host}
 

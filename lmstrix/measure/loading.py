@@ -17,7 +17,8 @@ UNDECLARED_CONTEXT = 131072
 """What is tried first where a model declares nothing, in tokens."""
 
 MOST_LOADS = 9
-"""Loads spent on the search at most; the bracket then is what it is."""
+"""Loads after which the search ends with the bracket it has. It goes on only while nothing has
+loaded yet: halving reaches any floor. What it found may take one load more, to load it again."""
 
 LOAD_TOLERANCE = 1 / 64
 GRANULARITY = 256
@@ -94,7 +95,7 @@ def _explain(estimate: MemoryEstimate) -> str:
 async def _search(instance: Instance, *, failed: int, floor: int, error: LoadError) -> Loadable:
     """Halve until something loads, then close in geometrically. Loads, and nothing else."""
     low, high, loaded, loads = 0, failed, 0, 1
-    while loads < MOST_LOADS and high > floor:
+    while (loads < MOST_LOADS or not low) and high > floor:
         target = _next_load(low, high, floor)
         if target is None:
             break

@@ -10,7 +10,8 @@ ones for slow forgetting, and lapses for misses that have nothing to do with len
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, log
+from itertools import pairwise
+from math import exp, log, sqrt
 
 from lmstrix.models import Interval, Observation
 from lmstrix.problem import SearchProblem
@@ -20,8 +21,16 @@ __all__ = ["LEVEL", "threshold_interval"]
 LEVEL = 0.9
 """Confidence level of the interval."""
 
-_POINTS = 240
-_SLOPES = (3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 400.0)
+_CELLS_PER_GAP = 10
+"""Cells between two lengths that were tried: where a cliff lies between them is not known, so
+the grid must be finer than the bracket, whatever the bracket's width is."""
+
+_BEYOND = 4.0
+"""Prior room above the ceiling, as a factor: thresholds there are censored."""
+
+_SLOPES = (3.0, 6.0, 12.0, 24.0, 48.0, 96.0, 400.0, 1600.0, 6400.0)
+"""The steepest falls from all to nothing within half a percent of the length: a cliff."""
+
 _LAPSES = (0.002, 0.02, 0.05, 0.1, 0.2)
 _HARD_FAILURE_TRIALS = 10
 """A crash, an overflow or a broken certificate weighs like this many wrong answers."""
@@ -35,13 +44,20 @@ def threshold_interval(
     Its upper end is None where the evidence does not exclude the ceiling: nothing above it
     was or could be tried. With no history the interval is [`fallback`, None].
     """
-    data = [o for o in history if o.trials or o.failure is not None]
+    # Sorted: a sum's last digits depend on its order.
+    ascending = sorted(history, key=lambda o: o.length_tokens)
+    data = [o for o in ascending if o.trials or o.failure is not None]
     if not data:
         return Interval(low=fallback, high=None, level=LEVEL)
-    grid = _grid(problem)
-    weights = _normalised([_log_likelihood(problem, data, t) for t in grid])
-    low = _quantile(grid, weights, (1 - LEVEL) / 2)
-    high = _quantile(grid, weights, (1 + LEVEL) / 2)
+    cells = _cells(problem, data)
+    logs = [_log_likelihood(problem, data, sqrt(low * high)) for low, high in cells]
+    top = max(logs)
+    # The prior is uniform in log length: a cell weighs as much as it is wide.
+    weights = [
+        exp(value - top) * log(high / low) for value, (low, high) in zip(logs, cells, strict=True)
+    ]
+    low = _quantile(cells, weights, (1 - LEVEL) / 2)
+    high = _quantile(cells, weights, (1 + LEVEL) / 2)
     return Interval(
         low=round(min(low, problem.ceiling)),
         high=None if high > problem.ceiling else round(high),
@@ -49,13 +65,18 @@ def threshold_interval(
     )
 
 
-def _grid(problem: SearchProblem) -> list[float]:
-    """Candidate thresholds, log-spaced; the last one stands for "beyond the ceiling"."""
-    floor, ceiling = float(problem.floor), float(problem.ceiling)
-    if ceiling <= floor:
-        return [floor, ceiling * 2]
-    step = log(ceiling / floor) / (_POINTS - 1)
-    return [floor * exp(step * i) for i in range(_POINTS)] + [ceiling * 2]
+def _cells(problem: SearchProblem, data: Sequence[Observation]) -> list[tuple[float, float]]:
+    """Cells of candidate thresholds, from the floor over every length tried to the ceiling,
+    and one for all that lies beyond.
+    """
+    floor, ceiling = float(problem.floor), float(max(problem.ceiling, problem.floor))
+    tried = {float(o.length_tokens) for o in data}
+    ends = sorted({floor, ceiling} | {n for n in tried if floor < n < ceiling})
+    cells = [(ceiling, ceiling * _BEYOND)]
+    for low, high in pairwise(ends):
+        step = (high / low) ** (1 / _CELLS_PER_GAP)
+        cells += [(low * step**i, low * step ** (i + 1)) for i in range(_CELLS_PER_GAP)]
+    return sorted(cells)
 
 
 def _log_likelihood(problem: SearchProblem, data: Sequence[Observation], t: float) -> float:
@@ -98,17 +119,11 @@ def _counts(rate: float, passes: int, trials: int) -> float:
     return passes * log(rate) + (trials - passes) * log(1 - rate)
 
 
-def _normalised(logs: list[float]) -> list[float]:
-    top = max(logs)
-    weights = [exp(value - top) for value in logs]
-    total = sum(weights)
-    return [weight / total for weight in weights]
-
-
-def _quantile(grid: list[float], weights: list[float], level: float) -> float:
-    seen = 0.0
-    for value, weight in zip(grid, weights, strict=True):
-        seen += weight
-        if seen >= level:
-            return value
-    return grid[-1]
+def _quantile(cells: list[tuple[float, float]], weights: list[float], level: float) -> float:
+    """The threshold below which `level` of the weight lies, interpolated within its cell."""
+    wanted = level * sum(weights)
+    for (low, high), weight in zip(cells, weights, strict=True):
+        if wanted <= weight:
+            return low * (high / low) ** (wanted / weight)
+        wanted -= weight
+    return cells[-1][1]

@@ -97,7 +97,7 @@ def test_a_host_in_the_environment_does_not_disturb_another_adapter(
 
 
 def test_a_host_for_the_embedded_engine_is_a_usage_error() -> None:
-    with pytest.raises(click.UsageError, match="lmstudio"):
+    with pytest.raises(click.UsageError, match="runs the model itself"):
         session.open_client(Settings(adapter="llamacpp", host="h:1"))
     result = CliRunner().invoke(
         main.lmstrix, ["--adapter", "llamacpp", "--host", "h:1", "--store", "memory", "list"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -23,7 +24,7 @@ SMALL = MeasureOptions(max_context=1024, certify=False)
 def engine_processes() -> list[int]:
     """Engine processes that this process started and that still run."""
     listing = subprocess.run(
-        ["ps", "-axo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
+        ["ps", "-axwwo", "pid=,ppid=,stat=,command="], capture_output=True, text=True, check=True
     )
     rows = [line.split(None, 3) for line in listing.stdout.splitlines()]
     return [
@@ -34,10 +35,15 @@ def engine_processes() -> list[int]:
 
 
 def is_reading(event: Event) -> bool:
-    """Whether `event` stands in the middle of a prefill of the search."""
-    if not isinstance(event, PrefillProgressed) or event.length_tokens < 1024:
+    """Whether `event` stands in the middle of a prefill, with more of the prompt to come."""
+    if not isinstance(event, PrefillProgressed):
         return False
-    return event.progress.processed_tokens < event.progress.prompt_tokens
+    return 0 < event.progress.processed_tokens < event.progress.prompt_tokens
+
+
+def fills_a_kilotoken(event: Event) -> bool:
+    """Whether `event` stands anywhere in a prefill of 1024 tokens."""
+    return isinstance(event, PrefillProgressed) and event.length_tokens == 1024
 
 
 def client(*observers: Observer) -> LMStrix:
@@ -65,14 +71,15 @@ async def test_cancelled_in_a_prefill_it_leaves_no_process(demo_model: Path) -> 
 
 
 class Killer:
-    """Kills the engine in the middle of a prefill, `times` times."""
+    """Kills the engine at events for which `when` holds, `times` times."""
 
-    def __init__(self, times: int) -> None:
-        self.left = times
+    def __init__(self, times: int, when: Callable[[Event], bool]) -> None:
+        self._left = times
+        self._when = when
 
     def __call__(self, event: Event) -> None:
-        if self.left and is_reading(event):
-            self.left -= 1
+        if self._left and self._when(event):
+            self._left -= 1
             for pid in engine_processes():
                 os.kill(pid, signal.SIGKILL)
 
@@ -80,7 +87,9 @@ class Killer:
 async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
     events: list[Event] = []
     async with client(events.append) as lmstrix:
-        measurement = await lmstrix.measurement(str(demo_model), SMALL, observers=[Killer(1)])
+        measurement = await lmstrix.measurement(
+            str(demo_model), SMALL, observers=[Killer(1, is_reading)]
+        )
         report = await measurement.run()
     assert (report.true_context, report.cause) == (1024, Cause.MAX_CONTEXT)
     assert report.cost.loads == 2
@@ -91,8 +100,9 @@ async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
 
 
 async def test_an_engine_that_dies_every_time_is_one(demo_model: Path) -> None:
+    killer = Killer(99, fills_a_kilotoken)
     async with client() as lmstrix:
-        measurement = await lmstrix.measurement(str(demo_model), SMALL, observers=[Killer(99)])
+        measurement = await lmstrix.measurement(str(demo_model), SMALL, observers=[killer])
         report = await measurement.run()
     assert report.cause is Cause.CRASHED_ON_FILL
     assert report.true_context == 768

@@ -19,7 +19,6 @@ __all__ = ["command"]
 EPILOG = """\b
 Examples:
   lmstrix scan
-  lmstrix --adapter lmstudio scan
   lmstrix scan --json
 """
 

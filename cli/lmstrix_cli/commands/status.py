@@ -20,7 +20,7 @@ __all__ = ["command"]
 EPILOG = """\b
 Examples:
   lmstrix status
-  lmstrix --adapter lmstudio --host 127.0.0.1:1234 status
+  lmstrix status --json
 """
 
 

@@ -23,7 +23,7 @@ Examples:
   lmstrix test path/to/model.gguf
   lmstrix test model-key --max-context 32k --budget 10m
   lmstrix test --all --json > reports.jsonl
-  lmstrix --adapter lmstudio test model-key
+  lmstrix test --max-context 16k folder/model-key
 
 \b
 Exit codes:

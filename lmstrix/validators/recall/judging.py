@@ -9,7 +9,10 @@ from lmstrix.models import Judgement, Reply, StopReason
 
 __all__ = ["judge_reply"]
 
-_SEPARATED_DIGITS = re.compile(r"(?<=\d)[\s,.'\u2009\u202f_\u00a0](?=\d)")
+_SEPARATED_DIGITS = re.compile(
+    r"(?<=\d)[\s,.'\u2019_](?=\d{3}(?!\d))"  # groups of three
+    r"|(?<!\d\d)(?<=\d)\s(?=\d(?!\d))"  # digit by digit
+)
 _DIGITS = re.compile(r"\d+")
 _WORDS = re.compile(r"[^\W_]+")
 _HYPHENS = re.compile(r"[-\u2010-\u2015\u2212]")

@@ -1,0 +1,141 @@
+"""The largest context that loads: how few loads find it, and what stands in its way."""
+
+from __future__ import annotations
+
+from math import ceil, log2
+
+import attrs
+import pytest
+
+from lmstrix.errors import LoadRefused, OutOfMemory
+from lmstrix.events import Event
+from lmstrix.measure.instance import Instance
+from lmstrix.measure.loading import MOST_LOADS, Loadable, find_loadable
+from lmstrix.models import Cause
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.validators.recall import Recall
+
+FLOOR = 512
+
+
+@attrs.define
+class Search:
+    """One search for what loads, with what it did."""
+
+    simulated: SimulatedModel
+    memory_bytes: int | None = None
+    loads: int = 0
+    sizes: list[int] = attrs.field(factory=list[int])
+    left_loaded: int | None = None
+
+    async def run(self, wanted: int = 131072, *, force: bool = False) -> Loadable:
+        adapter = SimulatedAdapter(self.simulated, memory_bytes=self.memory_bytes)
+        model = self.simulated.info
+        instance = Instance(adapter, model, Recall(), self._hear, self._count)
+        try:
+            found = await find_loadable(
+                adapter, model, instance, wanted=wanted, floor=FLOOR, force=force
+            )
+            self.left_loaded = instance.effective_context
+        finally:
+            await instance.release()
+            assert adapter.counters.left_behind == 0
+            assert min(self.sizes, default=FLOOR) >= FLOOR
+        return found
+
+    def _hear(self, event: Event) -> None:
+        size = getattr(event, "context_length", None)
+        if isinstance(size, int):
+            self.sizes.append(size)
+
+    def _count(self) -> None:
+        self.loads += 1
+
+
+@pytest.mark.parametrize("wanted", [512, 4096, 131072, 1_000_001])
+async def test_one_load_where_what_is_wanted_loads(wanted: int) -> None:
+    search = Search(SimulatedModel())
+    found = await search.run(wanted)
+    assert found == Loadable(context_length=wanted, limit=None)
+    assert (search.loads, search.left_loaded) == (1, wanted)
+
+
+async def test_what_the_engine_clamps_is_taken_as_it_is() -> None:
+    search = Search(SimulatedModel(clamped_to=4096))
+    assert await search.run() == Loadable(context_length=4096, limit=Cause.CLAMPED)
+    assert search.loads == 1
+
+
+async def test_an_estimate_saves_the_loads() -> None:
+    """1024 bytes a token: what fits is known before anything is loaded."""
+    search = Search(SimulatedModel(), memory_bytes=9000 * 1024)
+    found = await search.run()
+    assert 9000 - 512 <= found.context_length <= 9000
+    assert found.limit is Cause.LOAD_REFUSED
+    assert "GiB are available" in found.detail
+    assert search.loads == 1
+
+
+async def test_force_tries_in_spite_of_the_estimate() -> None:
+    search = Search(SimulatedModel(), memory_bytes=9000 * 1024)
+    assert await search.run(force=True) == Loadable(context_length=131072, limit=None)
+
+
+async def test_an_estimate_below_the_floor_refuses_before_any_load() -> None:
+    search = Search(SimulatedModel(), memory_bytes=100 * 1024)
+    with pytest.raises(LoadRefused, match="not even 512 tokens") as caught:
+        await search.run()
+    assert "--force" in caught.value.hint
+    assert search.loads == 0
+
+
+async def test_an_estimate_that_was_too_hopeful_is_searched_below() -> None:
+    search = Search(SimulatedModel(loadable=5000), memory_bytes=9000 * 1024)
+    found = await search.run()
+    assert 5000 - 256 <= found.context_length <= 5000
+    assert found.limit is Cause.LOAD_FAILED
+
+
+@pytest.mark.parametrize("loadable", [*range(600, 131072, 6151), 66047, 131071])
+async def test_blind_it_takes_few_loads(loadable: int) -> None:
+    """At most nine, and one more where the last of them failed; close where loads are left."""
+    search = Search(SimulatedModel(loadable=loadable))
+    found = await search.run()
+    assert search.loads <= MOST_LOADS + 1
+    assert loadable / 2 < found.context_length <= loadable
+    if loadable > 131072 / 16:
+        assert found.context_length >= loadable * 15 / 16
+    assert found.limit is Cause.LOAD_FAILED
+    assert search.left_loaded == found.context_length
+
+
+@pytest.mark.parametrize("loadable", [513, 8192, 100_000])
+async def test_a_huge_claim_does_not_hide_what_loads(loadable: int) -> None:
+    """Ten million tokens are halved more than nine times before anything loads."""
+    wanted = 10_000_000
+    search = Search(SimulatedModel(loadable=loadable))
+    found = await search.run(wanted)
+    assert loadable / 2.1 < found.context_length <= loadable
+    assert search.loads <= ceil(log2(wanted / FLOOR)) + 2
+
+
+async def test_a_guardrail_is_named_as_such() -> None:
+    found = await Search(SimulatedModel(refused_above=20000)).run()
+    assert found.limit is Cause.LOAD_REFUSED
+    assert 20000 * 15 / 16 <= found.context_length <= 20000
+    assert "guardrail" in found.detail
+
+
+@pytest.mark.parametrize("wanted", [512, 700, 131072, 10_000_000])
+async def test_nothing_loads(wanted: int) -> None:
+    search = Search(SimulatedModel(loadable=100))
+    with pytest.raises(OutOfMemory):
+        await search.run(wanted)
+    assert search.sizes[-1] == FLOOR
+    assert search.left_loaded is None
+
+
+async def test_only_the_floor_loads() -> None:
+    search = Search(SimulatedModel(loadable=FLOOR))
+    assert (await search.run(2048)).context_length == FLOOR
+    assert search.left_loaded == FLOOR

@@ -1,0 +1,117 @@
+"""What the answers say about the threshold."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from lmstrix.models import Baseline, Cause, Interval, Observation
+from lmstrix.problem import PassRule, SearchProblem
+from lmstrix.search.posterior import LEVEL, threshold_interval
+
+
+def problem(*, floor: int = 512, ceiling: int = 32768, passes: int = 10) -> SearchProblem:
+    return SearchProblem(
+        floor=floor,
+        ceiling=ceiling,
+        baseline=Baseline(passes=passes, trials=10, length_tokens=floor),
+        rule=PassRule(),
+    )
+
+
+def observe(**tallies: tuple[int, int]) -> list[Observation]:
+    """``n4096=(9, 10)`` is nine passes of ten at 4096 tokens."""
+    return [
+        Observation(length_tokens=int(n[1:]), passes=passes, trials=trials)
+        for n, (passes, trials) in tallies.items()
+    ]
+
+
+def interval(history: list[Observation], asked: SearchProblem | None = None) -> Interval:
+    return threshold_interval(asked or problem(), history, fallback=512)
+
+
+def test_without_evidence_it_is_what_is_known() -> None:
+    expected = Interval(low=700, high=None, level=LEVEL)
+    assert threshold_interval(problem(), [], fallback=700) == expected
+
+
+def test_inconclusive_answers_are_no_evidence() -> None:
+    history = [Observation(length_tokens=4096, inconclusive=10)]
+    assert interval(history) == interval([])
+
+
+def test_a_cliff_is_narrowed_down_to_where_it_is() -> None:
+    found = interval(observe(n4096=(10, 10), n8192=(0, 10)))
+    assert found.high is not None
+    assert 4096 * 0.9 <= found.low < found.high <= 8192
+
+
+def test_passing_at_the_ceiling_leaves_the_upper_end_open() -> None:
+    found = interval(observe(n16384=(10, 10), n32768=(20, 20)))
+    assert found.high is None
+    assert found.low > 16384
+
+
+def test_failing_everywhere_leaves_the_floor() -> None:
+    found = interval(observe(n768=(0, 10), n1024=(0, 10)))
+    assert found.low >= 512
+    assert found.high is not None
+    assert found.high < 800
+
+
+def test_more_evidence_is_narrower() -> None:
+    few = interval(observe(n4096=(4, 4), n8192=(1, 4)))
+    many = interval(observe(n4096=(20, 20), n5888=(19, 20), n7168=(3, 20), n8192=(1, 20)))
+    assert few.high is not None
+    assert many.high is not None
+    assert many.high - many.low < few.high - few.low
+
+
+def test_lapses_far_below_do_not_drag_it_down() -> None:
+    """One in ten missed everywhere is the model's habit, not its limit."""
+    habit = observe(n1024=(9, 10), n2048=(9, 10), n4096=(9, 10), n8192=(9, 10), n16384=(0, 10))
+    found = interval(habit, problem(passes=9))
+    assert found.low > 4096
+
+
+def test_a_dead_engine_weighs_like_wrong_answers() -> None:
+    crashed = [
+        *observe(n4096=(10, 10)),
+        Observation(length_tokens=8192, failure=Cause.CRASHED_ON_FILL),
+    ]
+    assert interval(crashed) == interval(observe(n4096=(10, 10), n8192=(0, 10)))
+
+
+def test_a_broken_certificate_outweighs_its_passes() -> None:
+    """The answers that passed before still count, and so does the failure."""
+    broken = Observation(length_tokens=8192, passes=10, trials=10, failure=Cause.FORGETS)
+    held = Observation(length_tokens=8192, passes=10, trials=10)
+    high = interval([*observe(n4096=(10, 10)), broken]).high
+    assert high is not None
+    assert high < 16384
+    assert interval([*observe(n4096=(10, 10)), held]).low > interval([broken]).low
+
+
+def test_order_does_not_matter_to_the_last_digit() -> None:
+    history = observe(n768=(4, 4), n4096=(9, 10), n5888=(17, 20), n6400=(6, 10), n8192=(1, 4))
+    expected = interval(history)
+    for seed in range(5):
+        shuffled = history[:]
+        Random(seed).shuffle(shuffled)
+        assert interval(shuffled) == expected
+
+
+@pytest.mark.parametrize(("floor", "ceiling"), [(512, 512), (512, 513), (128, 2_000_000)])
+def test_any_range_of_lengths(floor: int, ceiling: int) -> None:
+    for passes in (0, 5, 10):
+        history = [Observation(length_tokens=ceiling, passes=passes, trials=10)]
+        found = interval(history, problem(floor=floor, ceiling=ceiling))
+        assert floor <= found.low <= ceiling
+        assert found.high is None or found.low <= found.high <= ceiling
+
+
+def test_extreme_tallies_are_numbers() -> None:
+    found = interval(observe(n1=(0, 1000), n4096=(1000, 1000), n1000000=(0, 1000)))
+    assert 512 <= found.low <= 32768
