@@ -144,6 +144,9 @@ class Course:
             if await self._certify(problem, self._document(certificate)):
                 self.findings.certified = True
                 return None
+            if self._verdict(problem, problem.floor) is Verdict.FAIL:
+                self._note(f"its answers at {problem.floor} tokens contradict the baseline")
+                return Cause.INCONCLUSIVE
             self.asker.context_length = ceiling
         self._note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
         return None
@@ -183,8 +186,10 @@ class Course:
         size = low if high is None or high in self.ledger.failures else high
         self.asker.context_length = size
         while not await self._holds(problem, low, document):
-            await self.asker.record_failure(low, limit_of(self.ledger.at(low)))
             self._note(f"{low} did not hold on a fresh load and a fresh document")
+            if low <= problem.floor:  # the baseline's own length: there is no lower answer
+                return False
+            await self.asker.record_failure(low, limit_of(self.ledger.at(low)))
             low, high = self._bracket(problem)
             step = self.findings.strategy.next_step(problem, self.ledger.history())
             if not isinstance(step, Done) or low < NEAR_ENOUGH * size:

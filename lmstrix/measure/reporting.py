@@ -50,11 +50,11 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
     bracket: tuple[int, int | None] = (0, None)
     interval = NO_INTERVAL
     true_context: int | None = None
-    if ledger and problem:
+    if ledger and problem and cause is not Cause.INCONCLUSIVE:
         history = ledger.history()
         bracket = findings.strategy.bracket(problem, history)
         interval = findings.strategy.interval(problem, history)
-        true_context = bracket[0] if cause is not Cause.INCONCLUSIVE else None
+        true_context = bracket[0]
         cause = cause or _cause(findings, ledger, bracket)
     return ContextReport(
         model=findings.model,

@@ -178,6 +178,15 @@ async def test_lapses_are_tolerated(seed: int) -> None:
     assert 4000 <= report.true_context <= 9000
 
 
+@pytest.mark.parametrize("seed", range(1, 9))
+async def test_a_model_that_answers_at_random_ends_too(seed: int) -> None:
+    model = SimulatedModel(declared=4096, true_context=600, lapses=0.35, beyond=Beyond.FORGETS_ALL)
+    with anyio.fail_after(120):
+        report = await measure(SimulatedAdapter(model, seed=seed), MeasureOptions(seed=seed))
+    assert report.true_context is None or report.true_context <= 768
+    assert report.true_context is None or report.bracket[1] != report.true_context
+
+
 async def test_a_spent_budget_gives_a_partial_report_and_a_later_run_goes_on() -> None:
     slow = SimulatedAdapter(SimulatedModel(true_context=3000), reply_seconds=0.02)
     async with LMStrix(adapter=slow, store="memory") as client:
