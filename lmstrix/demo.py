@@ -28,7 +28,7 @@ import attrs
 import platformdirs
 
 from lmstrix._pip import PipFailed, download
-from lmstrix.errors import InfrastructureError
+from lmstrix.errors import LMStrixError
 
 __all__ = ["DEMO", "DemoSpec", "DemoUnavailable", "fetch_demo_model"]
 
@@ -42,7 +42,7 @@ _STALE_S = 24 * 3600.0
 _PREFIX = ".fetch-"
 
 
-class DemoUnavailable(InfrastructureError):
+class DemoUnavailable(LMStrixError):
     """The demo model could not be fetched. The hint says how to get it by hand."""
 
 

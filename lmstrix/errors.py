@@ -19,10 +19,10 @@
     │   └── EngineCrashed                 the engine died while it worked
     ├── InfrastructureError (ConnectionError)
     │   ├── EngineUnavailable             the engine is not installed or does not answer
-    │   ├── EngineTimeout (TimeoutError)  the engine stopped making progress
-    │   └── DemoUnavailable               the demo model cannot be had (`lmstrix.demo`)
+    │   └── EngineTimeout (TimeoutError)  the engine stopped making progress
     ├── StoreError (OSError)              the store cannot be read or written
-    └── FormatError (ValueError)          a text is not a report (`lmstrix.converter`)
+    ├── FormatError (ValueError)          a text is not a report (`lmstrix.converter`)
+    └── DemoUnavailable                   the demo model cannot be had (`lmstrix.demo`)
 
 Only `LoadError` and `PredictionError` say something about a model's context. An
 `InfrastructureError` never does: it is retried on a new engine, and if it persists
