@@ -1,10 +1,10 @@
 """Needles: facts that cannot be guessed, unlike one another in subject and kind of value.
 
 Many needles of one kind would measure how well a model tells them apart, as much as how far
-it reads. On SmolLM2-135M at 4k, single facts are all found; of four codes in one document, two
-or three are given for one another. So no two stems end alike: each says a unit or an object of
-its own just before the value, there is one code, and a document holds few needles, their number
-growing with the logarithm of its length. And every stem says what kind of value
+it reads. On SmolLM2-135M at 5k, of three or four codes in one document two or three were missed,
+mostly given for one another. So no two stems end alike: each says a unit or an object of its own
+just before the value, there is one code, and a document holds few needles, their number growing
+with the logarithm of its length. And every stem says what kind of value
 follows ("under the code", "in pounds is"): one that a model would rather finish with a word
 of its own ("was invented by Professor") measures that habit, not its memory.
 """
