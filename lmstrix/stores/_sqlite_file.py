@@ -66,10 +66,9 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, tuple[str, ...]]:
     same lock as the connection's other users. Raises `StoreError`, `sqlite3.Error`, `OSError`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(_NotOurs):
-        return _open(path), ()
-    with _only_one_process(path):
-        # Another process may have set it aside in the meantime: then it is a good one now.
+    # Under the lock from the first look on: SQLite finds a log by its name, so whoever still
+    # had the wrong file open while it is renamed would take up the new store's log with it.
+    with _one_at_a_time(path):
         try:
             return _open(path), ()
         except _NotOurs as problem:
@@ -198,8 +197,8 @@ def _pragma(connection: sqlite3.Connection, name: str) -> object:
 
 
 @contextlib.contextmanager
-def _only_one_process(path: Path) -> Generator[None]:
-    """Locks out other processes that would set the same file aside.
+def _one_at_a_time(path: Path) -> Generator[None]:
+    """Locks out others, in this process and elsewhere, that would open the same file.
 
     The lock is an empty SQLite file beside the store: the one lock between processes that the
     standard library has on every system. It stays, because removing a lock is a race.
