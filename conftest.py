@@ -22,8 +22,8 @@ MODEL = SimulatedModel(key="model.gguf", declared=8192, true_context=6000)
 
 
 def make_simulated(group: str, name: str, **settings: object) -> object:
-    """What `lmstrix.plugins.make_plugin` makes, with stand-ins for the two defaults."""
-    if (group, name) == (ADAPTERS, client.DEFAULT_ADAPTER):
+    """What `lmstrix.plugins.make_plugin` makes, with stand-ins for the defaults."""
+    if group == ADAPTERS and name in (client.DEFAULT_ADAPTER, client.EMBEDDED_ADAPTER):
         return SimulatedAdapter(MODEL)
     if (group, name) == (STORES, client.DEFAULT_STORE):
         return MemoryStore()

@@ -28,9 +28,11 @@ from lmstrix.models import (
 from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin
 from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
 
-__all__ = ["DEFAULT_ADAPTER", "DEFAULT_STRATEGY", "LMStrix"]
+__all__ = ["DEFAULT_ADAPTER", "DEFAULT_STRATEGY", "EMBEDDED_ADAPTER", "LMStrix"]
 
-DEFAULT_ADAPTER = "llamacpp"
+DEFAULT_ADAPTER = "lmstudio"
+EMBEDDED_ADAPTER = "llamacpp"
+"""What measures a GGUF file where no adapter was named: a file needs no server."""
 DEFAULT_STRATEGY = "gallop"
 DEFAULT_STORE = "sqlite"
 
@@ -44,10 +46,12 @@ INFER_CONTEXT = 4096
 class LMStrix:
     """Find out how much context a model really handles, and use it.
 
-    Every part may be an object or a name: `adapter` (default ``llamacpp``), `strategy`
-    (default ``auto``), `validator` (default ``recall``) and `store` (default the durable one
-    in the user's data folder; ``memory`` keeps nothing; a path is a file of its own).
-    `adapter_settings` go to an adapter that is named. Runs on asyncio and on trio.
+    Every part may be an object or a name: `adapter` (default ``lmstudio``, and ``llamacpp``
+    for a model that is named by the path of a GGUF file), `strategy` (default ``auto``),
+    `validator` (default ``recall``) and `store` (default the durable one in the user's data
+    folder; ``memory`` keeps nothing; a path is a file of its own). `adapter_settings` go to
+    the adapter that is named, or to the default one. Runs on asyncio and on trio, as far as
+    the adapter does: ``lmstudio`` needs asyncio.
 
     Use it as an async context manager, or call `aclose`; nothing is left running either way,
     only the store's file stays open until then.
@@ -65,7 +69,13 @@ class LMStrix:
         observers: Sequence[Observer] = (),
         adapter_settings: Mapping[str, object] | None = None,
     ) -> None:
-        self._adapter = _adapter(adapter or DEFAULT_ADAPTER, adapter_settings or {})
+        self._settings = dict(adapter_settings or {})
+        self._named = None if adapter is None else _adapter(adapter, self._settings)
+        self._defaults: dict[str, Adapter] = {}
+        # An adapter that was passed as an object is its owner's to close.
+        self._made: list[Adapter] = []
+        if self._named is not None and isinstance(adapter, str):
+            self._made.append(self._named)
         self._strategy = _strategy(strategy)
         self._validator = _validator(validator)
         self._store = _store(store)
@@ -83,13 +93,33 @@ class LMStrix:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the store. Idempotent."""
-        await self._store.aclose()
+        """Let go of the store, and of what adapters made here had to leave loaded. Idempotent."""
+        try:
+            for adapter in self._made:
+                aclose = getattr(adapter, "aclose", None)
+                if aclose is not None:
+                    await aclose()
+        finally:
+            await self._store.aclose()
 
     @property
     def adapter(self) -> Adapter:
-        """Where models live."""
-        return self._adapter
+        """Where models live, but for what `adapter_for` says."""
+        return self._default(DEFAULT_ADAPTER) if self._named is None else self._named
+
+    def adapter_for(self, model: str | ModelInfo) -> Adapter:
+        """Where `model` lives: `adapter`, unless none was named and it is a GGUF file."""
+        if self._named is None and _is_model_file(model):
+            return self._default(EMBEDDED_ADAPTER)
+        return self.adapter
+
+    def _default(self, name: str) -> Adapter:
+        """Made when it is needed: a file needs no LM Studio, and a server no engine of ours."""
+        if name not in self._defaults:
+            settings = self._settings if name == DEFAULT_ADAPTER else {}
+            self._defaults[name] = _adapter(name, settings)
+            self._made.append(self._defaults[name])
+        return self._defaults[name]
 
     @property
     def strategy(self) -> SearchStrategy:
@@ -108,11 +138,11 @@ class LMStrix:
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that the adapter finds, sorted by key."""
-        return await self._adapter.list_models()
+        return await self.adapter.list_models()
 
     async def status(self) -> Status:
         """What the engine is, whether it answers, what is loaded."""
-        return await self._adapter.status()
+        return await self.adapter.status()
 
     async def reports(self) -> Sequence[StoredReport]:
         """Finished measurements, the newest of each kind, newest first."""
@@ -134,7 +164,7 @@ class LMStrix:
         Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`.
         """
         return Measurement(
-            adapter=self._adapter,
+            adapter=self.adapter_for(model),
             model=await self._find(model),
             strategy=self._strategy,
             validator=self._validator,
@@ -192,7 +222,7 @@ class LMStrix:
         """
         info = await self._find(model)
         length = context_length or await self._tested_context(info)
-        async with self._adapter.load(info, length) as loaded:
+        async with self.adapter_for(model).load(info, length) as loaded:
             return await loaded.complete(Prompt(user=prompt), max_tokens=max_tokens)
 
     async def stream(
@@ -206,7 +236,7 @@ class LMStrix:
         """The same reply piece by piece; the last item is the whole `Reply`."""
         info = await self._find(model)
         length = context_length or await self._tested_context(info)
-        async with self._adapter.load(info, length) as loaded:
+        async with self.adapter_for(model).load(info, length) as loaded:
             pieces: AsyncIterator[ReplyChunk | Reply] = loaded.stream(
                 Prompt(user=prompt), max_tokens=max_tokens
             )
@@ -229,13 +259,13 @@ class LMStrix:
                 seed=options.seed,
                 max_context=options.max_context,
             ),
-            environment=Environment(adapter=self._adapter.name),
+            environment=Environment(adapter=self.adapter_for(name).name),
         )
 
     async def _find(self, model: str | ModelInfo) -> ModelInfo:
         if isinstance(model, ModelInfo):
             return model
-        return await self._adapter.find_model(model)
+        return await self.adapter_for(model).find_model(model)
 
     async def _tested_context(self, model: ModelInfo) -> int:
         """The newest true context of this very model, or a cautious guess."""
@@ -245,6 +275,13 @@ class LMStrix:
             if same and report.true_context:
                 return report.true_context
         return min(INFER_CONTEXT, model.declared_context or INFER_CONTEXT)
+
+
+def _is_model_file(model: str | ModelInfo) -> bool:
+    """Whether `model` is named as a GGUF file; LM Studio's own keys do not end like one."""
+    if isinstance(model, str):
+        return model.lower().endswith(".gguf")
+    return model.path.lower().endswith(".gguf") and Path(model.path).is_absolute()
 
 
 async def _run_and_close(

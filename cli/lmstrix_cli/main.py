@@ -107,14 +107,14 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
     "--adapter",
     metavar="NAME",
     envvar="LMSTRIX_ADAPTER",
-    help="Where models live: `llamacpp` (GGUF files, the default), or a plug-in."
-    "  [env: LMSTRIX_ADAPTER]",
+    help="Where models live: `lmstudio` (the default), `llamacpp` (GGUF files; the default for"
+    " the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
 )
 @click.option(
     "--host",
     metavar="HOST:PORT",
     envvar="LMSTRIX_HOST",
-    help="Address of the server, for adapters that speak to one.  [env: LMSTRIX_HOST]",
+    help="Address of LM Studio's server. Default: looked for on this machine.  [env: LMSTRIX_HOST]",
 )
 @click.option(
     "--store",

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from lmstrix import LMStrix
-from lmstrix.client import DEFAULT_ADAPTER
+from lmstrix.client import DEFAULT_ADAPTER, EMBEDDED_ADAPTER
 from lmstrix.plugins import STORES, plugin_names
 from lmstrix_cli.settings import Settings
 
 __all__ = ["EMBEDDED", "choose_store", "open_client"]
 
-EMBEDDED = "llamacpp"
+EMBEDDED = EMBEDDED_ADAPTER
 """The adapter that runs models itself, so that there is no host to speak to."""
 
 

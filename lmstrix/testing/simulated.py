@@ -7,11 +7,9 @@ prefix with the previous prompt survives) and with counters for what was spent.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from random import Random
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +17,6 @@ import attrs
 
 from lmstrix.errors import (
     ContextOverflow,
-    EngineCrashed,
     LoadRefused,
     ModelNotFound,
     OutOfMemory,
@@ -35,61 +32,16 @@ from lmstrix.models import (
     Status,
     StopReason,
 )
+from lmstrix.testing.simulated_model import (
+    TEMPLATE_TOKENS,
+    Beyond,
+    SimulatedModel,
+    answer,
+    count,
+    prompt_tokens,
+)
 
 __all__ = ["TEMPLATE_TOKENS", "Beyond", "Counters", "SimulatedAdapter", "SimulatedModel"]
-
-TEMPLATE_TOKENS = 8
-"""What the simulated chat template adds to every prompt."""
-
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-_SENTENCE_END = re.compile(r"\.(?:\s|$)")
-
-
-class Beyond(enum.StrEnum):
-    """What a simulated model does with a prompt that is longer than its true limit."""
-
-    FORGETS_HEAD = "forgets_head"
-    """Knows only the last `true_context` tokens of the prompt."""
-    FORGETS_ALL = "forgets_all"
-    GIBBERISH = "gibberish"
-    EMPTY = "empty"
-    CRASHES = "crashes"
-
-
-@attrs.frozen(kw_only=True)
-class SimulatedModel:
-    """A model with a known truth. Lengths are tokens.
-
-    `true_context` is the longest prompt plus reply that it handles; `loadable` the largest
-    context that loads; `refused_above` a guardrail; `clamped_to` what the engine gives
-    instead of more; `lapses` the share of questions that it misses at any length.
-    """
-
-    key: str = "simulated"
-    declared: int | None = 32768
-    true_context: int = 8192
-    loadable: int | None = None
-    refused_above: int | None = None
-    clamped_to: int | None = None
-    beyond: Beyond = Beyond.FORGETS_HEAD
-    lapses: float = 0.0
-    knows: bool = True
-    """False: it cannot do the task at any length."""
-    reuses_prefixes: bool = True
-    bytes_per_token: int = 1024
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model as an adapter lists it."""
-        return ModelInfo(
-            key=self.key,
-            path=f"simulated:{self.key}",
-            format="simulated",
-            architecture="simulated",
-            size_bytes=1024,
-            declared_context=self.declared,
-            digest=f"simulated {self.key}",
-        )
 
 
 @attrs.define(kw_only=True)
@@ -128,10 +80,10 @@ class _SimulatedLoaded:
         return self._context
 
     async def count_tokens(self, text: str) -> int:
-        return len(_TOKEN.findall(text))
+        return count(text)
 
     async def count_prompt_tokens(self, prompt: Prompt) -> int:
-        return len(_tokens(prompt))
+        return len(prompt_tokens(prompt))
 
     async def complete(
         self,
@@ -141,7 +93,7 @@ class _SimulatedLoaded:
         stop: Sequence[str] = (),
         on_progress: Callable[[PrefillProgress], None] | None = None,
     ) -> Reply:
-        tokens = _tokens(prompt)
+        tokens = prompt_tokens(prompt)
         if len(tokens) + max_tokens > self._context:
             raise ContextOverflow(
                 f"{len(tokens)} prompt tokens and {max_tokens} for the reply exceed "
@@ -157,13 +109,21 @@ class _SimulatedLoaded:
                 )
             )
         await self._engine.before_reply(len(tokens))
-        text = self._answer(prompt, tokens, max_tokens)
+        text, cut_off = answer(
+            self._simulated,
+            prompt,
+            length=len(tokens),
+            max_tokens=max_tokens,
+            seed=self._engine.seed,
+        )
         for mark in stop:
             text = text.split(mark)[0]
-        generated = len(_TOKEN.findall(text))
+        reasoning = "" if prompt.answer_prefix else self._simulated.reasoning
+        generated = count(reasoning) + count(text)
         return Reply(
             text=text,
-            stop_reason=StopReason.STOP_STRING if stop else StopReason.END,
+            reasoning=reasoning,
+            stop_reason=_stop_reason(cut_off=cut_off, stop=stop),
             prompt_tokens=len(tokens),
             cached_tokens=cached,
             generated_tokens=generated,
@@ -175,6 +135,8 @@ class _SimulatedLoaded:
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
         reply = await self.complete(prompt, max_tokens=max_tokens, stop=stop)
+        for piece in re.findall(r"\s*\S+", reply.reasoning):
+            yield ReplyChunk(text=piece, is_reasoning=True)
         for piece in re.findall(r"\s*\S+", reply.text):
             yield ReplyChunk(text=piece)
         yield reply
@@ -189,28 +151,6 @@ class _SimulatedLoaded:
         counters.prompt_tokens += len(tokens) - cached
         counters.most_prompt_tokens = max(counters.most_prompt_tokens, len(tokens))
         return cached
-
-    def _answer(self, prompt: Prompt, tokens: list[str], max_tokens: int) -> str:
-        model = self._simulated
-        if not model.knows or self._lapses(prompt, tokens):
-            return " nothing that I know of."
-        visible = prompt.user
-        if len(tokens) + max_tokens > model.true_context:
-            if model.beyond is Beyond.CRASHES:
-                raise EngineCrashed("the engine died (simulated)")
-            if model.beyond is not Beyond.FORGETS_HEAD:
-                return {
-                    Beyond.GIBBERISH: " the the the the the the",
-                    Beyond.EMPTY: "",
-                    Beyond.FORGETS_ALL: " something else.",
-                }[model.beyond]
-            visible = _last_tokens(prompt.user, model.true_context - TEMPLATE_TOKENS - max_tokens)
-        return _recall(visible, prompt.answer_prefix)
-
-    def _lapses(self, prompt: Prompt, tokens: list[str]) -> bool:
-        """The same question on the same text always lapses, or never: decoding is greedy."""
-        seed = f"{self._engine.seed} {len(tokens)} {prompt.user[-200:]}"
-        return Random(seed).random() < self._simulated.lapses  # noqa: S311 - reproducible
 
 
 class SimulatedAdapter:
@@ -291,28 +231,12 @@ class SimulatedAdapter:
             raise self.faults.pop(0)
 
 
-def _tokens(prompt: Prompt) -> list[str]:
-    head = ["<s>"] * (TEMPLATE_TOKENS // 2)
-    tail = ["</s>"] * (TEMPLATE_TOKENS // 2)
-    return head + _TOKEN.findall(prompt.user) + tail + _TOKEN.findall(prompt.answer_prefix)
+def _stop_reason(*, cut_off: bool, stop: Sequence[str]) -> StopReason:
+    if cut_off:
+        return StopReason.MAX_TOKENS
+    return StopReason.STOP_STRING if stop else StopReason.END
 
 
 def _common_prefix(tokens: list[str], cached: list[str]) -> int:
     pairs = zip(tokens, cached, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(tokens), len(cached)))
-
-
-def _last_tokens(text: str, count: int) -> str:
-    """The part of `text` that holds its last `count` tokens."""
-    spans = [match.start() for match in _TOKEN.finditer(text)]
-    return text[spans[-count] :] if 0 < count < len(spans) else text
-
-
-def _recall(visible: str, stem: str) -> str:
-    """What stands behind `stem` in the text, as a model with perfect memory would copy it."""
-    at = visible.rfind(stem) if stem else -1
-    if at < 0:
-        return " something else."
-    rest = visible[at + len(stem) :]
-    end = _SENTENCE_END.search(rest)
-    return rest[: end.end()] if end else rest

@@ -84,6 +84,8 @@ class Killer:
                 os.kill(pid, signal.SIGKILL)
 
 
+# Half a minute each: one event loop is enough, as the retrying itself is tested on both.
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
     events: list[Event] = []
     async with client(events.append) as lmstrix:
@@ -99,6 +101,7 @@ async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
     assert engine_processes() == []
 
 
+@pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_an_engine_that_dies_every_time_is_one(demo_model: Path) -> None:
     killer = Killer(99, fills_a_kilotoken)
     async with client() as lmstrix:

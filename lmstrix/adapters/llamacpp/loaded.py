@@ -12,7 +12,6 @@ import httpx
 
 from lmstrix.adapters.llamacpp import failures
 from lmstrix.adapters.llamacpp.engine import Engine
-from lmstrix.adapters.llamacpp.thoughts import ends_in_thought, with_answer_prefix
 from lmstrix.adapters.llamacpp.wire import (
     EventReader,
     Generation,
@@ -21,6 +20,7 @@ from lmstrix.adapters.llamacpp.wire import (
     json_object,
     member,
 )
+from lmstrix.adapters.thoughts import ends_in_thought, with_answer_prefix
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,

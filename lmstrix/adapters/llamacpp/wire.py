@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 from lmstrix.adapters.llamacpp import failures
-from lmstrix.adapters.llamacpp.thoughts import ThoughtSplitter
+from lmstrix.adapters.thoughts import ThoughtSplitter
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 

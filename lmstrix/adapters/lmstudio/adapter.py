@@ -1,0 +1,299 @@
+"""A running LM Studio as an adapter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+
+from lmstrix.adapters.lmstudio import instances, listing, requests
+from lmstrix.adapters.lmstudio.discovery import find_server, parse_host
+from lmstrix.adapters.lmstudio.loaded import LMStudioModel
+from lmstrix.adapters.lmstudio.sdk import Connection, connected, require_asyncio, sdk_version
+from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.values import Json, as_count, as_object, as_text
+from lmstrix.errors import (
+    ConfigurationError,
+    EngineTimeout,
+    EngineUnavailable,
+    InfrastructureError,
+    LMStrixError,
+    LoadError,
+    ModelError,
+)
+from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
+
+__all__ = ["HOST_VARIABLE", "LMStudioAdapter"]
+
+HOST_VARIABLE = "LMSTRIX_HOST"
+RELEASE_S = 30.0
+"""Longest time that the release of a model may take; what is left then is unloaded later."""
+CANCEL_S = 0.8
+"""The same after a cancellation, or where LM Studio does not answer any more; with what
+cancelling the channel takes, two seconds at most."""
+
+
+class LMStudioAdapter:
+    """A `lmstrix.ports.Adapter` over LM Studio's server. Runs on asyncio only.
+
+    Each load holds a connection of its own, and so does each other call while it runs; none
+    is kept in between. After a lost connection the next load makes a new one and unloads what
+    this process had to leave behind.
+
+    Args:
+        host: ``HOST:PORT`` of the server; by default what ``LMSTRIX_HOST`` says, or what
+            answers LM Studio's greeting on this machine.
+        api_token: for a server that wants one; by default ``LMSTUDIO_API_TOKEN``.
+        connect_s, call_s, stall_s, load_s: deadlines in seconds; see
+            `lmstrix.adapters.lmstudio.settings.Deadlines`.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        api_token: str | None = None,
+        connect_s: float = 10.0,
+        call_s: float = 30.0,
+        stall_s: float = 120.0,
+        load_s: float | None = None,
+    ) -> None:
+        given = host or os.environ.get(HOST_VARIABLE) or None
+        self._host = None if given is None else parse_host(given)
+        self._token = api_token
+        self._deadlines = Deadlines(
+            connect_s=connect_s,
+            call_s=call_s,
+            ask_s=min(call_s, 3.0),
+            stall_s=stall_s,
+            load_s=load_s,
+        )
+        self._ours: set[str] = set()
+        self._left: set[str] = set()
+        self._notes: dict[str, None] = {}
+        self._silent: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """``lmstudio``."""
+        return "lmstudio"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not as it should be, one sentence each."""
+        return tuple(self._notes)
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model that LM Studio lists, sorted by key; raises an `InfrastructureError`."""
+        async with self._connection() as connection:
+            answer = await connection.call(
+                "system", "listDownloadedModels", deadline_s=self._deadlines.call_s
+            )
+        if not isinstance(answer, list):
+            raise EngineUnavailable("LM Studio's answer is no listing of models")
+        return listing.parse_listing(answer)  # pyright: ignore[reportUnknownArgumentType] - JSON
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means: a key, or the last part of one.
+
+        Raises `ModelNotFound` or `UnsupportedModel`.
+        """
+        return listing.find(await self.list_models(), name)
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """What LM Studio expects of a load; None where it does not say."""
+        require_asyncio()
+        parameter: Json = {
+            "modelKey": listing.wire_key(model),
+            "loadConfigStack": requests.load_stack(context_length),
+        }
+        if device := listing.device_of(model):
+            parameter = {**parameter, "deviceIdentifier": device}
+        try:
+            async with self._connection() as connection:
+                answer = await self._asked(connection, "llm", "estimateModelUsage", parameter)
+        except LMStrixError:
+            return None
+        memory = as_object(as_object(answer).get("memory"))
+        weights = as_count(memory.get("modelBytes"))
+        context = as_count(memory.get("contextBytes"))
+        if weights is None or context is None or not weights + context:
+            return None
+        return MemoryEstimate(
+            context_length=context_length, model_bytes=weights, context_bytes=context
+        )
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[LMStudioModel, None]:
+        """Load a new instance under an identifier of our own; it is unloaded in the end.
+
+        Raises:
+            ModelNotFound, LoadRefused, LoadFailed, OutOfMemory: what LM Studio said of it.
+            EngineUnavailable, EngineTimeout: nothing is known about the model.
+        """
+        require_asyncio()
+        if context_length < 1:
+            raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
+        identifier = instances.new_identifier()
+        async with self._connection() as connection:
+            await self._sweep(connection)
+            self._ours.add(identifier)
+            release_s, opened, sure = CANCEL_S, False, False
+            try:
+                loaded = await self._open(
+                    connection, model, identifier, context_length, on_progress
+                )
+                opened = True
+                yield loaded
+                release_s = RELEASE_S
+            except Exception as error:
+                if not isinstance(error, InfrastructureError):
+                    release_s = RELEASE_S
+                sure = not opened and isinstance(error, LoadError | ModelError)
+                raise
+            finally:
+                await self._release(connection, identifier, release_s, sure=sure)
+
+    async def status(self) -> Status:
+        """Whether LM Studio answers, its version, and what is loaded in it."""
+        require_asyncio()
+        versions = {"lmstudio SDK": sdk_version()}
+        try:
+            async with self._connection() as connection:
+                entries = await instances.listed(connection, self._deadlines.call_s)
+                with suppress(LMStrixError):
+                    told = await self._asked(connection, "system", "version", None)
+                    versions |= _version(as_object(told))
+        except LMStrixError as error:
+            return Status(
+                adapter=self.name,
+                engine="LM Studio",
+                available=False,
+                detail=str(error),
+                hint=error.hint,
+                versions=versions,
+            )
+        return Status(
+            adapter=self.name,
+            engine="LM Studio",
+            available=True,
+            detail=" ".join([f"Server at {connection.host}.", *self._notes]),
+            versions=versions,
+            loaded=tuple(self._instance(entry) for entry in entries),
+        )
+
+    async def aclose(self) -> None:
+        """Unload what had to be left behind, if LM Studio answers; nothing else is held."""
+        if self._left:
+            require_asyncio()
+            with suppress(LMStrixError), anyio.move_on_after(RELEASE_S):
+                async with self._connection() as connection:
+                    await self._sweep(connection)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Connection, None]:
+        require_asyncio()
+        host = await find_server(self._host, self._deadlines.connect_s)
+        async with connected(
+            host, token=self._token, deadline_s=self._deadlines.connect_s
+        ) as connection:
+            yield connection
+
+    async def _open(
+        self,
+        connection: Connection,
+        model: ModelInfo,
+        identifier: str,
+        context_length: int,
+        on_progress: Callable[[LoadProgress], None] | None,
+    ) -> LMStudioModel:
+        await instances.load_instance(
+            connection,
+            model,
+            identifier,
+            context_length,
+            deadlines=self._deadlines,
+            on_progress=on_progress,
+        )
+        context = await instances.effective_context(
+            connection, model, identifier, deadlines=self._deadlines, note=self._note
+        )
+        return LMStudioModel(
+            connection, identifier, model, context, deadlines=self._deadlines, note=self._note
+        )
+
+    async def _asked(
+        self, connection: Connection, namespace: str, endpoint: str, parameter: Json | None
+    ) -> object:
+        """A call that some servers do not know, and then never answer: asked until then."""
+        if endpoint in self._silent:
+            return None
+        try:
+            return await connection.call(
+                namespace, endpoint, parameter, deadline_s=self._deadlines.ask_s
+            )
+        except EngineTimeout:
+            self._silent.add(endpoint)
+            return None
+
+    async def _sweep(self, connection: Connection) -> None:
+        """Unload what was left behind. It stays remembered: a load may still be on its way."""
+        if self._left:
+            with suppress(LMStrixError):
+                self._left -= await instances.unload(
+                    connection, set(self._left), self._deadlines.call_s
+                )
+
+    async def _release(
+        self, connection: Connection, identifier: str, seconds: float, *, sure: bool
+    ) -> None:
+        """Unload `identifier`, over a new connection where this one is lost.
+
+        `sure` says that LM Studio itself reported that there is nothing to unload.
+        """
+        self._left.add(identifier)
+        try:
+            with anyio.move_on_after(seconds, shield=True):
+                gone = await self._unloaded(connection, identifier, seconds)
+                if gone or sure:
+                    self._left.discard(identifier)
+        finally:
+            self._ours.discard(identifier)
+
+    async def _unloaded(self, connection: Connection, identifier: str, seconds: float) -> bool:
+        wanted, seconds = {identifier}, min(seconds, self._deadlines.call_s)
+        try:
+            return identifier in await instances.unload(connection, wanted, seconds)
+        except EngineUnavailable:
+            pass  # the connection is lost: once more, over a new one
+        except LMStrixError:
+            return False
+        with suppress(LMStrixError):
+            async with self._connection() as fresh:
+                return identifier in await instances.unload(fresh, wanted, seconds)
+        return False
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
+
+    def _instance(self, entry: Json) -> LoadedInstance:
+        identifier = as_text(entry.get("identifier"))
+        return LoadedInstance(
+            key=as_text(entry.get("modelKey")),
+            identifier=identifier,
+            context_length=as_count(entry.get("contextLength")),
+            ours=identifier in self._ours | self._left,
+        )
+
+
+def _version(told: Json) -> Mapping[str, str]:
+    found = as_text(told.get("version"))
+    return {"LM Studio": found} if found else {}

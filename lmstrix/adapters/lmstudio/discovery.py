@@ -1,0 +1,99 @@
+"""Where LM Studio's server is: a given host, or what answers its greeting on this machine."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+
+from lmstrix.adapters.lmstudio.failures import START_HINT
+from lmstrix.adapters.lmstudio.values import as_count, as_object
+from lmstrix.errors import ConfigurationError, EngineUnavailable
+
+__all__ = ["DEFAULT_PORTS", "find_server", "lmstudio_home", "parse_host"]
+
+DEFAULT_PORTS = (41343, 52993, 16141, 39414, 22931)
+"""Ports on which LM Studio answers its own SDKs; 1234 is the one for other clients."""
+MAX_FILE_BYTES = 65536
+
+
+def parse_host(text: str) -> str:
+    """``HOST:PORT`` from what a user gives; raises `ConfigurationError`."""
+    rest = text.strip()
+    for scheme in ("http://", "ws://"):
+        rest = rest.removeprefix(scheme)
+    rest = rest.removesuffix("/")
+    try:
+        parts = urlsplit(f"//{rest}")
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        name, port = None, None
+    plain = not (set(rest) & set("/?#@\\% \t\n"))
+    if not (name and port and plain and rest.isprintable()):
+        raise ConfigurationError(
+            f"{text[:200]!r} is no host of an LM Studio server",
+            hint="Give it as HOST:PORT, such as 127.0.0.1:1234.",
+        )
+    return rest
+
+
+def lmstudio_home() -> Path:
+    """LM Studio's folder, as its own tools find it."""
+    home = Path.home()
+    try:
+        pointed = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        pointed = ""
+    if pointed and "\0" not in pointed and Path(pointed).is_absolute():
+        return Path(pointed)
+    legacy = home / ".cache" / "lm-studio"
+    return legacy if legacy.is_dir() else home / ".lmstudio"
+
+
+def told_port(home: Path) -> int | None:
+    """The port in ``.internal/http-server.json``, or None."""
+    try:
+        with (home / ".internal" / "http-server.json").open("rb") as file:
+            answer: object = json.loads(file.read(MAX_FILE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    port = as_count(as_object(answer).get("port"))
+    return port if port is not None and 0 < port < 65536 else None
+
+
+async def find_server(host: str | None, deadline_s: float) -> str:
+    """The server that greets: at `host`, or else on this machine's known ports.
+
+    Raises `EngineUnavailable` where none does; each gets `deadline_s`.
+    """
+    hosts = [host] if host else _local_hosts()
+    for candidate in hosts:
+        if await _greets(candidate, deadline_s):
+            return candidate
+    where = host or "any of its usual ports on this machine"
+    raise EngineUnavailable(f"LM Studio does not answer at {where}", hint=START_HINT)
+
+
+def _local_hosts() -> Sequence[str]:
+    told = told_port(lmstudio_home())
+    ports = dict.fromkeys([*([told] if told else []), *DEFAULT_PORTS])
+    return [f"127.0.0.1:{port}" for port in ports]
+
+
+async def _greets(host: str, deadline_s: float) -> bool:
+    """Whether LM Studio's greeting is heard there. Proxies are for other hosts."""
+    try:
+        with anyio.fail_after(deadline_s):
+            # Plain HTTP: an empty TLS context spares reading the system's certificates.
+            async with httpx.AsyncClient(
+                trust_env=False, timeout=deadline_s, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            ) as client:
+                answer = await client.get(f"http://{host}/lmstudio-greeting")
+                return answer.is_success and as_object(answer.json()).get("lmstudio") is True
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
+        return False

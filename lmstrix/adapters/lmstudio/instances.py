@@ -1,0 +1,115 @@
+"""Instances of ours in LM Studio: loading one, and letting go of it whatever happened."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+
+from lmstrix.adapters.lmstudio import failures, requests
+from lmstrix.adapters.lmstudio.listing import device_of, wire_key
+from lmstrix.adapters.lmstudio.sdk import Connection
+from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.values import Json, as_count, as_list, as_object, as_seconds, as_text
+from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, LoadFailed
+from lmstrix.models import LoadProgress, ModelInfo
+
+__all__ = ["TTL_S", "effective_context", "listed", "load_instance", "new_identifier", "unload"]
+
+TTL_S = 1800
+"""Where this process dies, LM Studio unloads what it left after so many idle seconds."""
+SESSIONS = "llm.load.numParallelSessions"
+
+
+def new_identifier() -> str:
+    """An identifier that nobody else uses."""
+    return f"lmstrix-{secrets.token_hex(8)}"
+
+
+async def load_instance(
+    connection: Connection,
+    model: ModelInfo,
+    identifier: str,
+    context_length: int,
+    *,
+    deadlines: Deadlines,
+    on_progress: Callable[[LoadProgress], None] | None,
+) -> None:
+    """Load a new instance; leaving early cancels the load at the server.
+
+    Raises `LoadRefused`, `LoadFailed`, `OutOfMemory`, `ModelNotFound`, `EngineTimeout` or
+    `EngineUnavailable`.
+    """
+    request = requests.load_request(wire_key(model), identifier, context_length, TTL_S)
+    deadline_s = deadlines.for_load(model.size_bytes)
+    ends = anyio.current_time() + deadline_s
+    told = -math.inf
+    async with connection.channel(
+        "loadModel", request, deadline_s=deadlines.call_s, classify=failures.load_error
+    ) as channel:
+        while (packet := await channel.next(max(0.0, ends - anyio.current_time()))) is not None:
+            if packet.get("type") == "success":
+                return
+            fraction = as_seconds(packet.get("progress"))
+            if fraction is not None and on_progress is not None and told < fraction <= 1:
+                told = fraction
+                on_progress(LoadProgress(fraction=fraction))
+            if anyio.current_time() > ends:
+                raise EngineTimeout(f"the load took longer than {deadline_s:.0f} s")
+    raise LoadFailed("LM Studio ended the load and gave no model")
+
+
+async def effective_context(
+    connection: Connection,
+    model: ModelInfo,
+    identifier: str,
+    *,
+    deadlines: Deadlines,
+    note: Callable[[str], None],
+) -> int:
+    """The context length that the instance really has.
+
+    Raises `LoadFailed` where it is another device's, `EngineUnavailable` where it is not told.
+    """
+    specifier: Json = {"specifier": requests.specifier(identifier)}
+    told = await connection.call(
+        "llm", "getModelInfo", {**specifier, "throwIfNotFound": True}, deadline_s=deadlines.call_s
+    )
+    info = as_object(told)
+    if as_text(info.get("deviceIdentifier")) != device_of(model):
+        raise LoadFailed(f"LM Studio loaded {model.key!r} on another device than was asked for")
+    context = as_count(info.get("contextLength"))
+    if not context:
+        raise EngineUnavailable("LM Studio does not tell the context length of what it loaded")
+    with suppress(LMStrixError):
+        config = await connection.call(
+            "llm", "getLoadConfig", specifier, deadline_s=deadlines.ask_s
+        )
+        sessions = _field(config, SESSIONS)
+        if sessions not in (None, 1):
+            note(f"LM Studio loaded the model for {sessions!r} sessions instead of one.")
+    return context
+
+
+def _field(config: object, key: str) -> object:
+    fields = map(as_object, as_list(as_object(config).get("fields")))
+    return next((field.get("value") for field in fields if field.get("key") == key), None)
+
+
+async def listed(connection: Connection, deadline_s: float) -> list[Json]:
+    """What is loaded, as LM Studio lists it."""
+    answer = await connection.call("llm", "listLoaded", deadline_s=deadline_s)
+    return [as_object(entry) for entry in as_list(answer)]
+
+
+async def unload(connection: Connection, identifiers: set[str], deadline_s: float) -> set[str]:
+    """Unload what is loaded of `identifiers`; returns those that were."""
+    entries = await listed(connection, deadline_s)
+    there = identifiers & {as_text(entry.get("identifier")) for entry in entries}
+    for identifier in sorted(there):
+        parameter = {"identifier": identifier}
+        await connection.call("llm", "unloadModel", parameter, deadline_s=deadline_s)
+    return there

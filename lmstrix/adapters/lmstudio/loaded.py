@@ -1,0 +1,263 @@
+"""A model loaded in LM Studio, spoken to over its SDK's connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from time import perf_counter
+
+import anyio
+import attrs
+
+from lmstrix.adapters.lmstudio import failures, requests
+from lmstrix.adapters.lmstudio.packets import Generation
+from lmstrix.adapters.lmstudio.sdk import Channel, Connection, require_asyncio
+from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.values import Json, as_count, as_object
+from lmstrix.adapters.thoughts import ends_in_thought, with_answer_prefix
+from lmstrix.errors import (
+    ConfigurationError,
+    ContextOverflow,
+    EngineUnavailable,
+)
+from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
+
+__all__ = ["LMStudioModel"]
+
+SLOWER = 10
+"""A step may take this many times as long as the slowest one so far."""
+MOST_EXTRA_TOKENS = 2
+"""A raw prompt may differ from its own count by the beginning of the sequence, counted or not,
+and by an end. What differs more was changed by the server."""
+SMALL = Prompt(user="Hello")
+BEGIN = "\nBegin your answer with: "
+
+
+@attrs.frozen(kw_only=True)
+class _Prepared:
+    """A prompt as it is sent: `text`, and the server's own `count` of it in tokens."""
+
+    text: str
+    count: int
+    in_thought: bool
+
+
+class LMStudioModel:
+    """A `lmstrix.ports.LoadedModel` over LM Studio.
+
+    One request at a time; further ones wait. A prompt is formatted by the server and sent as
+    raw text, so that the answer's first words and a closed thought can stand behind it. The
+    first request of all asks for one token, to learn whether the server reads what it counts;
+    where it does not, prompts are sent as chats and `note` is told.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        identifier: str,
+        model: ModelInfo,
+        context: int,
+        *,
+        deadlines: Deadlines,
+        note: Callable[[str], None],
+    ) -> None:
+        self._connection = connection
+        self._identifier = identifier
+        self._model = model
+        self._context = context
+        self._deadlines = deadlines
+        self._stall_s = deadlines.stall_s
+        self._note = note
+        self._raw = True
+        self._extra: int | None = None
+        self._empty: int | None = None
+        # Semaphores, not locks: an abandoned stream may be closed by another task.
+        self._turn = anyio.Semaphore(1)
+        self._learning = anyio.Semaphore(1)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that was loaded."""
+        return self._model
+
+    @property
+    def effective_context(self) -> int:
+        """The context length that LM Studio reports of the instance, in tokens."""
+        return self._context
+
+    async def count_tokens(self, text: str) -> int:
+        """Number of tokens of plain `text`, without template and special tokens."""
+        require_asyncio()
+        if self._empty is None:
+            self._empty = await self._count("")
+        return max(0, await self._count(text) - self._empty)
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Number of tokens that `complete` would send for `prompt`."""
+        require_asyncio()
+        extra = await self._learn()
+        return (await self._prepare(prompt)).count + extra
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+    ) -> Reply:
+        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
+
+        Raises `ContextOverflow` also where the prompt fits and `max_tokens` more would not,
+        and where the server read less than was sent.
+        """
+        reply = None
+        async with aclosing(self._generate(prompt, max_tokens, stop)) as events:
+            async for event in events:
+                if isinstance(event, Reply):
+                    reply = event
+                elif isinstance(event, PrefillProgress) and on_progress is not None:
+                    on_progress(event)
+        if reply is None:
+            raise EngineUnavailable("LM Studio gave no reply")
+        return reply
+
+    async def stream(
+        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        """The same reply piece by piece; the last item is the whole `Reply`.
+
+        Closing it early stops the engine.
+        """
+        async with aclosing(self._generate(prompt, max_tokens, stop)) as events:
+            async for event in events:
+                if not isinstance(event, PrefillProgress):
+                    yield event
+
+    async def _generate(
+        self, prompt: Prompt, max_tokens: int, stop: Sequence[str]
+    ) -> AsyncGenerator[PrefillProgress | ReplyChunk | Reply, None]:
+        require_asyncio()
+        if max_tokens < 1:
+            raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
+        extra = await self._learn()
+        async with self._turn:
+            prepared = await self._prepare(prompt)
+            tokens = prepared.count + extra
+            self._require_room(tokens, max_tokens)
+            generation = self._generation(prepared, tokens, max_tokens)
+            async with aclosing(self._ask(prepared, generation, max_tokens, stop)) as items:
+                async for item in items:
+                    yield item
+        if generation.surplus:
+            self._note(
+                f"LM Studio read {generation.surplus} more prompt tokens than it had counted."
+            )
+        if generation.reply is not None:
+            yield generation.reply
+
+    def _generation(self, prepared: _Prepared, tokens: int | None, max_tokens: int) -> Generation:
+        return Generation(
+            prompt_tokens=tokens,
+            max_tokens=max_tokens,
+            context=self._context,
+            in_thought=prepared.in_thought,
+        )
+
+    def _require_room(self, prompt_tokens: int, max_tokens: int) -> None:
+        if prompt_tokens + max_tokens > self._context:
+            raise ContextOverflow(
+                f"{prompt_tokens} prompt tokens and a reply of {max_tokens} "
+                f"do not fit a context of {self._context}",
+                prompt_tokens=prompt_tokens,
+                context_length=self._context,
+            )
+
+    async def _ask(
+        self, prepared: _Prepared, generation: Generation, max_tokens: int, stop: Sequence[str]
+    ) -> AsyncGenerator[PrefillProgress | ReplyChunk, None]:
+        """One prediction, until `generation` has its reply."""
+        request = requests.predict_request(
+            self._identifier, prepared.text, max_tokens=max_tokens, stop=stop, raw=self._raw
+        )
+        started = perf_counter()
+        async with self._connection.channel(
+            "predict",
+            request,
+            deadline_s=self._deadlines.for_text(prepared.text),
+            classify=failures.prediction_error,
+        ) as channel:
+            while generation.reply is None:
+                packet = await self._step(channel)
+                if packet is None:
+                    raise EngineUnavailable("LM Studio ended the reply too early")
+                for item in generation.feed(packet, perf_counter() - started):
+                    yield item
+
+    async def _step(self, channel: Channel) -> Json | None:
+        started = perf_counter()
+        packet = await channel.next(self._stall_s)
+        self._stall_s = max(self._stall_s, SLOWER * (perf_counter() - started))
+        return packet
+
+    async def _learn(self) -> int:
+        """Tokens that the server reads beside those it counts; decides how prompts are sent."""
+        async with self._learning:
+            if self._extra is None:
+                extra = await self._extra_tokens()
+                if self._raw and extra is not None and abs(extra) > MOST_EXTRA_TOKENS:
+                    self._note(
+                        f"LM Studio reads {extra:+} prompt tokens beside a raw text, so prompts "
+                        "are sent as chats, and the answer's first words within the question."
+                    )
+                    self._raw = False
+                    extra = await self._extra_tokens()
+                self._extra = extra
+            return self._extra or 0
+
+    async def _extra_tokens(self) -> int | None:
+        """What a small prompt's reply tells; None where not even that fits."""
+        async with self._turn:
+            prepared = await self._prepare(SMALL)
+            if prepared.count + MOST_EXTRA_TOKENS >= self._context:
+                return None
+            generation = self._generation(prepared, None, 1)
+            async with aclosing(self._ask(prepared, generation, 1, ())) as items:
+                async for _ in items:
+                    pass
+            return (
+                None
+                if generation.reply is None
+                else (generation.reply.prompt_tokens - prepared.count)
+            )
+
+    async def _prepare(self, prompt: Prompt) -> _Prepared:
+        """The text that is sent, and how many tokens the server counts for it."""
+        user, prefix = prompt.user, prompt.answer_prefix
+        if not self._raw:
+            user, prefix = user + BEGIN * bool(prefix) + prefix, ""
+        answer = await self._connection.call(
+            "llm",
+            "applyPromptTemplate",
+            requests.template_request(self._identifier, user),
+            deadline_s=self._deadlines.for_text(user),
+        )
+        formatted = as_object(answer).get("formatted")
+        if not isinstance(formatted, str):
+            raise EngineUnavailable("LM Studio did not apply the chat template")
+        formatted = with_answer_prefix(formatted, prefix)
+        return _Prepared(
+            text=formatted if self._raw else user,
+            count=await self._count(formatted),
+            in_thought=ends_in_thought(formatted),
+        )
+
+    async def _count(self, text: str) -> int:
+        parameter = {"specifier": requests.specifier(self._identifier), "inputString": text}
+        answer = await self._connection.call(
+            "llm", "countTokens", parameter, deadline_s=self._deadlines.for_text(text)
+        )
+        count = as_count(as_object(answer).get("tokenCount"))
+        if count is None:
+            raise EngineUnavailable("LM Studio did not count tokens")
+        return count

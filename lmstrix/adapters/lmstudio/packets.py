@@ -1,0 +1,169 @@
+"""What the packets of one prediction mean. Pure: JSON in, facts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lmstrix.adapters.lmstudio import failures
+from lmstrix.adapters.lmstudio.values import Json, as_count, as_object, as_seconds
+from lmstrix.adapters.thoughts import ThoughtSplitter
+from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
+
+__all__ = ["Generation"]
+
+_STOP_REASONS = {
+    "eosFound": StopReason.END,
+    "toolCalls": StopReason.END,
+    "stopStringFound": StopReason.STOP_STRING,
+    "maxPredictedTokensReached": StopReason.MAX_TOKENS,
+    "contextLengthReached": StopReason.CONTEXT_LENGTH,
+    "userStopped": StopReason.CANCELLED,
+}
+_TAGS = ("reasoningStartTag", "reasoningEndTag")
+
+
+class Generation:
+    """One reply as it arrives: feed it packets, take what they mean.
+
+    `prompt_tokens` is how many tokens the server should read, None where that is not known
+    yet; `in_thought` whether the prompt ends within an open thought. Times are seconds since
+    the request was sent.
+    """
+
+    def __init__(
+        self, *, prompt_tokens: int | None, max_tokens: int, context: int, in_thought: bool
+    ) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
+        self._context = context
+        self._splitter = ThoughtSplitter(inside=in_thought)
+        self._pieces: list[ReplyChunk] = []
+        self._cached: int | None = None
+        self._processed = 0
+        self._ttft_s: float | None = None
+        self.reply: Reply | None = None
+        """The whole reply, once the last packet has come."""
+        self.surplus = 0
+        """Prompt tokens that the server read beyond those that were sent."""
+
+    def feed(self, packet: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        """What one packet says; nothing where its type is unknown.
+
+        Raises `ContextOverflow`, `PredictionError` or `EngineUnavailable`.
+        """
+        kind = packet.get("type")
+        if kind == "promptProcessingProgress":
+            return [*self._progress(packet)]
+        if kind == "fragment":
+            if self._ttft_s is None:
+                self._ttft_s = elapsed_s
+            return [*self._kept(self._fragment(as_object(packet.get("fragment"))))]
+        if kind == "success":
+            last = self._kept(self._splitter.finish())
+            self.reply = self._finished(as_object(packet.get("stats")))
+            return [*last]
+        return []
+
+    def _kept(self, chunks: list[ReplyChunk]) -> list[ReplyChunk]:
+        self._pieces += chunks
+        return chunks
+
+    def _fragment(self, fragment: Json) -> list[ReplyChunk]:
+        content, kind = fragment.get("content"), fragment.get("reasoningType")
+        if not isinstance(content, str):
+            return []
+        if kind in (None, "none"):
+            return self._splitter.feed(content)
+        # The server tells thoughts apart itself: what is no thought is the answer.
+        chunks = self._splitter.finish()
+        self._splitter = _plain_splitter()
+        if kind not in _TAGS and content:
+            chunks.append(ReplyChunk(text=content, is_reasoning=True))
+        return chunks
+
+    def _progress(self, packet: Json) -> list[PrefillProgress]:
+        """Counts from the packet's details; older servers tell the fraction alone."""
+        details = as_object(packet.get("details"))
+        total = as_count(details.get("totalPromptTokenCount"))
+        left = as_count(details.get("unprocessedPromptTokenCount"))
+        cached = as_count(details.get("cachedTokenCount"))
+        prompt = total if self._prompt_tokens is None else self._prompt_tokens
+        if prompt is None:
+            return []
+        if cached is not None:
+            self._cached = min(cached, prompt)
+        known = self._cached or 0
+        if total is not None and left is not None:
+            processed = total - left
+        else:
+            processed = int(min(as_seconds(packet.get("progress")) or 0.0, 1.0) * prompt)
+        self._processed = max(self._processed, known, min(processed, prompt))
+        return [
+            PrefillProgress(
+                prompt_tokens=prompt, cached_tokens=known, processed_tokens=self._processed
+            )
+        ]
+
+    def _finished(self, stats: Json) -> Reply:
+        read = as_count(stats.get("promptTokensCount"))
+        generated = as_count(stats.get("predictedTokensCount")) or 0
+        reason = stats.get("stopReason")
+        self._check_reason(reason, read, generated)
+        read = self._checked(read)
+        ttft = as_seconds(stats.get("timeToFirstTokenSec"))
+        return Reply(
+            text=self._joined(lambda piece: not piece.is_reasoning),
+            reasoning=self._joined(lambda piece: piece.is_reasoning),
+            stop_reason=_STOP_REASONS.get(str(reason), StopReason.UNKNOWN),
+            prompt_tokens=read,
+            cached_tokens=None if self._cached is None else min(self._cached, read),
+            generated_tokens=generated,
+            ttft_s=self._ttft_s if ttft is None else ttft,
+            tokens_per_second=as_seconds(stats.get("tokensPerSecond")),
+        )
+
+    def _joined(self, wanted: Callable[[ReplyChunk], bool]) -> str:
+        return "".join(piece.text for piece in self._pieces if wanted(piece))
+
+    def _check_reason(self, reason: object, read: int | None, generated: int) -> None:
+        if reason == "modelUnloaded":
+            raise EngineUnavailable(
+                "the model was unloaded while it worked", hint=failures.START_HINT
+            )
+        if reason == "failed":
+            raise PredictionError("LM Studio says that the prediction failed")
+        if reason != "contextLengthReached":
+            return
+        asked = self._prompt_tokens if read is None else read
+        over = asked is not None and asked + self._max_tokens > self._context
+        if over or not (generated or self._pieces):
+            raise ContextOverflow(
+                f"the engine reached the end of its context of {self._context} tokens with a "
+                f"prompt of {'?' if asked is None else asked} and a reply of {generated}",
+                prompt_tokens=asked,
+                context_length=self._context,
+            )
+
+    def _checked(self, read: int | None) -> int:
+        """The prompt's length as the server counts it, which must be what was sent."""
+        if read is None:
+            raise EngineUnavailable("LM Studio does not tell how many prompt tokens it read")
+        sent = self._prompt_tokens
+        if sent is not None and read < sent:
+            raise ContextOverflow(
+                f"the engine read {read} prompt tokens of {sent} that were sent: it shortened "
+                "the prompt",
+                prompt_tokens=sent,
+                context_length=self._context,
+            )
+        self.surplus = 0 if sent is None else read - sent
+        return read
+
+
+def _plain_splitter() -> ThoughtSplitter:
+    """One that takes everything as the answer."""
+    splitter = ThoughtSplitter()
+    splitter.feed("</")
+    splitter.finish()
+    return splitter

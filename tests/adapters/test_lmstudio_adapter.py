@@ -1,0 +1,366 @@
+"""The LM Studio adapter against a stand-in server that misbehaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+
+import anyio
+import pytest
+
+from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.adapters.lmstudio.loaded import LMStudioModel
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineTimeout,
+    EngineUnavailable,
+    InfrastructureError,
+    LMStrixError,
+    LoadFailed,
+    LoadRefused,
+    OutOfMemory,
+    UnsupportedModel,
+)
+from lmstrix.models import LoadProgress, Prompt, ReplyChunk
+from lmstrix.testing.lmstudio import (
+    ODD_LISTING,
+    LMStudioServer,
+    LoadFate,
+    OddPacket,
+    Script,
+    Step,
+)
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+
+QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
+LONG = Prompt(user="The river runs past the old mill. " * 40)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def serving(
+    script: Script | None = None, **model: object
+) -> AsyncGenerator[tuple[LMStudioServer, LMStudioAdapter], None]:
+    """A server, and an adapter with short deadlines."""
+    engine = SimulatedAdapter(
+        SimulatedModel(key="m", **model)  # pyright: ignore[reportArgumentType] - any of its fields
+    )
+    server = LMStudioServer(engine, script=script, preload=[("m", "users-own", 4096)])
+    async with server:
+        yield server, LMStudioAdapter(server.host, connect_s=2.0)
+        assert server.user_instances_untouched
+    assert not server.counters.warnings
+
+
+@asynccontextmanager
+async def loading(
+    server: LMStudioServer, adapter: LMStudioAdapter, context: int = 512
+) -> AsyncGenerator[LMStudioModel, None]:
+    model = await adapter.find_model("m")
+    async with adapter.load(model, context) as loaded:
+        yield loaded
+
+
+async def test_what_is_sent() -> None:
+    async with serving() as (server, adapter), loading(server, adapter) as loaded:
+        reply = await loaded.complete(QUESTION, max_tokens=9, stop=["zzz"])
+        (load,), prediction = server.loads, server.predictions[-1]
+        assert load.fields == {
+            "llm.load.contextLength": 512,
+            "llm.load.numParallelSessions": 1,
+            "llm.load.useUnifiedKvCache": True,
+            "llm.load.llama.autoFit": False,
+        }
+        assert load.identifier is not None
+        assert load.identifier.startswith("lmstrix-")
+        assert isinstance(load.ttl_ms, int)
+        assert load.ttl_ms > 0
+        assert prediction.raw
+        fields = {key.rpartition(".")[2]: value for key, value in prediction.fields.items()}
+        del fields["promptTemplate"]
+        assert fields == {
+            "contextOverflowPolicy": "stopAtLimit",
+            "maxPredictedTokens": {"checked": True, "value": 9},
+            "temperature": 0,
+            "topKSampling": 1,
+            "repeatPenalty": {"checked": True, "value": 1.0},
+            "stopStrings": ["zzz"],
+        }
+        assert reply.prompt_tokens == await loaded.count_prompt_tokens(QUESTION)
+        assert adapter.warnings == ()
+
+
+@pytest.mark.parametrize(("name", "given"), [("clamps_to", 256), ("raises_to", 1024)])
+async def test_the_effective_context_is_read_again(name: str, given: int) -> None:
+    script = Script(**{name: given})  # pyright: ignore[reportArgumentType] - one of its fields
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        assert loaded.effective_context == given
+
+
+@pytest.mark.parametrize(
+    ("fate", "kind"),
+    [
+        (LoadFate.REFUSED, LoadRefused),
+        (LoadFate.FAILED, LoadFailed),
+        (LoadFate.OUT_OF_MEMORY, OutOfMemory),
+    ],
+)
+async def test_loads_that_fail(fate: LoadFate, kind: type[LMStrixError]) -> None:
+    async with serving(Script(load=fate)) as (server, adapter):
+        with pytest.raises(kind) as caught:
+            async with loading(server, adapter):
+                pass
+        assert type(caught.value) is kind
+        assert server.left_behind == []
+
+
+SILENT = sorted(set(Step) - {Step.UNLOAD, Step.ESTIMATE})
+
+
+@pytest.mark.parametrize("step", SILENT)
+async def test_silence_ends_in_an_error(step: Step) -> None:
+    async with serving(Script(silent_at=frozenset({step}))) as (server, _):
+        adapter = LMStudioAdapter(server.host, connect_s=1, call_s=0.5, stall_s=0.5, load_s=0.5)
+
+        async def use() -> None:
+            async with loading(server, adapter) as loaded:
+                await loaded.count_tokens("text")
+                await loaded.complete(QUESTION, max_tokens=4)
+
+        with anyio.fail_after(30), pytest.raises(InfrastructureError):
+            await use()
+        await server.reached(lambda: server.left_behind == [])
+
+
+async def test_what_is_left_behind_is_not_forgotten() -> None:
+    """What could not be unloaded is unloaded when the server answers again."""
+    script = Script(silent_at=frozenset({Step.UNLOAD}), silent_times=1)
+    async with serving(script) as (server, _):
+        adapter = LMStudioAdapter(server.host, call_s=1)
+        with pytest.raises(ZeroDivisionError):
+            async with loading(server, adapter):
+                raise ZeroDivisionError
+        assert len(server.left_behind) == 1
+        async with loading(server, adapter):
+            assert len(server.left_behind) == 1
+        assert server.left_behind == []
+
+
+async def test_an_unanswered_estimate_is_none_and_asked_once() -> None:
+    async with serving(Script(silent_at=frozenset({Step.ESTIMATE}))) as (server, _):
+        adapter = LMStudioAdapter(server.host, call_s=0.5)
+        model = await adapter.find_model("m")
+        assert await adapter.estimate_memory(model, 1024) is None
+        assert await adapter.estimate_memory(model, 2048) is None
+
+
+@pytest.mark.parametrize("step", [Step.LOAD_CREATED, Step.LOAD_AFTER_PROGRESS])
+async def test_cancelling_a_load(step: Step) -> None:
+    async with serving(Script(silent_at=frozenset({step}))) as (server, adapter):
+        model = await adapter.find_model("m")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def cancel() -> None:
+                    await server.reached(lambda: len(server.loads) == 1)
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                async with adapter.load(model, 512):
+                    raise AssertionError
+        assert server.counters.cancels == 1
+        assert server.left_behind == []
+
+
+async def test_a_load_that_ignores_cancel_is_unloaded() -> None:
+    """It ends soon after the cancellation, with an instance that nobody waits for."""
+    async with serving(Script(ignores_cancel=True, load_s=0.7)) as (server, adapter):
+        model = await adapter.find_model("m")
+        with anyio.CancelScope() as scope:
+            async with adapter.load(model, 512, on_progress=lambda _: scope.cancel()):
+                raise AssertionError
+        assert (server.counters.loads, server.counters.unloads) == (1, 1)
+        assert server.left_behind == []
+
+
+async def test_cancelling_a_prefill() -> None:
+    async with serving(Script(prefill_s=1.6)) as (server, adapter):
+        async with loading(server, adapter, 1024) as loaded:
+            with anyio.CancelScope() as scope:
+                await loaded.complete(LONG, max_tokens=4, on_progress=lambda _: scope.cancel())
+            assert scope.cancelled_caught
+            assert server.counters.cancels == 1
+            assert server.predictions[-1].stop_reason == "userStopped"
+        assert server.left_behind == []
+
+
+async def test_closing_a_stream_cancels_it() -> None:
+    script = Script(fragment_s=0.2)
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        async with aclosing(loaded.stream(QUESTION, max_tokens=50)) as stream:
+            assert isinstance(await anext(stream), ReplyChunk)
+        assert server.predictions[-1].stop_reason == "userStopped"
+
+
+async def test_a_cut_prompt_is_an_overflow() -> None:
+    """Here the server thinks that its context is smaller than it said."""
+    script = Script(truncates=True, clamps_to=256, replaced={"contextLength": 4096})
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        with pytest.raises(ContextOverflow, match="shortened"):
+            await loaded.complete(LONG, max_tokens=4)
+
+
+async def test_the_end_of_a_smaller_context_is_an_overflow() -> None:
+    script = Script(clamps_to=256, replaced={"contextLength": 4096})
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        with pytest.raises(ContextOverflow) as caught:
+            await loaded.complete(LONG, max_tokens=4)
+        assert caught.value.prompt_tokens == await loaded.count_prompt_tokens(LONG)
+
+
+@pytest.mark.parametrize("extra", [1, -1])
+async def test_a_beginning_of_sequence_is_learned(extra: int) -> None:
+    script = Script(raw_prompt_offset=extra)
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        counted = await loaded.count_prompt_tokens(QUESTION)
+        assert (await loaded.complete(QUESTION, max_tokens=2)).prompt_tokens == counted
+        assert server.predictions[-1].raw
+        assert adapter.warnings == ()
+
+
+async def test_a_server_that_wraps_raw_text_is_asked_in_chats() -> None:
+    script = Script(raw_prompt_offset=12)
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        counted = await loaded.count_prompt_tokens(QUESTION)
+        assert (await loaded.complete(QUESTION, max_tokens=2)).prompt_tokens == counted
+        assert not server.predictions[-1].raw
+        (warning,) = adapter.warnings
+        assert warning in (await adapter.status()).detail
+
+
+@pytest.mark.parametrize("odd", OddPacket)
+async def test_odd_packets(odd: OddPacket) -> None:
+    """In a channel they are passed over; elsewhere they end the SDK's session, cleanly."""
+    async with serving(Script(odd_packets=frozenset({odd}))) as (server, adapter):
+        if odd is OddPacket.IN_CHANNEL:
+            async with loading(server, adapter) as loaded:
+                assert (await loaded.complete(QUESTION, max_tokens=4)).text
+        else:
+            with pytest.raises(EngineUnavailable):
+                async with loading(server, adapter):
+                    pass
+        await server.reached(lambda: server.left_behind == [])
+
+
+async def test_a_lost_socket_is_unavailable_and_the_next_load_works() -> None:
+    async with serving(Script(drop_in_prediction=2)) as (server, adapter):
+        with pytest.raises(EngineUnavailable):
+            async with loading(server, adapter) as loaded:
+                await loaded.complete(QUESTION, max_tokens=4)
+        assert server.left_behind == []
+        async with loading(server, adapter) as loaded:
+            assert (await loaded.complete(QUESTION, max_tokens=4)).text
+
+
+async def test_a_socket_lost_while_loading() -> None:
+    async with serving(Script(drop_at_load=1)) as (server, adapter):
+        with pytest.raises(EngineUnavailable):
+            async with loading(server, adapter):
+                pass
+        async with loading(server, adapter):
+            pass
+        await server.reached(lambda: server.left_behind == [])
+
+
+async def test_a_crash() -> None:
+    model = {"true_context": 64, "beyond": Beyond.CRASHES}
+    async with serving(None, **model) as (server, adapter), loading(server, adapter) as loaded:
+        with pytest.raises(EngineCrashed):
+            await loaded.complete(LONG, max_tokens=4)
+        with pytest.raises(EngineUnavailable):
+            await loaded.complete(QUESTION, max_tokens=4)
+
+
+@pytest.mark.parametrize("value", ["many", float("nan"), None, -3, True])
+async def test_a_context_that_is_no_number(value: object) -> None:
+    async with serving(Script(replaced={"contextLength": value})) as (server, adapter):
+        with pytest.raises(EngineUnavailable):
+            async with loading(server, adapter):
+                pass
+        assert server.left_behind == []
+
+
+async def test_a_prompt_count_that_is_no_number() -> None:
+    script = Script(replaced={"promptTokensCount": "many"})
+    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+        with pytest.raises(EngineUnavailable):
+            await loaded.complete(QUESTION, max_tokens=4)
+
+
+async def test_an_odd_listing() -> None:
+    async with serving(Script(listing=ODD_LISTING)) as (_, adapter):
+        assert {"m", "odd/drafter", "odd/bare"} <= {m.key for m in await adapter.list_models()}
+        with pytest.raises(UnsupportedModel):
+            await adapter.find_model("odd/drafter")
+
+
+async def test_progress_of_a_load() -> None:
+    heard: list[LoadProgress] = []
+    async with serving() as (_, adapter):
+        model = await adapter.find_model("m")
+        async with adapter.load(model, 512, on_progress=heard.append):
+            pass
+    fractions = [progress.fraction for progress in heard]
+    assert fractions == sorted(set(fractions))
+    assert fractions[-1] == 1.0
+
+
+async def test_what_a_listener_raises_passes() -> None:
+    async with serving() as (server, adapter):
+        model = await adapter.find_model("m")
+
+        def complain(_: LoadProgress) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            async with adapter.load(model, 512, on_progress=complain):
+                pass
+        await server.reached(lambda: server.left_behind == [])
+
+
+async def test_the_status_tells_ours_from_the_users() -> None:
+    async with serving() as (server, adapter), loading(server, adapter):
+        status = await adapter.status()
+        assert status.versions["LM Studio"] == "0.0.0"
+        assert sorted(i.ours for i in status.loaded) == [False, True]
+        assert server.host in status.detail
+
+
+async def test_a_server_that_is_away(free_tcp_port: int) -> None:
+    adapter = LMStudioAdapter(f"127.0.0.1:{free_tcp_port}")
+    status = await adapter.status()
+    assert not status.available
+    assert "lms server start" in status.hint
+    with pytest.raises(EngineUnavailable):
+        await adapter.list_models()
+
+
+async def test_refused_authentication() -> None:
+    async with serving(Script(auth_refused=True)) as (_, adapter):
+        with pytest.raises(EngineUnavailable):
+            await adapter.list_models()
+
+
+async def test_a_stall_while_generating() -> None:
+    script = Script(silent_at=frozenset({Step.PREDICT_MID_STREAM}), silent_after=1)
+    async with serving(script) as (server, _):
+        adapter = LMStudioAdapter(server.host, stall_s=0.5)
+        async with loading(server, adapter) as loaded:
+            with pytest.raises(EngineTimeout):
+                await loaded.complete(QUESTION, max_tokens=20)
+            assert server.counters.cancels == 1

@@ -1,0 +1,79 @@
+"""What LM Studio says becomes the right error, by its words alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmstrix.adapters.lmstudio import failures
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineUnavailable,
+    LMStrixError,
+    LoadFailed,
+    LoadRefused,
+    ModelNotFound,
+    OutOfMemory,
+    PredictionError,
+)
+
+CRASH = "The model has crashed without additional information. (Exit code: 18446744072635812000)"
+LOADS = [
+    (
+        "Model load error: Model loading was stopped due to insufficient system resources. …",
+        LoadRefused,
+    ),
+    ("Load blocked by a Guardrail", LoadRefused),
+    (CRASH, LoadFailed),
+    ("Failed to load model", LoadFailed),
+    ("Error loading model", LoadFailed),
+    ("Failed to load model\nerror loading model: unable to allocate CUDA0 buffer", OutOfMemory),
+    ("ggml_metal: error: Insufficient Memory (00000008)", OutOfMemory),
+    ("vk::Device::allocateMemory: ErrorOutOfDeviceMemory", OutOfMemory),
+    ("Cannot find a model with path or key 'x'\ngeneric.noModelMatchingQuery", ModelNotFound),
+    ("{'code': 'generic.pathNotFound'}", ModelNotFound),
+    ("Failed to load model\nOperation canceled.", EngineUnavailable),
+    ("", LoadFailed),
+]
+PREDICTIONS = [
+    ("Trying to keep the first 9000 tokens when context the overflows", ContextOverflow),
+    ("Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)", ContextOverflow),
+    ("Context size has been exceeded.", ContextOverflow),
+    (CRASH, EngineCrashed),
+    ("Exit code: 6", EngineCrashed),
+    ("Model unloaded.", EngineUnavailable),
+    ("Cannot find a loaded model with identifier 'x'", EngineUnavailable),
+    ("something else", PredictionError),
+    ("", PredictionError),
+]
+CALLS = [
+    (CRASH, EngineCrashed),
+    ("Cannot find a model with path or key 'x'", ModelNotFound),
+    ("Cannot find a loaded model with identifier 'x'", EngineUnavailable),
+    ("no idea", EngineUnavailable),
+]
+
+
+@pytest.mark.parametrize(("text", "kind"), LOADS)
+def test_load_errors(text: str, kind: type[LMStrixError]) -> None:
+    assert type(failures.load_error(text)) is kind
+
+
+@pytest.mark.parametrize(("text", "kind"), PREDICTIONS)
+def test_prediction_errors(text: str, kind: type[LMStrixError]) -> None:
+    assert type(failures.prediction_error(text)) is kind
+
+
+@pytest.mark.parametrize(("text", "kind"), CALLS)
+def test_call_errors(text: str, kind: type[LMStrixError]) -> None:
+    assert type(failures.call_error(text)) is kind
+
+
+@given(st.text(max_size=5000))
+def test_any_text_gives_a_short_error(text: str) -> None:
+    for classify in (failures.load_error, failures.prediction_error, failures.call_error):
+        error = classify(text)
+        assert isinstance(error, LMStrixError)
+        assert len(str(error)) < 1000

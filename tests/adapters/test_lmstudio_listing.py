@@ -1,0 +1,114 @@
+"""LM Studio's listing is read leniently, and names mean one model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmstrix.adapters.lmstudio.listing import device_of, find, parse_listing, wire_key
+from lmstrix.adapters.lmstudio.values import as_count, as_seconds
+from lmstrix.errors import ModelNotFound, UnsupportedModel
+from lmstrix.testing.lmstudio import ODD_LISTING
+
+GEMMA = {
+    "type": "llm",
+    "modelKey": "google/gemma-3-4b",
+    "format": "gguf",
+    "path": "google/gemma-3-4b/gemma.gguf",
+    "sizeBytes": 3_000_000_000,
+    "paramsString": "4B",
+    "architecture": "gemma3",
+    "maxContextLength": 131072,
+    "quantization": {"name": "Q4_K_M", "bits": 4},
+}
+EMBEDDING = {"type": "embedding", "modelKey": "nomic/embed", "maxContextLength": 2048}
+KEYS = (*GEMMA, "deviceIdentifier", "variants", "selectedVariant")
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=2**60, max_value=2**300)
+    | st.floats()
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner, max_size=6)
+    ),
+    max_leaves=20,
+)
+
+
+def test_a_model_is_read_whole() -> None:
+    (model,) = parse_listing([GEMMA])
+    assert (model.key, model.type, model.format) == ("google/gemma-3-4b", "llm", "gguf")
+    assert (model.size_bytes, model.declared_context) == (3_000_000_000, 131072)
+    assert (model.parameters, model.architecture) == ("4B", "gemma3")
+    assert model.quantization == "Q4_K_M"
+    assert model.digest
+
+
+def test_what_the_sdk_does_not_know_is_kept() -> None:
+    models = {model.key: model for model in parse_listing([*ODD_LISTING, GEMMA])}
+    assert models["odd/drafter"].type == "drafter"
+    there = models["odd/pte (on another-machine)"]
+    assert (there.format, there.quantization) == ("pte", "Q4_K_M")
+    assert (wire_key(there), device_of(there)) == ("odd/pte", "another-machine")
+    variant = models["odd/pte@q8_0 (on another-machine)"]
+    assert (wire_key(variant), variant.quantization) == ("odd/pte@q8_0", "Q8_0")
+    assert "odd/pte@q4_k_m (on another-machine)" not in models
+    assert models["odd/bare"].declared_context is None
+    assert list(models) == sorted(models)
+
+
+def test_the_same_model_on_two_devices_is_two_models() -> None:
+    here, there = parse_listing([GEMMA, {**GEMMA, "deviceIdentifier": "attic"}])
+    assert here.key != there.key
+    assert here.digest != there.digest
+    assert wire_key(here) == wire_key(there)
+
+
+def test_a_changed_file_is_another_model() -> None:
+    ((one,), (other,)) = (parse_listing([GEMMA]), parse_listing([{**GEMMA, "sizeBytes": 5}]))
+    assert one.digest != other.digest
+
+
+def test_names() -> None:
+    models = parse_listing([GEMMA, EMBEDDING])
+    assert find(models, "google/gemma-3-4b") == find(models, "gemma-3-4b")
+    with pytest.raises(UnsupportedModel):
+        find(models, "nomic/embed")
+    with pytest.raises(ModelNotFound) as caught:
+        find(models, "gemma-3-4")
+    assert "google/gemma-3-4b" in caught.value.hint
+    with pytest.raises(ModelNotFound, match="could be any of 2"):
+        find(parse_listing([GEMMA, {**GEMMA, "modelKey": "other/gemma-3-4b"}]), "gemma-3-4b")
+    with pytest.raises(ModelNotFound):
+        find([], "")
+
+
+@given(JSON)
+def test_no_listing_is_too_odd(answer: object) -> None:
+    for model in [*parse_listing(answer), *parse_listing([answer])]:
+        assert model.key
+        assert isinstance(model.type, str)
+        assert model.size_bytes >= 0
+        assert model.declared_context is None or model.declared_context > 0
+
+
+@given(JSON)
+def test_one_odd_entry_hides_no_other(entry: object) -> None:
+    models = parse_listing([GEMMA, entry])
+    assert any(model.key == "google/gemma-3-4b" and model.type == "llm" for model in models)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1.5, True, "7", None, 10**400, [], {}])
+def test_no_count(value: object) -> None:
+    assert as_count(value) is None
+
+
+def test_numbers() -> None:
+    assert (as_count(7), as_count(7.0), as_count(0)) == (7, 7, 0)
+    assert (as_seconds(0.5), as_seconds(math.nan), as_seconds("1")) == (0.5, None, None)

@@ -1,0 +1,154 @@
+"""What the packets of a prediction mean."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmstrix.adapters.lmstudio.packets import Generation
+from lmstrix.adapters.lmstudio.values import Json
+from lmstrix.errors import ContextOverflow, EngineUnavailable, LMStrixError, PredictionError
+from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
+
+
+def started(
+    *, sent: int | None = 100, max_tokens: int = 10, context: int = 512, thinks: bool = False
+) -> Generation:
+    return Generation(prompt_tokens=sent, max_tokens=max_tokens, context=context, in_thought=thinks)
+
+
+def fragment(content: object, kind: object = "none") -> Json:
+    return {"type": "fragment", "fragment": {"content": content, "reasoningType": kind}}
+
+
+def success(reason: str = "eosFound", read: object = 100, generated: object = 3) -> Json:
+    stats = {"stopReason": reason, "promptTokensCount": read, "predictedTokensCount": generated}
+    return {"type": "success", "stats": stats}
+
+
+def progress(**details: object) -> Json:
+    return {"type": "promptProcessingProgress", "progress": 0.5, "details": details}
+
+
+def reply_of(generation: Generation, *packets: Json) -> Reply:
+    for packet in packets:
+        generation.feed(packet, 1.5)
+    assert generation.reply is not None
+    return generation.reply
+
+
+def test_reasoning_is_kept_apart() -> None:
+    packets = (
+        fragment("<think>", "reasoningStartTag"),
+        fragment("hm", "reasoning"),
+        fragment("</think>", "reasoningEndTag"),
+        fragment("<b>"),
+        success(),
+    )
+    for thinks in (False, True):
+        reply = reply_of(started(thinks=thinks), *packets)
+        assert (reply.text, reply.reasoning) == ("<b>", "hm")
+
+
+def test_untold_reasoning_is_split() -> None:
+    reply = reply_of(started(), fragment("<thi"), fragment("nk>hm</think>Yes"), success())
+    assert (reply.text, reply.reasoning) == ("Yes", "hm")
+    reply = reply_of(started(thinks=True), fragment("hm</think>Yes"), success())
+    assert (reply.text, reply.reasoning) == ("Yes", "hm")
+
+
+def test_what_is_held_back_comes_with_the_last_packet() -> None:
+    generation = started()
+    assert generation.feed(fragment("<th"), 0.0) == []
+    assert generation.feed(success(), 0.0) == [ReplyChunk(text="<th")]
+
+
+def test_numbers() -> None:
+    told = {"timeToFirstTokenSec": 0.25, "tokensPerSecond": float("inf")}
+    last = {"type": "success", "stats": {"promptTokensCount": 100, **told}}
+    reply = reply_of(started(), fragment("a"), last)
+    assert (reply.ttft_s, reply.tokens_per_second, reply.cached_tokens) == (0.25, None, None)
+    assert reply_of(started(), fragment("a"), success()).ttft_s == 1.5
+
+
+def test_progress() -> None:
+    generation = started()
+    counts = {"cachedTokenCount": 40, "totalPromptTokenCount": 100}
+    (first,) = generation.feed(progress(**counts, unprocessedPromptTokenCount=30), 0.0)
+    assert first == PrefillProgress(prompt_tokens=100, cached_tokens=40, processed_tokens=70)
+    (second,) = generation.feed(progress(**counts, unprocessedPromptTokenCount=50), 0.0)
+    assert second == first
+    (third,) = started().feed(progress(), 0.0)
+    assert third == PrefillProgress(prompt_tokens=100, cached_tokens=0, processed_tokens=50)
+    assert started(sent=None).feed(progress(), 0.0) == []
+    assert reply_of(generation, success()).cached_tokens == 40
+
+
+def test_less_read_than_sent_is_an_overflow() -> None:
+    with pytest.raises(ContextOverflow):
+        started().feed(success(read=99), 0.0)
+    generation = started()
+    assert reply_of(generation, success(read=101)).prompt_tokens == 101
+    assert generation.surplus == 1
+
+
+@pytest.mark.parametrize("read", [None, "100", float("nan"), -1, True])
+def test_a_count_that_is_none(read: object) -> None:
+    with pytest.raises(EngineUnavailable):
+        started().feed(success(read=read), 0.0)
+
+
+def test_the_end_of_the_context() -> None:
+    full = success("contextLengthReached", generated=3)
+    assert reply_of(started(), full).stop_reason is StopReason.CONTEXT_LENGTH
+    for generation, packet in (
+        (started(context=105), full),
+        (started(), success("contextLengthReached", generated=0)),
+        (started(), success("contextLengthReached", read=None, generated=None)),
+    ):
+        with pytest.raises(ContextOverflow) as caught:
+            generation.feed(packet, 0.0)
+        assert caught.value.prompt_tokens == 100
+
+
+def test_other_ends() -> None:
+    with pytest.raises(EngineUnavailable):
+        started().feed(success("modelUnloaded"), 0.0)
+    with pytest.raises(PredictionError):
+        started().feed(success("failed"), 0.0)
+    assert reply_of(started(), success("of tomorrow")).stop_reason is StopReason.UNKNOWN
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(("type", "fragment", "stats", "progress", "details")),
+        st.sampled_from(("promptProcessingProgress", "fragment", "success"))
+        | st.none()
+        | st.floats()
+        | st.integers()
+        | st.lists(st.none())
+        | st.dictionaries(
+            st.sampled_from(
+                (
+                    "content",
+                    "reasoningType",
+                    "cachedTokenCount",
+                    "totalPromptTokenCount",
+                    "unprocessedPromptTokenCount",
+                    "promptTokensCount",
+                    "stopReason",
+                )
+            ),
+            st.none() | st.floats() | st.integers() | st.text(),
+        ),
+    )
+)
+def test_any_packet_is_a_fact_or_an_error(packet: dict[str, object]) -> None:
+    generation = started()
+    try:
+        for item in generation.feed(packet, 0.0):
+            if isinstance(item, PrefillProgress):
+                assert 0 <= item.cached_tokens <= item.processed_tokens <= item.prompt_tokens
+    except LMStrixError:
+        return

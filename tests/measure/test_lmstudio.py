@@ -1,0 +1,174 @@
+"""Whole measurements through LM Studio's SDK, against a server that misbehaves on purpose.
+
+What is true is known: the model is simulated, the misbehaviour is scripted.
+"""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
+from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.errors import EngineTimeout, InfrastructureError, LMStrixError
+from lmstrix.models import ContextReport
+from lmstrix.testing.lmstudio import (
+    ODD_LISTING,
+    LMStudioServer,
+    LoadFate,
+    OddPacket,
+    Script,
+)
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+
+DECLARED = 6144
+TRUTH = 4400
+"""Just above a multiple of 256: the search goes no finer, and so the nearest answer that it can
+give, 4352, lies within `NARROW`."""
+BOUND = 10**6
+"""More than anything declares: the model itself never fails."""
+NARROW = 1 / 64
+"""Of the truth: how far the answer may lie from it."""
+USERS_OWN = "the-users-own"
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """LM Studio's SDK needs asyncio."""
+    return str(request.param)
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """A misbehaviour, and what a right report says of it."""
+
+    cause: Cause
+    truth: int = TRUTH
+    model: SimulatedModel
+    script: Script = attrs.field(factory=Script)
+
+
+def model(**truths: object) -> SimulatedModel:
+    return attrs.evolve(
+        SimulatedModel(key="m", declared=DECLARED, true_context=TRUTH),
+        **truths,  # type: ignore[arg-type]
+    )
+
+
+FINE = model(true_context=BOUND)
+CASES = {
+    "nothing fails": Case(cause=Cause.DECLARED_MAXIMUM, truth=DECLARED, model=FINE),
+    "refused by the model": Case(cause=Cause.LOAD_REFUSED, model=model(refused_above=TRUTH)),
+    "refused load": Case(
+        cause=Cause.LOAD_REFUSED,
+        model=FINE,
+        script=Script(load=LoadFate.REFUSED, load_above=TRUTH),
+    ),
+    "failed load": Case(
+        cause=Cause.LOAD_FAILED,
+        model=FINE,
+        script=Script(load=LoadFate.FAILED, load_above=TRUTH),
+    ),
+    "out of memory": Case(
+        cause=Cause.LOAD_FAILED,
+        model=FINE,
+        script=Script(load=LoadFate.OUT_OF_MEMORY, load_above=TRUTH),
+    ),
+    "clamped load": Case(cause=Cause.CLAMPED, model=FINE, script=Script(clamps_to=TRUTH)),
+    "raised load": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(raises_to=2 * DECLARED),
+    ),
+    "crash on fill": Case(cause=Cause.CRASHED_ON_FILL, model=model(beyond=Beyond.CRASHES)),
+    "empty success": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.EMPTY)),
+    "gibberish": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.GIBBERISH)),
+    "forgets everything": Case(cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_ALL)),
+    "truncates against the policy": Case(
+        cause=Cause.OVERFLOW,
+        model=model(true_context=BOUND, clamped_to=TRUTH),
+        script=Script(truncates=True, replaced={"contextLength": DECLARED}),
+    ),
+    "socket lost in a load": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(drop_at_load=1),
+    ),
+    "socket lost in a prediction": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(drop_in_prediction=20),
+    ),
+    "a listing that the SDK does not know": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(
+            listing=ODD_LISTING,
+            listing_extras={"variants": ["m@q4"], "deviceIdentifier": None, "new": [1]},
+        ),
+    ),
+    "an unknown message in a channel": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(odd_packets=frozenset({OddPacket.IN_CHANNEL})),
+    ),
+    "malformed statistics": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(
+            replaced={
+                "timeToFirstTokenSec": "soon",
+                "tokensPerSecond": float("nan"),
+                "predictedTokensCount": -3,
+                "cachedTokenCount": "all",
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_a_misbehaviour_is_told_apart(case: Case) -> None:
+    async with server(case.model, case.script) as stand_in:
+        report = await measure(stand_in)
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+    assert report.cause is case.cause
+    assert report.true_context is not None
+    assert abs(report.true_context - case.truth) <= case.truth * NARROW
+
+
+HOPELESS = {
+    "a load that hangs": Script(load=LoadFate.HANGS),
+    "an unknown kind of frame": Script(odd_packets=frozenset({OddPacket.TOP_LEVEL})),
+    "a refused handshake": Script(auth_refused=True),
+    "a context that is no number": Script(replaced={"contextLength": "many"}),
+}
+
+
+@pytest.mark.parametrize("script", HOPELESS.values(), ids=HOPELESS.keys())
+async def test_infrastructure_trouble_is_never_a_limit(script: Script) -> None:
+    async with server(FINE, script) as stand_in:
+        with pytest.raises(LMStrixError) as caught:
+            await measure(stand_in)
+        assert isinstance(caught.value, InfrastructureError)
+        assert str(caught.value)
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+    assert isinstance(caught.value, EngineTimeout) or "LM Studio" in str(caught.value)
+
+
+def server(simulated: SimulatedModel, script: Script) -> LMStudioServer:
+    """A stand-in where the user has loaded the same model too."""
+    return LMStudioServer(
+        SimulatedAdapter(simulated), script=script, preload=[("m", USERS_OWN, 2048)]
+    )
+
+
+async def measure(stand_in: LMStudioServer) -> ContextReport:
+    quick = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
+    options = MeasureOptions(retry=quick, certify=False)
+    # A simulated load takes no time: what takes two seconds never ends.
+    adapter = LMStudioAdapter(stand_in.host, load_s=2.0)
+    async with LMStrix(adapter=adapter, store="memory") as client:
+        return await client.find_true_context("m", options)

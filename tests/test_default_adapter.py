@@ -1,0 +1,73 @@
+"""Where a model is looked for when no adapter was named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lmstrix import LMStrix
+from lmstrix.errors import ConfigurationError, ModelNotFound
+from lmstrix.models import ModelInfo
+from lmstrix.plugins import make_plugin
+from lmstrix.testing.simulated import SimulatedAdapter
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("qwen2.5-0.5b-instruct", "lmstudio"),
+        ("publisher/model", "lmstudio"),
+        ("model.gguf", "llamacpp"),
+        ("FOLDER/Model.GGUF", "llamacpp"),
+        (ModelInfo(key="m", path="publisher/repository/m.gguf"), "lmstudio"),
+        (ModelInfo(key="m", path=str(Path("m.gguf").absolute())), "llamacpp"),
+        (ModelInfo(key="m"), "lmstudio"),
+    ],
+)
+def test_a_file_needs_no_server(model: str | ModelInfo, name: str) -> None:
+    client = LMStrix(store="memory")
+    assert client.adapter_for(model).name == name
+    assert client.adapter_for(model) is client.adapter_for(model)
+    key = model if isinstance(model, str) else model.key
+    report = client.unmeasured(key, ModelNotFound("x"))
+    assert report.environment.adapter == client.adapter_for(key).name
+
+
+@pytest.mark.parametrize("model", ["model.gguf", "key"])
+def test_a_named_adapter_is_always_asked(model: str) -> None:
+    adapter = SimulatedAdapter()
+    client = LMStrix(adapter=adapter, store="memory")
+    assert client.adapter_for(model) is client.adapter is adapter
+
+
+def test_settings_go_to_the_default_adapter_and_not_to_the_embedded_one() -> None:
+    client = LMStrix(store="memory", adapter_settings={"no_such_setting": 1})
+    assert client.adapter_for("model.gguf").name == "llamacpp"
+    with pytest.raises(ConfigurationError, match="no_such_setting"):
+        client.adapter_for("key")
+
+
+class Closable(SimulatedAdapter):
+    """Counts how often it was closed."""
+
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_only_adapters_that_were_made_here_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, given = Closable(), Closable()
+
+    def make(group: str, name: str, **settings: object) -> object:
+        return made if group == "lmstrix.adapters" else make_plugin(group, name, **settings)
+
+    monkeypatch.setattr("lmstrix.client.make_plugin", make)
+    async with LMStrix(adapter="closable", store="memory"):
+        pass
+    async with LMStrix(adapter=given, store="memory"):
+        pass
+    assert (made.closed, given.closed) == (1, 0)

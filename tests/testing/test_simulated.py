@@ -1,0 +1,53 @@
+"""What simulated models answer beyond their true context."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from lmstrix.causes import StopReason
+from lmstrix.models import Prompt, Reply
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+
+WORDS = " ".join(f"w{n}." for n in range(300))
+FACTS = {
+    "head": f"The river is 41. {WORDS}",
+    "middle": f"{WORDS} The river is 41. {WORDS}",
+    "end": f"{WORDS} The river is 41.",
+}
+MODEL = SimulatedModel(true_context=400)
+
+
+async def asked(model: SimulatedModel, user: str, prefix: str = "The river is") -> Reply:
+    adapter = SimulatedAdapter(model)
+    async with adapter.load(await adapter.find_model(model.key), 8192) as loaded:
+        return await loaded.complete(Prompt(user=user, answer_prefix=prefix), max_tokens=12)
+
+
+@pytest.mark.parametrize(
+    ("beyond", "known"),
+    [(Beyond.FORGETS_HEAD, {"end"}), (Beyond.FORGETS_MIDDLE, {"head", "end"})],
+)
+async def test_what_is_forgotten(beyond: Beyond, known: set[str]) -> None:
+    model = attrs.evolve(MODEL, beyond=beyond)
+    replies = {place: (await asked(model, user)).text for place, user in FACTS.items()}
+    assert {place for place, text in replies.items() if text.strip() == "41."} == known
+
+
+@pytest.mark.parametrize("beyond", [Beyond.NOISE, Beyond.WORD_SALAD, Beyond.LOOPS])
+async def test_what_never_ends_is_cut_off_and_repeatable(beyond: Beyond) -> None:
+    model = attrs.evolve(MODEL, beyond=beyond)
+    reply = await asked(model, FACTS["end"])
+    assert reply.stop_reason is StopReason.MAX_TOKENS
+    assert reply.generated_tokens == 12
+    assert reply == await asked(model, FACTS["end"])
+    assert reply.text != (await asked(model, FACTS["head"])).text or beyond is Beyond.LOOPS
+    assert (await asked(model, "The river is 41.")).text.strip() == "41."
+
+
+async def test_it_thinks_unless_the_answer_has_begun() -> None:
+    model = attrs.evolve(MODEL, reasoning="Hm, a river.")
+    assert (await asked(model, "The river is 41.")).reasoning == ""
+    reply = await asked(model, "The river is 41.", prefix="")
+    assert reply.reasoning == "Hm, a river."
+    assert reply.generated_tokens == 5 + 3
