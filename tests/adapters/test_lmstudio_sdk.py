@@ -41,7 +41,6 @@ def test_under_trio_every_call_says_what_to_do() -> None:
         for call in (
             adapter.list_models,
             adapter.status,
-            adapter.aclose,
             load,
             lambda: adapter.find_model("m"),
             lambda: adapter.estimate_memory(MODEL, 512),

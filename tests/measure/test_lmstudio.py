@@ -5,12 +5,14 @@ What is true is known: the model is simulated, the misbehaviour is scripted.
 
 from __future__ import annotations
 
+import anyio
 import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.adapters.lmstudio import LMStudioAdapter
-from lmstrix.errors import EngineTimeout, InfrastructureError, LMStrixError
+from lmstrix.errors import ConfigurationError, EngineTimeout, InfrastructureError, LMStrixError
+from lmstrix.events import Event, TrialFinished
 from lmstrix.models import ContextReport
 from lmstrix.testing.lmstudio import (
     ODD_LISTING,
@@ -172,3 +174,63 @@ async def measure(stand_in: LMStudioServer) -> ContextReport:
     adapter = LMStudioAdapter(stand_in.host, load_s=2.0)
     async with LMStrix(adapter=adapter, store="memory") as client:
         return await client.find_true_context("m", options)
+
+
+async def test_a_server_that_goes_and_comes_back_is_no_limit() -> None:
+    stand_in = server(model(beyond=Beyond.FORGETS_ALL), Script())
+    started = anyio.Event()
+    asked = anyio.Event()
+    finished = anyio.Event()
+    trials = 0
+
+    def count(event: Event) -> None:
+        nonlocal trials
+        trials += isinstance(event, TrialFinished)
+        if trials == 30:
+            asked.set()
+
+    async def go_and_come_back() -> None:
+        async with stand_in:
+            started.set()
+            await asked.wait()
+        await anyio.sleep(0.3)  # nobody listens at the port
+        async with stand_in:
+            await finished.wait()
+            assert stand_in.left_behind == []
+
+    patient = RetryPolicy(first_wait_s=0.2, longest_wait_s=0.5)
+    options = MeasureOptions(retry=patient, certify=False)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(go_and_come_back)
+            await started.wait()
+            async with LMStrix(
+                adapter=LMStudioAdapter(stand_in.host, connect_s=2.0),
+                store="memory",
+                observers=[count],
+            ) as client:
+                report = await client.find_true_context("m", options)
+            finished.set()
+    assert (report.true_context, report.cause) == (4352, Cause.FORGETS)
+    assert trials > 30
+
+
+async def test_cancelled_in_a_prefill_it_leaves_nothing() -> None:
+    async with server(FINE, Script(prefill_s=30.0)) as stand_in:
+        adapter = LMStudioAdapter(stand_in.host)
+        async with LMStrix(adapter=adapter, store="memory") as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.find_true_context, "m")
+                await stand_in.reached(lambda: stand_in.counters.predictions == 1)
+                tasks.cancel_scope.cancel()
+            assert stand_in.counters.cancels == 1
+            assert stand_in.left_behind == []
+            assert stand_in.user_instances_untouched
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_on_trio_it_says_what_to_do() -> None:
+    async with LMStrix(store="memory") as client:
+        with pytest.raises(ConfigurationError, match="asyncio") as caught:
+            await client.find_true_context("some-model")
+    assert "llamacpp" in caught.value.hint
