@@ -91,6 +91,16 @@ CASES = {
         model=model(true_context=BOUND, clamped_to=TRUTH),
         script=Script(truncates=True, replaced={"contextLength": DECLARED}),
     ),
+    "noise": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.NOISE)),
+    "reasoning": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL, reasoning=" Let me think. "),
+    ),
+    "slow": Case(
+        cause=Cause.FORGETS,
+        model=model(beyond=Beyond.FORGETS_ALL),
+        script=Script(prefill_s=0.02, fragment_s=0.002, load_s=0.2),
+    ),
     "socket lost in a load": Case(
         cause=Cause.FORGETS,
         model=model(beyond=Beyond.FORGETS_ALL),
@@ -138,6 +148,28 @@ async def test_a_misbehaviour_is_told_apart(case: Case) -> None:
     assert report.cause is case.cause
     assert report.true_context is not None
     assert abs(report.true_context - case.truth) <= case.truth * NARROW
+
+
+async def test_a_head_that_leaves_the_window_is_missed_soon() -> None:
+    """Facts leave the window one by one: the 85 % rule fails a little beyond the truth."""
+    async with server(model(beyond=Beyond.FORGETS_HEAD), Script()) as stand_in:
+        report = await measure(stand_in)
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+    assert report.cause is Cause.FORGETS
+    assert report.true_context is not None
+    assert TRUTH - 256 <= report.true_context <= TRUTH * 1.15 + 256
+
+
+async def test_lapses_move_the_answer_within_its_interval() -> None:
+    lapsing = model(beyond=Beyond.FORGETS_ALL, lapses=0.04)
+    async with server(lapsing, Script()) as stand_in:
+        report = await measure(stand_in)
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+    assert report.cause is Cause.FORGETS
+    assert report.interval.high is not None
+    assert report.interval.low <= TRUTH <= report.interval.high
 
 
 HOPELESS = {
