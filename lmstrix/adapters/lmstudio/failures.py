@@ -24,6 +24,7 @@ __all__ = ["START_HINT", "call_error", "load_error", "prediction_error"]
 
 START_HINT = (
     "Start LM Studio and its server (lms server start), or name another one with --host HOST:PORT."
+    " GGUF files need no LM Studio: --adapter llamacpp."
 )
 
 _WORDS = 500
