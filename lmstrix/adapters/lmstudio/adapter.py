@@ -137,6 +137,7 @@ class LMStudioAdapter:
 
         Raises:
             ModelNotFound, LoadRefused, LoadFailed, OutOfMemory: what LM Studio said of it.
+            UnsupportedModel: LM Studio loaded it on another device.
             EngineUnavailable, EngineTimeout: nothing is known about the model.
         """
         require_asyncio()

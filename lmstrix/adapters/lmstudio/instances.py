@@ -14,7 +14,7 @@ from lmstrix.adapters.lmstudio.listing import device_of, wire_key
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.adapters.lmstudio.settings import Deadlines
 from lmstrix.adapters.lmstudio.values import Json, as_count, as_list, as_object, as_seconds, as_text
-from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, LoadFailed
+from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, UnsupportedModel
 from lmstrix.models import LoadProgress, ModelInfo
 
 __all__ = ["TTL_S", "effective_context", "listed", "load_instance", "new_identifier", "unload"]
@@ -59,7 +59,8 @@ async def load_instance(
                 on_progress(LoadProgress(fraction=fraction))
             if anyio.current_time() > ends:
                 raise EngineTimeout(f"the load took longer than {deadline_s:.0f} s")
-    raise LoadFailed("LM Studio ended the load and gave no model")
+    # No error was told, so nothing is known about the model: this must not become a limit.
+    raise EngineUnavailable("LM Studio ended the load and told no result")
 
 
 async def effective_context(
@@ -72,7 +73,8 @@ async def effective_context(
 ) -> int:
     """The context length that the instance really has.
 
-    Raises `LoadFailed` where it is another device's, `EngineUnavailable` where it is not told.
+    Raises `UnsupportedModel` where it is on another device, `EngineUnavailable` where it is not
+    told.
     """
     specifier: Json = {"specifier": requests.specifier(identifier)}
     told = await connection.call(
@@ -80,7 +82,10 @@ async def effective_context(
     )
     info = as_object(told)
     if as_text(info.get("deviceIdentifier")) != device_of(model):
-        raise LoadFailed(f"LM Studio loaded {model.key!r} on another device than was asked for")
+        raise UnsupportedModel(
+            f"LM Studio loaded {model.key!r} on another device than was asked for",
+            hint="Run LMStrix where the model is.",
+        )
     context = as_count(info.get("contextLength"))
     if not context:
         raise EngineUnavailable("LM Studio does not tell the context length of what it loaded")
