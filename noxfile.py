@@ -53,8 +53,15 @@ def tests(session: nox.Session) -> None:
     What follows ``--`` goes to pytest; coverage is not measured then.
     """
     session.install("-e", ".[llamacpp]", *group("test"))
-    everything = ("--cov", "--cov-report=term", "--durations=10")
-    session.run("pytest", *(session.posargs or everything))
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    # Side by side, but for the engine: two engines on the same cores wait for each other.
+    processes = ("-n", "auto", "--maxprocesses", "4")
+    nothing_yet = ("--cov", "--cov-report=", "--cov-fail-under=0")
+    session.run("pytest", "-m", "not engine", *processes, *nothing_yet, "--durations=10")
+    everything = ("--cov", "--cov-append", "--cov-report=term")
+    session.run("pytest", "-m", "engine", *everything, "--durations=10")
 
 
 @nox.session
