@@ -21,7 +21,7 @@ import attrs
 
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.demo import fetch_demo_model
-from lmstrix.measure.reporting import REGIONS
+from lmstrix.measure.curve import REGIONS
 from lmstrix.models import Judgement
 from lmstrix.ports import LoadedModel
 from lmstrix.stats import wilson

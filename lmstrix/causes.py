@@ -43,6 +43,8 @@ class Cause(enum.StrEnum):
     """Nothing failed up to the declared context: the answer is censored there."""
     MAX_CONTEXT = "max_context"
     """Nothing failed up to the largest context that the user asked to try."""
+    NOTHING_FAILED = "nothing_failed"
+    """Nothing failed in what was read, and no more was read for it: it is at least that long."""
     LOAD_REFUSED = "load_refused"
     LOAD_FAILED = "load_failed"
     CLAMPED = "clamped"

@@ -13,7 +13,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from lmstrix.errors import ConfigurationError, LMStrixError
 from lmstrix.events import Event
-from lmstrix.measure import Measurement, MeasureOptions, unmeasured_report
+from lmstrix.measure import Level, Measurement, MeasureOptions, unmeasured_report
 from lmstrix.models import (
     ContextReport,
     Environment,
@@ -34,6 +34,9 @@ DEFAULT_ADAPTER = "lmstudio"
 EMBEDDED_ADAPTER = "llamacpp"
 """What measures a GGUF file where no adapter was named: a file needs no server."""
 DEFAULT_STRATEGY = "gallop"
+DEFAULT_LEVELS: tuple[str, ...] = ()
+REQUIRED_LEVELS = frozenset({"coherence"})
+"""A model that no longer writes language does not work, however well it recalls."""
 DEFAULT_STORE = "sqlite"
 
 REPLY_TOKENS = 512
@@ -48,10 +51,11 @@ class LMStrix:
 
     Every part may be an object or a name: `adapter` (default ``lmstudio``, and ``llamacpp``
     for a model that is named by the path of a GGUF file), `strategy` (default ``auto``),
-    `validator` (default ``recall``) and `store` (default the durable one in the user's data
-    folder; ``memory`` keeps nothing; a path is a file of its own). `adapter_settings` go to
-    the adapter that is named, or to the default one. Runs on asyncio and on trio, as far as
-    the adapter does: ``lmstudio`` needs asyncio.
+    `validator` (default ``recall``), `levels` (what else is asked of what was read anyway:
+    ``coherence`` is part of the true context, any other has a limit of its own) and `store`
+    (default the durable one in the user's data folder; ``memory`` keeps nothing; a path is a file
+    of its own). `adapter_settings` go to the adapter that is named, or to the default one. Runs on
+    asyncio and on trio, as far as the adapter does: ``lmstudio`` needs asyncio.
 
     Use it as an async context manager, or call `aclose`; nothing is left running either way,
     only the store's file stays open until then.
@@ -65,6 +69,7 @@ class LMStrix:
         adapter: Adapter | str | None = None,
         strategy: SearchStrategy | str = "auto",
         validator: Validator | str = "recall",
+        levels: Sequence[Validator | str] = DEFAULT_LEVELS,
         store: Store | str | Path | None = None,
         observers: Sequence[Observer] = (),
         adapter_settings: Mapping[str, object] | None = None,
@@ -78,6 +83,7 @@ class LMStrix:
             self._made.append(self._named)
         self._strategy = _strategy(strategy)
         self._validator = _validator(validator)
+        self._levels = tuple(_level(level) for level in levels)
         self._store = _store(store)
         self._observers = tuple(observers)
 
@@ -168,6 +174,7 @@ class LMStrix:
             model=await self._find(model),
             strategy=self._strategy,
             validator=self._validator,
+            levels=self._levels,
             store=self._store,
             options=options,
             observers=(*self._observers, *observers),
@@ -258,6 +265,7 @@ class LMStrix:
                 ratio=options.ratio,
                 seed=options.seed,
                 max_context=options.max_context,
+                levels=tuple(level.validator.name for level in self._levels),
             ),
             environment=Environment(adapter=self.adapter_for(name).name),
         )
@@ -314,6 +322,11 @@ def _validator(validator: Validator | str) -> Validator:
     if not isinstance(made, Validator):
         raise ConfigurationError(f"{validator!r} is not a validator")
     return made
+
+
+def _level(level: Validator | str) -> Level:
+    validator = _validator(level)
+    return Level(validator=validator, required=validator.name in REQUIRED_LEVELS)
 
 
 def _store(store: Store | str | Path | None) -> Store:

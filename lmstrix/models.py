@@ -24,6 +24,7 @@ __all__ = [
     "Environment",
     "Interval",
     "Judgement",
+    "LevelReport",
     "LoadProgress",
     "LoadedInstance",
     "MemoryEstimate",
@@ -186,8 +187,8 @@ class Status:
 class Trial:
     """One question asked at one length, and what came of it.
 
-    `phase` is ``baseline``, ``search`` or ``certify``; (`phase`, `length_tokens`, `seed`,
-    `index`) names the trial within its measurement.
+    `phase` is ``baseline``, ``search`` or ``certify``; (`level`, `phase`, `length_tokens`,
+    `seed`, `index`) names the trial within its measurement.
     """
 
     phase: str
@@ -206,6 +207,8 @@ class Trial:
     stop_reason: StopReason = StopReason.UNKNOWN
     expected: str = ""
     reply: str = ""
+    level: str = ""
+    """The level that it was asked for; empty for the measurement's own validator."""
 
 
 @attrs.frozen(kw_only=True)
@@ -310,6 +313,8 @@ class Method:
     ratio: float
     seed: int
     max_context: int | None = None
+    levels: tuple[str, ...] = ()
+    """What else was asked, beside the validator's own questions."""
 
 
 @attrs.frozen(kw_only=True)
@@ -320,6 +325,23 @@ class Environment:
     engine: str = ""
     versions: Mapping[str, str] = attrs.field(factory=dict[str, str])
     load_config: Mapping[str, str] = attrs.field(factory=dict[str, str])
+
+
+@attrs.frozen(kw_only=True)
+class LevelReport:
+    """How far one kind of use reaches: loading, writing language, recall, and deeper ones.
+
+    `limit_tokens` is the largest length that passed, None where the model cannot do it at
+    short length either; `bracket` is (that length, the smallest that failed or None: nothing
+    that was read failed). `cause` says why it is not larger.
+    """
+
+    name: str
+    limit_tokens: int | None
+    bracket: tuple[int, int | None]
+    cause: Cause
+    baseline: Baseline
+    curve: tuple[CurvePoint, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -346,6 +368,9 @@ class ContextReport:
     environment: Environment
     started_at: datetime
     finished_at: datetime
+    levels: tuple[LevelReport, ...] = ()
+    """Each kind of use with a limit of its own, the validator's among them; empty where only
+    the validator's questions were asked."""
     notes: tuple[str, ...] = ()
     """What a reader should know beside the numbers, one sentence each."""
     schema_version: int = SCHEMA_VERSION

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import click
 
-__all__ = ["DURATION", "SHARE", "TOKENS", "Duration", "Share", "TokenCount"]
+__all__ = ["DURATION", "NAMES", "SHARE", "TOKENS", "Duration", "Names", "Share", "TokenCount"]
 
 _COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?", re.ASCII | re.IGNORECASE)
@@ -81,6 +81,29 @@ class Share(click.ParamType[float]):
         return share
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them, or the word ``none`` for no name."""
+
+    name = "names"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        """The names, each once; fails with a usage error for an empty one."""
+        if isinstance(value, tuple):
+            return cast("tuple[str, ...]", value)
+        words = [word.strip() for word in str(value).split(",")]
+        if words == ["none"]:
+            return ()
+        if not all(words):
+            self.fail(f"{value!r} is not a list of names such as coherence,copy.", param, ctx)
+        return tuple(dict.fromkeys(words))
+
+
+NAMES = Names()
 TOKENS = TokenCount()
 DURATION = Duration()
 SHARE = Share()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from lmstrix import LMStrix
-from lmstrix.client import DEFAULT_ADAPTER, EMBEDDED_ADAPTER
+from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, EMBEDDED_ADAPTER
 from lmstrix.plugins import STORES, plugin_names
 from lmstrix_cli.settings import Settings
 
@@ -18,13 +19,18 @@ EMBEDDED = EMBEDDED_ADAPTER
 
 
 def open_client(
-    settings: Settings, *, strategy: str = "auto", validator: str = "recall"
+    settings: Settings,
+    *,
+    strategy: str = "auto",
+    validator: str = "recall",
+    levels: Sequence[str] = DEFAULT_LEVELS,
 ) -> LMStrix:
     """A client as the options want it; raises `ConfigurationError` for an unknown name."""
     return LMStrix(
         adapter=settings.adapter,
         strategy=strategy,
         validator=validator,
+        levels=levels,
         store=choose_store(settings.store),
         adapter_settings=_adapter_settings(settings),
     )

@@ -65,14 +65,10 @@ class Shell:
     adapter: Adapter = attrs.field(factory=ScriptedAdapter)
     settings: Settings | None = None
 
-    def open_client(
-        self, settings: Settings, *, strategy: str = "auto", validator: str = "recall"
-    ) -> LMStrix:
+    def open_client(self, settings: Settings, **parts: Any) -> LMStrix:  # noqa: ANN401 - as the real one's
         """A client over `adapter`, whatever the options say."""
         self.settings = settings
-        return LMStrix(
-            adapter=self.adapter, strategy=strategy, validator=validator, store=self.store
-        )
+        return LMStrix(adapter=self.adapter, store=self.store, **parts)
 
     def run(self, *arguments: str, typed: str | bytes | None = None) -> Result:
         """What a command prints, and its exit code; `typed` stands on its stdin."""

@@ -2,11 +2,13 @@
 
 `measurement` is the course of it; `options` what a caller may ask for; `loading` finds the
 largest load; `instance` owns the one loaded model; `asking` asks questions, retries, and
-remembers; `ledger` holds what is known; `reporting` turns that into a report.
+remembers; `ledger` holds what is known; `levels` finds the limits of other kinds of use in what
+was read; `reporting` turns all that into a report.
 """
 
+from lmstrix.measure.level import Level
 from lmstrix.measure.measurement import Measurement
 from lmstrix.measure.options import MeasureOptions, RetryPolicy
 from lmstrix.measure.reporting import unmeasured_report
 
-__all__ = ["MeasureOptions", "Measurement", "RetryPolicy", "unmeasured_report"]
+__all__ = ["Level", "MeasureOptions", "Measurement", "RetryPolicy", "unmeasured_report"]

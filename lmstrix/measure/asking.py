@@ -17,6 +17,7 @@ from lmstrix.errors import (
 from lmstrix.events import Event, PrefillProgressed, Retrying, TrialFinished
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.level import Level
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
 from lmstrix.models import Cause, Observation, PrefillProgress, Question, Reply, Trial
@@ -34,14 +35,13 @@ class HardFailure(Exception):
 
 
 class Asker:
-    """Turns (phase, length, document seed, how many) into stored trials."""
+    """Turns (level, phase, length, document seed, how many) into stored trials."""
 
     def __init__(
         self,
         *,
         model_key: str,
         instance: Instance,
-        validator: Validator,
         ledger: Ledger,
         store: Store,
         measurement_id: str,
@@ -50,7 +50,6 @@ class Asker:
     ) -> None:
         self._key = model_key
         self._instance = instance
-        self._validator = validator
         self._ledger = ledger
         self._store = store
         self._id = measurement_id
@@ -60,14 +59,16 @@ class Asker:
         self.context_length = 0
         """What to load when nothing is loaded, in tokens."""
 
-    async def ask(self, phase: str, length_tokens: int, seed: int, trials: int) -> None:
+    async def ask(
+        self, level: Level, phase: str, length_tokens: int, seed: int, trials: int
+    ) -> None:
         """Ask `trials` more questions. An engine's own failure ends the length, remembered.
 
         Raises `InfrastructureError` once the retry policy is exhausted.
         """
         try:
             for _ in range(trials):
-                await self._ask_one(phase, length_tokens, seed)
+                await self._ask_one(level, phase, length_tokens, seed)
         except HardFailure as failure:
             await self.record_failure(length_tokens, failure.cause)
 
@@ -78,17 +79,18 @@ class Asker:
             self._id, Observation(length_tokens=length_tokens, failure=cause)
         )
 
-    async def _ask_one(self, phase: str, length_tokens: int, seed: int) -> None:
-        index = self._ledger.asked(phase, length_tokens, seed)
-        question, reply = await self._reply(length_tokens, seed, index)
+    async def _ask_one(self, level: Level, phase: str, length_tokens: int, seed: int) -> None:
+        index = self._ledger.asked(phase, length_tokens, seed, level.key)
+        question, reply = await self._reply(level.validator, length_tokens, seed, index)
         trial = Trial(
+            level=level.key,
             phase=phase,
             length_tokens=length_tokens,
             seed=seed,
             index=index,
             depth=question.depth,
             kind=question.kind,
-            judgement=self._validator.judge(question, reply),
+            judgement=level.validator.judge(question, reply),
             prompt_tokens=reply.prompt_tokens,
             cached_tokens=reply.cached_tokens,
             generated_tokens=reply.generated_tokens,
@@ -103,11 +105,13 @@ class Asker:
         await self._store.append_trial(self._id, trial)
         self._emit(TrialFinished(model_key=self._key, trial=trial))
 
-    async def _reply(self, length_tokens: int, seed: int, index: int) -> tuple[Question, Reply]:
+    async def _reply(
+        self, validator: Validator, length_tokens: int, seed: int, index: int
+    ) -> tuple[Question, Reply]:
         """One question and its reply, with retries on a new engine."""
         return await with_retries(
             self._retry,
-            lambda: self._reply_once(length_tokens, seed, index),
+            lambda: self._reply_once(validator, length_tokens, seed, index),
             on=(InfrastructureError, PredictionError),
             announce=lambda attempt, reason: self._emit(
                 Retrying(model_key=self._key, attempt=attempt, reason=reason)
@@ -115,11 +119,11 @@ class Asker:
         )
 
     async def _reply_once(
-        self, length_tokens: int, seed: int, index: int
+        self, validator: Validator, length_tokens: int, seed: int, index: int
     ) -> tuple[Question, Reply]:
         try:
             loaded = await self._loaded(length_tokens)
-            question = await self._instance.source(seed).question(length_tokens, index)
+            question = await self._instance.source(validator, seed).question(length_tokens, index)
             reply = await loaded.complete(
                 question.prompt,
                 max_tokens=question.max_tokens,

@@ -21,6 +21,7 @@ from lmstrix.measure.asking import Asker
 from lmstrix.measure.findings import Findings, limit_of
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import BASELINE, CERTIFY, SEARCH, Ledger
+from lmstrix.measure.levels import LevelSearch
 from lmstrix.measure.loading import UNDECLARED_CONTEXT, Loadable, find_loadable
 from lmstrix.measure.retrying import with_retries
 from lmstrix.models import Cause, Verdict
@@ -67,6 +68,7 @@ class Course:
             if isinstance(problem, Cause):
                 return problem
             self.findings.problem = problem
+            await self._levels.baselines(self._document(0))
             return await self._search_and_certify(problem, loadable.context_length)
         finally:
             # The adapter shields its own cleanup and gives it a deadline.
@@ -110,11 +112,11 @@ class Course:
     async def _baseline(self, loadable: Loadable) -> SearchProblem | Cause:
         """Half on a document of its own, half on the one that the search goes on with."""
         self._phase(BASELINE)
-        validator, ledger = self.findings.validator, self.ledger
-        length = validator.baseline_length
+        main, ledger = self.findings.main, self.ledger
+        validator, length = main.validator, main.validator.baseline_length
         for document in (self._document(-1), self._document(0)):
             missing = BASELINE_TRIALS // 2 - ledger.asked(BASELINE, length, document)
-            await self.asker.ask(BASELINE, length, document, max(0, missing))
+            await self.asker.ask(main, BASELINE, length, document, max(0, missing))
             if length in ledger.failures:
                 return ledger.failures[length]
         baseline = ledger.baseline(length)
@@ -138,7 +140,11 @@ class Course:
     async def _search_and_certify(self, problem: SearchProblem, ceiling: int) -> Cause | None:
         for certificate in range(self.ledger.settled_certificates() + 1, MOST_CERTIFICATES + 1):
             # After a broken certificate, its document is in the cache: the search goes on in it.
-            stuck = await self._search(problem, self._document(certificate - 1))
+            document = self._document(certificate - 1)
+            stuck = await self._search(problem, document)
+            # Where a level that counts fails below the answer, the answer moves.
+            while stuck is None and not await self._levels.measure(problem, document):
+                stuck = await self._search(problem, document)
             if stuck is not None or not self.findings.options.certify:
                 return stuck
             if await self._certify(problem, self._document(certificate)):
@@ -230,7 +236,7 @@ class Course:
         self.emit(
             ProbeStarted(model_key=self._key, phase=phase, length_tokens=length, trials=step.trials)
         )
-        await self.asker.ask(phase, length, document, step.trials)
+        await self.asker.ask(self.findings.main, phase, length, document, step.trials)
         seen = self.ledger.observation(length)
         self.emit(
             ProbeFinished(
@@ -247,6 +253,12 @@ class Course:
     def _document(self, number: int) -> int:
         """A seed of its own for each document of a measurement; -1 is the baseline's own."""
         return self.findings.options.seed * 1000 + number + 1
+
+    @property
+    def _levels(self) -> LevelSearch:
+        return LevelSearch(
+            findings=self.findings, ledger=self.ledger, asker=self.asker, emit=self.emit
+        )
 
     @property
     def _key(self) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 import attrs
 
 from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.level import Level
 from lmstrix.measure.loading import Loadable
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.models import Cause, Judgement, Method, ModelInfo, Status, Trial
@@ -26,14 +27,22 @@ class Findings:
     model: ModelInfo
     strategy: SearchStrategy
     validator: Validator
+    levels: tuple[Level, ...] = ()
     options: MeasureOptions
     started_at: datetime
     status: Status | None = None
     ledger: Ledger | None = None
     loadable: Loadable | None = None
     problem: SearchProblem | None = None
+    level_problems: dict[str, SearchProblem] = attrs.field(factory=dict[str, SearchProblem])
+    """By level; one that the model cannot do at short length either has none."""
     certified: bool = False
     notes: list[str] = attrs.field(factory=list[str])
+
+    @property
+    def main(self) -> Level:
+        """The measurement's own validator as a level."""
+        return Level(validator=self.validator, required=True, is_main=True)
 
     @property
     def method(self) -> Method:
@@ -45,6 +54,7 @@ class Findings:
             ratio=self.options.ratio,
             seed=self.options.seed,
             max_context=self.options.max_context,
+            levels=tuple(level.validator.name for level in self.levels),
         )
 
     def key(self, status: Status) -> str:

@@ -20,18 +20,16 @@ class Instance:
         self,
         adapter: Adapter,
         model: ModelInfo,
-        validator: Validator,
         emit: Callable[[Event], None],
         count_load: Callable[[], None],
     ) -> None:
         self._adapter = adapter
         self._model = model
-        self._validator = validator
         self._emit = emit
         self._count_load = count_load
         self._stack = AsyncExitStack()
         self._loaded: LoadedModel | None = None
-        self._sources: dict[int, QuestionSource] = {}
+        self._sources: dict[tuple[str, int], QuestionSource] = {}
 
     @property
     def effective_context(self) -> int | None:
@@ -75,13 +73,14 @@ class Instance:
             return self._loaded
         return await self.load(max(context_length, preferred))
 
-    def source(self, seed: int) -> QuestionSource:
-        """The questions of document `seed`, for what is loaded now."""
+    def source(self, validator: Validator, seed: int) -> QuestionSource:
+        """A validator's questions on document `seed`, for what is loaded now."""
         if self._loaded is None:
             raise RuntimeError("nothing is loaded")
-        if seed not in self._sources:
-            self._sources[seed] = self._validator.questions(self._loaded, seed)
-        return self._sources[seed]
+        key = (validator.name, seed)
+        if key not in self._sources:
+            self._sources[key] = validator.questions(self._loaded, seed)
+        return self._sources[key]
 
     async def release(self) -> None:
         """Release what is loaded. Safe to call at any time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -18,9 +18,11 @@ from lmstrix.models import (
     Trial,
 )
 
-__all__ = ["BASELINE", "CERTIFY", "SEARCH", "Ledger"]
+__all__ = ["BASELINE", "CERTIFY", "MAIN", "SEARCH", "Ledger"]
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
+MAIN = ""
+"""The level of the measurement's own validator."""
 
 
 def _tally(trials: Iterable[Trial]) -> tuple[int, int, int]:
@@ -67,36 +69,44 @@ class Ledger:
         """The cost with the time that this run added."""
         return attrs.evolve(self.cost, seconds=self.cost.seconds + seconds)
 
-    def asked(self, phase: str, length_tokens: int, seed: int) -> int:
-        """How many questions of this document were asked at this length in this phase."""
-        return sum(
-            (t.phase, t.length_tokens, t.seed) == (phase, length_tokens, seed) for t in self.trials
-        )
+    def of(self, level: str = MAIN) -> Iterator[Trial]:
+        """The trials of one level."""
+        return (t for t in self.trials if t.level == level)
 
-    def baseline(self, length_tokens: int) -> Baseline:
+    def asked(self, phase: str, length_tokens: int, seed: int, level: str = MAIN) -> int:
+        """How many questions of this document were asked at this length in this phase."""
+        wanted = (phase, length_tokens, seed)
+        return sum((t.phase, t.length_tokens, t.seed) == wanted for t in self.of(level))
+
+    def baseline(self, length_tokens: int, level: str = MAIN) -> Baseline:
         """The model's own rate at short length."""
-        passes, trials, _ = _tally(t for t in self.trials if t.phase == BASELINE)
+        passes, trials, _ = _tally(t for t in self.of(level) if t.phase == BASELINE)
         return Baseline(passes=passes, trials=trials, length_tokens=length_tokens)
 
     def inconclusive(self, phase: str) -> int:
         """Replies of a phase that could be judged neither way."""
-        return _tally(t for t in self.trials if t.phase == phase)[2]
+        return _tally(t for t in self.of() if t.phase == phase)[2]
 
-    def at(self, length_tokens: int) -> tuple[Trial, ...]:
+    def at(self, length_tokens: int, level: str = MAIN) -> tuple[Trial, ...]:
         """All trials at a length but the baseline's."""
         return tuple(
-            t for t in self.trials if t.phase != BASELINE and t.length_tokens == length_tokens
+            t for t in self.of(level) if t.phase != BASELINE and t.length_tokens == length_tokens
         )
 
-    def observation(self, length_tokens: int) -> Observation:
+    def observation(self, length_tokens: int, level: str = MAIN) -> Observation:
         """All that is known at one length."""
-        return self._observe(length_tokens, self.at(length_tokens))
+        return self._observe(length_tokens, self.at(length_tokens, level), level)
+
+    def longest(self) -> int:
+        """The longest prompt that was answered, in tokens of its length; 0 for none."""
+        return max((t.length_tokens for t in self.trials), default=0)
 
     def certificate(self, length_tokens: int, seed: int) -> Observation:
         """Only what one certificate's questions said."""
         return self._observe(
             length_tokens,
             (t for t in self.at(length_tokens) if t.phase == CERTIFY and t.seed == seed),
+            MAIN,
         )
 
     def settled_certificates(self) -> int:
@@ -108,19 +118,21 @@ class Ledger:
         return len(self._seeds(CERTIFY) & self._seeds(SEARCH))
 
     def _seeds(self, phase: str) -> set[int]:
-        return {t.seed for t in self.trials if t.phase == phase}
+        return {t.seed for t in self.of() if t.phase == phase}
 
-    def history(self) -> Sequence[Observation]:
+    def history(self, level: str = MAIN) -> Sequence[Observation]:
         """Every length tried, in ascending order."""
-        lengths = {t.length_tokens for t in self.trials if t.phase != BASELINE}
-        return [self.observation(n) for n in sorted(lengths | set(self.failures))]
+        lengths = {t.length_tokens for t in self.of(level) if t.phase != BASELINE}
+        if level == MAIN:
+            lengths |= set(self.failures)
+        return [self.observation(n, level) for n in sorted(lengths)]
 
-    def _observe(self, length_tokens: int, trials: Iterable[Trial]) -> Observation:
+    def _observe(self, length_tokens: int, trials: Iterable[Trial], level: str) -> Observation:
         passes, counted, inconclusive = _tally(trials)
         return Observation(
             length_tokens=length_tokens,
             passes=passes,
             trials=counted,
             inconclusive=inconclusive,
-            failure=self.failures.get(length_tokens),
+            failure=self.failures.get(length_tokens) if level == MAIN else None,
         )

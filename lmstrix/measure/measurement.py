@@ -14,6 +14,7 @@ from lmstrix.measure.course import Course
 from lmstrix.measure.findings import Findings
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.level import Level
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.measure.reporting import build_report
 from lmstrix.models import Cause, ContextReport, ModelInfo, StoredMeasurement
@@ -36,19 +37,20 @@ class Measurement:
         strategy: SearchStrategy,
         validator: Validator,
         store: Store,
+        levels: Sequence[Level] = (),
         options: MeasureOptions | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.model = model
         self.options = options or MeasureOptions()
         self._adapter = adapter
-        self._validator = validator
         self._store = store
         self._observers = tuple(observers)
         self._findings = Findings(
             model=model,
             strategy=strategy,
             validator=validator,
+            levels=tuple(levels),
             options=self.options,
             started_at=datetime.now(UTC),
         )
@@ -94,11 +96,10 @@ class Measurement:
         return build_report(self._findings, cause, seconds=time.monotonic() - self._started)
 
     def _course(self, measurement_id: str, ledger: Ledger) -> Course:
-        instance = Instance(self._adapter, self.model, self._validator, self._emit, ledger.add_load)
+        instance = Instance(self._adapter, self.model, self._emit, ledger.add_load)
         asker = Asker(
             model_key=self.model.key,
             instance=instance,
-            validator=self._validator,
             ledger=ledger,
             store=self._store,
             measurement_id=measurement_id,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from statistics import median
 
 from lmstrix.errors import (
     InfrastructureError,
@@ -16,30 +13,24 @@ from lmstrix.errors import (
     ModelNotFound,
     UnsupportedModel,
 )
+from lmstrix.measure.curve import curve_of
 from lmstrix.measure.findings import Findings, limit_of
 from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.level_reports import level_reports
 from lmstrix.models import (
     Baseline,
     Cause,
     ContextReport,
     Cost,
-    CurvePoint,
-    DepthTally,
     Environment,
     Interval,
-    Judgement,
     Method,
     ModelInfo,
-    Trial,
     Verdict,
 )
 from lmstrix.problem import SearchProblem
-from lmstrix.stats import wilson
 
-__all__ = ["REGIONS", "build_report", "unmeasured_report"]
-
-REGIONS = (("head", 0.1), ("early", 0.35), ("middle", 0.65), ("late", 0.9), ("tail", 1.0))
-"""Regions of the window, each with the depth at which it ends."""
+__all__ = ["build_report", "unmeasured_report"]
 
 NO_INTERVAL = Interval(low=0, high=None, level=0.0)
 
@@ -50,12 +41,14 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
     bracket: tuple[int, int | None] = (0, None)
     interval = NO_INTERVAL
     true_context: int | None = None
+    levels: tuple[LevelReport, ...] = ()
     if ledger and problem and cause is not Cause.INCONCLUSIVE:
         history = ledger.history()
         bracket = findings.strategy.bracket(problem, history)
         interval = findings.strategy.interval(problem, history)
         true_context = bracket[0]
         cause = cause or _cause(findings, ledger, bracket)
+        levels = tuple(level_reports(findings, bracket, cause))
     return ContextReport(
         model=findings.model,
         declared_context=findings.model.declared_context,
@@ -67,12 +60,13 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
         interval=interval,
         monotone=_is_monotone(problem, ledger),
         baseline=_baseline(findings),
-        curve=tuple(_curve(ledger, problem)) if ledger else (),
+        curve=tuple(curve_of(ledger, problem)) if ledger else (),
         cost=ledger.with_seconds(seconds) if ledger else Cost(seconds=seconds),
         method=findings.method,
         environment=_environment(findings),
         started_at=findings.started_at,
         finished_at=datetime.now(UTC),
+        levels=levels,
         notes=tuple(findings.notes),
     )
 
@@ -124,7 +118,7 @@ def _cause(findings: Findings, ledger: Ledger, bracket: tuple[int, int | None]) 
     """Why the true context is not larger."""
     low, high = bracket
     if high is not None:
-        return ledger.failures.get(high) or limit_of(ledger.at(high))
+        return ledger.failures.get(high) or _limit_at(findings, ledger, high)
     if findings.loadable is not None and findings.loadable.limit is not None:
         return findings.loadable.limit
     declared = findings.model.declared_context
@@ -151,39 +145,15 @@ def _is_monotone(problem: SearchProblem | None, ledger: Ledger | None) -> bool:
     return True
 
 
-def _curve(ledger: Ledger, problem: SearchProblem | None) -> Iterable[CurvePoint]:
-    for seen in ledger.history():
-        trials = ledger.at(seen.length_tokens)
-        waits = [t.ttft_s for t in trials if t.ttft_s is not None]
-        speeds = [t.tokens_per_second for t in trials if t.tokens_per_second]
-        yield CurvePoint(
-            length_tokens=seen.length_tokens,
-            trials=seen.trials,
-            passes=seen.passes,
-            verdict=problem.rule.verdict(seen, problem.baseline) if problem else Verdict.UNDECIDED,
-            wilson=wilson(seen.passes, seen.trials),
-            ttft_s=max(waits, default=None),
-            tokens_per_second=median(speeds) if speeds else None,
-            inconclusive=seen.inconclusive,
-            depths=_by_region(trials),
-            failure=seen.failure,
-        )
-
-
-def _by_region(trials: Sequence[Trial]) -> tuple[DepthTally, ...]:
-    passes: Counter[str] = Counter()
-    counted: Counter[str] = Counter()
-    for trial in trials:
-        if trial.depth is None or trial.judgement is Judgement.INCONCLUSIVE:
-            continue
-        region = next((name for name, end in REGIONS if trial.depth <= end), REGIONS[-1][0])
-        counted[region] += 1
-        passes[region] += trial.judgement is Judgement.PASS
-    return tuple(
-        DepthTally(region=name, passes=passes[name], trials=counted[name])
-        for name, _ in REGIONS
-        if counted[name]
-    )
+def _limit_at(findings: Findings, ledger: Ledger, length: int) -> Cause:
+    """Why the answers at `length` are wrong: where it no longer writes language, that is why."""
+    for level in findings.levels:
+        problem = findings.level_problems.get(level.key)
+        if level.required and problem is not None:
+            seen = ledger.observation(length, level.key)
+            if problem.rule.verdict(seen, problem.baseline) is Verdict.FAIL:
+                return limit_of(ledger.at(length, level.key))
+    return limit_of(ledger.at(length))
 
 
 def _environment(findings: Findings) -> Environment:

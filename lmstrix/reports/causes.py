@@ -13,6 +13,9 @@ CAUSE_SENTENCES = {
     Cause.MAX_CONTEXT: (
         "Nothing failed up to the largest context that was to be tried; more may work."
     ),
+    Cause.NOTHING_FAILED: (
+        "Nothing failed in what was read; no more was read for it, so it is at least that long."
+    ),
     Cause.LOAD_REFUSED: (
         "The engine's memory guard refused to load a larger context before trying it."
     ),

@@ -6,13 +6,16 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 
-from lmstrix.models import UNFINISHED, ContextReport, CurvePoint, Verdict
+from lmstrix.models import UNFINISHED, ContextReport, CurvePoint, LevelReport, Verdict
 from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.escaping import escape_controls
 from lmstrix.reports.quantities import say_bytes, say_seconds, say_tokens
 from lmstrix.reports.table import curve_table
 
 __all__ = ["render_text", "repeat_command"]
+
+NO_LEVELS = "none"
+"""The word for measuring nothing but the validator's own questions."""
 
 NARROWEST = 40
 """Columns below which nothing readable fits; a smaller width is taken as this."""
@@ -28,6 +31,7 @@ def render_text(report: ContextReport, *, width: int = 80) -> str:
         list(_numbers(report)),
         list(_evidence(report, width)),
         curve_table(report.curve, width) if report.curve else [],
+        list(_levels(report)),
         list(_remarks(report, width)),
         list(_provenance(report, width)),
     )
@@ -43,6 +47,7 @@ def repeat_command(report: ContextReport) -> str:
     words += ["test", "--fresh", "--seed", str(method.seed)]
     words += ["--strategy", method.strategy, "--validator", method.validator]
     words += ["--tolerance", f"{method.tolerance:.6g}", "--ratio", f"{method.ratio:.6g}"]
+    words += ["--levels", ",".join(method.levels) or NO_LEVELS]
     if method.max_context is not None:
         words += ["--max-context", str(method.max_context)]
     if report.model.key.startswith("-"):
@@ -97,6 +102,27 @@ def _evidence(report: ContextReport, width: int) -> Iterator[str]:
             f" {report.method.ratio:.0%} of that rate.",
             width,
         )
+
+
+def _levels(report: ContextReport) -> Iterator[str]:
+    """One line for each kind of use: how far it reaches, and why no further."""
+    if not report.levels:
+        return
+    yield "levels"
+    rows = [
+        (level.name, _reach(level), str(level.cause).replace("_", " ")) for level in report.levels
+    ]
+    names = max(len(name) for name, _, _ in rows)
+    limits = max(len(limit) for _, limit, _ in rows)
+    for name, limit, why in rows:
+        yield escape_controls(f"  {name.ljust(names)}  {limit.rjust(limits)}  {why}")
+
+
+def _reach(level: LevelReport) -> str:
+    if level.limit_tokens is None:
+        return "unknown"
+    low, high = level.bracket
+    return f"at least {low}" if high is None else f"{low}"
 
 
 def _certified(report: ContextReport) -> str:

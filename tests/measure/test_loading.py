@@ -13,7 +13,6 @@ from lmstrix.measure.instance import Instance
 from lmstrix.measure.loading import MOST_LOADS, Loadable, find_loadable
 from lmstrix.models import Cause
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix.validators.recall import Recall
 
 FLOOR = 512
 
@@ -31,7 +30,7 @@ class Search:
     async def run(self, wanted: int = 131072, *, force: bool = False) -> Loadable:
         adapter = SimulatedAdapter(self.simulated, memory_bytes=self.memory_bytes)
         model = self.simulated.info
-        instance = Instance(adapter, model, Recall(), self._hear, self._count)
+        instance = Instance(adapter, model, self._hear, self._count)
         try:
             found = await find_loadable(
                 adapter, model, instance, wanted=wanted, floor=FLOOR, force=force

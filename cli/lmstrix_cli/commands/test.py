@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from lmstrix import LMStrix, MeasureOptions
+from lmstrix.client import DEFAULT_LEVELS
 from lmstrix.models import ModelInfo
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
 from lmstrix_cli.measuring import Batch
-from lmstrix_cli.parameters import DURATION, SHARE, TOKENS
+from lmstrix_cli.parameters import DURATION, NAMES, SHARE, TOKENS
 from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -127,6 +128,15 @@ _method = _options(
         metavar="NAME",
         help="What is asked, and how it is judged.",
     ),
+    click.option(
+        "--levels",
+        type=NAMES,
+        default=",".join(DEFAULT_LEVELS),
+        show_default=True,
+        metavar="NAMES",
+        help="What else is asked of what was read anyway: coherence, copy, crowd, tracing, with"
+        " commas between them, or none.",
+    ),
 )
 
 
@@ -141,13 +151,11 @@ def command(
     settings: Settings,
     ctx: click.Context,
     models: tuple[str, ...],
-    strategy: str,
-    validator: str,
     *,
     all_models: bool,
     as_json: bool,
     quiet: bool,
-    **numbers: Any,  # noqa: ANN401 - click gives each option's value by its name
+    **method: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Measure how much context models really handle, one after another.
 
@@ -162,15 +170,16 @@ def command(
             if not models
             else "--all takes no model names."
         )
+    parts = {name: method.pop(name) for name in ("strategy", "validator", "levels")}
     batch = Batch(
-        options=_measure_options(**numbers),
+        options=_measure_options(**method),
         progress=choose_progress(quiet=quiet),
         as_json=as_json,
         again=settings.command_again(),
     )
 
     async def body() -> None:
-        async with session.open_client(settings, strategy=strategy, validator=validator) as client:
+        async with session.open_client(settings, **parts) as client:
             chosen: Sequence[str | ModelInfo] = models
             if all_models:
                 chosen = await _everything(client)
