@@ -24,6 +24,7 @@ from lmstrix.models import (
     Cost,
     Environment,
     Interval,
+    LevelReport,
     Method,
     ModelInfo,
     Verdict,
