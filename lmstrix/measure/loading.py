@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 import attrs
@@ -17,10 +18,17 @@ UNDECLARED_CONTEXT = 131072
 """What is tried first where a model declares nothing, in tokens."""
 
 MOST_LOADS = 9
-"""Loads after which the search ends with the bracket it has. It goes on only while nothing has
-loaded yet: halving reaches any floor. What it found may take one load more, to load it again."""
+"""Loads after which the search ends with the bracket it has, the last one included that loads
+again what was found. From 512 to 131072 tokens a bisection to `LOAD_TOLERANCE` takes seven; the
+first is what was wanted."""
 
-LOAD_TOLERANCE = 1 / 64
+LOAD_TOLERANCE = 1 / 16
+"""How narrow the bracket of loads is made, as a part of what loads. What a machine can hold
+changes by as much with the other programs on it, and answers are searched more finely."""
+
+ESTIMATE_ERROR = 1 / 16
+"""A memory estimate that failed by itself is lowered by this once: good ones err by 5 %."""
+
 GRANULARITY = 256
 """llama.cpp pads the context to a multiple of this, in tokens."""
 
@@ -41,17 +49,25 @@ async def find_loadable(
 
     One load where `wanted` loads. Where the estimate says that the machine cannot hold it,
     the largest that it can hold is loaded instead (`force` skips that guard). Where a load
-    fails, a search over loads alone follows, down to `floor`.
+    fails, what the estimate says is tried, and then a search over loads alone follows, down to
+    `floor`, of nine loads at the most.
 
     Raises `LoadError` where not even `floor` loads.
     """
     target, refused = wanted, None
-    if not force:
-        target, refused = await _guarded(adapter, model, wanted, floor)
+    expected = await _expected(adapter, model, wanted)
+    if expected is not None and not force:
+        target, refused = expected.context_length, expected.reason
+        if target < floor:
+            raise LoadRefused(
+                f"not even {floor} tokens are expected to fit: {refused}",
+                hint="Close other programs, choose a smaller model, or use --force to try anyway.",
+            )
     try:
         effective = (await instance.load(target)).effective_context
     except LoadError as error:
-        return await _search(instance, failed=target, floor=floor, error=error)
+        search = _LoadSearch(instance=instance, high=target, floor=floor, error=error)
+        return await search.run(_guesses(expected, target, floor))
     if effective < target:
         return Loadable(context_length=effective, limit=Cause.CLAMPED)
     return Loadable(
@@ -61,27 +77,35 @@ async def find_loadable(
     )
 
 
-async def _guarded(
-    adapter: Adapter, model: ModelInfo, wanted: int, floor: int
-) -> tuple[int, str | None]:
-    """`wanted`, or the largest context that is expected to fit, with the reason."""
+@attrs.frozen
+class _Expected:
+    """The largest context that the estimate says this machine can hold, and why not more."""
+
+    context_length: int
+    reason: str
+
+
+def _guesses(expected: _Expected | None, failed: int, floor: int) -> list[int]:
+    """What is tried when `failed` did not load: what the estimate says, and a little less."""
+    if expected is None:
+        return []
+    lower = int(expected.context_length * (1 - ESTIMATE_ERROR)) // GRANULARITY * GRANULARITY
+    return [n for n in (expected.context_length, lower) if floor <= n < failed]
+
+
+async def _expected(adapter: Adapter, model: ModelInfo, wanted: int) -> _Expected | None:
+    """None where `wanted` is expected to fit, or nothing is known."""
     estimate = await adapter.estimate_memory(model, wanted)
     if estimate is None or estimate.fits is not False:
-        return wanted, None
+        return None
     low, high = 0, wanted
     while high - low > GRANULARITY:
         middle = (low + high) // 2 // GRANULARITY * GRANULARITY
-        smaller = await adapter.estimate_memory(model, middle)
         if middle in (low, high):
             break
+        smaller = await adapter.estimate_memory(model, middle)
         low, high = (middle, high) if smaller and smaller.fits else (low, middle)
-    reason = _explain(estimate)
-    if low < floor:
-        raise LoadRefused(
-            f"not even {floor} tokens are expected to fit: {reason}",
-            hint="Close other programs, choose a smaller model, or use --force to try anyway.",
-        )
-    return low, reason
+    return _Expected(low, _explain(estimate))
 
 
 def _explain(estimate: MemoryEstimate) -> str:
@@ -92,34 +116,59 @@ def _explain(estimate: MemoryEstimate) -> str:
     )
 
 
-async def _search(instance: Instance, *, failed: int, floor: int, error: LoadError) -> Loadable:
-    """Halve until something loads, then close in geometrically. Loads, and nothing else."""
-    low, high, loaded, loads = 0, failed, 0, 1
-    while (loads < MOST_LOADS or not low) and high > floor:
-        target = _next_load(low, high, floor)
-        if target is None:
-            break
-        loads += 1
+@attrs.define(kw_only=True)
+class _LoadSearch:
+    """Bisects between what loads and what does not. Loads, and nothing else."""
+
+    instance: Instance
+    high: int
+    floor: int
+    error: LoadError
+    low: int = 0
+    """What loaded; 0: nothing yet."""
+    loaded: int = 0
+    loads: int = 1
+
+    async def run(self, guesses: Sequence[int]) -> Loadable:
+        """The largest context that loads, loaded. The first of `guesses` that loads is taken: they
+        come from an estimate that says why there is no more.
+        """
+        for guess in guesses:
+            if await self._load(guess):
+                return self._found()
+        while (target := self._next()) is not None:
+            await self._load(target)
+        if not self.low:
+            raise self.error
+        if self.loaded != self.low:
+            self.loaded = (await self.instance.load(self.low)).effective_context
+        return self._found()
+
+    async def _load(self, target: int) -> bool:
+        self.loads += 1
         try:
-            effective = (await instance.load(target)).effective_context
-        except LoadError as again:
-            error, high, loaded = again, target, 0
-        else:
-            low = loaded = effective
-    if not low:
-        raise error
-    if loaded != low:
-        await instance.load(low)
-    cause = Cause.LOAD_FAILED if isinstance(error, LoadFailed) else Cause.LOAD_REFUSED
-    return Loadable(context_length=low, limit=cause, detail=str(error))
+            self.low = self.loaded = (await self.instance.load(target)).effective_context
+        except LoadError as error:
+            self.error, self.high, self.loaded = error, target, 0
+            return False
+        return True
 
+    def _next(self) -> int | None:
+        """The next size, or None at the end. The last load is kept for what was found."""
+        if self.loads >= MOST_LOADS - 1:
+            last = self.floor if self.loads < MOST_LOADS and self.high > self.floor else None
+            return None if self.low else last
+        low = self.low or self.floor
+        if self.high - low > max(GRANULARITY, LOAD_TOLERANCE * low):
+            middle = round(sqrt(low * self.high) / GRANULARITY) * GRANULARITY
+            if low < middle < self.high:
+                return middle
+        return None if self.low or self.high <= self.floor else self.floor
 
-def _next_load(low: int, high: int, floor: int) -> int | None:
-    """The next size between what loads (0: nothing yet) and what fails, or None when done."""
-    if not low:
-        half = high // 2 // GRANULARITY * GRANULARITY
-        return max(floor, half) if high > floor else None
-    if high - low <= max(GRANULARITY, LOAD_TOLERANCE * low):
-        return None
-    middle = round(sqrt(low * high) / GRANULARITY) * GRANULARITY
-    return middle if low < middle < high else None
+    def _found(self) -> Loadable:
+        failed = isinstance(self.error, LoadFailed)
+        return Loadable(
+            context_length=self.low,
+            limit=Cause.LOAD_FAILED if failed else Cause.LOAD_REFUSED,
+            detail=str(self.error),
+        )
