@@ -43,6 +43,7 @@ __all__ = [
     "StoredMeasurement",
     "StoredReport",
     "Trial",
+    "Usable",
     "Verdict",
 ]
 
@@ -285,6 +286,8 @@ class CurvePoint:
     """Longest time to first token at this length: the one that read the new tokens."""
     tokens_per_second: float | None = None
     """Median generation speed."""
+    full_ttft_s: float | None = None
+    """Expected time to first token of a fresh prompt of this length (see `lmstrix.speed`)."""
     inconclusive: int = 0
     depths: tuple[DepthTally, ...] = ()
     failure: Cause | None = None
@@ -345,6 +348,17 @@ class LevelReport:
 
 
 @attrs.frozen(kw_only=True)
+class Usable:
+    """What is fast enough as well: `limit_tokens` is the largest measured length, up to the true
+    context, that meets both wishes (None: none does).
+    """
+
+    limit_tokens: int | None
+    min_tokens_per_second: float | None = None
+    max_ttft_s: float | None = None
+
+
+@attrs.frozen(kw_only=True)
 class ContextReport:
     """The result of one measurement: declared, loadable and true context, with evidence.
 
@@ -371,6 +385,8 @@ class ContextReport:
     levels: tuple[LevelReport, ...] = ()
     """Each kind of use with a limit of its own, the validator's among them; empty where only
     the validator's questions were asked."""
+    usable: Usable | None = None
+    """What is fast enough, where that was asked for."""
     notes: tuple[str, ...] = ()
     """What a reader should know beside the numbers, one sentence each."""
     schema_version: int = SCHEMA_VERSION
@@ -391,6 +407,9 @@ class StoredMeasurement:
     trials: tuple[Trial, ...]
     failures: tuple[Observation, ...] = ()
     cost: Cost = attrs.field(factory=Cost)
+    trying: int | None = None
+    """The context length, in tokens, whose load was begun and never ended: whoever tried it
+    died there. None where every load has ended."""
 
 
 @attrs.frozen(kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from collections.abc import Sequence
+from math import comb, sqrt
 
 from lmstrix.models import Proportion
 
-__all__ = ["Z_95", "wilson"]
+__all__ = ["Z_95", "binomial_tail", "isotonic_fall", "wilson"]
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
@@ -33,3 +34,45 @@ def wilson(passes: int, trials: int, z: float = Z_95) -> Proportion:
         low=0.0 if passes == 0 else max(0.0, centre - half),
         high=1.0 if passes == trials else min(1.0, centre + half),
     )
+
+
+def binomial_tail(passes: int, trials: int, rate: float) -> float:
+    """How likely at most `passes` of `trials` are where each passes with probability `rate`.
+
+    The lower tail of the binomial distribution, summed exactly. A sequential decision looks at
+    it after every stage of trials: few passes that are unlikely at a passing rate end it.
+
+    >>> round(binomial_tail(6, 10, 0.8), 4)
+    0.1209
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"a probability lies between 0 and 1, got {rate}")
+    return sum(
+        comb(trials, k) * rate**k * (1 - rate) ** (trials - k)
+        for k in range(min(passes, trials) + 1)
+    )
+
+
+def isotonic_fall(rates: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The falling sequence that is nearest to `rates`, in weighted least squares.
+
+    Neighbours that rise are pooled to their weighted mean until none does ("pool adjacent
+    violators"). Source: M. Ayer, H. D. Brunk, G. M. Ewing, W. T. Reid and E. Silverman, "An
+    empirical distribution function for sampling with incomplete information", Annals of
+    Mathematical Statistics 26 (1955).
+
+    >>> isotonic_fall([1.0, 0.5, 0.75, 0.0], [1, 1, 1, 1])
+    [1.0, 0.625, 0.625, 0.0]
+    """
+    if len(rates) != len(weights) or any(weight <= 0 for weight in weights):
+        raise ValueError("each rate needs a weight of its own, which is positive")
+    blocks: list[tuple[float, float, int]] = []  # mean, weight, how many
+    for rate, weight in zip(rates, weights, strict=True):
+        mean, heavy, many = rate, weight, 1
+        while blocks and blocks[-1][0] < mean:
+            before, its_weight, its_many = blocks.pop()
+            both = its_weight + heavy
+            mean = (before * its_weight + mean * heavy) / both
+            heavy, many = both, many + its_many
+        blocks.append((mean, heavy, many))
+    return [mean for mean, _, many in blocks for _ in range(many)]

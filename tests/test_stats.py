@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.stats import wilson
+from lmstrix.stats import binomial_tail, isotonic_fall, wilson
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,55 @@ def test_more_confidence_is_wider(trials: int, z: float) -> None:
     narrow, wide = wilson(trials // 2, trials, z), wilson(trials // 2, trials, z * 1.5)
     assert wide.low <= narrow.low
     assert narrow.high <= wide.high
+
+
+@pytest.mark.parametrize(
+    ("passes", "trials", "rate", "tail"),
+    [
+        # Cumulative binomial probabilities as statistical tables print them, to four places.
+        (6, 10, 0.80, 0.1209),
+        (7, 10, 0.80, 0.3222),
+        (14, 20, 0.80, 0.1958),
+        (2, 5, 0.50, 0.5000),
+        (0, 14, 0.20, 0.0440),
+    ],
+)
+def test_the_binomial_tail_is_the_tables(
+    passes: int, trials: int, rate: float, tail: float
+) -> None:
+    assert binomial_tail(passes, trials, rate) == pytest.approx(tail, abs=5e-5)
+
+
+def test_fourteen_of_fourteen_show_more_than_four_in_five() -> None:
+    """One minus the chance of fewer than all: .8 ** 14 is below 5 %."""
+    assert 1 - binomial_tail(13, 14, 0.8) < 0.05 < 1 - binomial_tail(12, 13, 0.8)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_what_is_no_probability_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="probability"):
+        binomial_tail(1, 2, rate)
+
+
+def test_the_isotonic_fit_is_the_published_one() -> None:
+    """The example of R's `isoreg`, which rises: mirrored."""
+    values = [1.0, 0, 4, 3, 3, 5, 4, 2, 0]
+    fit = isotonic_fall([-v for v in values], [1] * 9)
+    assert [-v for v in fit] == pytest.approx([0.5, 0.5, 3, 3, 3, 3, 3, 3, 3])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 50)), max_size=30))
+def test_the_isotonic_fit_falls_and_keeps_the_mean(points: list[tuple[float, int]]) -> None:
+    rates, weights = [r for r, _ in points], [float(w) for _, w in points]
+    fit = isotonic_fall(rates, weights)
+    assert all(a >= b - 1e-12 for a, b in pairwise(fit))
+    total = sum(r * w for r, w in zip(rates, weights, strict=True))
+    assert sum(f * w for f, w in zip(fit, weights, strict=True)) == pytest.approx(total)
+    assert isotonic_fall(fit, weights) == pytest.approx(fit)
+
+
+def test_a_fit_without_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight"):
+        isotonic_fall([1.0, 0.5], [1.0])
+    with pytest.raises(ValueError, match="weight"):
+        isotonic_fall([1.0], [0.0])

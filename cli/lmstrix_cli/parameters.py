@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import click
 
+from lmstrix.reports.text import NO_LEVELS
+
 __all__ = ["DURATION", "NAMES", "SHARE", "TOKENS", "Duration", "Names", "Share", "TokenCount"]
 
 _COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
@@ -96,7 +98,7 @@ class Names(click.ParamType[tuple[str, ...]]):
         if isinstance(value, tuple):
             return cast("tuple[str, ...]", value)
         words = [word.strip() for word in str(value).split(",")]
-        if words == ["none"]:
+        if words == [NO_LEVELS]:
             return ()
         if not all(words):
             self.fail(f"{value!r} is not a list of names such as coherence,copy.", param, ctx)

@@ -9,6 +9,7 @@ from statistics import median
 from lmstrix.measure.ledger import MAIN, Ledger
 from lmstrix.models import CurvePoint, DepthTally, Judgement, Trial, Verdict
 from lmstrix.problem import SearchProblem
+from lmstrix.speed import ReadingTimes
 from lmstrix.stats import wilson
 
 __all__ = ["REGIONS", "curve_of"]
@@ -21,6 +22,7 @@ def curve_of(
     ledger: Ledger, problem: SearchProblem | None, level: str = MAIN
 ) -> Iterable[CurvePoint]:
     """What is known at each length that was tried for one level, in ascending order."""
+    times = ReadingTimes(ledger.trials)
     for seen in ledger.history(level):
         trials = ledger.at(seen.length_tokens, level)
         waits = [t.ttft_s for t in trials if t.ttft_s is not None]
@@ -33,10 +35,16 @@ def curve_of(
             wilson=wilson(seen.passes, seen.trials),
             ttft_s=max(waits, default=None),
             tokens_per_second=median(speeds) if speeds else None,
+            full_ttft_s=_rounded(times.ttft_s(max((t.prompt_tokens for t in trials), default=0))),
             inconclusive=seen.inconclusive,
             depths=_by_region(trials),
             failure=seen.failure,
         )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    """To the millisecond: it is an estimate."""
+    return None if seconds is None else round(seconds, 3)
 
 
 def _by_region(trials: Sequence[Trial]) -> tuple[DepthTally, ...]:

@@ -35,7 +35,8 @@ class MeasureOptions:
     85 %); `max_context` is the largest length to try, in tokens; `budget_s` ends the
     measurement with what is known by then; `certify` asks for a fresh load and a fresh
     document at the answer; `fresh` forgets an interrupted measurement; `force` goes beyond
-    what the memory estimate says the machine can hold.
+    what the memory estimate says the machine can hold. `min_tokens_per_second` and `max_ttft_s`
+    (of a fresh prompt, in seconds) ask for the usable context too: they change nothing else.
 
     Raises `ConfigurationError` for a value outside its range.
     """
@@ -48,6 +49,8 @@ class MeasureOptions:
     certify: bool = True
     fresh: bool = False
     force: bool = False
+    min_tokens_per_second: float | None = None
+    max_ttft_s: float | None = None
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
 
     def __attrs_post_init__(self) -> None:
@@ -57,8 +60,10 @@ class MeasureOptions:
             raise ConfigurationError("ratio must lie above 0 and be at most 1")
         if self.max_context is not None and self.max_context < 1:
             raise ConfigurationError("the largest context must be positive")
-        if self.budget_s is not None and not self.budget_s > 0:
-            raise ConfigurationError("the budget must be positive")
+        for name in ("budget_s", "min_tokens_per_second", "max_ttft_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{name} must be positive")
 
     @property
     def rule(self) -> PassRule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from lmstrix.errors import (
@@ -22,14 +23,17 @@ from lmstrix.models import (
     Cause,
     ContextReport,
     Cost,
+    CurvePoint,
     Environment,
     Interval,
     LevelReport,
     Method,
     ModelInfo,
+    Usable,
     Verdict,
 )
 from lmstrix.problem import SearchProblem
+from lmstrix.speed import usable_context
 
 __all__ = ["build_report", "unmeasured_report"]
 
@@ -43,6 +47,7 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
     interval = NO_INTERVAL
     true_context: int | None = None
     levels: tuple[LevelReport, ...] = ()
+    curve = tuple(curve_of(ledger, problem)) if ledger else ()
     if ledger and problem and cause is not Cause.INCONCLUSIVE:
         history = ledger.history()
         bracket = findings.strategy.bracket(problem, history)
@@ -61,13 +66,14 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
         interval=interval,
         monotone=_is_monotone(problem, ledger),
         baseline=_baseline(findings),
-        curve=tuple(curve_of(ledger, problem)) if ledger else (),
+        curve=curve,
         cost=ledger.with_seconds(seconds) if ledger else Cost(seconds=seconds),
         method=findings.method,
         environment=_environment(findings),
         started_at=findings.started_at,
         finished_at=datetime.now(UTC),
         levels=levels,
+        usable=_usable(findings, curve, true_context),
         notes=tuple(findings.notes),
     )
 
@@ -101,6 +107,16 @@ def unmeasured_report(
         finished_at=now,
         notes=notes,
     )
+
+
+def _usable(
+    findings: Findings, curve: Sequence[CurvePoint], true_context: int | None
+) -> Usable | None:
+    speed, wait = findings.options.min_tokens_per_second, findings.options.max_ttft_s
+    if speed is None and wait is None:
+        return None
+    limit = usable_context(curve, true_context or 0, min_tokens_per_second=speed, max_ttft_s=wait)
+    return Usable(limit_tokens=limit, min_tokens_per_second=speed, max_ttft_s=wait)
 
 
 def _cause_of(error: LMStrixError) -> Cause:

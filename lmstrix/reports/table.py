@@ -37,7 +37,8 @@ def _row(point: CurvePoint) -> tuple[str, ...]:
     asked = point.trials > 0
     counts = f"{point.passes} of {point.trials}" if asked else "-"
     interval = f"{point.wilson.low * 100:.0f} to {point.wilson.high * 100:.0f} %" if asked else "-"
-    ttft = "-" if point.ttft_s is None else _seconds(point.ttft_s)
+    wait = point.ttft_s if point.full_ttft_s is None else point.full_ttft_s
+    ttft = "-" if wait is None else _seconds(wait)
     speed = "-" if point.tokens_per_second is None else f"{point.tokens_per_second:.1f}"
     length, verdict = str(point.length_tokens), str(point.verdict)
     return (length, counts, interval, verdict, ttft, speed, _bar(point))

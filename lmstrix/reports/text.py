@@ -6,7 +6,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator
 
-from lmstrix.models import UNFINISHED, ContextReport, CurvePoint, LevelReport, Verdict
+from lmstrix.models import UNFINISHED, ContextReport, CurvePoint, LevelReport, Usable, Verdict
 from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.escaping import escape_controls
 from lmstrix.reports.quantities import say_bytes, say_seconds, say_tokens
@@ -81,10 +81,22 @@ def _numbers(report: ContextReport) -> Iterator[str]:
         ("loadable", loadable, "unknown", load_words),
         ("true", report.true_context, "unknown", true_words),
     )
+    if report.usable is not None:
+        limit = report.usable.limit_tokens
+        rows = (*rows, ("usable", limit or 0, "", _wishes(report.usable)))
     labels = [f"{word} {say_tokens(tokens, unknown=none)}" for word, tokens, none, _ in rows]
     widest = max(len(label) for label in labels)
     for label, (*_, words) in zip(labels, rows, strict=True):
         yield f"{label.ljust(widest)}   {words}"
+
+
+def _wishes(usable: Usable) -> str:
+    speed, wait = usable.min_tokens_per_second, usable.max_ttft_s
+    words = [
+        *([f"at least {speed:g} tokens a second"] if speed is not None else []),
+        *([f"the first token within {wait:g} s"] if wait is not None else []),
+    ]
+    return "with " + " and ".join(words)
 
 
 def _evidence(report: ContextReport, width: int) -> Iterator[str]:

@@ -19,12 +19,14 @@ from lmstrix.models import (
     DepthTally,
     Environment,
     Interval,
+    LevelReport,
     Judgement,
     Method,
     ModelInfo,
     Proportion,
     StopReason,
     Trial,
+    Usable,
     Verdict,
 )
 
@@ -88,7 +90,14 @@ def sample_report(**changes: Any) -> ContextReport:  # noqa: ANN401 - any field 
         cost=Cost(
             loads=2, prompt_tokens=15_000, cached_tokens=40_000, generated_tokens=300, seconds=66.5
         ),
-        method=Method(strategy="gallop", validator="recall", tolerance=1 / 64, ratio=0.85, seed=7),
+        method=Method(
+            strategy="gallop",
+            validator="recall",
+            tolerance=1 / 64,
+            ratio=0.85,
+            seed=7,
+            levels=("coherence",),
+        ),
         environment=Environment(
             adapter="simulated",
             engine="simulated",
@@ -97,6 +106,23 @@ def sample_report(**changes: Any) -> ContextReport:  # noqa: ANN401 - any field 
         ),
         started_at=_STARTED,
         finished_at=_STARTED + timedelta(seconds=66.5),
+        levels=(
+            LevelReport(
+                name="coherence",
+                limit_tokens=8192,
+                bracket=(8192, None),
+                cause=Cause.DECLARED_MAXIMUM,
+                baseline=Baseline(passes=4, trials=4, length_tokens=512),
+            ),
+            LevelReport(
+                name="recall",
+                limit_tokens=6144,
+                bracket=(6144, 6400),
+                cause=Cause.FORGETS,
+                baseline=Baseline(passes=10, trials=10, length_tokens=512),
+            ),
+        ),
+        usable=Usable(limit_tokens=6144, min_tokens_per_second=30.0, max_ttft_s=20.0),
         notes=("The head of the document is forgotten first.",),
     )
     return attrs.evolve(report, **changes)
@@ -111,6 +137,7 @@ def _sample_curve() -> tuple[CurvePoint, ...]:
         wilson=Proportion(low=0.72, high=1.0),
         ttft_s=2.5,
         tokens_per_second=38.0,
+        full_ttft_s=14.5,
     )
     failed = CurvePoint(
         length_tokens=6400,

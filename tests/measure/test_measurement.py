@@ -48,7 +48,7 @@ async def test_finds_the_truth_and_its_cause(truth: int, beyond: Beyond, cause: 
     if beyond is not Beyond.FORGETS_HEAD:
         assert_finds(report, truth)
     else:
-        # The head's needles leave the window one by one, a little beyond the limit.
+        # Facts leave the window one by one: the 85 % rule fails once 15 % of the text have left.
         assert report.true_context is not None
         assert truth - 256 <= report.true_context <= truth / 0.85 + 256
     assert report.cause is cause

@@ -10,6 +10,7 @@ import click
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.client import DEFAULT_LEVELS
 from lmstrix.models import ModelInfo
+from lmstrix.reports.text import NO_LEVELS
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
 from lmstrix_cli.measuring import Batch
@@ -73,6 +74,20 @@ _limits = _options(
         " and kept for going on.",
     ),
     click.option(
+        "--min-speed",
+        "min_tokens_per_second",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="Also report the largest context with at least X tokens a second generated.",
+    ),
+    click.option(
+        "--max-ttft",
+        "max_ttft_s",
+        type=DURATION,
+        metavar="TIME",
+        help="Also report the largest context whose first token comes within TIME.",
+    ),
+    click.option(
         "--force",
         is_flag=True,
         help="Also try what the memory estimate says this machine cannot hold."
@@ -131,7 +146,7 @@ _method = _options(
     click.option(
         "--levels",
         type=NAMES,
-        default=",".join(DEFAULT_LEVELS),
+        default=",".join(DEFAULT_LEVELS) or NO_LEVELS,
         show_default=True,
         metavar="NAMES",
         help="What else is asked of what was read anyway: coherence, copy, crowd, tracing, with"
