@@ -13,7 +13,15 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from lmstrix.errors import ConfigurationError, LMStrixError
 from lmstrix.events import Event
-from lmstrix.measure import Level, Measurement, MeasureOptions, unmeasured_report
+from lmstrix.maps import ContextMap
+from lmstrix.measure import (
+    Level,
+    MapOptions,
+    MapRun,
+    Measurement,
+    MeasureOptions,
+    unmeasured_report,
+)
 from lmstrix.models import (
     ContextReport,
     Environment,
@@ -37,6 +45,8 @@ DEFAULT_STRATEGY = "gallop"
 DEFAULT_LEVELS: tuple[str, ...] = ()
 REQUIRED_LEVELS = frozenset({"coherence"})
 """A model that no longer writes language does not work, however well it recalls."""
+MAPPED = ("recall", "copy")
+"""What a map asks."""
 DEFAULT_STORE = "sqlite"
 
 REPLY_TOKENS = 512
@@ -212,6 +222,32 @@ class LMStrix:
                 group.cancel_scope.cancel()
         if failure:
             raise failure[0]
+
+    async def map_context(
+        self, model: str | ModelInfo, options: MapOptions | None = None
+    ) -> ContextMap:
+        """What `model` still knows, by length and depth: recall and verbatim copying.
+
+        The document is read once, on an engine that reuses prefixes; each cell costs its
+        questions. Nothing is stored. See `lmstrix.measure.MapRun.run` for what it raises.
+        """
+        return await (await self.mapping(model, options)).run()
+
+    async def mapping(
+        self,
+        model: str | ModelInfo,
+        options: MapOptions | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> MapRun:
+        """A map that is ready to `MapRun.run`, with observers of its own."""
+        return MapRun(
+            adapter=self.adapter_for(model),
+            model=await self._find(model),
+            validators=[_validator(name) for name in MAPPED],
+            options=options,
+            observers=(*self._observers, *observers),
+        )
 
     async def infer(
         self,

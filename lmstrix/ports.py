@@ -34,6 +34,7 @@ from lmstrix.problem import Ask, Done, SearchProblem
 
 __all__ = [
     "Adapter",
+    "GradedValidator",
     "LoadedModel",
     "Observer",
     "QuestionSource",
@@ -178,6 +179,15 @@ class Validator(Protocol):
 
 
 @runtime_checkable
+class GradedValidator(Validator, Protocol):
+    """A validator that can also say how good a reply is."""
+
+    def score(self, question: Question, reply: Reply) -> float:
+        """From 0 (nothing is right) to 1 (all is)."""
+        ...
+
+
+@runtime_checkable
 class SearchStrategy(Protocol):
     """Pure and synchronous: history in, next step out.
 
@@ -219,6 +229,11 @@ class Store(Protocol):
         """Where it keeps things, for a human; an empty string for none."""
         ...
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the user should know, one sentence each: what was set aside or left out."""
+        ...
+
     async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:
         """A new, empty measurement under `key`, which replaces an unfinished one."""
         ...
@@ -237,6 +252,18 @@ class Store(Protocol):
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
         """Remember what the measurement has cost so far."""
+        ...
+
+    async def mark_load(self, measurement_id: str, context_length: int) -> None:
+        """Remember that a load at `context_length` is about to be tried.
+
+        `StoredMeasurement.trying` says so until `clear_load`: where the process or the
+        machine dies of it, the next run can see the length.
+        """
+        ...
+
+    async def clear_load(self, measurement_id: str) -> None:
+        """Remember that the load has ended, in whatever way. No error where none was marked."""
         ...
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "Get a small model and measure it: the whole tool in one go.",
     "infer": "Ask a model one thing, at a context length that is known to work.",
     "list": "Show what was measured so far.",
+    "map": "Show what a model still knows, by length and depth of the window.",
     "scan": "Look for models.",
     "status": "Show the engine, the store, and what was interrupted.",
     "test": "Measure how much context a model really handles.",

@@ -7,8 +7,17 @@ was read; `reporting` turns all that into a report.
 """
 
 from lmstrix.measure.level import Level
+from lmstrix.measure.mapping import MapOptions, MapRun
 from lmstrix.measure.measurement import Measurement
 from lmstrix.measure.options import MeasureOptions, RetryPolicy
 from lmstrix.measure.reporting import unmeasured_report
 
-__all__ = ["Level", "MeasureOptions", "Measurement", "RetryPolicy", "unmeasured_report"]
+__all__ = [
+    "Level",
+    "MapOptions",
+    "MapRun",
+    "MeasureOptions",
+    "Measurement",
+    "RetryPolicy",
+    "unmeasured_report",
+]

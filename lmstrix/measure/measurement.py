@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import anyio
 
 from lmstrix.events import Event, MeasurementFinished, MeasurementStarted
+from lmstrix.measure.announcing import announce
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.course import Course
 from lmstrix.measure.findings import Findings
@@ -128,8 +129,4 @@ class Measurement:
             await self._store.save_cost(measurement_id, cost)
 
     def _emit(self, event: Event) -> None:
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception:  # noqa: BLE001, S112 - by contract an observer cannot hurt
-                continue
+        announce(self._observers, event)

@@ -1,0 +1,101 @@
+"""``lmstrix map``: what a model still knows, by length and depth."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import click
+
+from lmstrix.converter import to_json
+from lmstrix.maps import ContextMap
+from lmstrix.measure import MapOptions
+from lmstrix.reports.map_text import render_map
+from lmstrix_cli import safe_text, session
+from lmstrix_cli.parameters import SHARE, TOKENS
+from lmstrix_cli.progress import choose_progress
+from lmstrix_cli.running import run_async
+from lmstrix_cli.settings import Settings, pass_settings
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Examples:
+  lmstrix map path/to/model.gguf --max-context 8k
+  lmstrix map model-key --lengths 8 --json > map.json
+"""
+
+DEFAULTS = MapOptions()
+
+
+@click.command(name="map", epilog=EPILOG)
+@click.argument("model")
+@click.option(
+    "--max-context",
+    type=TOKENS,
+    metavar="N",
+    help="Largest length to map: 8192, 8k. Default: what the model declares, at most 32k.",
+)
+@click.option(
+    "--lengths",
+    type=click.IntRange(min=2),
+    default=DEFAULTS.lengths,
+    show_default=True,
+    metavar="N",
+    help="How many lengths, evenly spaced.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=DEFAULTS.trials,
+    show_default=True,
+    metavar="N",
+    help="Questions of each kind at each length.",
+)
+@click.option(
+    "--ratio",
+    type=SHARE,
+    default=DEFAULTS.ratio,
+    show_default=True,
+    metavar="X",
+    help="Part of the shortest length's score that still counts as kept.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=DEFAULTS.seed,
+    show_default=True,
+    metavar="N",
+    help="Another number makes another document and other questions.",
+)
+@click.option("--force", is_flag=True, help="Also where the engine reads every prompt anew.")
+@click.option("--json", "as_json", is_flag=True, help="The map as one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@pass_settings
+def command(
+    settings: Settings,
+    model: str,
+    *,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,  # noqa: ANN401 - click gives each option's value by its name
+) -> None:
+    """Show what MODEL still knows, by length and by depth of the window.
+
+    One document is read once, from its beginning on; at each length facts and passages of
+    every depth are asked for. Where the engine cannot reuse what it has read, the price is told
+    first, and nothing is read without --force.
+    """
+    progress = choose_progress(quiet=quiet)
+
+    async def ask() -> ContextMap:
+        async with session.open_client(settings) as client:
+            mapping = await client.mapping(model, MapOptions(**options), observers=[progress])
+            with progress:
+                return await mapping.run()
+
+    found = run_async(ask)
+    if as_json:
+        safe_text.json_line(to_json(found))
+    else:
+        safe_text.out(render_map(found, width=min(100, shutil.get_terminal_size().columns)))

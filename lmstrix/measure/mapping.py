@@ -1,0 +1,277 @@
+"""The map: every depth at every length, on one document that is read once.
+
+Lengths go upwards, so an engine that reuses prefixes reads each token of the document once, and
+each cell costs its questions. Where the engine reads every prompt anew, the map says what it would
+cost and stops, unless it is forced.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from statistics import median
+
+import attrs
+
+from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
+from lmstrix.events import (
+    Event,
+    Noted,
+    PhaseStarted,
+    PrefillProgressed,
+    ProbeFinished,
+    ProbeStarted,
+    Retrying,
+)
+from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
+from lmstrix.measure.announcing import announce
+from lmstrix.measure.instance import Instance
+from lmstrix.measure.options import RetryPolicy
+from lmstrix.measure.retrying import with_retries
+from lmstrix.models import Environment, Judgement, ModelInfo, PrefillProgress, Reply, Verdict
+from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
+
+__all__ = ["MapOptions", "MapRun"]
+
+GRANULARITY = 256
+SHORTEST = 512
+"""The first length, as the baseline's."""
+
+LONGEST = 32768
+"""What is mapped unless told otherwise, at most: the time grows faster than the length."""
+
+PHASE = "map"
+
+
+@attrs.frozen(kw_only=True)
+class MapOptions:
+    """Settings of a map. `max_context` is the largest length in tokens (default: what the model
+    declares, at most 32768); `lengths` how many, evenly spaced; `trials` the questions of each
+    validator at each length; `force` maps where the engine reuses no prefix, too.
+
+    Raises `ConfigurationError` for a value outside its range.
+    """
+
+    max_context: int | None = None
+    lengths: int = 12
+    trials: int = 10
+    seed: int = 1
+    ratio: float = 0.85
+    force: bool = False
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_context is not None and self.max_context < SHORTEST:
+            raise ConfigurationError(f"a map needs {SHORTEST} tokens or more")
+        if self.lengths < 2 or self.trials < 1:
+            raise ConfigurationError("a map needs two lengths and one question at each")
+        if not 0 < self.ratio <= 1:
+            raise ConfigurationError("ratio must lie above 0 and be at most 1")
+
+    def grid(self, longest: int) -> list[int]:
+        """The lengths: multiples of 256 from 512 on, and `longest` itself."""
+        step = (longest - SHORTEST) / (self.lengths - 1)
+        inner = (
+            round((SHORTEST + step * i) / GRANULARITY) * GRANULARITY
+            for i in range(1, self.lengths - 1)
+        )
+        return sorted({SHORTEST, *(n for n in inner if SHORTEST < n < longest), longest})
+
+
+@attrs.define
+class _Reading:
+    """The tokens of every reply, told apart into document and question.
+
+    The first question at a length reads what is new of the document, and itself; the others
+    only themselves. What the first one read above the median of the others is the document.
+    """
+
+    document: int = 0
+    question: int = 0
+    cached: int = 0
+    generated: int = 0
+    replies: int = 0
+
+    def add(self, at_one_length: Sequence[Reply]) -> None:
+        read = [r.prompt_tokens - (r.cached_tokens or 0) for r in at_one_length]
+        usual = round(median(read[1:])) if len(read) > 1 else 0
+        new = max(0, read[0] - usual)
+        self.document += new
+        self.question += sum(read) - new
+        self.cached += sum(r.cached_tokens or 0 for r in at_one_length)
+        self.generated += sum(r.generated_tokens for r in at_one_length)
+        self.replies += len(at_one_length)
+
+
+class MapRun:
+    """One map of one model. Run it once."""
+
+    def __init__(
+        self,
+        *,
+        adapter: Adapter,
+        model: ModelInfo,
+        validators: Sequence[Validator],
+        options: MapOptions | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.model = model
+        self.options = options or MapOptions()
+        self._adapter = adapter
+        self._validators = tuple(validators)
+        self._observers = tuple(observers)
+        self._answers: dict[str, list[tuple[int, float, bool, float]]] = {
+            validator.name: [] for validator in validators
+        }
+        self._reading = _Reading()
+        self._notes: list[str] = []
+
+    async def run(self) -> ContextMap:
+        """Load once, ask everything, release.
+
+        Raises what loading and asking raise: see `lmstrix.ports.Adapter`. Raises
+        `ConfigurationError` with the price where the engine reuses no prefix.
+        """
+        started, clock = datetime.now(UTC), time.monotonic()
+        status = await self._adapter.status()
+        instance = Instance(self._adapter, self.model, self._emit, lambda: None)
+        try:
+            wanted = self._wanted()
+            loaded = await instance.load(wanted)
+            lengths = self.options.grid(min(wanted, loaded.effective_context))
+            self._emit(PhaseStarted(model_key=self.model.key, phase=PHASE))
+            for at, length in enumerate(lengths):
+                await self._ask(instance, length)
+                if at == 0:
+                    self._check_reuse(lengths)
+        finally:
+            await instance.release()
+        return ContextMap(
+            model=self.model,
+            lengths=tuple(lengths),
+            layers=tuple(
+                Layer(name=name, cells=cells_of(found)) for name, found in self._answers.items()
+            ),
+            cost=self._cost(time.monotonic() - clock),
+            environment=Environment(
+                adapter=status.adapter, engine=status.engine, versions=dict(status.versions)
+            ),
+            seed=self.options.seed,
+            ratio=self.options.ratio,
+            started_at=started,
+            finished_at=datetime.now(UTC),
+            notes=tuple(self._notes),
+        )
+
+    def _wanted(self) -> int:
+        declared = self.model.declared_context
+        if self.options.max_context is None:
+            return min(declared or LONGEST, LONGEST)
+        return min(self.options.max_context, declared or self.options.max_context)
+
+    async def _ask(self, instance: Instance, length: int) -> None:
+        replies: list[Reply] = []
+        for validator in self._validators:
+            self._emit(self._probe_started(validator, length))
+            before = len(self._answers[validator.name])
+            asking = partial(self._answer, instance, validator, length)
+            replies += [await self._patiently(asking, i) for i in range(self.options.trials)]
+            self._emit(self._probe_finished(validator, length, before))
+        self._reading.add(replies)
+
+    async def _patiently(self, ask: Callable[[int], Awaitable[Reply]], index: int) -> Reply:
+        """With retries on a new engine."""
+        return await with_retries(
+            self.options.retry,
+            lambda: ask(index),
+            on=(InfrastructureError, PredictionError),
+            announce=self._announce_retry,
+        )
+
+    async def _answer(
+        self, instance: Instance, validator: Validator, length: int, index: int
+    ) -> Reply:
+        try:
+            loaded = await instance.at_least(length, self._wanted())
+            question = await instance.source(validator, self._seed).question(length, index)
+            reply = await loaded.complete(
+                question.prompt,
+                max_tokens=question.max_tokens,
+                stop=question.stop,
+                on_progress=lambda progress: self._prefill(length, progress),
+            )
+        except (InfrastructureError, PredictionError):
+            await instance.release()
+            raise
+        judged = validator.judge(question, reply)
+        if judged is not Judgement.INCONCLUSIVE and question.depth is not None:
+            passed = judged is Judgement.PASS
+            graded = isinstance(validator, GradedValidator)
+            score = validator.score(question, reply) if graded else float(passed)
+            self._answers[validator.name].append((length, question.depth, passed, score))
+        return reply
+
+    def _check_reuse(self, lengths: Sequence[int]) -> None:
+        """After the first length: were its later questions read from the cache?"""
+        if self._reading.cached or self._reading.replies < 2:
+            return
+        questions = self.options.trials * len(self._validators)
+        price = f"about {questions * sum(lengths)} prompt tokens instead of {lengths[-1]}"
+        if not self.options.force:
+            raise ConfigurationError(
+                f"this engine reads every prompt anew: the map would read {price}",
+                hint="Ask for fewer lengths and questions, or use --force to read all that.",
+            )
+        self._note(f"this engine reads every prompt anew: {price}")
+
+    def _cost(self, seconds: float) -> MapCost:
+        read = self._reading
+        return MapCost(
+            document_tokens=read.document,
+            question_tokens=read.question,
+            cached_tokens=read.cached,
+            generated_tokens=read.generated,
+            questions=read.replies,
+            seconds=seconds,
+        )
+
+    @property
+    def _seed(self) -> int:
+        """A document of the map's own: a measurement's have the numbers from 0 on."""
+        return self.options.seed * 1000 + 500
+
+    def _probe_started(self, validator: Validator, length: int) -> ProbeStarted:
+        return ProbeStarted(
+            model_key=self.model.key,
+            phase=f"{PHASE}: {validator.name}",
+            length_tokens=length,
+            trials=self.options.trials,
+        )
+
+    def _probe_finished(self, validator: Validator, length: int, before: int) -> ProbeFinished:
+        found = self._answers[validator.name][before:]
+        return ProbeFinished(
+            model_key=self.model.key,
+            phase=f"{PHASE}: {validator.name}",
+            length_tokens=length,
+            passes=sum(passed for _, _, passed, _ in found),
+            trials=len(found),
+            verdict=Verdict.UNDECIDED,
+        )
+
+    def _prefill(self, length: int, progress: PrefillProgress) -> None:
+        self._emit(
+            PrefillProgressed(model_key=self.model.key, length_tokens=length, progress=progress)
+        )
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._emit(Noted(model_key=self.model.key, text=text))
+
+    def _announce_retry(self, attempt: int, reason: str) -> None:
+        self._emit(Retrying(model_key=self.model.key, attempt=attempt, reason=reason))
+
+    def _emit(self, event: Event) -> None:
+        announce(self._observers, event)
