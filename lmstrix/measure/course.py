@@ -18,6 +18,7 @@ from lmstrix.events import (
     Retrying,
 )
 from lmstrix.measure.asking import Asker
+from lmstrix.measure.budget import Budget
 from lmstrix.measure.findings import Findings, limit_of
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import BASELINE, CERTIFY, SEARCH, Ledger
@@ -50,6 +51,7 @@ class Course:
     adapter: Adapter
     findings: Findings
     ledger: Ledger
+    budget: Budget
     instance: Instance
     asker: Asker
     emit: Callable[[Event], None]
@@ -147,6 +149,8 @@ class Course:
                 stuck = await self._search(problem, document)
             if stuck is not None or not self.findings.options.certify:
                 return stuck
+            if not self.budget.affords(problem, self._bracket(problem)[0], CERTIFY_TRIALS):
+                return Cause.BUDGET_SPENT
             if await self._certify(problem, self._document(certificate)):
                 self.findings.certified = True
                 return None
@@ -168,9 +172,11 @@ class Course:
             if bracket != shown:
                 shown = bracket
                 self.emit(BracketChanged(model_key=self._key, low=bracket[0], high=bracket[1]))
-            step = strategy.next_step(problem, history)
+            step = strategy.next_step(self.budget.refresh(problem, document), history)
             if isinstance(step, Done):
-                return None
+                # What is done only because nothing is left to spend goes on another time.
+                unlimited = strategy.next_step(problem, history)
+                return None if isinstance(unlimited, Done) else Cause.BUDGET_SPENT
             before = self.ledger.observation(step.length_tokens)
             await self._probe(problem, step, SEARCH, document)
             after = self.ledger.observation(step.length_tokens)

@@ -97,6 +97,13 @@ class Ledger:
         """All that is known at one length."""
         return self._observe(length_tokens, self.at(length_tokens, level), level)
 
+    def cached(self, seed: int) -> int:
+        """The length whose document an engine that reuses prefixes has now, if it is that of
+        `seed`; 0 where the last question was asked on another.
+        """
+        last = self.trials[-1] if self.trials else None
+        return last.length_tokens if last is not None and last.seed == seed else 0
+
     def longest(self) -> int:
         """The longest prompt that was answered, in tokens of its length; 0 for none."""
         return max((t.length_tokens for t in self.trials), default=0)

@@ -11,6 +11,7 @@ import anyio
 from lmstrix.events import Event, MeasurementFinished, MeasurementStarted
 from lmstrix.measure.announcing import announce
 from lmstrix.measure.asking import Asker
+from lmstrix.measure.budget import Budget
 from lmstrix.measure.course import Course
 from lmstrix.measure.findings import Findings
 from lmstrix.measure.instance import Instance
@@ -111,6 +112,7 @@ class Measurement:
             adapter=self._adapter,
             findings=self._findings,
             ledger=ledger,
+            budget=Budget(self.options, ledger),
             instance=instance,
             asker=asker,
             emit=self._emit,

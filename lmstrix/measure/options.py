@@ -32,8 +32,8 @@ class MeasureOptions:
 
     `tolerance` is relative to the answer and never asks for less than 256 tokens;
     `ratio` is the part of the model's own baseline that still counts as a pass (NoLiMa's
-    85 %); `max_context` is the largest length to try, in tokens; `budget_s` ends the
-    measurement with what is known by then; `certify` asks for a fresh load and a fresh
+    85 %); `max_context` is the largest length to try, in tokens; `budget_s` and `budget_tokens` (read
+    or generated, cached ones not counted) end the measurement with what is known by then; `certify` asks for a fresh load and a fresh
     document at the answer; `fresh` forgets an interrupted measurement; `force` goes beyond
     what the memory estimate says the machine can hold. `min_tokens_per_second` and `max_ttft_s`
     (of a fresh prompt, in seconds) ask for the usable context too: they change nothing else.
@@ -46,6 +46,7 @@ class MeasureOptions:
     seed: int = 1
     max_context: int | None = None
     budget_s: float | None = None
+    budget_tokens: int | None = None
     certify: bool = True
     fresh: bool = False
     force: bool = False
@@ -60,7 +61,7 @@ class MeasureOptions:
             raise ConfigurationError("ratio must lie above 0 and be at most 1")
         if self.max_context is not None and self.max_context < 1:
             raise ConfigurationError("the largest context must be positive")
-        for name in ("budget_s", "min_tokens_per_second", "max_ttft_s"):
+        for name in ("budget_s", "budget_tokens", "min_tokens_per_second", "max_ttft_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} must be positive")

@@ -9,6 +9,7 @@ from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import EngineCrashed, EngineUnavailable
 from lmstrix.events import BracketChanged, Event, LoadStarted, MeasurementFinished, Retrying
 from lmstrix.models import ContextReport
+from lmstrix.stores.memory import MemoryStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
@@ -246,3 +247,21 @@ async def test_an_observer_that_raises_hurts_nobody() -> None:
     adapter = SimulatedAdapter(SimulatedModel(declared=2048, true_context=10**6))
     async with LMStrix(adapter=adapter, store="memory", observers=[broken]) as client:
         assert (await client.find_true_context("simulated")).true_context == 2048
+
+
+@pytest.mark.parametrize("budget_tokens", [1500, 9000])
+async def test_a_token_budget_is_kept_and_a_later_run_goes_on(budget_tokens: int) -> None:
+    adapter, store = SimulatedAdapter(SimulatedModel()), MemoryStore()
+    alone = await measure(SimulatedAdapter(SimulatedModel()))
+    client = LMStrix(adapter=adapter, store=store)
+    reports: list[ContextReport] = []
+    while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
+        before = adapter.counters.prompt_tokens
+        options = MeasureOptions(retry=QUICK, budget_tokens=budget_tokens * 2 ** len(reports))
+        reports.append(await client.find_true_context("simulated", options))
+        # A step that began is finished: what it costs is only expected.
+        spent = adapter.counters.prompt_tokens - before
+        assert spent <= budget_tokens * 2 ** (len(reports) - 1) + 1024
+        assert len(reports) < 10
+    assert len(reports) > 1
+    assert reports[-1].true_context == alone.true_context

@@ -74,6 +74,12 @@ _limits = _options(
         " and kept for going on.",
     ),
     click.option(
+        "--budget-tokens",
+        type=TOKENS,
+        metavar="N",
+        help="Most tokens, read or generated, for each model: 50k. Likewise.",
+    ),
+    click.option(
         "--min-speed",
         "min_tokens_per_second",
         type=click.FloatRange(min=0, min_open=True),
