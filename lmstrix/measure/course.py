@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -141,8 +141,7 @@ class Course:
 
     async def _search_and_certify(self, problem: SearchProblem, ceiling: int) -> Cause | None:
         for certificate in range(self.ledger.settled_certificates() + 1, MOST_CERTIFICATES + 1):
-            # After a broken certificate, its document is in the cache: the search goes on in it.
-            document = self._document(certificate - 1)
+            document = self._searched(certificate)
             stuck = await self._search(problem, document)
             # Where a level that counts fails below the answer, the answer moves.
             while stuck is None and not await self._levels.measure(problem, document):
@@ -151,7 +150,7 @@ class Course:
                 return stuck
             if not self.budget.affords(problem, self._bracket(problem)[0], CERTIFY_TRIALS):
                 return Cause.BUDGET_SPENT
-            if await self._certify(problem, self._document(certificate)):
+            if await self._certify(problem, self._certifying(certificate)):
                 self.findings.certified = True
                 return None
             if self._verdict(problem, problem.floor) is Verdict.FAIL:
@@ -184,16 +183,23 @@ class Course:
                 self._note(f"at {step.length_tokens} tokens no reply could be judged")
                 return Cause.INCONCLUSIVE
 
-    async def _certify(self, problem: SearchProblem, document: int) -> bool:
-        """Whether both ends of the bracket hold on a fresh load and a fresh document.
+    async def _certify(self, problem: SearchProblem, documents: Sequence[int]) -> bool:
+        """Whether both ends of the bracket hold on a fresh load, on each of fresh documents."""
+        self._phase(CERTIFY)
+        await self.instance.release()
+        for document in documents:
+            if not await self._certify_on(problem, document):
+                return False
+        return True
+
+    async def _certify_on(self, problem: SearchProblem, document: int) -> bool:
+        """Whether both ends of the bracket hold on a fresh document.
 
         The load is made for the upper end, so that one reading serves both: it is larger than
         the answer by the bracket's width, a 64th. Where the engine itself failed there, or
         nothing did, it is made for the answer. If the answer does not hold and another one is
         known just below, that one is put to the test at once: the document is read already.
         """
-        self._phase(CERTIFY)
-        await self.instance.release()
         low, high = self._bracket(problem)
         size = low if high is None or high in self.ledger.failures else high
         self.asker.context_length = size
@@ -255,6 +261,18 @@ class Course:
                 failure=seen.failure,
             )
         )
+
+    def _searched(self, certificate: int) -> int:
+        """The document of the search before a certificate: after a broken one its first, which
+        may be in the cache.
+        """
+        return self._document(0) if certificate == 1 else self._certifying(certificate - 1)[0]
+
+    def _certifying(self, certificate: int) -> Sequence[int]:
+        """The fresh documents of a certificate; the first has the number 1."""
+        fresh = self.findings.options.documents - 1
+        first = 1 + (certificate - 1) * fresh
+        return [self._document(number) for number in range(first, first + fresh)]
 
     def _document(self, number: int) -> int:
         """A seed of its own for each document of a measurement; -1 is the baseline's own."""

@@ -30,13 +30,19 @@ class RetryPolicy:
 class MeasureOptions:
     """Settings of one measurement; each default is what the command line uses.
 
-    `tolerance` is relative to the answer and never asks for less than 256 tokens;
-    `ratio` is the part of the model's own baseline that still counts as a pass (NoLiMa's
-    85 %); `max_context` is the largest length to try, in tokens; `budget_s` and `budget_tokens` (read
-    or generated, cached ones not counted) end the measurement with what is known by then; `certify` asks for a fresh load and a fresh
-    document at the answer; `fresh` forgets an interrupted measurement; `force` goes beyond
-    what the memory estimate says the machine can hold. `min_tokens_per_second` and `max_ttft_s`
-    (of a fresh prompt, in seconds) ask for the usable context too: they change nothing else.
+    `tolerance` is relative to the answer and never asks for less than 256 tokens; `ratio` is the
+    part of the model's own baseline that still counts as a pass (NoLiMa's 85 %); `max_context` is
+    the largest length to try, in tokens.
+
+    `budget_s` and `budget_tokens` (read or generated, cached ones not counted) end the
+    measurement with what is known by then. `certify` asks for a fresh load and fresh documents at
+    the answer; `documents` is on how many texts both ends of the bracket are asked, the one that
+    was searched on included: questions on one text are not independent, and each further text
+    costs one more reading. `fresh` forgets an interrupted measurement; `force` goes beyond what
+    the memory estimate says the machine can hold.
+
+    `min_tokens_per_second` and `max_ttft_s` (of a fresh prompt, in seconds) ask for the usable
+    context too: they change nothing else.
 
     Raises `ConfigurationError` for a value outside its range.
     """
@@ -48,6 +54,7 @@ class MeasureOptions:
     budget_s: float | None = None
     budget_tokens: int | None = None
     certify: bool = True
+    documents: int = 2
     fresh: bool = False
     force: bool = False
     min_tokens_per_second: float | None = None
@@ -59,6 +66,10 @@ class MeasureOptions:
             raise ConfigurationError("tolerance must lie between 0 and 1")
         if not 0 < self.ratio <= 1:
             raise ConfigurationError("ratio must lie above 0 and be at most 1")
+        if self.documents < 2:
+            raise ConfigurationError(
+                "a certificate needs a second document: certify=False skips it"
+            )
         if self.max_context is not None and self.max_context < 1:
             raise ConfigurationError("the largest context must be positive")
         for name in ("budget_s", "budget_tokens", "min_tokens_per_second", "max_ttft_s"):

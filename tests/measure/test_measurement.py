@@ -7,8 +7,15 @@ import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import EngineCrashed, EngineUnavailable
-from lmstrix.events import BracketChanged, Event, LoadStarted, MeasurementFinished, Retrying
-from lmstrix.models import ContextReport
+from lmstrix.events import (
+    BracketChanged,
+    Event,
+    LoadStarted,
+    MeasurementFinished,
+    Retrying,
+    TrialFinished,
+)
+from lmstrix.models import ContextReport, Trial
 from lmstrix.stores.memory import MemoryStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
@@ -265,3 +272,20 @@ async def test_a_token_budget_is_kept_and_a_later_run_goes_on(budget_tokens: int
         assert len(reports) < 10
     assert len(reports) > 1
     assert reports[-1].true_context == alone.true_context
+
+
+async def test_more_documents_are_asked_at_both_ends() -> None:
+    adapter = SimulatedAdapter(SimulatedModel(beyond=Beyond.FORGETS_ALL))
+    trials: list[Trial] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialFinished) and event.trial.phase == "certify":
+            trials.append(event.trial)
+
+    async with LMStrix(adapter=adapter, store="memory", observers=[hear]) as client:
+        report = await client.find_true_context("simulated", MeasureOptions(documents=4))
+    assert report.certified
+    asked = {(t.seed, t.length_tokens) for t in trials}
+    assert len({seed for seed, _ in asked}) == 3
+    assert {length for _, length in asked} == set(report.bracket)
+    assert report.cost.loads == 2

@@ -128,6 +128,14 @@ _method = _options(
         help="Skip the confirmation by a fresh load and fresh documents.",
     ),
     click.option(
+        "--documents",
+        type=click.IntRange(min=2),
+        default=MeasureOptions().documents,
+        show_default=True,
+        metavar="N",
+        help="On how many texts the result is confirmed, the searched one included.",
+    ),
+    click.option(
         "--seed",
         type=click.IntRange(min=0),
         default=MeasureOptions().seed,
