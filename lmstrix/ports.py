@@ -34,6 +34,7 @@ from lmstrix.problem import Ask, Done, SearchProblem
 
 __all__ = [
     "Adapter",
+    "ComparingValidator",
     "GradedValidator",
     "LoadedModel",
     "Observer",
@@ -175,6 +176,17 @@ class Validator(Protocol):
 
     def judge(self, question: Question, reply: Reply) -> Judgement:
         """Pass, wrong, gibberish, empty; or inconclusive, which is never a fail."""
+        ...
+
+
+@runtime_checkable
+class ComparingValidator(Validator, Protocol):
+    """A validator that judges a reply by the model's own replies at short length."""
+
+    def compare(self, question: Question, reply: Reply, own: str) -> Judgement:
+        """Like `judge`; `own` is what the model wrote at the baseline's length when it was asked
+        the same thing.
+        """
         ...
 
 

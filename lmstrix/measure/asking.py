@@ -20,8 +20,8 @@ from lmstrix.measure.ledger import Ledger
 from lmstrix.measure.level import Level
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
-from lmstrix.models import Cause, Observation, PrefillProgress, Question, Reply, Trial
-from lmstrix.ports import LoadedModel, Store, Validator
+from lmstrix.models import Cause, Judgement, Observation, PrefillProgress, Question, Reply, Trial
+from lmstrix.ports import ComparingValidator, LoadedModel, Store, Validator
 
 __all__ = ["Asker", "HardFailure"]
 
@@ -90,7 +90,7 @@ class Asker:
             index=index,
             depth=question.depth,
             kind=question.kind,
-            judgement=level.validator.judge(question, reply),
+            judgement=self._judge(level, question, reply, index),
             prompt_tokens=reply.prompt_tokens,
             cached_tokens=reply.cached_tokens,
             generated_tokens=reply.generated_tokens,
@@ -104,6 +104,14 @@ class Asker:
         self._ledger.add_trial(trial)
         await self._store.append_trial(self._id, trial)
         self._emit(TrialFinished(model_key=self._key, trial=trial))
+
+    def _judge(self, level: Level, question: Question, reply: Reply, index: int) -> Judgement:
+        """By the model's own short reply to the same request, where the validator can do that."""
+        validator = level.validator
+        own = self._ledger.baseline_replies(level.key)
+        if own and isinstance(validator, ComparingValidator):
+            return validator.compare(question, reply, own[index % len(own)])
+        return validator.judge(question, reply)
 
     async def _reply(
         self, validator: Validator, length_tokens: int, seed: int, index: int

@@ -83,6 +83,11 @@ class Ledger:
         passes, trials, _ = _tally(t for t in self.of(level) if t.phase == BASELINE)
         return Baseline(passes=passes, trials=trials, length_tokens=length_tokens)
 
+    def baseline_replies(self, level: str) -> Sequence[str]:
+        """What the model wrote at short length, in the order of the questions."""
+        asked = (t for t in self.of(level) if t.phase == BASELINE)
+        return [t.reply for t in sorted(asked, key=lambda t: t.index)]
+
     def inconclusive(self, phase: str) -> int:
         """Replies of a phase that could be judged neither way."""
         return _tally(t for t in self.of() if t.phase == phase)[2]
