@@ -46,6 +46,8 @@ class LlamaCppAdapter:
             `LlamaCppModel` for what is added to it. A load has a second deadline: a minute,
             and a second for each 16 MiB of weights and context.
         memory_limit_bytes: bound on the address space of the child process (not on Windows).
+        reuse_prefixes: False reads every prompt anew, as engines without a prefix cache do; for
+            comparisons.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class LlamaCppAdapter:
         threads: int | None = None,
         stall_timeout_s: float = 120.0,
         memory_limit_bytes: int | None = None,
+        reuse_prefixes: bool = True,
     ) -> None:
         if threads is not None and threads < 1:
             raise ConfigurationError(f"threads must be at least 1, got {threads}")
@@ -67,6 +70,7 @@ class LlamaCppAdapter:
         self._threads = threads
         self._stall_s = stall_timeout_s
         self._memory_limit = memory_limit_bytes
+        self._reuse_prefixes = reuse_prefixes
         self._loaded: dict[int, LoadedInstance] = {}
 
     @property
@@ -137,6 +141,7 @@ class LlamaCppAdapter:
                 info,
                 has_template=header.has_chat_template,
                 stall_timeout_s=self._stall_s,
+                reuse_prefixes=self._reuse_prefixes,
             )
             await loaded.read_properties()
             _tell(on_progress, 1.0)

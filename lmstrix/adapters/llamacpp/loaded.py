@@ -65,11 +65,13 @@ class LlamaCppModel:
         *,
         has_template: bool,
         stall_timeout_s: float,
+        reuse_prefixes: bool = True,
     ) -> None:
         self._engine = engine
         self._client = client
         self._model = model
         self._has_template = has_template
+        self._reuse_prefixes = reuse_prefixes
         self._stall_s = stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S
         self._context = 0
         # A semaphore, not a lock: an abandoned stream may be closed by another task.
@@ -150,9 +152,10 @@ class LlamaCppModel:
                 max_tokens=max_tokens,
                 in_thought=ends_in_thought(formatted),
             )
-            async with aclosing(
-                self._events(completion_request(tokens, max_tokens, stop))
-            ) as events:
+            request = completion_request(
+                tokens, max_tokens, stop, reuse_prefixes=self._reuse_prefixes
+            )
+            async with aclosing(self._events(request)) as events:
                 async for event, elapsed_s in events:
                     for item in generation.feed(event, elapsed_s):
                         yield item

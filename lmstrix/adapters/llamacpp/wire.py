@@ -26,7 +26,9 @@ _STOP_REASONS = {
 }
 
 
-def completion_request(tokens: Sequence[int], max_tokens: int, stop: Sequence[str]) -> Json:
+def completion_request(
+    tokens: Sequence[int], max_tokens: int, stop: Sequence[str], *, reuse_prefixes: bool = True
+) -> Json:
     """Body of a greedy completion of `tokens`, streamed with its progress."""
     return {
         "prompt": tokens,
@@ -35,7 +37,7 @@ def completion_request(tokens: Sequence[int], max_tokens: int, stop: Sequence[st
         "temperature": 0,
         "top_k": 1,
         "repeat_penalty": 1.0,
-        "cache_prompt": True,
+        "cache_prompt": reuse_prefixes,
         "stream": True,
         "return_progress": True,
         # Without this the last event repeats the whole prompt.
