@@ -15,7 +15,14 @@ import nox
 nox.options.default_venv_backend = "virtualenv"
 nox.options.sessions = ["lint", "types", "layers", "tests", "docs", "wheel"]
 
-SMALL = ("--longest", "1024", "--trials", "4", "--documents", "1")
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "search": (),
+    "coherence": (),
+    "stores": (),
+    "engine": ("--longest", "1024", "--strategies", "auto,gallop"),
+    "recall": ("--longest", "1024", "--trials", "4", "--documents", "1"),
+}
+"""Each with the arguments that make it quick."""
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -113,10 +120,11 @@ def check_installed(session: nox.Session, bin_dir: Path) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """The benchmarks, in a very small form; what follows ``--`` goes to them instead."""
-    session.install("-e", ".[llamacpp]")
-    for script in sorted(Path("benchmarks").glob("*.py")):
-        session.run("python", str(script), *(session.posargs or SMALL))
+    """The benchmarks in a small form, or one of them as you like it: ``-- search --full``."""
+    session.install("-e", ".[llamacpp,testing]", *group("test"))
+    chosen = {session.posargs[0]: session.posargs[1:]} if session.posargs else BENCHMARKS
+    for name, arguments in chosen.items():
+        session.run("python", str(Path("benchmarks", f"{name}.py")), *arguments)
 
 
 @nox.session(default=False)
