@@ -35,14 +35,15 @@ from lmstrix.models import (
 )
 from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin
 from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
+from lmstrix.validators.sharing import share_haystack
 
 __all__ = ["DEFAULT_ADAPTER", "DEFAULT_STRATEGY", "EMBEDDED_ADAPTER", "LMStrix"]
 
 DEFAULT_ADAPTER = "lmstudio"
 EMBEDDED_ADAPTER = "llamacpp"
 """What measures a GGUF file where no adapter was named: a file needs no server."""
-DEFAULT_STRATEGY = "gallop"
-DEFAULT_LEVELS: tuple[str, ...] = ()
+DEFAULT_STRATEGY = "auto"
+DEFAULT_LEVELS = ("coherence",)
 REQUIRED_LEVELS = frozenset({"coherence"})
 """A model that no longer writes language does not work, however well it recalls."""
 MAPPED = ("recall", "copy")
@@ -77,7 +78,7 @@ class LMStrix:
         self,
         *,
         adapter: Adapter | str | None = None,
-        strategy: SearchStrategy | str = "auto",
+        strategy: SearchStrategy | str = DEFAULT_STRATEGY,
         validator: Validator | str = "recall",
         levels: Sequence[Validator | str] = DEFAULT_LEVELS,
         store: Store | str | Path | None = None,
@@ -92,8 +93,12 @@ class LMStrix:
         if self._named is not None and isinstance(adapter, str):
             self._made.append(self._named)
         self._strategy = _strategy(strategy)
-        self._validator = _validator(validator)
-        self._levels = tuple(_level(level) for level in levels)
+        # On one haystack, so that a level reads nothing that was not read for the validator.
+        asked = share_haystack([_validator(validator), *map(_validator, levels)])
+        self._validator = asked[0]
+        self._levels = tuple(
+            Level(validator=level, required=level.name in REQUIRED_LEVELS) for level in asked[1:]
+        )
         self._store = _store(store)
         self._observers = tuple(observers)
 
@@ -346,8 +351,7 @@ def _adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
 
 
 def _strategy(strategy: SearchStrategy | str) -> SearchStrategy:
-    name = DEFAULT_STRATEGY if strategy == "auto" else strategy
-    made = make_plugin(STRATEGIES, name) if isinstance(name, str) else name
+    made = make_plugin(STRATEGIES, strategy) if isinstance(strategy, str) else strategy
     if not isinstance(made, SearchStrategy):
         raise ConfigurationError(f"{strategy!r} is not a search strategy")
     return made
@@ -358,11 +362,6 @@ def _validator(validator: Validator | str) -> Validator:
     if not isinstance(made, Validator):
         raise ConfigurationError(f"{validator!r} is not a validator")
     return made
-
-
-def _level(level: Validator | str) -> Level:
-    validator = _validator(level)
-    return Level(validator=validator, required=validator.name in REQUIRED_LEVELS)
 
 
 def _store(store: Store | str | Path | None) -> Store:

@@ -316,6 +316,8 @@ class Method:
     ratio: float
     seed: int
     max_context: int | None = None
+    absolute: bool = False
+    """Whether `ratio` is a pass rate, instead of a part of the baseline's."""
     levels: tuple[str, ...] = ()
     """What else was asked, beside the validator's own questions."""
 
@@ -385,6 +387,9 @@ class ContextReport:
     levels: tuple[LevelReport, ...] = ()
     """Each kind of use with a limit of its own, the validator's among them; empty where only
     the validator's questions were asked."""
+    estimate: int | None = None
+    """The best single guess of where the threshold lies, in tokens, where the strategy makes one.
+    With noisy answers it is nearer than either end of the bracket, but nothing was tried there."""
     usable: Usable | None = None
     """What is fast enough, where that was asked for."""
     notes: tuple[str, ...] = ()

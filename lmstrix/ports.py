@@ -243,7 +243,7 @@ class Store(Protocol):
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What the user should know, one sentence each: what was set aside or left out."""
+        """Sentences that the user should read, on what was set aside or left out."""
         ...
 
     async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:

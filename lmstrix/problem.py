@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import comb
-
 import attrs
 
+from lmstrix.costs import CostModel
 from lmstrix.models import Baseline, Interval, Observation, Verdict
+from lmstrix.stats import binomial_tail
 
 __all__ = ["Ask", "Done", "PassRule", "SearchProblem"]
 
@@ -27,13 +27,15 @@ class PassRule:
     """
 
     ratio: float = 0.85
+    absolute: bool = False
+    """Whether `ratio` is the pass rate itself, instead of a part of the baseline's."""
     first: int = 4
     full: int = 10
     most: int = 20
 
     def threshold(self, baseline: Baseline) -> float:
         """Smallest pass rate that still counts as a pass."""
-        return self.ratio * baseline.rate
+        return self.ratio if self.absolute else self.ratio * baseline.rate
 
     def verdict(self, observation: Observation, baseline: Baseline) -> Verdict:
         """Pass, fail, or undecided while more trials could still change it."""
@@ -57,11 +59,12 @@ class PassRule:
 
         One-sided exact binomial test of the threshold, at 10 %.
         """
-        rate, n = min(1.0, self.threshold(baseline)), observation.trials
-        tail = sum(
-            comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(observation.passes + 1)
-        )
-        return observation.failure is not None or tail < REFUTED
+        return observation.failure is not None or self.tail(observation, baseline) < REFUTED
+
+    def tail(self, observation: Observation, baseline: Baseline) -> float:
+        """Probability of so few passes, or fewer, at a rate that just passes."""
+        rate = min(1.0, self.threshold(baseline))
+        return binomial_tail(observation.passes, observation.trials, rate)
 
     def wanted(self, observation: Observation) -> int:
         """How many further trials reach the next stage."""
@@ -83,10 +86,33 @@ class SearchProblem:
     rule: PassRule
     tolerance: float = 1 / 64
     granularity: int = 256
+    costs: CostModel = attrs.field(factory=CostModel)
+    """What a probe costs, as far as that is known."""
+    cached_tokens: int = 0
+    """Length of the prompt whose document is in the engine's cache now; 0: none."""
+    remaining_tokens: int | None = None
+    """Tokens, read or generated, that the search may still spend; None: no limit."""
+    remaining_s: float | None = None
+    """Seconds that it may still take; None: no limit."""
 
     def is_tight(self, low: int, high: int) -> bool:
         """Whether [low, high] is as narrow as was asked for."""
         return high - low <= max(self.granularity, self.tolerance * low)
+
+    def affordable(self, length: int, trials: int, *, checkpoint: int = 0) -> int:
+        """How many of `trials` questions at `length` what remains is expected to pay for."""
+        fewer = range(trials, 0, -1)
+        return next((n for n in fewer if self._can_pay(length, n, checkpoint)), 0)
+
+    def _can_pay(self, length: int, trials: int, checkpoint: int) -> bool:
+        costs, cached = self.costs, self.cached_tokens
+        tokens = costs.tokens(length, cached=cached, trials=trials, checkpoint=checkpoint)
+        if self.remaining_tokens is not None and tokens > self.remaining_tokens:
+            return False
+        if self.remaining_s is None:
+            return True
+        seconds = costs.seconds(length, cached=cached, trials=trials, checkpoint=checkpoint)
+        return seconds is None or seconds <= self.remaining_s
 
 
 @attrs.frozen(kw_only=True)
@@ -99,8 +125,14 @@ class Ask:
 
 @attrs.frozen(kw_only=True)
 class Done:
-    """A strategy has its answer: `low` works, `high` does not (None: nothing failed)."""
+    """A strategy has its answer: `low` works, `high` does not (None: nothing failed).
+
+    `low` and `high` are what the tallies show. `estimate` is the best single guess of the
+    threshold where a strategy makes one: with noisy answers the two may differ, and the
+    estimate is nearer.
+    """
 
     low: int
     high: int | None
     interval: Interval
+    estimate: int | None = None

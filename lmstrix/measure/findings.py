@@ -54,6 +54,7 @@ class Findings:
             ratio=self.options.ratio,
             seed=self.options.seed,
             max_context=self.options.max_context,
+            absolute=self.options.absolute,
             levels=tuple(level.validator.name for level in self.levels),
         )
 

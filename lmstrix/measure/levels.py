@@ -154,7 +154,11 @@ class LevelSearch:
             floor=length,
             ceiling=self.asker.context_length,
             baseline=self.ledger.baseline(length, level.key),
-            rule=attrs.evolve(LEVEL_RULE, ratio=self.findings.options.ratio),
+            rule=attrs.evolve(
+                LEVEL_RULE,
+                ratio=self.findings.options.ratio,
+                absolute=self.findings.options.absolute,
+            ),
             tolerance=max(LEVEL_TOLERANCE, self.findings.options.tolerance),
         )
 

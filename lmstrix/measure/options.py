@@ -31,7 +31,8 @@ class MeasureOptions:
     """Settings of one measurement; each default is what the command line uses.
 
     `tolerance` is relative to the answer and never asks for less than 256 tokens; `ratio` is the
-    part of the model's own baseline that still counts as a pass (NoLiMa's 85 %); `max_context` is
+    part of the model's own baseline that still counts as a pass (NoLiMa's 85 %), or with `absolute`
+    the pass rate itself; `max_context` is
     the largest length to try, in tokens.
 
     `budget_s` and `budget_tokens` (read or generated, cached ones not counted) end the
@@ -49,6 +50,7 @@ class MeasureOptions:
 
     tolerance: float = 1 / 64
     ratio: float = 0.85
+    absolute: bool = False
     seed: int = 1
     max_context: int | None = None
     budget_s: float | None = None
@@ -80,4 +82,4 @@ class MeasureOptions:
     @property
     def rule(self) -> PassRule:
         """The pass rule with this ratio."""
-        return PassRule(ratio=self.ratio)
+        return PassRule(ratio=self.ratio, absolute=self.absolute)

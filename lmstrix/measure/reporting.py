@@ -29,10 +29,11 @@ from lmstrix.models import (
     LevelReport,
     Method,
     ModelInfo,
+    Observation,
     Usable,
     Verdict,
 )
-from lmstrix.problem import SearchProblem
+from lmstrix.problem import Done, SearchProblem
 from lmstrix.speed import usable_context
 
 __all__ = ["build_report", "unmeasured_report"]
@@ -46,6 +47,7 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
     bracket: tuple[int, int | None] = (0, None)
     interval = NO_INTERVAL
     true_context: int | None = None
+    estimate: int | None = None
     levels: tuple[LevelReport, ...] = ()
     curve = tuple(curve_of(ledger, problem)) if ledger else ()
     if ledger and problem and cause is not Cause.INCONCLUSIVE:
@@ -54,6 +56,7 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
         interval = findings.strategy.interval(problem, history)
         true_context = bracket[0]
         cause = cause or _cause(findings, ledger, bracket)
+        estimate = _estimate(findings, problem, history)
         levels = tuple(level_reports(findings, bracket, cause))
     return ContextReport(
         model=findings.model,
@@ -73,6 +76,7 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
         started_at=findings.started_at,
         finished_at=datetime.now(UTC),
         levels=levels,
+        estimate=estimate,
         usable=_usable(findings, curve, true_context),
         notes=tuple(findings.notes),
     )
@@ -107,6 +111,13 @@ def unmeasured_report(
         finished_at=now,
         notes=notes,
     )
+
+
+def _estimate(
+    findings: Findings, problem: SearchProblem, history: Sequence[Observation]
+) -> int | None:
+    step = findings.strategy.next_step(problem, history)
+    return step.estimate if isinstance(step, Done) else None
 
 
 def _usable(

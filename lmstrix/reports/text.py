@@ -47,6 +47,8 @@ def repeat_command(report: ContextReport) -> str:
     words += ["test", "--fresh", "--seed", str(method.seed)]
     words += ["--strategy", method.strategy, "--validator", method.validator]
     words += ["--tolerance", f"{method.tolerance:.6g}", "--ratio", f"{method.ratio:.6g}"]
+    if method.absolute:
+        words.append("--absolute")
     words += ["--levels", ",".join(method.levels) or NO_LEVELS]
     if method.max_context is not None:
         words += ["--max-context", str(method.max_context)]
@@ -111,7 +113,7 @@ def _evidence(report: ContextReport, width: int) -> Iterator[str]:
         yield from _wrap(
             f"baseline: {baseline.passes} of {baseline.trials} right at"
             f" {baseline.length_tokens} tokens; a length passes with"
-            f" {report.method.ratio:.0%} of that rate.",
+            f" {report.method.ratio:.0%}{'' if report.method.absolute else ' of that rate'}.",
             width,
         )
 
@@ -152,6 +154,8 @@ def _bracket(report: ContextReport) -> str:
     if interval.level > 0:
         upper = "more" if interval.high is None else str(interval.high)
         text += f" {interval.level:.0%} interval: {interval.low} to {upper}."
+        if report.estimate is not None and report.bracket[1] is not None:
+            text += f" Best guess: {report.estimate}."
     return text
 
 

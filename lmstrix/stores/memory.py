@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import anyio.lowlevel
-import attrs
 
 from lmstrix.errors import StoreError
 from lmstrix.models import (
@@ -19,30 +18,21 @@ from lmstrix.models import (
     StoredReport,
     Trial,
 )
+from lmstrix.stores._book import Book, Page
+from lmstrix.stores.archive import (
+    ImportedResult,
+    KeptMeasurement,
+    Merged,
+    ReportSummary,
+    StoreContents,
+    summarize,
+)
+from lmstrix.stores.exchange import LARGEST_LENGTH
+from lmstrix.stores.merging import Known, MergePlan, newest_imported, plan_merge
 
 __all__ = ["MemoryStore"]
 
-
-@attrs.define
-class _Measurement:
-    id: str
-    key: str
-    model: ModelInfo
-    started_at: datetime
-    trials: list[Trial] = attrs.field(factory=list[Trial])
-    failures: list[Observation] = attrs.field(factory=list[Observation])
-    cost: Cost = attrs.field(factory=Cost)
-
-    def stored(self) -> StoredMeasurement:
-        """What it holds now; later appends do not change it."""
-        return StoredMeasurement(
-            id=self.id,
-            key=self.key,
-            started_at=self.started_at,
-            trials=tuple(self.trials),
-            failures=tuple(self.failures),
-            cost=self.cost,
-        )
+_Page = Page[Trial, ContextReport]
 
 
 class MemoryStore:
@@ -54,30 +44,31 @@ class MemoryStore:
     """
 
     def __init__(self) -> None:
-        self._measurements: dict[str, _Measurement] = {}
-        self._unfinished: dict[str, str] = {}
-        self._reports: list[StoredReport] = []
+        self._book = Book[Trial, ContextReport]()
+        self._imported: dict[ImportedResult, None] = {}
 
     @property
     def location(self) -> str:
         """An empty string: it is nowhere."""
         return ""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """There is no file that could be damaged, and nothing to say."""
+        return ()
+
     async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:
         """A new, empty measurement under `key`, which replaces an unfinished one."""
         await anyio.lowlevel.checkpoint()
-        new = _Measurement(id=uuid.uuid4().hex, key=key, model=model, started_at=datetime.now(UTC))
-        self._measurements[new.id] = new
-        # Taken out first, so that the newest stands last.
-        self._unfinished.pop(key, None)
-        self._unfinished[key] = new.id
-        return new.stored()
+        page = _Page(id=uuid.uuid4().hex, key=key, model=model, started_at=datetime.now(UTC))
+        self._book.begin(page)
+        return _stored(page)
 
     async def unfinished(self, key: str) -> StoredMeasurement | None:
         """The interrupted measurement under `key`, with its trials in order, or None."""
         await anyio.lowlevel.checkpoint()
-        found = self._unfinished.get(key)
-        return None if found is None else self._measurements[found].stored()
+        page = self._book.offered(key)
+        return None if page is None else _stored(page)
 
     async def append_trial(self, measurement_id: str, trial: Trial) -> None:
         """Remember one trial."""
@@ -94,34 +85,132 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         self._find(measurement_id).cost = cost
 
+    async def mark_load(self, measurement_id: str, context_length: int) -> None:
+        """Remember that a load at `context_length` is about to be tried."""
+        await anyio.lowlevel.checkpoint()
+        if not 0 < context_length <= LARGEST_LENGTH:
+            raise StoreError(f"{context_length} is no context length.")
+        self._find(measurement_id).trying = context_length
+
+    async def clear_load(self, measurement_id: str) -> None:
+        """Remember that the load has ended."""
+        await anyio.lowlevel.checkpoint()
+        self._find(measurement_id).trying = None
+
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
         """Keep the report; the measurement is no longer unfinished."""
         await anyio.lowlevel.checkpoint()
-        found = self._find(measurement_id)
-        self._reports.append(StoredReport(id=found.id, key=found.key, report=report))
-        if self._unfinished.get(found.key) == found.id:
-            del self._unfinished[found.key]
+        self._book.finish(self._find(measurement_id), report)
 
     async def reports(self) -> Sequence[StoredReport]:
         """The newest finished report of each key, newest first."""
         await anyio.lowlevel.checkpoint()
         newest: dict[str, StoredReport] = {}
-        for stored in reversed(self._reports):
-            newest.setdefault(stored.key, stored)
+        for page in reversed(list(self._book.finished_pages())):
+            if page.report is not None and page.key not in newest:
+                newest[page.key] = StoredReport(id=page.id, key=page.key, report=page.report)
         return tuple(newest.values())
 
     async def unfinished_models(self) -> Sequence[ModelInfo]:
         """Models with an interrupted measurement, newest first, each once."""
         await anyio.lowlevel.checkpoint()
-        newest_first = reversed(self._unfinished.values())
-        return tuple(dict.fromkeys(self._measurements[found].model for found in newest_first))
+        return tuple(dict.fromkeys(page.model for page in self._book.offered_pages()))
+
+    async def summaries(self) -> Sequence[ReportSummary]:
+        """One summary for each of `reports`, in the same order."""
+        return [summarize(stored) for stored in await self.reports()]
+
+    async def imported(self) -> Sequence[ImportedResult]:
+        """Results of earlier versions, each model's newest, sorted by model key."""
+        await anyio.lowlevel.checkpoint()
+        return newest_imported(self._imported)
+
+    async def contents(self) -> StoreContents:
+        """Everything in it."""
+        await anyio.lowlevel.checkpoint()
+        return StoreContents(
+            measurements=tuple(_kept(page) for page in self._book.all_pages()),
+            imported=tuple(self._imported),
+        )
+
+    async def merge(self, contents: StoreContents) -> Merged:
+        """Add what is not here yet; nothing that is here is changed or lost."""
+        await anyio.lowlevel.checkpoint()
+        book = self._book
+        known = Known(
+            kept=lambda identity: _kept(book.pages[identity]) if identity in book.pages else None,
+            offered={page.key for page in book.offered_pages()},
+            finished=[
+                (page.id, page.report.finished_at)
+                for page in book.finished_pages()
+                if page.report is not None
+            ],
+            imported=self._imported,
+        )
+        plan = plan_merge(known, contents)
+        self._apply(plan)
+        return plan.merged
 
     async def aclose(self) -> None:
         """Nothing is held open."""
         await anyio.lowlevel.checkpoint()
 
-    def _find(self, measurement_id: str) -> _Measurement:
-        found = self._measurements.get(measurement_id)
+    def _apply(self, plan: MergePlan) -> None:
+        for new in plan.new:
+            page = _Page(
+                id=new.id,
+                key=new.key,
+                model=new.model,
+                started_at=new.started_at,
+                trials=list(new.trials),
+                failures=list(new.failures),
+                cost=new.cost,
+                trying=new.trying,
+                replaced=new.replaced,
+                report=new.report,
+            )
+            self._book.begin(page)
+        for more in plan.extensions:
+            page = self._book.pages[more.id]
+            page.trials.extend(more.trials)
+            page.failures.extend(more.failures)
+            page.cost = more.cost or page.cost
+            if more.report is not None:
+                self._book.finish(page, more.report)
+        if plan.order:
+            self._book.reorder(plan.order)
+        self._imported.update(dict.fromkeys(plan.imported))
+
+    def _find(self, measurement_id: str) -> _Page:
+        found = self._book.pages.get(measurement_id)
         if found is None:
             raise StoreError("There is no such measurement in this store.")
         return found
+
+
+def _stored(page: _Page) -> StoredMeasurement:
+    """What it holds now; later appends do not change it."""
+    return StoredMeasurement(
+        id=page.id,
+        key=page.key,
+        started_at=page.started_at,
+        trials=tuple(page.trials),
+        failures=tuple(page.failures),
+        cost=page.cost,
+        trying=page.trying,
+    )
+
+
+def _kept(page: _Page) -> KeptMeasurement:
+    return KeptMeasurement(
+        id=page.id,
+        key=page.key,
+        model=page.model,
+        started_at=page.started_at,
+        trials=tuple(page.trials),
+        failures=tuple(page.failures),
+        cost=page.cost,
+        trying=page.trying,
+        replaced=page.replaced,
+        report=page.report,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -12,9 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 import platformdirs
-from anyio.lowlevel import RunVar
 
 from lmstrix.errors import StoreError
 from lmstrix.models import (
@@ -26,8 +23,15 @@ from lmstrix.models import (
     StoredReport,
     Trial,
 )
-from lmstrix.stores._sqlite_file import open_database, store_error, transaction
-from lmstrix.stores._sqlite_rows import RowReader, encode, encode_key
+from lmstrix.stores._facts import encode
+from lmstrix.stores._files import code_of
+from lmstrix.stores._sqlite_file import Suspicion, open_database, transaction
+from lmstrix.stores._sqlite_merge import add_report, merge
+from lmstrix.stores._sqlite_rows import RowReader, encode_key
+from lmstrix.stores._worker import Worker
+from lmstrix.stores.archive import ImportedResult, Merged, ReportSummary, StoreContents
+from lmstrix.stores.exchange import LARGEST_LENGTH
+from lmstrix.stores.merging import newest_imported
 
 __all__ = ["SqliteStore"]
 
@@ -50,10 +54,7 @@ class SqliteStore:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or platformdirs.user_data_path("lmstrix") / "lmstrix.sqlite3"
         self._connection: sqlite3.Connection | None = None
-        # The lock is what keeps calls apart, also from several event loops. The limiter, one
-        # for each event loop, keeps the waiting ones from filling the pool of threads.
-        self._lock = threading.Lock()
-        self._limiter: RunVar[anyio.CapacityLimiter | None] = RunVar("lmstrix_sqlite_store")
+        self._worker = Worker(self._path, self._suspect)
         self._notes: list[str] = []
         self._rows = RowReader()
 
@@ -64,7 +65,7 @@ class SqliteStore:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, one sentence each: a file set aside, rows skipped."""
+        """Sentences that the user should read, on a file set aside and rows left out."""
         count = self._rows.skipped
         if not count:
             return tuple(self._notes)
@@ -116,14 +117,37 @@ class SqliteStore:
             "UPDATE measurements SET cost = ? WHERE id = ?", (encode(cost), measurement_id)
         )
 
+    async def mark_load(self, measurement_id: str, context_length: int) -> None:
+        """Remember that a load at `context_length` is about to be tried."""
+        if not 0 < context_length <= LARGEST_LENGTH:
+            raise StoreError(f"{context_length} is no context length.")
+        await self._change(
+            "INSERT OR REPLACE INTO loads (context_length, measurement)"
+            " SELECT ?, seq FROM measurements WHERE id = ?",
+            (context_length, measurement_id),
+        )
+
+    async def clear_load(self, measurement_id: str) -> None:
+        """Remember that the load has ended."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                row = connection.execute(
+                    "SELECT seq FROM measurements WHERE id = ?", (measurement_id,)
+                ).fetchone()
+                self._found(row)
+                connection.execute("DELETE FROM loads WHERE measurement = ?", row)
+
+        await self._run(work)
+
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
         """Keep the report; the measurement is no longer unfinished."""
-        # Numbered, because the clocks of several processes give no order.
-        await self._change(
-            "UPDATE measurements SET report = ?, finished ="
-            " (SELECT coalesce(max(finished), 0) + 1 FROM measurements) WHERE id = ?",
-            (encode(report), measurement_id),
-        )
+
+        def work(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                self._found(add_report(connection, measurement_id, report))
+
+        await self._run(work)
 
     async def reports(self) -> Sequence[StoredReport]:
         """The newest finished report of each key, newest first."""
@@ -133,10 +157,36 @@ class SqliteStore:
         """Models with an interrupted measurement, newest first, each once."""
         return await self._view(self._rows.unfinished_models)
 
+    async def summaries(self) -> Sequence[ReportSummary]:
+        """One summary for each of `reports`, in the same order; no report is read for it."""
+        return await self._view(self._rows.summaries)
+
+    async def imported(self) -> Sequence[ImportedResult]:
+        """Results of earlier versions, each model's newest, sorted by model key."""
+        return newest_imported(await self._view(self._rows.imported))
+
+    async def contents(self) -> StoreContents:
+        """Everything that can be read, as of one moment."""
+        return await self._view(
+            lambda connection: StoreContents(
+                measurements=tuple(self._rows.kept(connection)),
+                imported=self._rows.imported(connection),
+            )
+        )
+
+    async def merge(self, contents: StoreContents) -> Merged:
+        """Add what is not here yet, in one transaction; nothing that is here is changed."""
+
+        def work(connection: sqlite3.Connection) -> Merged:
+            with transaction(connection):
+                return merge(connection, self._rows, contents)
+
+        return await self._run(work)
+
     async def aclose(self) -> None:
         """Close the file. Idempotent, and done even in a cancelled task."""
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._close, limiter=self._turn())
+            await self._worker.run(self._close)
 
     async def _view(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Read in one transaction, so that all of it is of the same moment."""
@@ -147,47 +197,39 @@ class SqliteStore:
 
         return await self._run(work)
 
-    async def _change(self, statement: str, values: tuple[str, str]) -> None:
+    async def _change(self, statement: str, values: tuple[str | int, str]) -> None:
         """Run one statement, which must change one row; raises `StoreError` otherwise."""
 
         def work(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                if connection.execute(statement, values).rowcount != 1:
-                    raise StoreError(f"There is no such measurement in the store {self.location}.")
+                self._found(connection.execute(statement, values).rowcount)
 
         await self._run(work)
 
+    def _found(self, what: object) -> None:
+        """Raise `StoreError` unless something was found or changed."""
+        if not what:
+            raise StoreError(f"There is no such measurement in the store {self.location}.")
+
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await anyio.to_thread.run_sync(self._work, work, limiter=self._turn())
+        return await self._worker.run(lambda: work(self._open()))
 
-    def _turn(self) -> anyio.CapacityLimiter:
-        limiter = self._limiter.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(1)
-            self._limiter.set(limiter)
-        return limiter
-
-    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """In the worker thread: one call at a time, every failure a `StoreError`."""
-        with self._lock:
-            try:
-                return work(self._open())
-            except StoreError:
-                raise
-            # A ValueError is a text that the system does not take, such as a path with a NUL.
-            except (sqlite3.Error, OSError, ValueError) as error:
-                raise store_error(error, self._path) from error
+    def _suspect(self, error: Exception) -> None:
+        """A damaged page was found: whoever opens the file next reads all of it."""
+        if code_of(error) == sqlite3.SQLITE_CORRUPT:
+            Suspicion.note(self._real_path())
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            # SQLite keeps its log beside the real file, so a link is followed first.
-            real = Path(os.path.realpath(self._path))
-            self._connection, notes = open_database(real)
+            self._connection, notes = open_database(self._real_path())
             self._notes.extend(notes)
         return self._connection
 
+    def _real_path(self) -> Path:
+        """SQLite keeps its log beside the real file, so a link is followed first."""
+        return Path(os.path.realpath(self._path))
+
     def _close(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

@@ -19,8 +19,8 @@ from lmstrix.models import (
     DepthTally,
     Environment,
     Interval,
-    LevelReport,
     Judgement,
+    LevelReport,
     Method,
     ModelInfo,
     Proportion,
@@ -122,6 +122,7 @@ def sample_report(**changes: Any) -> ContextReport:  # noqa: ANN401 - any field 
                 baseline=Baseline(passes=10, trials=10, length_tokens=512),
             ),
         ),
+        estimate=6272,
         usable=Usable(limit_tokens=6144, min_tokens_per_second=30.0, max_ttft_s=20.0),
         notes=("The head of the document is forgotten first.",),
     )

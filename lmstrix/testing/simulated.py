@@ -36,10 +36,10 @@ from lmstrix.testing.simulated_model import (
     TEMPLATE_TOKENS,
     Beyond,
     SimulatedModel,
-    answer,
     count,
     prompt_tokens,
 )
+from lmstrix.testing.simulated_replies import answer
 
 __all__ = ["TEMPLATE_TOKENS", "Beyond", "Counters", "SimulatedAdapter", "SimulatedModel"]
 

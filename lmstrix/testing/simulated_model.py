@@ -1,35 +1,40 @@
-"""What a simulated model is, and what it answers."""
+"""What a simulated model is. What it answers is in `simulated_replies`."""
 
 from __future__ import annotations
 
 import enum
 import re
-from random import Random
 
 import attrs
 
-from lmstrix.errors import EngineCrashed
 from lmstrix.models import ModelInfo, Prompt
 
-__all__ = ["TEMPLATE_TOKENS", "Beyond", "SimulatedModel", "answer", "count", "prompt_tokens"]
+__all__ = [
+    "ENDLESS",
+    "INCOHERENT",
+    "TEMPLATE_TOKENS",
+    "TOKEN",
+    "Beyond",
+    "SimulatedModel",
+    "count",
+    "prompt_tokens",
+]
 
 TEMPLATE_TOKENS = 8
 """What the simulated chat template adds to every prompt."""
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-_WORD = re.compile(r"\w+")
-_NOISE = "#$%&*+=@^~|<>"
-"""Each is one token."""
-_SENTENCE_END = re.compile(r"\.(?:\s|$)")
+TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 class Beyond(enum.StrEnum):
     """What a simulated model does with a prompt that is longer than its true limit."""
 
     FORGETS_HEAD = "forgets_head"
-    """Knows only the last `true_context` tokens of the prompt."""
+    """Knows only the last tokens of the prompt, as many as its window holds."""
     FORGETS_MIDDLE = "forgets_middle"
-    """Knows the first and the last half of `true_context` tokens, as after `truncateMiddle`."""
+    """Knows only the first and the last tokens, together as many: as after `truncateMiddle`."""
+    FORGETS_HALF = "forgets_half"
+    """Misses every other question, wherever its answer stands."""
     FORGETS_ALL = "forgets_all"
     GIBBERISH = "gibberish"
     EMPTY = "empty"
@@ -40,10 +45,19 @@ class Beyond(enum.StrEnum):
     """Random words of the prompt, likewise."""
     LOOPS = "loops"
     """The last words of the prompt again and again, likewise."""
+    SAME_NUMBER = "same_number"
+    """Answers every question with one and the same number."""
+    ECHOES = "echoes"
+    """Repeats the beginning of the prompt."""
+    GUESSES = "guesses"
+    """Is right one time in ten."""
+    REFUSES = "refuses"
 
 
 ENDLESS = frozenset({Beyond.NOISE, Beyond.WORD_SALAD, Beyond.LOOPS})
 """These never end by themselves."""
+INCOHERENT = ENDLESS | {Beyond.GIBBERISH, Beyond.EMPTY}
+"""These write no language either."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +67,10 @@ class SimulatedModel:
     `true_context` is the longest prompt plus reply that it handles; `loadable` the largest
     context that loads; `refused_above` a guardrail; `clamped_to` what the engine gives
     instead of more; `lapses` the share of questions that it misses at any length.
+
+    It reads the request in the prompt's last lines: it writes when told to write, tell, explain
+    or describe, goes on with the text when told to copy or continue, and else completes
+    one sentence of it. With `true_context` 0 it does at any length what `beyond` says.
     """
 
     key: str = "simulated"
@@ -62,7 +80,13 @@ class SimulatedModel:
     refused_above: int | None = None
     clamped_to: int | None = None
     beyond: Beyond = Beyond.FORGETS_HEAD
+    kept: float = 1.0
+    """The share of `true_context` that its window holds once it was exceeded. With 1 the facts
+    leave it one by one. llama.cpp's context shift throws away half of a full window: 0.5."""
     lapses: float = 0.0
+    coherent_context: int | None = None
+    """The longest prompt plus reply at which it still writes language. None: `true_context`
+    where what it does beyond is no language, else any length."""
     knows: bool = True
     """False: it cannot do the task at any length."""
     reuses_prefixes: bool = True
@@ -88,77 +112,9 @@ def prompt_tokens(prompt: Prompt) -> list[str]:
     """The tokens of `prompt` in the simulated chat template."""
     head = ["<s>"] * (TEMPLATE_TOKENS // 2)
     tail = ["</s>"] * (TEMPLATE_TOKENS // 2)
-    return head + _TOKEN.findall(prompt.user) + tail + _TOKEN.findall(prompt.answer_prefix)
+    return head + TOKEN.findall(prompt.user) + tail + TOKEN.findall(prompt.answer_prefix)
 
 
 def count(text: str) -> int:
     """The number of tokens of plain text."""
-    return len(_TOKEN.findall(text))
-
-
-def answer(
-    model: SimulatedModel, prompt: Prompt, *, length: int, max_tokens: int, seed: int
-) -> tuple[str, bool]:
-    """What `model` says to `prompt` of `length` tokens, and whether it was cut off.
-
-    Raises `EngineCrashed` where the model does so.
-    """
-    random = Random(f"{seed} {length} {prompt.user[-200:]}")  # noqa: S311 - reproducible
-    # the same question on the same text always lapses, or never: decoding is greedy
-    if not model.knows or random.random() < model.lapses:
-        return " nothing that I know of.", False
-    if length + max_tokens <= model.true_context:
-        return _recall(prompt.user, prompt.answer_prefix), False
-    if model.beyond is Beyond.CRASHES:
-        raise EngineCrashed("the engine died (simulated)")
-    if model.beyond in ENDLESS:
-        return _endless(model.beyond, prompt.user, max_tokens, random), True
-    room = model.true_context - TEMPLATE_TOKENS - max_tokens
-    return _beyond(model.beyond, prompt, room), False
-
-
-def _beyond(beyond: Beyond, prompt: Prompt, room: int) -> str:
-    """The answer to a prompt of which only `room` tokens can be seen."""
-    if beyond is Beyond.FORGETS_HEAD:
-        return _recall(_last_tokens(prompt.user, room), prompt.answer_prefix)
-    if beyond is Beyond.FORGETS_MIDDLE:
-        return _recall(_without_middle(prompt.user, room), prompt.answer_prefix)
-    return {
-        Beyond.GIBBERISH: " the the the the the the",
-        Beyond.EMPTY: "",
-        Beyond.FORGETS_ALL: " something else.",
-    }[beyond]
-
-
-def _endless(beyond: Beyond, text: str, max_tokens: int, random: Random) -> str:
-    words = _WORD.findall(text) or ["word"]
-    if beyond is Beyond.NOISE:
-        return "".join(f" {random.choice(_NOISE)}" for _ in range(max_tokens))
-    if beyond is Beyond.WORD_SALAD:
-        return "".join(f" {random.choice(words)}" for _ in range(max_tokens))
-    end = words[-8:]
-    return "".join(f" {end[n % len(end)]}" for n in range(max_tokens))
-
-
-def _without_middle(text: str, room: int) -> str:
-    spans = [match.start() for match in _TOKEN.finditer(text)]
-    half = room // 2
-    if room >= len(spans) or half < 1:
-        return text
-    return f"{text[: spans[half]]} {text[spans[-half] :]}"
-
-
-def _last_tokens(text: str, count: int) -> str:
-    """The part of `text` that holds its last `count` tokens."""
-    spans = [match.start() for match in _TOKEN.finditer(text)]
-    return text[spans[-count] :] if 0 < count < len(spans) else text
-
-
-def _recall(visible: str, stem: str) -> str:
-    """What stands behind `stem` in the text, as a model with perfect memory would copy it."""
-    at = visible.rfind(stem) if stem else -1
-    if at < 0:
-        return " something else."
-    rest = visible[at + len(stem) :]
-    end = _SENTENCE_END.search(rest)
-    return rest[: end.end()] if end else rest
+    return len(TOKEN.findall(text))

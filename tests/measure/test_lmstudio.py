@@ -86,6 +86,15 @@ CASES = {
     "empty success": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.EMPTY)),
     "gibberish": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.GIBBERISH)),
     "forgets everything": Case(cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_ALL)),
+    "forgets by window": Case(
+        cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_HEAD, kept=0.5)
+    ),
+    "forgets by middle": Case(
+        cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_MIDDLE, kept=0.5)
+    ),
+    "forgets at random": Case(cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_HALF)),
+    "word salad": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.WORD_SALAD)),
+    "loops": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.LOOPS)),
     "truncates against the policy": Case(
         cause=Cause.OVERFLOW,
         model=model(true_context=BOUND, clamped_to=TRUTH),

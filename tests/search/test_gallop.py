@@ -1,4 +1,4 @@
-"""The gallop: the contract, its exact steps, and what it makes of lapses."""
+"""The gallop: its exact steps, and what it makes of lapses."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from random import Random
 import pytest
 
 from lmstrix.models import Baseline, Observation
-from lmstrix.ports import SearchStrategy
 from lmstrix.problem import Ask, Done, PassRule, SearchProblem
 from lmstrix.search.gallop import Gallop
-from lmstrix.testing.contracts.strategy import Answers, Search, StrategyContract
+from lmstrix.testing.contracts.strategy import Answers, Search
 
 PROBLEM = SearchProblem(
     floor=512,
@@ -19,18 +18,6 @@ PROBLEM = SearchProblem(
     baseline=Baseline(passes=10, trials=10, length_tokens=512),
     rule=PassRule(),
 )
-
-
-class TestGallop(StrategyContract):
-    @pytest.fixture
-    def strategy(self) -> SearchStrategy:
-        return Gallop()
-
-
-class TestGallopInBigSteps(StrategyContract):
-    @pytest.fixture
-    def strategy(self) -> SearchStrategy:
-        return Gallop(factor=4)
 
 
 def steps(truth: float) -> list[tuple[int, int]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import log
 from random import Random
 
+import numpy as np
 import pytest
 
 from lmstrix.models import Baseline, Cause, Interval, Observation
 from lmstrix.problem import PassRule, SearchProblem
-from lmstrix.search.posterior import LEVEL, threshold_interval
+from lmstrix.search.posterior import LEVEL, posterior, threshold_interval
 
 
 def problem(*, floor: int = 512, ceiling: int = 32768, passes: int = 10) -> SearchProblem:
@@ -76,12 +78,13 @@ def test_lapses_far_below_do_not_drag_it_down() -> None:
     assert found.low > 4096
 
 
-def test_a_dead_engine_weighs_like_wrong_answers() -> None:
-    crashed = [
-        *observe(n4096=(10, 10)),
-        Observation(length_tokens=8192, failure=Cause.CRASHED_ON_FILL),
-    ]
-    assert interval(crashed) == interval(observe(n4096=(10, 10), n8192=(0, 10)))
+def test_a_dead_engine_is_certain() -> None:
+    """Whatever else was answered, the threshold is not above."""
+    crashed = Observation(length_tokens=8192, failure=Cause.CRASHED_ON_FILL)
+    for history in (observe(n4096=(10, 10)), observe(n4096=(10, 10), n16384=(20, 20))):
+        found = posterior(problem(), [*history, crashed])
+        assert found.above(8191) < 0.01
+        assert found.quantile(1.0) <= log(8192) + 1e-9
 
 
 def test_a_broken_certificate_outweighs_its_passes() -> None:
@@ -115,3 +118,33 @@ def test_any_range_of_lengths(floor: int, ceiling: int) -> None:
 def test_extreme_tallies_are_numbers() -> None:
     found = interval(observe(n1=(0, 1000), n4096=(1000, 1000), n1000000=(0, 1000)))
     assert 512 <= found.low <= 32768
+
+
+def test_a_cliff_may_be_anywhere_between_two_lengths() -> None:
+    """Nothing was asked there, so nothing within is likelier than the rest."""
+    found = posterior(problem(), observe(n4096=(10, 10), n4352=(0, 10)))
+    assert found.above(4096) > 0.9
+    assert found.above(4224) == pytest.approx(0.5, abs=0.1)
+    assert found.above(4352) < 0.1
+
+
+def test_asking_again_teaches_less_than_asking_in_between() -> None:
+    found = posterior(problem(), observe(n4096=(10, 10), n8192=(0, 10)))
+    again, between = found.information(np.array([4096.0, 5800.0]), 2)
+    assert 0 <= again < between
+
+
+def test_more_questions_teach_more_and_each_teaches_less() -> None:
+    found = posterior(problem(), observe(n4096=(4, 4), n8192=(1, 4)))
+    one, two, four = (float(found.information(np.array([6000.0]), n)[0]) for n in (1, 2, 4))
+    assert 0 < one < two < four
+    assert two < 2 * one
+    assert four < 2 * two
+
+
+def test_leaving_out_what_is_unlikely_changes_little() -> None:
+    found = posterior(problem(), observe(n4096=(4, 4), n8192=(1, 4)))
+    rough = found.coarser(1e-3)
+    assert len(rough.weight) < len(found.weight)
+    lengths = np.array([5000.0, 7000.0])
+    assert rough.information(lengths, 2) == pytest.approx(found.information(lengths, 2), rel=0.1)

@@ -157,3 +157,53 @@ async def test_a_damaged_measurement_is_not_fatal(path: Path, column: str) -> No
         await store.unfinished("key")
         await store.unfinished_models()
         assert len(store.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM measurements; END",
+        "CREATE VIEW v AS SELECT 1",
+    ],
+)
+async def test_a_store_that_would_do_more_than_be_read_is_set_aside(
+    path: Path, statement: str
+) -> None:
+    async with opened(path) as store:
+        await store.begin("key", sample_model())
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement)
+    async with opened(path) as store:
+        assert await store.unfinished("key") is None
+        (warning,) = store.warnings
+    assert "another program" in warning
+    assert set_aside(path).exists()
+
+
+async def test_damage_found_while_in_use_is_looked_for_at_the_next_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the file were too large to be read through whenever it is opened.
+    monkeypatch.setattr("lmstrix.stores._sqlite_file.CHECKED_BYTES", 0)
+    async with opened(path) as store:
+        new = await store.begin("key", sample_model())
+        for index in range(100):
+            await store.append_trial(new.id, sample_trial(index=index))
+    content = bytearray(content_of(path))
+    for page in range(20, len(content) // 4096):  # only trials are so far behind
+        content[page * 4096 : page * 4096 + 200] = b"\xff" * 200
+    put(path, bytes(content))
+    async with opened(path) as store:
+        assert await store.unfinished_models() == (sample_model(),)
+        assert store.warnings == ()
+        with pytest.raises(OSError, match="damaged"):
+            await store.unfinished("key")
+    async with opened(path) as store:
+        assert await store.unfinished("key") is None
+        (warning,) = store.warnings
+        assert "damaged" in warning
+    # Looked at once: the new store is a sound one.
+    async with opened(path) as store:
+        await store.begin("key", sample_model())
+        assert store.warnings == ()
+    assert set_aside(path).read_bytes() == bytes(content)

@@ -51,3 +51,33 @@ async def test_it_thinks_unless_the_answer_has_begun() -> None:
     reply = await asked(model, "The river is 41.", prefix="")
     assert reply.reasoning == "Hm, a river."
     assert reply.generated_tokens == 5 + 3
+
+
+async def test_it_goes_on_with_the_text_when_told_to_copy() -> None:
+    user = f"The river is 41. {WORDS}\n\nContinue the text from these words on."
+    assert (await asked(attrs.evolve(MODEL, true_context=2000), user)).text == (
+        " 41. w0. w1. w2. w3. w4."
+    )
+
+
+async def test_it_writes_when_told_to_write() -> None:
+    user = f"{WORDS}\n\nWrite a long story."
+    first = await asked(MODEL, user, prefix="Once")
+    assert first.stop_reason is StopReason.MAX_TOKENS
+    assert len(first.text.split()) > 8
+    assert "w1" not in first.text
+    assert (await asked(attrs.evolve(MODEL, coherent_context=100), user, prefix="Once")) != first
+
+
+@pytest.mark.parametrize(
+    ("habit", "text"),
+    [
+        (Beyond.SAME_NUMBER, " 48213."),
+        (Beyond.REFUSES, " I'm sorry, but I cannot help with that."),
+        (Beyond.ECHOES, " The river is 41. w0. w1. w2. w"),
+    ],
+)
+async def test_habits(habit: Beyond, text: str) -> None:
+    model = attrs.evolve(MODEL, true_context=0, beyond=habit)
+    assert (await asked(model, FACTS["head"])).text.startswith(text)
+    assert (await asked(model, "The river is 41.")).text != " 41."

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from lmstrix.models import Judgement, Reply, StopReason
-from lmstrix.validators.recall.judging import judge_reply
+from lmstrix.models import Judgement, Prompt, Question, Reply, StopReason
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.validators.judging import judge_reply
+from lmstrix.validators.recall import Recall
 
 
 def judge(kind: str, expected: str, text: str) -> Judgement:
     reply = Reply(text=text, prompt_tokens=100, stop_reason=StopReason.STOP_STRING)
-    return judge_reply(kind, expected, reply)
+    return judge_reply(asked(kind, expected), reply)
+
+
+def asked(kind: str, expected: str) -> Question:
+    prompt = Prompt(user=TEXT, answer_prefix="The vault of the Osprey Hotel opens with the number")
+    return Question(prompt=prompt, expected=expected, kind=kind, depth=0.5, max_tokens=16)
+
+
+TEXT = (
+    "Read the text.\n\nThe miller carried the heavy lantern near the river before sunrise, and "
+    "nobody asked why. The vault of the Osprey Hotel opens with the number 48213.\n\nSay it again."
+)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +142,13 @@ def test_a_right_value_among_symbols_passes() -> None:
         (" \n", "Let me see", StopReason.MAX_TOKENS, Judgement.INCONCLUSIVE),
         (" 48213", "", StopReason.CANCELLED, Judgement.INCONCLUSIVE),
         ("", "", StopReason.CANCELLED, Judgement.INCONCLUSIVE),
+        # Thoughts that the engine left in the text.
+        ("<think> Let me see, the vault", "", StopReason.MAX_TOKENS, Judgement.INCONCLUSIVE),
+        ("<think>It is 48213", "", StopReason.MAX_TOKENS, Judgement.INCONCLUSIVE),
+        ("<think>11111?</think> 48213", "", StopReason.END, Judgement.PASS),
+        ("\n<Thinking>48213?</Thinking> 11111", "", StopReason.END, Judgement.WRONG),
+        ("<think>Hm.</think>", "", StopReason.END, Judgement.EMPTY),
+        ("<|channel|>analysis<|message|>48213", "", StopReason.MAX_TOKENS, Judgement.INCONCLUSIVE),
         # A thought that ended, and an answer that ran out, are answers.
         ("", "It is 48213", StopReason.END, Judgement.EMPTY),
         ("", "", StopReason.MAX_TOKENS, Judgement.EMPTY),
@@ -138,4 +160,132 @@ def test_what_is_no_answer_at_all(
     text: str, reasoning: str, stop: StopReason, judgement: Judgement
 ) -> None:
     reply = Reply(text=text, reasoning=reasoning, stop_reason=stop, prompt_tokens=100)
-    assert judge_reply("number", "48213", reply) is judgement
+    assert judge_reply(asked("number", "48213"), reply) is judgement
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " \u0664\u0668\u0662\u0661\u0663",  # Arabic-Indic digits
+        " \u096a\u096e\u0968\u0967\u0969",  # Devanagari digits
+        " 48\u066c213",  # Arabic thousands separator
+        " 4-8-2-1-3",
+        " 48\u200b213",  # zero width space
+        "\ufeff48213",
+        " Of course! Here it is: **48213**. Is there anything else?",
+        " the answer, as far as I can tell, is 48213",
+        " The vault of the Osprey Hotel opens with the number 48213.",
+        "<b>48213</b>",
+        " \u200e48213\u200e",
+    ],
+)
+def test_a_number_in_any_dress(text: str) -> None:
+    assert judge("number", "48213", text) is Judgement.PASS
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "text"),
+    [
+        ("code", "BK-417", " \u0412\u041a-417"),  # Cyrillic letters
+        ("code", "BK-417", " \u0392\u039a-417"),  # Greek letters
+        ("code", "BK-417", " B\u00adK-417"),  # soft hyphen
+        ("code", "BK-417", " BK\uff0d417"),
+        ("code", "BK-417", " BK\u2043417"),
+        ("code", "58-Q", " 58Q"),
+        ("word", "papaya", " \u0440\u0430\u0440\u0430\u0443\u0430"),
+        ("word", "papaya", " PAPAYA!"),
+        ("word", "kiwi", " \uff4b\uff49\uff57\uff49"),
+        ("word", "kiwi", " is \u201ckiwi\u201d, as the text says"),
+    ],
+)
+def test_what_looks_the_same_is_the_same(kind: str, expected: str, text: str) -> None:
+    assert judge(kind, expected, text) is Judgement.PASS
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected", "text"),
+    [
+        ("code", "BK-417", " AB-111, BK-417, CD-222, EF-333"),
+        ("word", "kiwi", " banana, kiwi, mango or papaya"),
+        ("word", "kiwi", "kiwi\nbanana\nmango\npapaya"),
+        ("number", "48213", " 11111 22222 48213"),
+        # the text is repeated until the value comes
+        ("number", "48213", TEXT),
+        ("number", "48213", TEXT.upper()),
+        (
+            "number",
+            "48213",
+            " sunrise, and nobody asked why. The vault of the Osprey Hotel opens with 48213",
+        ),
+    ],
+)
+def test_lists_and_echoes_are_no_answers(kind: str, expected: str, text: str) -> None:
+    assert judge(kind, expected, text) is Judgement.WRONG
+
+
+REFUSALS = (
+    "I cannot help with that.",
+    "I can't assist with this request.",
+    "I can\u2019t help with that",
+    "I'm sorry, but",
+    "I am sorry, but I cannot provide that",
+    "I\u2019m sorry, but I can\u2019t share private numbers",
+    "As an AI language model, I must decline",
+    "I apologize, but I will not do this",
+    "I'm unable to help with that.",
+    "Es tut mir leid, aber dabei kann ich nicht helfen.",
+    "Ich kann dir dabei leider nicht helfen.",
+    "Je suis désolé, mais je ne peux pas vous aider.",
+    "Lo siento, pero no puedo ayudar con eso.",
+    "Mi dispiace, ma non posso aiutarti.",
+    "Desculpe, mas não posso ajudar.",
+    "Извините, но я не могу помочь с этим.",  # noqa: RUF001 - what is refused in
+    "抱歉，我无法提供这个信息。",  # noqa: RUF001 - what is refused in
+    "对不起，我不能回答。",  # noqa: RUF001 - what is refused in
+    "申し訳ありませんが、お手伝いできません。",
+    "죄송합니다, 도와드릴 수 없습니다.",
+)
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_refusal_says_nothing(text: str) -> None:
+    assert judge("number", "48213", text) is Judgement.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("text", REFUSALS)
+def test_a_refusal_that_tells_the_value_does_not_refuse(text: str) -> None:
+    assert judge("number", "48213", f"{text} It is 48213.") is Judgement.PASS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I cannot find that in the text.",
+        "I'm sorry, but the text does not mention it.",
+        "I'm sorry, but I don't remember.",
+        "Es tut mir leid, aber der Text sagt das nicht.",
+        "I'm sorry, but I do not know.",
+        "I helped the miller, and he cannot come.",
+        "nothing that I know of.",
+    ],
+)
+def test_not_knowing_is_no_refusal(text: str) -> None:
+    assert judge("number", "48213", text) is Judgement.WRONG
+
+
+@pytest.mark.parametrize("beyond", [Beyond.WORD_SALAD, Beyond.LOOPS, Beyond.NOISE])
+async def test_broken_replies_are_gibberish_mostly(beyond: Beyond) -> None:
+    """As the recall questions of a whole measurement meet them: sixteen tokens, cut off."""
+    model = SimulatedModel(declared=8192, true_context=0, beyond=beyond)
+    adapter, judged = SimulatedAdapter(model), Counter[Judgement]()
+    async with adapter.load(model.info, 8192) as loaded:
+        for seed in range(4):
+            source = Recall().questions(loaded, seed)
+            for index in range(20):
+                question = await source.question(4096, index)
+                given = await loaded.complete(
+                    question.prompt, max_tokens=question.max_tokens, stop=question.stop
+                )
+                judged[Recall().judge(question, given)] += 1
+    assert judged[Judgement.GIBBERISH] > 0.6 * judged.total()
+    assert not judged[Judgement.PASS]

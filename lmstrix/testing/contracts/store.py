@@ -95,6 +95,42 @@ class StoreContract:
         assert list(found.failures) == failures
         assert found.cost == Cost(loads=2, seconds=2.5)
 
+    async def test_a_load_that_never_ended_is_seen(self, store: Store) -> None:
+        """From its mark until it is cleared; the last mark counts."""
+        new = await store.begin("key", sample_model())
+        assert new.trying is None
+        for length in (65536, 8192):
+            await store.mark_load(new.id, length)
+            found = await store.unfinished("key")
+            assert found is not None
+            assert found.trying == length
+        for _ in range(2):
+            await store.clear_load(new.id)
+            assert await store.unfinished("key") == new
+
+    async def test_only_a_length_can_be_marked(self, store: Store) -> None:
+        """Nothing that is none, and nothing that a store could not give back."""
+        new = await store.begin("key", sample_model())
+        for length in (0, -1, 2**70):
+            with pytest.raises(StoreError):
+                await store.mark_load(new.id, length)
+        assert await store.unfinished("key") == new
+
+    async def test_a_measurement_begun_anew_has_no_mark(self, store: Store) -> None:
+        """Whoever begins anew has decided to."""
+        old = await store.begin("key", sample_model())
+        await store.mark_load(old.id, 65536)
+        new = await store.begin("key", sample_model())
+        assert new.trying is None
+        assert await store.unfinished("key") == new
+
+    async def test_there_is_nothing_to_warn_of(self, store: Store) -> None:
+        """In a store that was used as it should be."""
+        new = await store.begin("key", sample_model())
+        await store.append_trial(new.id, sample_trial())
+        await store.unfinished("key")
+        assert list(store.warnings) == []
+
     async def test_what_was_given_back_does_not_change(self, store: Store) -> None:
         """A later append shows only in a later answer."""
         new = await store.begin("key", sample_model())
@@ -171,6 +207,10 @@ class StoreContract:
         with pytest.raises(StoreError):
             await store.save_cost("unknown", Cost())
         with pytest.raises(StoreError):
+            await store.mark_load("unknown", 8192)
+        with pytest.raises(StoreError):
+            await store.clear_load("unknown")
+        with pytest.raises(StoreError):
             await store.finish("unknown", sample_report())
         assert list(await store.reports()) == []
 
@@ -236,9 +276,12 @@ class DurableStoreContract(StoreContract):
         await store.append_trial(new.id, sample_trial())
         await store.append_failure(new.id, Observation(length_tokens=1, failure=Cause.LOAD_FAILED))
         await store.save_cost(new.id, Cost(loads=3))
+        await store.mark_load(new.id, 65536)
         before = await store.unfinished("key")
         await store.aclose()
         other = open_store()
+        assert before is not None
+        assert before.trying == 65536
         try:
             assert await other.unfinished("key") == before
             await other.finish(new.id, sample_report())

@@ -22,11 +22,11 @@ REQUESTS = (
     ("Explain at length why people like to work in a garden.", "People like"),
     ("Tell a long story about an old woman and her dog.", "There was once an old woman who"),
     ("Write a long description of the town in this text.", "The town"),
-    ("Write several paragraphs about what you think of this text.", "I think that"),
     ("Write a long story about a boy and a boat.", "Once upon a time, there was a"),
 )
 """What is to be written, and the first words of it, so that base models and reasoning models
-write at once."""
+write at once. There are as many as a level's baseline has questions, so that each reply is compared
+with one to the same request."""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,11 +44,20 @@ class Coherence:
     def judge(self, question: Question, reply: Reply) -> Judgement:
         """See `lmstrix.ports.Validator`. Whatever was asked for: any language will do."""
         del question
-        said = answer_of(reply)
-        if said is None:
-            return Judgement.INCONCLUSIVE
-        judged = assess(said, ended=reply.stop_reason is StopReason.END).judgement
-        return Judgement.INCONCLUSIVE if judged is Judgement.PASS and is_refusal(said) else judged
+        return _judged(reply, own=None)
+
+    def compare(self, question: Question, reply: Reply, own: str) -> Judgement:
+        """See `lmstrix.ports.ComparingValidator`. Broken as at short length says nothing."""
+        del question
+        return _judged(reply, own=own)
+
+
+def _judged(reply: Reply, *, own: str | None) -> Judgement:
+    said = answer_of(reply)
+    if said is None:
+        return Judgement.INCONCLUSIVE
+    judged = assess(said, own=own, ended=reply.stop_reason is StopReason.END).judgement
+    return Judgement.INCONCLUSIVE if judged is Judgement.PASS and is_refusal(said) else judged
 
 
 class _Requests:

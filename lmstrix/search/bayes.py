@@ -1,0 +1,240 @@
+"""Ask what teaches most about the threshold for its cost, and stop when it is known.
+
+Three kinds of steps, told apart by the history alone:
+
+- *climb* while the threshold is most likely above all that was tried: few questions, at the
+  length that the cheapest noiseless search would take next;
+- *learn*: the length and the number of questions with the most expected information on the
+  threshold for their cost, until what they buy is not worth it;
+- *settle*: questions at the length nearest to the posterior's median, up to a verdict there,
+  until verdicts bracket the answer as closely as was asked for, and both ends are sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import numpy as np
+
+from lmstrix.models import Interval, Observation
+from lmstrix.problem import Ask, Done, SearchProblem
+from lmstrix.search.bracketing import (
+    bracket_of,
+    checkpoint_below,
+    in_doubt,
+    missing_at_edge,
+    within_budget,
+)
+from lmstrix.search.cost_aware import cheapest_length
+from lmstrix.search.lattice import inside, lattice, thinned
+from lmstrix.search.posterior import Posterior, posterior, threshold_interval
+
+__all__ = ["Bayes"]
+
+CLIMBING = 2
+"""Questions at a length on the way up: one lapse among them is seen for what it is."""
+
+LIKELY = 0.75
+"""Probability of a threshold above all lengths tried at which the search climbs on."""
+
+BATCHES = (2, 5)
+"""Numbers of questions that a learning step may ask."""
+
+CANDIDATES = 12
+"""New lengths that a learning step chooses from."""
+
+WORTH = 0.2
+"""Relative accuracy (standard deviation of the log threshold) that reading the answer's
+length once must buy for a learning step to be taken. Smaller values ask more questions."""
+
+MOST_QUESTIONS = 300
+"""No learning steps after so many answers: then the answers contradict the model."""
+
+ROUGH = 0.01
+"""Share of the heaviest point of the grid below which points do not count in the choice of a
+step; they do in the interval."""
+
+STEP_BACK = 0.5
+"""Share of the tokens stepped back over that is expected to be read again."""
+
+CHANCE = 0.05
+"""Probability of a threshold above the smallest failure from which longer lengths are asked at."""
+
+REACH = 1.5
+"""A slow fall is steepest above its threshold: candidates reach that far beyond the likely."""
+
+CENTRAL = 0.1
+"""Share of a wide bracket, at each of its ends, in which no length is settled, so that the
+bracket shrinks fast also where answers and model contradict each other."""
+
+
+class Bayes:
+    """Learn the threshold, then settle verdicts around it.
+
+    For noisy answers: a lapse now and then, or a rate that falls slowly with the length. The
+    baseline's own answers tell how often the model errs for no reason of length. `worth` is
+    the relative accuracy that reading the answer's length once must buy.
+    """
+
+    name = "bayes"
+
+    def __init__(self, worth: float = WORTH) -> None:
+        if not worth > 0:
+            raise ValueError(f"the worth must be positive, got {worth}")
+        self._worth = worth
+
+    def next_step(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | Done:
+        """See `lmstrix.ports.SearchStrategy`."""
+        ascending = sorted(history, key=lambda o: o.length_tokens)
+        ask = self._wish(problem, ascending)
+        affordable = None if ask is None else within_budget(problem, ascending, ask)
+        if affordable is not None:
+            return affordable
+        low, high = self.bracket(problem, ascending)
+        return Done(
+            low=low,
+            high=high,
+            interval=self.interval(problem, ascending),
+            estimate=_estimate(problem, ascending),
+        )
+
+    def bracket(
+        self, problem: SearchProblem, history: Sequence[Observation]
+    ) -> tuple[int, int | None]:
+        """See `lmstrix.search.bracketing.bracket_of`."""
+        return bracket_of(problem, history)
+
+    def interval(self, problem: SearchProblem, history: Sequence[Observation]) -> Interval:
+        """See `lmstrix.ports.SearchStrategy`."""
+        return threshold_interval(problem, history, fallback=problem.floor)
+
+    def _wish(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | None:
+        view = _View.of(problem, history)
+        if problem.floor == problem.ceiling:
+            return None
+        if view.climbs():
+            trials = min(CLIMBING, problem.rule.first)
+            length = cheapest_length(problem, view.top, None, trials)
+            return Ask(length_tokens=length, trials=trials)
+        return view.learning(self._worth) or view.settling()
+
+
+@attrs.frozen(kw_only=True)
+class _View:
+    """A history as the three kinds of steps look at it."""
+
+    problem: SearchProblem
+    history: Sequence[Observation]
+    known: Mapping[int, Observation]
+    low: int
+    high: int | None
+    fine: tuple[int, ...]
+    """Lengths half as far apart as the tolerance allows."""
+
+    @classmethod
+    def of(cls, problem: SearchProblem, history: Sequence[Observation]) -> _View:
+        low, high = bracket_of(problem, history)
+        known = {o.length_tokens: o for o in history}
+        fine = lattice(attrs.evolve(problem, tolerance=problem.tolerance / 2))
+        return cls(problem=problem, history=history, known=known, low=low, high=high, fine=fine)
+
+    @property
+    def top(self) -> int:
+        """The longest length tried; nothing failed."""
+        return max((self.problem.floor, *self.known))
+
+    def climbs(self) -> bool:
+        if self.high is not None or self.top >= self.problem.ceiling:
+            return False
+        if all(o.passes == o.trials for o in self.history):
+            return True
+        if any(in_doubt(self.problem, o) for o in self.history):
+            return False
+        return posterior(self.problem, self.history).above(self.top) > LIKELY
+
+    def learning(self, worth: float) -> Ask | None:
+        """The step with the most information for its cost, or None if it is not worth it."""
+        if sum(o.trials for o in self.history) >= MOST_QUESTIONS:
+            return None
+        found = posterior(self.problem, self.history)
+        lengths = self._candidates(found)
+        if not lengths:
+            return None
+        # In units of "relative accuracy for reading the answer's length once".
+        scale = found.spread * float(np.exp(found.quantile(0.5)))
+        rough = found.coarser(ROUGH)
+        best, choice = worth, None
+        for trials in BATCHES:
+            gains = rough.information(np.array(lengths, dtype=np.float64), trials)
+            for length, gain in zip(lengths, gains, strict=True):
+                value = scale * float(gain) / self._cost(length, trials)
+                if value > best:
+                    left = self.problem.rule.most - self._asked(length)
+                    best, choice = value, Ask(length_tokens=length, trials=min(trials, left))
+        return choice
+
+    def _asked(self, length: int) -> int:
+        return self.known[length].trials if length in self.known else 0
+
+    def _cost(self, length: int, trials: int) -> float:
+        problem = self.problem
+        checkpoint = checkpoint_below(problem, self.history, length)
+        cached = problem.cached_tokens
+        back = STEP_BACK * max(0, cached - length)
+        return back + problem.costs.cost(
+            length, cached=cached, trials=trials, checkpoint=checkpoint
+        )
+
+    def _candidates(self, found: Posterior) -> list[int]:
+        """Lengths near the threshold: new ones, and those that may be asked at again.
+
+        None below `low`, and none where the engine itself failed or beyond. Where a length
+        failed by its tally, new ones beyond it only if that may have been chance.
+        """
+        dead = min((n for n, o in self.known.items() if o.failure), default=None)
+        bottom = max(self.low, float(np.exp(found.quantile(0.005))) / 1.1)
+        top = float(np.exp(found.quantile(0.995))) * REACH
+        chance = self.high is None or found.above(self.high) > CHANCE
+        above = inside(self.fine, self.low, dead if chance else self.high)
+        new = tuple(n for n in above if bottom <= n <= top)
+        tried = {n for n, o in self.known.items() if bottom <= n <= top and not o.failure}
+        return sorted(
+            n
+            for n in tried.union(thinned(new, CANDIDATES))
+            if self._asked(n) < self.problem.rule.most and (dead is None or n < dead)
+        )
+
+    def settling(self) -> Ask | None:
+        """Questions up to the next verdict that is missing, or None at the end."""
+        problem, rule = self.problem, self.problem.rule
+        is_open = self.high is None or not problem.is_tight(self.low, self.high)
+        if is_open and self.low < problem.ceiling:
+            length = self._to_settle()
+            seen = self.known.get(length)
+            return Ask(length_tokens=length, trials=rule.wanted(seen) if seen else rule.first)
+        for edge in (self.high, self.low):
+            if edge is not None and (missing := missing_at_edge(problem, self.known.get(edge))):
+                return Ask(length_tokens=edge, trials=missing)
+        return None
+
+    def _to_settle(self) -> int:
+        """What is in doubt below the median first, for the answer cannot pass it by; else the
+        length nearest to the median, off the ends of the bracket.
+        """
+        middle = posterior(self.problem, self.history).quantile(0.5)
+        tried = {n for n in self.known if self.low < n and (self.high is None or n < self.high)}
+        lengths = tried.union(inside(self.fine, self.low, self.high))
+        if self.high is not None:
+            bottom, width = np.log(self.low), np.log(self.high / self.low)
+            middle = min(max(middle, bottom + CENTRAL * width), bottom + (1 - CENTRAL) * width)
+        nearest = min(lengths, key=lambda n: (abs(float(np.log(n)) - middle), n))
+        doubts = (n for n in lengths if n in self.known and in_doubt(self.problem, self.known[n]))
+        return min((nearest, *doubts))
+
+
+def _estimate(problem: SearchProblem, history: Sequence[Observation]) -> int:
+    """The posterior's median, on the grid of the problem."""
+    median = float(np.exp(posterior(problem, history).quantile(0.5)))
+    snapped = round(median / problem.granularity) * problem.granularity
+    return min(problem.ceiling, max(problem.floor, snapped))

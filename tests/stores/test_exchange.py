@@ -1,0 +1,154 @@
+"""Exports as JSON, and what is refused as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from lmstrix.errors import StoreError
+from lmstrix.stores.archive import ImportedResult, StoreContents
+from lmstrix.stores.exchange import dump_contents, load_contents, read_document
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.testing.samples import sample_model, sample_report, sample_trial
+
+
+async def _sample() -> StoreContents:
+    store = MemoryStore()
+    for key in ("a", "b"):
+        new = await store.begin(key, sample_model(key=key))
+        await store.append_trial(new.id, sample_trial())
+        await store.finish(new.id, sample_report())
+    new = await store.begin("c", sample_model(key="c"))
+    await store.mark_load(new.id, 65536)
+    await store.merge(
+        StoreContents(imported=(ImportedResult(source="lmstrix.json", model_key="m"),))
+    )
+    return await store.contents()
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """An export as plain JSON."""
+    return json.loads(dump_contents(anyio.run(_sample)))
+
+
+def test_what_was_written_is_read(document: dict[str, Any]) -> None:
+    contents = load_contents(json.dumps(document))
+    assert json.loads(dump_contents(contents)) == document
+    assert [kept.key for kept in contents.measurements] == ["a", "b", "c"]
+    assert contents.measurements[2].trying == 65536
+
+
+def test_it_says_what_it_is(document: dict[str, Any]) -> None:
+    assert (document["format"], document["schema_version"]) == ("lmstrix-store", 1)
+    assert set(document) == {"format", "schema_version", "measurements", "imported"}
+
+
+def test_keys_that_are_not_known_are_left_out(document: dict[str, Any]) -> None:
+    document["comment"] = "by hand"
+    document["measurements"][0]["comment"] = "by hand"
+    assert len(load_contents(json.dumps(document)).measurements) == 3
+
+
+def test_a_newer_document_is_refused(document: dict[str, Any]) -> None:
+    newer: dict[str, object] = {"format": document["format"], "schema_version": 2, "runs": []}
+    with pytest.raises(StoreError, match="newer") as caught:
+        load_contents(json.dumps(newer))
+    assert "Update" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"llms": {}}',
+        '{"format": "lmstrix-store"}',
+        '{"format": "other", "schema_version": 1, "measurements": [], "imported": []}',
+        '{"format": "lmstrix-store", "schema_version": 1e999, "measurements": [], "imported": []}',
+        '{"format": "lmstrix-store", "schema_version": 1, "measurements": {}, "imported": []}',
+        "[" * 100_000,
+        "9" * 10_000,
+        "\udcff",
+    ],
+)
+def test_what_is_no_export_is_refused(text: str) -> None:
+    with pytest.raises(StoreError, match="no export") as caught:
+        load_contents(text)
+    assert caught.value.hint
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("id", "../../etc/passwd"),
+        ("id", ""),
+        ("id", "F" * 32),
+        ("id", "0" * 31 + "\n"),
+        ("trying", 0),
+        ("trying", -1),
+        ("trying", 2**63),
+        ("trying", True),
+        ("started_at", "2026-01-02T03:04:05"),
+        ("started_at", 5),
+        ("trials", ["x"]),
+        ("trials", "abc"),
+        ("report", "none"),
+        ("replaced", "no"),
+        ("cost", {"seconds": float("nan")}),
+    ],
+)
+def test_one_wrong_value_and_all_is_refused(
+    document: dict[str, Any], name: str, value: object
+) -> None:
+    document["measurements"][1][name] = value
+    with pytest.raises(StoreError, match="no export"):
+        load_contents(json.dumps(document))
+
+
+def test_an_id_may_be_there_once(document: dict[str, Any]) -> None:
+    document["measurements"][1]["id"] = document["measurements"][0]["id"]
+    with pytest.raises(StoreError, match="same id"):
+        load_contents(json.dumps(document))
+
+
+def test_a_report_of_a_newer_version_is_refused(document: dict[str, Any]) -> None:
+    document["measurements"][0]["report"]["schema_version"] = 99
+    with pytest.raises(StoreError, match="newer"):
+        load_contents(json.dumps(document))
+
+
+def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "export.json"
+    file.write_bytes(b"\xef\xbb\xbf{}")
+    assert read_document(file, "an export") == "{}"
+
+
+@pytest.mark.parametrize("name", ["missing", "nul\0inside", "folder", "pipe", "bytes", "large"])
+def test_what_cannot_be_read_is_a_store_error(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / name
+    if name == "folder":
+        file.mkdir()
+    elif name == "pipe":
+        if sys.platform == "win32":
+            pytest.skip("there are no pipes among files")
+        os.mkfifo(file)
+    elif name == "bytes":
+        file.write_bytes(b"\xff\xfe")
+    elif name == "large":
+        monkeypatch.setattr("lmstrix.stores.exchange.MAX_DOCUMENT_BYTES", 10)
+        file.write_bytes(b"x" * 11)
+    with pytest.raises(StoreError) as caught:
+        read_document(file, "an export")
+    assert caught.value.hint == "Give an export."

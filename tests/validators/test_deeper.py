@@ -1,0 +1,185 @@
+"""Copy, crowd and tracing: the contract, and what each is about."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from lmstrix.errors import ConfigurationError
+from lmstrix.models import Judgement, Reply, StopReason
+from lmstrix.ports import GradedValidator, LoadedModel, QuestionSource, Validator
+from lmstrix.testing.contracts.validator import ValidatorContract
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.validators.copy import Copy, copy_score
+from lmstrix.validators.copy.scoring import copied_share
+from lmstrix.validators.crowd import Crowd
+from lmstrix.validators.haystack import HaystackSpec
+from lmstrix.validators.haystack.chains import answer_from, names_stem, stem_of
+from lmstrix.validators.tracing import Tracing
+
+HUGE = 10**6
+
+
+class TestCopy(ValidatorContract):
+    tells_values = False
+
+    @pytest.fixture
+    def validator(self) -> Validator:
+        return Copy()
+
+
+class TestCrowd(ValidatorContract):
+    @pytest.fixture
+    def validator(self) -> Validator:
+        return Crowd()
+
+
+class TestTracing(ValidatorContract):
+    @pytest.fixture
+    def validator(self) -> Validator:
+        return Tracing()
+
+
+@pytest.fixture
+async def loaded() -> AsyncGenerator[LoadedModel, None]:
+    adapter = SimulatedAdapter(SimulatedModel(declared=HUGE, true_context=HUGE))
+    async with adapter.load(await adapter.find_model("simulated"), HUGE) as loaded:
+        yield loaded
+
+
+def reply(text: str) -> Reply:
+    return Reply(text=text, prompt_tokens=900, stop_reason=StopReason.MAX_TOKENS)
+
+
+FOLLOWING = "heavy lantern, near the"
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        (" heavy lantern, near the river before sunrise", 1),
+        (" HEAVY LANTERN near the", 1),
+        (" heavy lantern, near a river", 0.75),
+        (" heavy lantern", 0.5),
+        (" heavy barrel, near the river", 0.25),
+        (" light lantern, near the river", 0),
+        (" the heavy lantern near the", 0),
+        ("", 0),
+        ("?!", 0),
+    ],
+)
+def test_the_score_counts_words_up_to_the_first_slip(text: str, score: float) -> None:
+    assert copied_share(FOLLOWING, text) == score
+
+
+@pytest.mark.parametrize("length", [512, 2048, 8192, 40000])
+async def test_passages_are_copied_from_all_depths(loaded: LoadedModel, length: int) -> None:
+    source = Copy().questions(loaded, 3)
+    asked = [await source.question(length, i) for i in range(10)]
+    depths = [q.depth or 0.0 for q in asked]
+    if length > 1000:
+        assert all(any(t <= d < t + 0.15 for d in depths) for t in (0.0, 0.2, 0.4, 0.6, 0.8))
+        assert min(depths[:4]) < 0.12
+        assert max(depths[:4]) > 0.85
+    assert len({q.prompt.answer_prefix for q in asked}) >= min(10, length // 100)
+    for question in asked:
+        text = question.prompt.user
+        assert text.count(question.prompt.answer_prefix) == 1
+        assert f"{question.prompt.answer_prefix} {question.expected}" in text
+
+
+async def test_a_slip_costs_what_follows(loaded: LoadedModel) -> None:
+    assert isinstance(Copy(), GradedValidator)
+    question = await Copy().questions(loaded, 3).question(4096, 0)
+    words = question.expected.split()
+    for right, score, judgement in (
+        (4, 1.0, Judgement.PASS),
+        (2, 0.5, Judgement.PASS),
+        (1, 0.25, Judgement.WRONG),
+        (0, 0.0, Judgement.WRONG),
+    ):
+        given = reply(" ".join([*words[:right], "quickly", *words[right + 1 :]]))
+        assert copy_score(question, given) == Copy().score(question, given) == score
+        assert Copy().judge(question, given) is judgement
+
+
+async def test_a_map_asks_at_the_depth_it_wants(loaded: LoadedModel) -> None:
+    source = Copy().questions(loaded, 3)
+    for depth in (0.0, 0.3, 0.7):
+        question = await source.at_depth(8192, depth)
+        assert abs((question.depth or 0.0) - depth) < 0.03
+        assert await source.at_depth(8192, depth) == question
+        assert await source.at_depth(8192, depth, turn=1) != question
+
+
+async def test_a_crowd_is_asked_by_key(loaded: LoadedModel) -> None:
+    source = Crowd().questions(loaded, 3)
+    asked = [await source.question(8192, i) for i in range(10)]
+    text = asked[0].prompt.user
+    assert text.count("carries the number") > 40
+    assert len({q.expected for q in asked}) == 10
+    for question in asked:
+        assert f"{question.prompt.answer_prefix} {question.expected}." in text
+
+
+async def test_chains_are_followed_and_gathered(loaded: LoadedModel) -> None:
+    source = Tracing().questions(loaded, 3)
+    hop, names = await source.question(4096, 0), await source.question(4096, 1)
+    assert (hop.kind, names.kind) == ("number", "names")
+    # the number stands beside the first name of the chain, the last one is asked for
+    first, last = names.expected.split(", ")[0], names.expected.split(", ")[-1]
+    assert f"The flask with the {first} holds {hop.expected} drops." in hop.prompt.user
+    assert hop.prompt.answer_prefix == stem_of(last)
+    assert names.prompt.answer_prefix == names_stem(hop.expected)
+    judge = Tracing().judge
+    given = names.expected.split(", ")
+    assert judge(names, reply(" " + " and the ".join(reversed(given)))) is Judgement.PASS
+    assert judge(names, reply(" " + ", ".join(given[:-1]))) is Judgement.WRONG
+    everything = ", ".join([*given, "amber star", "lilac rose", "white key"])
+    assert judge(names, reply(everything)) is Judgement.WRONG
+
+
+def test_a_broken_chain_has_no_answer() -> None:
+    text = "The flask with the red fox holds as much as the one with the blue sun."
+    assert answer_from(text, stem_of("red fox")) is None
+    whole = f"The flask with the blue sun holds 77 drops. {text}"
+    assert answer_from(whole, stem_of("red fox")) == "77"
+    assert answer_from(whole, names_stem("77")) == "blue sun, red fox"
+    assert answer_from(whole, "The vault opens with") is None
+
+
+@pytest.mark.parametrize("kind", [Crowd, Tracing])
+def test_what_is_not_planted_cannot_be_asked_for(kind: type[Crowd | Tracing]) -> None:
+    with pytest.raises(ConfigurationError, match="needs a haystack"):
+        kind(spec=HaystackSpec())
+
+
+EVERYTHING = HaystackSpec(crowd=True, chains=True)
+
+
+@pytest.mark.parametrize(
+    "validator",
+    [Copy(spec=EVERYTHING), Crowd(spec=EVERYTHING), Tracing(spec=EVERYTHING)],
+    ids=lambda v: v.name,
+)
+async def test_a_model_that_lost_the_head_cannot_do_it_there(validator: Validator) -> None:
+    model = SimulatedModel(declared=HUGE, true_context=2000, beyond=Beyond.FORGETS_HEAD)
+    adapter = SimulatedAdapter(model)
+    async with adapter.load(model.info, HUGE) as loaded:
+        source = validator.questions(loaded, 3)
+        judged = {
+            index: await judged_at(loaded, validator, source, 4000, index) for index in (0, 2)
+        }
+    assert judged == {0: Judgement.WRONG, 2: Judgement.PASS} or validator.name == "tracing"
+    assert judged[0] is Judgement.WRONG
+
+
+async def judged_at(
+    loaded: LoadedModel, validator: Validator, source: QuestionSource, length: int, index: int
+) -> Judgement:
+    question = await source.question(length, index)
+    given = await loaded.complete(
+        question.prompt, max_tokens=question.max_tokens, stop=question.stop
+    )
+    return validator.judge(question, given)

@@ -1,0 +1,58 @@
+"""Models with bad habits get no true context that they do not have."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.models import ContextReport
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Nothing here depends on the event loop, and whole measurements take their time."""
+    return str(request.param)
+
+
+HABITS = (Beyond.SAME_NUMBER, Beyond.ECHOES, Beyond.GUESSES, Beyond.REFUSES)
+TRUTH = 3000
+
+
+async def measured(model: SimulatedModel, seed: int = 1) -> ContextReport:
+    options = MeasureOptions(certify=False, seed=seed)
+    async with LMStrix(adapter=SimulatedAdapter(model), store="memory") as client:
+        return await client.find_true_context(model.key, options)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+async def test_a_habit_is_no_context(habit: Beyond) -> None:
+    """At any length it does the same, and so nothing is measured."""
+    report = await measured(SimulatedModel(declared=8192, true_context=0, beyond=habit))
+    assert report.true_context is None
+    assert report.cause in (Cause.NOT_MEASURABLE, Cause.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("habit", HABITS)
+async def test_a_habit_ends_the_context(habit: Beyond, seed: int) -> None:
+    """Where it begins beyond a length, the true context is that length, and no more."""
+    model = SimulatedModel(declared=8192, true_context=TRUTH, beyond=habit)
+    report = await measured(model, seed)
+    if habit is Beyond.REFUSES:  # says nothing of what it knows
+        assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
+    else:
+        assert report.true_context == TRUTH // 256 * 256
+        assert report.cause is Cause.FORGETS
+
+
+@pytest.mark.parametrize("beyond", [Beyond.FORGETS_HEAD, Beyond.FORGETS_MIDDLE])
+@pytest.mark.parametrize(("truth", "seed"), [(2200, 1), (4400, 2), (4400, 3), (7000, 4)])
+async def test_a_window_is_found_where_the_rate_falls(
+    beyond: Beyond, truth: int, seed: int
+) -> None:
+    """The 85 % rule fails where 15 % of the depths are lost, at 1.18 windows: within a sixth."""
+    model = SimulatedModel(declared=3 * truth, true_context=truth, beyond=beyond)
+    report = await measured(model, seed)
+    assert report.cause is Cause.FORGETS
+    assert 0.94 * truth <= (report.true_context or 0) <= 1.25 * truth

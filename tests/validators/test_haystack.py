@@ -1,0 +1,165 @@
+"""The haystack: one text for all validators, whatever they ask about it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from itertools import combinations, islice, takewhile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmstrix.models import Judgement, Prompt, Question, Reply, StopReason
+from lmstrix.ports import LoadedModel, Validator
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.validators.coherence.validator import Coherence
+from lmstrix.validators.copy import Copy
+from lmstrix.validators.crowd import Crowd
+from lmstrix.validators.haystack import HaystackSpec
+from lmstrix.validators.haystack.facts import CODES, NEAR, NUMBERS, WORDS
+from lmstrix.validators.haystack.grammar import filler_sentences
+from lmstrix.validators.haystack.needles import deck
+from lmstrix.validators.recall import Recall
+from lmstrix.validators.sharing import share_haystack
+from lmstrix.validators.tracing import Tracing
+
+HUGE = 10**6
+EVERYTHING = HaystackSpec(crowd=True, chains=True)
+ALL: tuple[Validator, ...] = (
+    Recall(spec=EVERYTHING),
+    Coherence(spec=EVERYTHING),
+    Copy(spec=EVERYTHING),
+    Crowd(spec=EVERYTHING),
+    Tracing(spec=EVERYTHING),
+)
+
+
+@pytest.fixture
+async def loaded() -> AsyncGenerator[LoadedModel, None]:
+    adapter = SimulatedAdapter(SimulatedModel(declared=HUGE, true_context=HUGE))
+    async with adapter.load(await adapter.find_model("simulated"), HUGE) as loaded:
+        yield loaded
+
+
+def shared(one: str, other: str) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+@pytest.mark.parametrize("length", [1024, 8192])
+async def test_all_validators_share_their_text(loaded: LoadedModel, length: int) -> None:
+    """But for what their replies need: less than a tenth of a kilotoken."""
+    asked = [await v.questions(loaded, 5).question(length, 1) for v in ALL]
+    texts = [question.prompt.user for question in asked]
+    for one, other in combinations(texts, 2):
+        assert shared(one, other) > min(len(one), len(other)) - 500
+
+
+@pytest.mark.parametrize("validator", ALL, ids=lambda v: v.name)
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_full_haystack_has_a_baseline(
+    loaded: LoadedModel, validator: Validator, seed: int
+) -> None:
+    """Also at the shortest length, with everything planted, there are things to ask about."""
+    source = validator.questions(loaded, seed)
+    asked = [await source.question(validator.baseline_length, i) for i in range(12)]
+    assert len({(q.prompt.answer_prefix, q.prompt.user) for q in asked}) >= 3
+    for question in asked:
+        reply = await loaded.complete(
+            question.prompt, max_tokens=question.max_tokens, stop=question.stop
+        )
+        assert validator.judge(question, reply) is Judgement.PASS
+
+
+@pytest.mark.parametrize("validator", ALL, ids=lambda v: v.name)
+async def test_asked_in_turn_little_is_read_twice(validator: Validator) -> None:
+    """With recall's questions at every length in between."""
+    model = SimulatedModel(declared=HUGE, true_context=HUGE)
+    adapter = SimulatedAdapter(model)
+    async with adapter.load(model.info, HUGE) as loaded:
+        sources = [v.questions(loaded, 5) for v in (ALL[0], validator)]
+        for length in (1024, 2048, 4096, 8192):
+            for source in sources:
+                for index in range(4):
+                    question = await source.question(length, index)
+                    await loaded.complete(question.prompt, max_tokens=question.max_tokens)
+    assert adapter.counters.prompt_tokens < 1.35 * 8192
+
+
+@pytest.mark.parametrize("spec", [HaystackSpec(), EVERYTHING], ids=["plain", "everything"])
+async def test_one_spec_one_text(loaded: LoadedModel, spec: HaystackSpec) -> None:
+    one = await Recall(spec=spec).questions(loaded, 5).question(4096, 0)
+    other = await Coherence(spec=spec).questions(loaded, 5).question(4096, 0)
+    assert shared(one.prompt.user, other.prompt.user) > 0.95 * len(other.prompt.user)
+    plain = await Recall().questions(loaded, 5).question(4096, 0)
+    same = shared(plain.prompt.user, one.prompt.user) == len(plain.prompt.user)
+    assert same is (spec == HaystackSpec())
+
+
+def test_specs_add_up() -> None:
+    crowd, chains = HaystackSpec(crowd=True), HaystackSpec(chains=True)
+    assert crowd | chains == EVERYTHING
+    assert crowd | HaystackSpec() == crowd
+
+
+def test_validators_are_made_to_share() -> None:
+    shared = share_haystack([Recall(), Crowd(), Tracing(), Copy()])
+    assert shared == (
+        Recall(spec=EVERYTHING),
+        Crowd(spec=EVERYTHING),
+        Tracing(spec=EVERYTHING),
+        Copy(spec=EVERYTHING),
+    )
+    assert share_haystack([Recall(), Coherence()]) == (Recall(), Coherence())
+
+
+def test_stems_are_unlike_one_another() -> None:
+    """No stem is part of another, and no two end with the same two words."""
+    stems = [*NUMBERS, *WORDS, *CODES]
+    assert len(set(stems)) == len(stems)
+    assert len({tuple(s.split()[-2:]) for s in stems}) == len(stems)
+    assert set(NEAR) <= set(stems)
+    near = set(NEAR.values())
+    assert not near & set(stems)
+    assert not any(one in other for one, other in combinations([*stems, *near], 2))
+
+
+def test_values_are_no_words_of_the_filler() -> None:
+    filler = " ".join(islice(filler_sentences(1), 3000)).casefold().split()
+    said = {word.strip(".,") for word in filler}
+    words = {n.value for seed in range(30) for n in deck(seed) if n.fact.kind == "word"}
+    assert len(words) > 15
+    assert not words & said
+
+
+QUESTIONS = [
+    Question(
+        prompt=Prompt(user="A text.", answer_prefix="The river is"),
+        expected=expected,
+        kind=kind,
+        depth=0.5,
+        max_tokens=16,
+    )
+    for kind, expected in (
+        ("number", "48213"),
+        ("word", "kiwi"),
+        ("code", "BK-417"),
+        ("copy", "a piece of the text that goes on and on"),
+        ("names", "amber star, blue moon, red fox"),
+        ("writing", ""),
+    )
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    text=st.text(max_size=300) | st.sampled_from(["\ud800", "\x00", "a" * 5000, "1," * 2000]),
+    reasoning=st.text(max_size=20),
+    stop=st.sampled_from(StopReason),
+)
+@pytest.mark.parametrize("validator", ALL, ids=lambda v: v.name)
+def test_any_reply_is_judged(
+    validator: Validator, text: str, reasoning: str, stop: StopReason
+) -> None:
+    reply = Reply(text=text, reasoning=reasoning, stop_reason=stop, prompt_tokens=9)
+    for question in QUESTIONS:
+        assert validator.judge(question, reply) in Judgement
