@@ -123,6 +123,11 @@ _method = _options(
         help="Part of the model's own short-context pass rate that still counts as a pass.",
     ),
     click.option(
+        "--absolute",
+        is_flag=True,
+        help="Take the ratio as the pass rate itself, not as a part of the model's own.",
+    ),
+    click.option(
         "--no-certify",
         is_flag=True,
         help="Skip the confirmation by a fresh load and fresh documents.",
