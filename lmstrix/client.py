@@ -35,6 +35,7 @@ from lmstrix.models import (
 )
 from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin
 from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
+from lmstrix.stores.archive import Archive, ReportSummary, summarize
 from lmstrix.validators.sharing import share_haystack
 
 __all__ = ["DEFAULT_ADAPTER", "DEFAULT_STRATEGY", "EMBEDDED_ADAPTER", "LMStrix"]
@@ -49,6 +50,9 @@ REQUIRED_LEVELS = frozenset({"coherence"})
 MAPPED = ("recall", "copy")
 """What a map asks."""
 DEFAULT_STORE = "sqlite"
+STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db", ".jsonl"})
+LINES_STORE = "jsonl"
+"""What a path with the suffix ``.jsonl`` means; any other is a `DEFAULT_STORE`."""
 
 REPLY_TOKENS = 512
 """Largest reply of `LMStrix.infer` unless told otherwise."""
@@ -168,6 +172,12 @@ class LMStrix:
     async def reports(self) -> Sequence[StoredReport]:
         """Finished measurements, the newest of each kind, newest first."""
         return await self._store.reports()
+
+    async def summaries(self) -> Sequence[ReportSummary]:
+        """One line on each finished measurement, newest first: quick, by the thousand."""
+        if isinstance(self._store, Archive):
+            return await self._store.summaries()
+        return [summarize(stored) for stored in await self._store.reports()]
 
     async def unfinished_models(self) -> Sequence[ModelInfo]:
         """Models whose measurement was interrupted and would go on."""
@@ -318,11 +328,10 @@ class LMStrix:
 
     async def _tested_context(self, model: ModelInfo) -> int:
         """The newest true context of this very model, or a cautious guess."""
-        for stored in await self._store.reports():
-            report = stored.report
-            same = (report.model.key, report.model.digest) == (model.key, model.digest)
-            if same and report.true_context:
-                return report.true_context
+        for known in await self.summaries():
+            same = (known.model_key, known.model_digest) == (model.key, model.digest)
+            if same and known.true_context:
+                return known.true_context
         return min(INFER_CONTEXT, model.declared_context or INFER_CONTEXT)
 
 
@@ -365,10 +374,10 @@ def _validator(validator: Validator | str) -> Validator:
 
 
 def _store(store: Store | str | Path | None) -> Store:
-    if isinstance(store, Path):
-        made = make_plugin(STORES, DEFAULT_STORE, path=store)
-    elif isinstance(store, str) and _is_path(store):
-        made = make_plugin(STORES, DEFAULT_STORE, path=Path(store))
+    if isinstance(store, Path) or (isinstance(store, str) and _is_path(store)):
+        path = Path(store)
+        kind = LINES_STORE if path.suffix == ".jsonl" else DEFAULT_STORE
+        made = make_plugin(STORES, kind, path=path)
     elif store is None or isinstance(store, str):
         made = make_plugin(STORES, store or DEFAULT_STORE)
     else:
@@ -380,4 +389,4 @@ def _store(store: Store | str | Path | None) -> Store:
 
 def _is_path(text: str) -> bool:
     """Whether `text` names a file rather than a plug-in."""
-    return "/" in text or "\\" in text or Path(text).suffix in {".sqlite3", ".sqlite", ".db"}
+    return "/" in text or "\\" in text or Path(text).suffix in STORE_SUFFIXES

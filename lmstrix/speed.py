@@ -55,15 +55,20 @@ class ReadingTimes:
 
     def ttft_s(self, length_tokens: int) -> float | None:
         """Expected time to first token of a prompt of `length_tokens` of which nothing is cached,
-        in seconds; None beyond what was read.
+        in seconds; None beyond what was read (but for a question's own length).
         """
-        if not self._pieces or not 0 < length_tokens <= self._pieces[-1][1]:
+        if not self._pieces or length_tokens <= 0:
             return None
-        return sum(
+        _, last, speed = self._pieces[-1]
+        beyond = max(0, length_tokens - last)
+        if beyond >= FEWEST_TOKENS:
+            return None
+        read = sum(
             (min(end, length_tokens) - start) * per_token
             for start, end, per_token in self._pieces
             if start < length_tokens
         )
+        return read + beyond * speed
 
 
 def usable_context(

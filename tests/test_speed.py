@@ -60,7 +60,8 @@ def test_what_was_not_timed_is_as_fast_as_what_came_before() -> None:
 
 def test_beyond_what_was_read_nothing_is_known() -> None:
     times = ReadingTimes([read(0, 1000, 1.0), read(0, 1200, None)])
-    assert times.ttft_s(1001) is None
+    assert times.ttft_s(1064) is None
+    assert times.ttft_s(1010) == pytest.approx(1.01)
     assert times.ttft_s(0) is None
     assert ReadingTimes([]).ttft_s(10) is None
 

@@ -93,6 +93,7 @@ class Course:
                     wanted=wanted,
                     floor=min(shortest, wanted),
                     force=options.force,
+                    deadly=self.ledger.deadly,
                 ),
                 on=(InfrastructureError,),
                 announce=self._announce_retry,

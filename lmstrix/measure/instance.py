@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+
+import anyio
 
 from lmstrix.errors import LMStrixError
 from lmstrix.events import Event, LoadFinished, LoadProgressed, LoadStarted
@@ -11,6 +13,9 @@ from lmstrix.models import LoadProgress, ModelInfo
 from lmstrix.ports import Adapter, LoadedModel, QuestionSource, Validator
 
 __all__ = ["Instance"]
+
+MARK_DEADLINE_S = 10.0
+"""For telling the store that a load is over, also when it was cancelled."""
 
 
 class Instance:
@@ -22,11 +27,13 @@ class Instance:
         model: ModelInfo,
         emit: Callable[[Event], None],
         count_load: Callable[[], None],
+        mark: Callable[[int | None], Awaitable[None]] | None = None,
     ) -> None:
         self._adapter = adapter
         self._model = model
         self._emit = emit
         self._count_load = count_load
+        self._mark = mark
         self._stack = AsyncExitStack()
         self._loaded: LoadedModel | None = None
         self._sources: dict[tuple[str, int], QuestionSource] = {}
@@ -37,8 +44,22 @@ class Instance:
         return self._loaded.effective_context if self._loaded else None
 
     async def load(self, context_length: int) -> LoadedModel:
-        """Release what is loaded, then load at `context_length`. Raises what the adapter raises."""
+        """Release what is loaded, then load at `context_length`. Raises what the adapter raises.
+
+        While it loads, the size is marked as being tried: where the process or the machine
+        dies of it, the mark stays.
+        """
         await self.release()
+        if self._mark is None:
+            return await self._load(context_length)
+        await self._mark(context_length)
+        try:
+            return await self._load(context_length)
+        finally:
+            with anyio.move_on_after(MARK_DEADLINE_S, shield=True):
+                await self._mark(None)
+
+    async def _load(self, context_length: int) -> LoadedModel:
         key = self._model.key
         self._emit(LoadStarted(model_key=key, context_length=context_length))
         self._count_load()

@@ -42,6 +42,8 @@ class Ledger:
         }
         self.cost = stored.cost
         self.resumed = len(stored.trials)
+        self.deadly = stored.trying
+        """A load during which an earlier run died, in tokens; None: none did."""
 
     def add_trial(self, trial: Trial) -> None:
         """One more question asked."""

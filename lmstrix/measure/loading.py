@@ -43,7 +43,14 @@ class Loadable:
 
 
 async def find_loadable(
-    adapter: Adapter, model: ModelInfo, instance: Instance, *, wanted: int, floor: int, force: bool
+    adapter: Adapter,
+    model: ModelInfo,
+    instance: Instance,
+    *,
+    wanted: int,
+    floor: int,
+    force: bool,
+    deadly: int | None = None,
 ) -> Loadable:
     """Load the largest context up to `wanted`, and leave it loaded.
 
@@ -51,6 +58,9 @@ async def find_loadable(
     the largest that it can hold is loaded instead (`force` skips that guard). Where a load
     fails, what the estimate says is tried, and then a search over loads alone follows, down to
     `floor`, of nine loads at the most.
+
+    `deadly` is a size at which an earlier run died: it is not tried again, nor anything above,
+    unless `force` asks for it.
 
     Raises `LoadError` where not even `floor` loads.
     """
@@ -63,6 +73,13 @@ async def find_loadable(
                 f"not even {floor} tokens are expected to fit: {refused}",
                 hint="Close other programs, choose a smaller model, or use --force to try anyway.",
             )
+    if deadly is not None and target >= deadly and not force:
+        died = LoadFailed(
+            f"an earlier run died while it loaded {deadly} tokens, so only less was tried",
+            hint="Use --force to try it again.",
+        )
+        search = _LoadSearch(instance=instance, high=deadly, floor=floor, error=died, loads=0)
+        return await search.run(_guesses(expected, deadly, floor))
     try:
         effective = (await instance.load(target)).effective_context
     except LoadError as error:

@@ -98,7 +98,13 @@ class Measurement:
         return build_report(self._findings, cause, seconds=time.monotonic() - self._started)
 
     def _course(self, measurement_id: str, ledger: Ledger) -> Course:
-        instance = Instance(self._adapter, self.model, self._emit, ledger.add_load)
+        async def mark(context_length: int | None) -> None:
+            if context_length is None:
+                await self._store.clear_load(measurement_id)
+            else:
+                await self._store.mark_load(measurement_id, context_length)
+
+        instance = Instance(self._adapter, self.model, self._emit, ledger.add_load, mark)
         asker = Asker(
             model_key=self.model.key,
             instance=instance,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lmstrix.models import CurvePoint
+from lmstrix.models import CurvePoint, Verdict
 
-__all__ = ["curve_table"]
+__all__ = ["curve_table", "say_verdict"]
 
 BAR_CELLS = 10
 _HEAD = ("length", "k of n", "95 % interval", "verdict", "TTFT", "tok/s", "")
@@ -40,8 +40,16 @@ def _row(point: CurvePoint) -> tuple[str, ...]:
     wait = point.ttft_s if point.full_ttft_s is None else point.full_ttft_s
     ttft = "-" if wait is None else _seconds(wait)
     speed = "-" if point.tokens_per_second is None else f"{point.tokens_per_second:.1f}"
-    length, verdict = str(point.length_tokens), str(point.verdict)
+    length = str(point.length_tokens)
+    verdict = say_verdict(point.verdict, passes=point.passes, trials=point.trials)
     return (length, counts, interval, verdict, ttft, speed, _bar(point))
+
+
+def say_verdict(verdict: Verdict, *, passes: int, trials: int) -> str:
+    """The verdict in a word. Few answers that were all right settle nothing, and are no doubt."""
+    if verdict is Verdict.UNDECIDED:
+        return "no miss" if passes == trials else "open"
+    return str(verdict)
 
 
 def _seconds(seconds: float) -> str:

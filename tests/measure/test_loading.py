@@ -25,13 +25,15 @@ class Search:
     sizes: list[int] = attrs.field(factory=list[int])
     left_loaded: int | None = None
 
-    async def run(self, wanted: int = 131072, *, force: bool = False) -> Loadable:
+    async def run(
+        self, wanted: int = 131072, *, force: bool = False, deadly: int | None = None
+    ) -> Loadable:
         adapter = SimulatedAdapter(self.simulated, memory_bytes=self.memory_bytes)
         model = self.simulated.info
         instance = Instance(adapter, model, self._hear, self._count)
         try:
             found = await find_loadable(
-                adapter, model, instance, wanted=wanted, floor=FLOOR, force=force
+                adapter, model, instance, wanted=wanted, floor=FLOOR, force=force, deadly=deadly
             )
             self.left_loaded = instance.effective_context
         finally:
@@ -147,3 +149,24 @@ async def test_only_the_floor_loads() -> None:
     search = Search(SimulatedModel(loadable=FLOOR))
     assert (await search.run(2048)).context_length == FLOOR
     assert search.left_loaded == FLOOR
+
+
+@pytest.mark.parametrize("deadly", [1024, 20_000, 131_072])
+async def test_where_an_earlier_run_died_nothing_is_tried_again(deadly: int) -> None:
+    search = Search(SimulatedModel())
+    found = await search.run(deadly=deadly)
+    assert max(search.sizes) < deadly
+    assert found.context_length >= min(deadly * 7 / 8, deadly - 256)
+    assert found.limit is Cause.LOAD_FAILED
+    assert "an earlier run died" in found.detail
+    assert search.loads <= MOST_LOADS
+
+
+async def test_a_deadly_size_can_be_asked_for() -> None:
+    search = Search(SimulatedModel())
+    assert await search.run(deadly=8192, force=True) == Loadable(context_length=131072, limit=None)
+
+
+async def test_a_deadly_size_above_what_is_wanted_does_not_matter() -> None:
+    search = Search(SimulatedModel())
+    assert (await search.run(4096, deadly=8192)).context_length == 4096

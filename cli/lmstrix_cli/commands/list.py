@@ -10,6 +10,7 @@ import click
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
 from lmstrix.reports.quantities import say_seconds, say_tokens
+from lmstrix.stores.archive import ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
@@ -34,13 +35,14 @@ def command(settings: Settings, *, as_json: bool) -> None:
 
     Reads the store only: no engine and no server is needed.
     """
-    reports = run_async(lambda: _reports(settings))
     if as_json:
-        for report in reports:
+        for report in run_async(lambda: _reports(settings)):
             safe_text.json_line(dump_report(report))
-    elif reports:
+        return
+    found = run_async(lambda: _summaries(settings))
+    if found:
         now = datetime.now(UTC)
-        rows = [_row(report, now) for report in reports]
+        rows = [_row(summary, now) for summary in found]
         safe_text.out(columns(HEAD, rows, right=(1, 2, 3)))
     else:
         safe_text.out(
@@ -56,10 +58,18 @@ async def _reports(settings: Settings) -> Sequence[ContextReport]:
         return [stored.report for stored in await client.reports()]
 
 
-def _row(report: ContextReport, now: datetime) -> tuple[str, ...]:
+async def _summaries(settings: Settings) -> Sequence[ReportSummary]:
+    async with session.open_client(settings) as client:
+        found = await client.summaries()
+        for warning in client.store.warnings:
+            safe_text.note(f"store: {safe_text.label(warning)}")
+        return found
+
+
+def _row(report: ReportSummary, now: datetime) -> tuple[str, ...]:
     partial = "+" if report.cause in UNFINISHED and report.true_context else ""
     return (
-        report.model.key,
+        report.model_key,
         say_tokens(report.declared_context, unknown="-"),
         say_tokens(report.loadable_context, unknown="-"),
         say_tokens(report.true_context, unknown="-") + partial,

@@ -14,6 +14,7 @@ from lmstrix.events import (
     ProbeFinished,
     Retrying,
 )
+from lmstrix.reports.table import say_verdict
 from lmstrix_cli import safe_text
 
 __all__ = ["PlainProgress", "Silence", "event_line"]
@@ -78,4 +79,5 @@ def _load_line(event: LoadFinished) -> str:
 
 def _probe_line(event: ProbeFinished) -> str:
     failure = "" if event.failure is None else f" ({event.failure.replace('_', ' ')})"
-    return f"    {event.length_tokens}: {event.passes} of {event.trials}, {event.verdict}{failure}"
+    verdict = say_verdict(event.verdict, passes=event.passes, trials=event.trials)
+    return f"    {event.length_tokens}: {event.passes} of {event.trials}, {verdict}{failure}"
