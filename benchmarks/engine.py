@@ -5,7 +5,7 @@
 Measures the model (default: the demo model) once with each strategy, without certificates, in one
 run on one machine. Beside them stand
 
-- the floor: one prefill of the answer's length, and the answers that the search got there;
+- the floor: one prefill of the answer's length from nothing, and the answers at that length;
 - `binary` on an engine that reuses no prefix, with one question for each probe: a full prompt
   every time (`--no-anew` leaves it out: it takes longest).
 
@@ -27,8 +27,9 @@ from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.demo import fetch_demo_model
 from lmstrix.events import Event, TrialFinished
-from lmstrix.models import ContextReport, ModelInfo
+from lmstrix.models import ContextReport, ModelInfo, Reply
 from lmstrix.problem import PassRule
+from lmstrix.speed import FEWEST_TOKENS
 from lmstrix.validators.recall import Recall
 
 STRATEGIES = ("auto", "bayes", "cost_aware", "gallop", "binary")
@@ -58,6 +59,8 @@ class Row:
     questions: int
     at_answer: int = 0
     """Questions that were asked at the answer's length."""
+    answering: float = 0.0
+    """Seconds for all answers: their questions, and what was generated."""
 
     def text(self, floor: Row) -> str:
         """A line of the table."""
@@ -80,11 +83,17 @@ class Watch:
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
+        self.answering = 0.0
 
     def __call__(self, event: Event) -> None:
         """Hear one event."""
         if isinstance(event, TrialFinished):
-            self.lengths.append(event.trial.length_tokens)
+            trial = event.trial
+            self.lengths.append(trial.length_tokens)
+            new = trial.prompt_tokens - (trial.cached_tokens or 0)
+            if new < FEWEST_TOKENS:  # else its time to first token is that of reading
+                self.answering += trial.ttft_s or 0.0
+            self.answering += trial.generated_tokens / (trial.tokens_per_second or 1e9)
             sys.stderr.write(".")
             sys.stderr.flush()
 
@@ -110,6 +119,7 @@ async def measure(
         generated_tokens=report.cost.generated_tokens,
         questions=len(watch.lengths),
         at_answer=watch.lengths.count(report.true_context or 0),
+        answering=watch.answering,
     )
 
 
@@ -125,12 +135,13 @@ async def floor(
     async with adapter.load(model, longest) as loaded:
         source = Recall().questions(loaded, FLOOR_SEED)
         asked = [await source.question(length, index) for index in range(questions)]
-        started = time.monotonic()
-        replies = [
-            await loaded.complete(q.prompt, max_tokens=q.max_tokens, stop=q.stop) for q in asked
-        ]
-        seconds = time.monotonic() - started
+        times, replies = [time.monotonic()], list[Reply]()
+        for q in asked:
+            replies.append(await loaded.complete(q.prompt, max_tokens=q.max_tokens, stop=q.stop))
+            times.append(time.monotonic())
+        seconds = times[-1] - times[0]
     return Row(
+        answering=times[-1] - times[1],
         name=f"floor: one prefill, {questions} answers",
         answer=length,
         seconds=seconds,
@@ -161,6 +172,15 @@ async def compare(arguments: argparse.Namespace) -> None:
     print(HEAD)
     for row in (least, *rows):
         print(row.text(least))
+    prefill = least.seconds - least.answering
+    both = prefill + first.answering
+    print(
+        f"\n{first.name}: its answers took {first.answering / first.seconds:.2f} of its time;"
+        f" the whole {first.seconds / both:.2f} times one prefill and its own answers,"
+        f" {first.seconds / least.seconds:.2f} times the floor"
+    )
+    for row in rows[1:]:
+        print(f"{first.name} / {row.name}: {first.seconds / row.seconds:.2f}")
 
 
 def main() -> None:

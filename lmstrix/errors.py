@@ -8,7 +8,8 @@
     ├── ModelError
     │   ├── ModelNotFound (LookupError)   no such model; suggests near names
     │   ├── InvalidModel (ValueError)     the file is truncated, corrupt or not a model
-    │   └── UnsupportedModel (ValueError) a sound model that cannot generate text
+    │   ├── UnsupportedModel (ValueError) a sound model that cannot generate text
+    │   └── NotMeasured                   no finished true context (`lmstrix.settings`)
     ├── LoadError                         the engine did not give a loaded model
     │   ├── LoadRefused                   a guardrail said no before trying
     │   └── LoadFailed                    the engine tried and failed
@@ -20,6 +21,7 @@
     ├── InfrastructureError (ConnectionError)
     │   ├── EngineUnavailable             the engine is not installed or does not answer
     │   └── EngineTimeout (TimeoutError)  the engine stopped making progress
+    ├── SettingsError                     a settings file cannot be changed safely
     ├── StoreError (OSError)              the store cannot be read or written
     ├── FormatError (ValueError)          a text is not a report (`lmstrix.converter`)
     └── DemoUnavailable                   the demo model cannot be had (`lmstrix.demo`)

@@ -19,6 +19,7 @@ from lmstrix_cli.settings import Settings
 __all__ = ["COMMANDS", "lmstrix", "main"]
 
 COMMANDS = {
+    "apply": "Put a measured context into LM Studio's settings.",
     "demo": "Get a small model and measure it: the whole tool in one go.",
     "infer": "Ask a model one thing, at a context length that is known to work.",
     "list": "Show what was measured so far.",

@@ -1,0 +1,279 @@
+"""apply: a measured context into LM Studio's settings, and back; and as text for others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from lmstrix import LMStrix
+from lmstrix.models import Cause, Environment
+from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix_cli.commands import apply
+from lmstrix_cli.testing import Shell
+
+FOLDER = Path(".internal", "user-concrete-model-default-config")
+KEY = "google/gemma-3-4b"
+OLD = """{
+  "preset": "mine",
+  "load": {
+    "fields": [
+      {
+        "key": "llm.load.contextLength",
+        "value": 4096
+      }
+    ]
+  }
+}"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    made = tmp_path.resolve() / "lms"
+    (made / FOLDER / "google").mkdir(parents=True)
+    (made / FOLDER / f"{KEY}.json").write_text(OLD)
+    return made
+
+
+def remember(shell: Shell, key: str = KEY, path: str = KEY, **changes: Any) -> None:
+    """Put a report of a measurement into the shell's store."""
+    environment = Environment(adapter=changes.pop("adapter", "lmstudio"))
+    model = sample_model(key=key, path=path)
+    report = sample_report(model=model, environment=environment, **changes)
+
+    async def store() -> None:
+        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
+            begun = await client.store.begin(f"{key} {changes}", model)
+            await client.store.finish(begun.id, report)
+
+    anyio.run(store)
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "_somebody_is_there", lambda: True)
+
+
+def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) -> None:
+    remember(shell)
+    result = shell.run("apply", KEY, "--home", str(home), "--yes")
+    assert (result.exit_code, result.stderr) == (0, "")
+    path = home / FOLDER / f"{KEY}.json"
+    assert path.read_text() == OLD.replace("4096", "6144")
+    lines = result.stdout.splitlines()
+    assert lines[:3] == [
+        f"{KEY}: true context 6144, measured on 2026-01-02",
+        str(path),
+        "  llm.load.contextLength: 4096 -> 6144",
+    ]
+    assert '-        "value": 4096' in lines
+    assert '+        "value": 6144' in lines
+    [backup] = path.parent.glob("*.bak")
+    assert f"Before: {backup}" in result.stdout
+    assert "keeps its context until it is loaded again" in result.stdout
+    assert "--undo" in lines[-1]
+
+
+def test_the_second_time_there_is_nothing_to_do(shell: Shell, home: Path) -> None:
+    remember(shell)
+    for said in ("Written", "Nothing to do"):
+        result = shell.run("apply", "gemma-3-4b", "--home", str(home), "--yes")
+        assert (result.exit_code, said in result.stdout) == (0, True)
+
+
+def test_undo(shell: Shell, home: Path) -> None:
+    remember(shell)
+    shell.run("apply", KEY, "--home", str(home), "--yes")
+    result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
+    assert result.exit_code == 0
+    assert "llm.load.contextLength: 6144 -> 4096" in result.stdout
+    assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
+    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
+    result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
+    assert result.exit_code == 1
+    assert "nothing to take back" in result.stderr
+
+
+def test_undo_needs_no_store(shell: Shell, home: Path) -> None:
+    remember(shell)
+    shell.run("apply", KEY, "--home", str(home), "--yes")
+    shell.store.unlink()
+    assert shell.run("apply", KEY, "--home", str(home), "--undo", "--yes").exit_code == 0
+    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
+    result = shell.run("apply", "../../settings", "--home", str(home), "--undo", "--yes")
+    assert result.exit_code == 1
+    assert "no safe name" in result.stderr
+
+
+def test_without_a_terminal_nothing_is_written_unasked(shell: Shell, home: Path) -> None:
+    remember(shell)
+    result = shell.run("apply", KEY, "--home", str(home), typed="y\n")
+    assert result.exit_code == 2
+    assert "4096 -> 6144" in result.stdout
+    assert "no terminal" in result.stderr
+    assert "--yes" in result.stderr
+    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
+
+
+def test_a_dry_run_writes_nothing(shell: Shell, home: Path) -> None:
+    remember(shell)
+    result = shell.run("apply", KEY, "--home", str(home), "--dry-run", "--percent", "50")
+    assert result.exit_code == 0
+    assert "4096 -> 3072" in result.stdout
+    assert "nothing was written" in result.stdout
+    assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
+
+
+@pytest.mark.parametrize(("typed", "code", "value"), [("y\n", 0, "6144"), ("n\n", 1, "4096")])
+def test_on_a_terminal_it_asks(
+    shell: Shell,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    code: int,
+    value: str,
+) -> None:
+    on_a_terminal(monkeypatch)
+    remember(shell)
+    result = shell.run("apply", KEY, "--home", str(home), typed=typed)
+    assert result.exit_code == code
+    assert "Write this? [y/N]" in result.stderr
+    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD.replace("4096", value)
+
+
+def test_json_is_the_only_thing_on_stdout(shell: Shell, home: Path) -> None:
+    remember(shell, certified=False)
+    [told] = shell.lines("apply", KEY, "--home", str(home), "--yes", "--json")
+    path = home / FOLDER / f"{KEY}.json"
+    assert Path(told.pop("backup")).read_text() == OLD
+    [note] = told.pop("notes")
+    assert "Not certified" in note
+    assert told == {
+        "model": KEY,
+        "for": "lmstudio",
+        "true_context": 6144,
+        "certified": False,
+        "context": 6144,
+        "before": 4096,
+        "path": str(path),
+        "outcome": "written",
+    }
+    [told] = shell.lines("apply", KEY, "--home", str(home), "--yes", "--json", "--undo")
+    assert (told["outcome"], told["before"], told["context"]) == ("undone", 6144, 4096)
+    result = shell.run("apply", KEY, "--home", str(home), "--json")
+    assert json.loads(result.stdout)["outcome"] == "refused"
+    assert "4096 -> 6144" in result.stderr
+
+
+def test_a_cap(shell: Shell, home: Path) -> None:
+    remember(shell)
+    [told] = shell.lines("apply", KEY, "--home", str(home), "--json", "--dry-run", "--cap", "5k")
+    assert (told["context"], told["outcome"]) == (5120, "dry_run")
+
+
+def test_what_is_not_certain_is_said(shell: Shell, home: Path) -> None:
+    remember(shell, certified=False, adapter="llamacpp")
+    result = shell.run("apply", KEY, "--home", str(home), "--yes")
+    assert "Note: Not certified" in result.stderr
+    assert "Note: Measured with llamacpp" in result.stderr
+
+
+def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:
+    remember(shell, key="half", path="half", cause=Cause.BUDGET_SPENT)
+    for name, said in (("half", "budget spent"), ("other", "was not measured yet")):
+        result = shell.run("apply", name, "--home", str(home), "--yes")
+        assert result.exit_code == 4
+        assert said in result.stderr
+        assert "Hint: " in result.stderr
+
+
+def test_settings_that_do_not_parse_are_left_alone(shell: Shell, home: Path) -> None:
+    remember(shell)
+    path = home / FOLDER / f"{KEY}.json"
+    path.write_text('{"load": {"fields": [}')
+    result = shell.run("apply", KEY, "--home", str(home), "--yes")
+    assert result.exit_code == 1
+    assert "does not parse as JSON" in result.stderr
+    assert "Hint: The file was left as it is." in result.stderr
+    assert path.read_text() == '{"load": {"fields": [}'
+
+
+def test_the_usual_home_is_found(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(shell)
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "user"))
+    result = shell.run("apply", KEY, "--yes")
+    assert result.exit_code == 1
+    assert "no LM Studio home" in result.stderr
+    assert "--home" in result.stderr
+    (tmp_path / "user" / ".lmstudio" / ".internal").mkdir(parents=True)
+    assert shell.run("apply", KEY, "--yes").exit_code == 0
+    written = tmp_path / "user" / ".lmstudio" / FOLDER / f"{KEY}.json"
+    assert '"value": 6144' in written.read_text()
+
+
+def test_names_can_neither_steer_the_terminal_nor_leave_the_home(shell: Shell, home: Path) -> None:
+    evil = "../../evil\x1b]0;title\x07\u202e"
+    remember(shell, key=evil, path=evil, certified=False)
+    for arguments in (("--yes",), ("--dry-run",), ("--for", "ollama"), ("--yes", "--json")):
+        place = () if "--for" in arguments else ("--home", str(home))
+        result = shell.run("apply", evil, *place, *arguments)
+        assert result.exit_code == (0 if "--for" in arguments else 1)
+        assert not set("\x1b\x07\u202e") & set(result.output)
+    assert sorted(p.name for p in home.rglob("*")) == [
+        ".internal",
+        "gemma-3-4b.json",
+        "google",
+        "user-concrete-model-default-config",
+    ]
+
+
+def test_llama_server_gets_two_words_on_stdout(shell: Shell) -> None:
+    remember(shell)
+    result = shell.run("apply", KEY, "--for", "llama-server", "--percent", "90")
+    assert (result.exit_code, result.stdout) == (0, "-c 5376\n")
+    assert "llama-server -m MODEL.gguf -c 5376" in result.stderr
+    [told] = shell.lines("apply", KEY, "--for", "llama-server", "--json")
+    assert (told["setting"], told["context"], told["outcome"]) == ("-c 6144", 6144, "printed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another kind of absolute path")
+def test_ollama_gets_a_modelfile_on_stdout(shell: Shell) -> None:
+    remember(shell, key="m.gguf", path="/models/m.gguf", adapter="llamacpp")
+    result = shell.run("apply", "m.gguf", "--for", "ollama")
+    assert result.stdout == "FROM /models/m.gguf\nPARAMETER num_ctx 6144\n"
+    assert "ollama create" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--percent", "50", "--cap", "4k"),
+        ("--percent", "0"),
+        ("--percent", "101"),
+        ("--percent", "nan"),
+        ("--percent", "1"),
+        ("--cap", "0"),
+        ("--undo", "--cap", "4k"),
+        ("--undo", "--for", "ollama"),
+        ("--home", ".", "--for", "ollama"),
+        ("--home", "no-such-folder"),
+        ("--yes", "--dry-run"),
+        ("--for", "vllm"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    remember(shell)
+    monkeypatch.setenv("HOME", str(home.parent))
+    home.rename(home.parent / ".lmstudio")
+    result = shell.run("apply", KEY, *words)
+    assert result.exit_code == 2
+    assert result.stderr
