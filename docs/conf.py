@@ -27,7 +27,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Connection|Lookup|Memory|OS|Timeout|Value)Error"),
     (r"py:.*", r"lmstrix\.(\w+\.)*_\w+"),
 ]
-doctest_global_setup = "from lmstrix.stats import wilson"
+doctest_global_setup = "from lmstrix.stats import binomial_tail, isotonic_fall, wilson"
 
 
 def setup(app: Sphinx) -> None:

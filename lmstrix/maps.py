@@ -17,7 +17,7 @@ MAP_SCHEMA_VERSION = 1
 """Version of the JSON form of `ContextMap`."""
 
 DEPTH_BINS = 10
-"""Cells from the head (0) to the tail (9): a tenth of the prompt each."""
+"""How many cells there are from the head to the tail; each is a tenth of the prompt."""
 
 
 @attrs.frozen(kw_only=True)
