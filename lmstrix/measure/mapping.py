@@ -28,6 +28,7 @@ from lmstrix.events import (
 from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
 from lmstrix.measure.announcing import announce
 from lmstrix.measure.instance import Instance
+from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
 from lmstrix.models import Environment, Judgement, ModelInfo, PrefillProgress, Reply, Verdict
@@ -127,6 +128,8 @@ class MapRun:
         }
         self._reading = _Reading()
         self._notes: list[str] = []
+        self._context = 0
+        """What loads, in tokens."""
 
     async def run(self) -> ContextMap:
         """Load once, ask everything, release.
@@ -139,8 +142,16 @@ class MapRun:
         instance = Instance(self._adapter, self.model, self._emit, lambda: None)
         try:
             wanted = self._wanted()
-            loaded = await instance.load(wanted)
-            lengths = self.options.grid(min(wanted, loaded.effective_context))
+            # With the memory guard of a measurement: `force` is about reading, not about loading.
+            loadable = await find_loadable(
+                self._adapter, self.model, instance, wanted=wanted, floor=SHORTEST, force=False
+            )
+            self._context = loadable.context_length
+            if loadable.detail:
+                self._note(loadable.detail)
+            if self._context < SHORTEST:
+                raise ConfigurationError(f"a map needs {SHORTEST} tokens; {self._context} loaded")
+            lengths = self.options.grid(min(wanted, self._context))
             self._emit(PhaseStarted(model_key=self.model.key, phase=PHASE))
             for at, length in enumerate(lengths):
                 await self._ask(instance, length)
@@ -194,7 +205,7 @@ class MapRun:
         self, instance: Instance, validator: Validator, length: int, index: int
     ) -> Reply:
         try:
-            loaded = await instance.at_least(length, self._wanted())
+            loaded = await instance.at_least(length, self._context)
             question = await instance.source(validator, self._seed).question(length, index)
             reply = await loaded.complete(
                 question.prompt,

@@ -124,3 +124,12 @@ def test_cells_are_means() -> None:
         (0, 2, 1, 0.75),
         (9, 1, 1, 1.0),
     ]
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_no_more_is_loaded_than_memory_is_expected_to_hold(*, force: bool) -> None:
+    adapter = SimulatedAdapter(MODEL, memory_bytes=3000 * MODEL.bytes_per_token)
+    found = await draw(adapter, attrs.evolve(OPTIONS, force=force))
+    assert 3000 - 512 <= found.lengths[-1] <= 3000
+    assert "are available" in " ".join(found.notes)
+    assert adapter.counters.loads == 1
