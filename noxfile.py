@@ -63,12 +63,16 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # Side by side, but for the engine: two engines on the same cores wait for each other.
+    # Side by side, but for two kinds. The snippets of one document share their names, and two
+    # engines on the same cores wait for each other.
     processes = ("-n", "auto", "--maxprocesses", "4")
-    nothing_yet = ("--cov", "--cov-report=", "--cov-fail-under=0")
-    session.run("pytest", "-m", "not engine", *processes, *nothing_yet, "--durations=10")
+    quietly = ("--cov-report=", "--cov-fail-under=0")
+    session.run(
+        "pytest", "tests", "-m", "not engine", *processes, "--cov", *quietly, "--durations=10"
+    )
+    session.run("pytest", "docs", "README.md", "--cov", "--cov-append", *quietly)
     everything = ("--cov", "--cov-append", "--cov-report=term")
-    session.run("pytest", "-m", "engine", *everything, "--durations=10")
+    session.run("pytest", "tests", "-m", "engine", *everything, "--durations=10")
 
 
 @nox.session

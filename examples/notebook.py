@@ -18,7 +18,7 @@ from lmstrix.demo import fetch_demo_model
 # %%
 model = os.environ.get("LMSTRIX_EXAMPLE_GGUF") or str(await fetch_demo_model(announce=print))
 quick = bool(os.environ.get("LMSTRIX_EXAMPLE_QUICK"))
-options = MeasureOptions(max_context=1024, certify=False) if quick else MeasureOptions()
+options = MeasureOptions(max_context=1024, certify=False, levels=()) if quick else MeasureOptions()
 
 # %%
 async with LMStrix(store="memory") as lmstrix:

@@ -18,7 +18,7 @@ from lmstrix.ports import Observer
 
 pytestmark = pytest.mark.engine
 
-SMALL = MeasureOptions(max_context=1024, certify=False)
+SMALL = MeasureOptions(max_context=1024, certify=False, levels=())
 
 
 def engine_processes() -> list[int]:
