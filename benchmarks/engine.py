@@ -6,8 +6,10 @@ Measures the model (default: the demo model) once with each strategy, without ce
 run on one machine. Beside them stand
 
 - the floor: one prefill of the answer's length from nothing, and the answers at that length;
-- `binary` on an engine that reuses no prefix, with one question for each probe: a full prompt
-  every time (`--no-anew` leaves it out: it takes longest).
+- `binary` on an engine that reuses no prefix: a full prompt for every question. Once with one
+  question for each probe, which is far less evidence, and once with the questions that all others
+  ask, stopped at four times the seconds of the first strategy, where it has long lost
+  (`--no-anew` leaves both out: they take longest).
 
 Seconds are printed as ratios to the floor: they say nothing on another machine. Tokens are exact.
 Run it alone: two engine threads on busy cores wait for each other.
@@ -27,12 +29,14 @@ from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.demo import fetch_demo_model
 from lmstrix.events import Event, TrialFinished
-from lmstrix.models import ContextReport, ModelInfo, Reply
+from lmstrix.models import Cause, ContextReport, ModelInfo, Reply
 from lmstrix.problem import PassRule
 from lmstrix.speed import FEWEST_TOKENS
 from lmstrix.validators.recall import Recall
 
 STRATEGIES = ("auto", "bayes", "cost_aware", "gallop", "binary")
+BOX = 4.0
+"""Part of the first strategy's seconds after which a search without reuse is stopped."""
 FLOOR_SEED = 900_000
 """A document that no measurement reads."""
 
@@ -61,6 +65,8 @@ class Row:
     """Questions that were asked at the answer's length."""
     answering: float = 0.0
     """Seconds for all answers: their questions, and what was generated."""
+    finished: bool = True
+    """False: stopped by its budget."""
 
     def text(self, floor: Row) -> str:
         """A line of the table."""
@@ -120,6 +126,7 @@ async def measure(
         questions=len(watch.lengths),
         at_answer=watch.lengths.count(report.true_context or 0),
         answering=watch.answering,
+        finished=report.cause is not Cause.BUDGET_SPENT,
     )
 
 
@@ -163,11 +170,7 @@ async def compare(arguments: argparse.Namespace) -> None:
     first = rows[0]
     least = await floor(adapter, model, longest, first.answer, max(1, first.at_answer))
     if arguments.anew:
-        anew = LlamaCppAdapter(reuse_prefixes=False)
-        single = OneEach(certify=False, max_context=longest)
-        rows.append(
-            await measure("binary, a full prompt each", anew, model, single, strategy="binary")
-        )
+        rows += await _without_reuse(model, longest, BOX * first.seconds)
     print(f"{model.key}, declared {model.declared_context}, at most {longest}\n")
     print(HEAD)
     for row in (least, *rows):
@@ -180,7 +183,19 @@ async def compare(arguments: argparse.Namespace) -> None:
         f" {first.seconds / least.seconds:.2f} times the floor"
     )
     for row in rows[1:]:
-        print(f"{first.name} / {row.name}: {first.seconds / row.seconds:.2f}")
+        bound = "" if row.finished else "less than "
+        print(f"{first.name} / {row.name}: {bound}{first.seconds / row.seconds:.2f}")
+
+
+async def _without_reuse(model: ModelInfo, longest: int, box_s: float) -> list[Row]:
+    """`binary` where every question is a full prompt: with little evidence, and with all of it."""
+    anew = LlamaCppAdapter(reuse_prefixes=False)
+    single = OneEach(certify=False, max_context=longest)
+    boxed = MeasureOptions(certify=False, max_context=longest, budget_s=box_s)
+    return [
+        await measure("binary anew, 1 question", anew, model, single, strategy="binary"),
+        await measure("binary anew", anew, model, boxed, strategy="binary"),
+    ]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import asyncio  # noqa: TID251 - the point of this example: any asyncio program 
 from lmstrix import ContextReport, LMStrix, MeasureOptions
 from lmstrix.demo import fetch_demo_model
 
-QUICK = MeasureOptions(max_context=1024, certify=False, levels=())
+QUICK = MeasureOptions(max_context=1024, certify=False)
 
 
 async def measure(path: str | None, options: MeasureOptions) -> ContextReport:

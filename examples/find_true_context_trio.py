@@ -14,7 +14,7 @@ import trio
 from lmstrix import ContextReport, LMStrix, MeasureOptions
 from lmstrix.demo import fetch_demo_model
 
-QUICK = MeasureOptions(max_context=1024, certify=False, levels=())
+QUICK = MeasureOptions(max_context=1024, certify=False)
 LIMIT_S = 3600.0
 
 

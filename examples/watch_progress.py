@@ -25,7 +25,7 @@ from lmstrix.events import (
     ProbeFinished,
 )
 
-QUICK = MeasureOptions(max_context=1024, certify=False, levels=())
+QUICK = MeasureOptions(max_context=1024, certify=False)
 
 
 async def watch(path: str | None, options: MeasureOptions) -> ContextReport | None:

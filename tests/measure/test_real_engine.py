@@ -18,7 +18,7 @@ from lmstrix.ports import Observer
 
 pytestmark = pytest.mark.engine
 
-SMALL = MeasureOptions(max_context=1024, certify=False, levels=())
+SMALL = MeasureOptions(max_context=1024, certify=False)
 
 
 def engine_processes() -> list[int]:
@@ -49,7 +49,7 @@ def fills_a_kilotoken(event: Event) -> bool:
 def client(*observers: Observer) -> LMStrix:
     # One thread: where other work shares the cores, two wait for each other at every step.
     adapter = LlamaCppAdapter(threads=1)
-    return LMStrix(adapter=adapter, store="memory", observers=observers)
+    return LMStrix(adapter=adapter, levels=(), store="memory", observers=observers)
 
 
 async def test_cancelled_in_a_prefill_it_leaves_no_process(demo_model: Path) -> None:
