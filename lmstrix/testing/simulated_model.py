@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 
 import attrs
 
@@ -18,6 +19,7 @@ __all__ = [
     "SimulatedModel",
     "count",
     "prompt_tokens",
+    "token_starts",
 ]
 
 TEMPLATE_TOKENS = 8
@@ -112,9 +114,36 @@ def prompt_tokens(prompt: Prompt) -> list[str]:
     """The tokens of `prompt` in the simulated chat template."""
     head = ["<s>"] * (TEMPLATE_TOKENS // 2)
     tail = ["</s>"] * (TEMPLATE_TOKENS // 2)
-    return head + TOKEN.findall(prompt.user) + tail + TOKEN.findall(prompt.answer_prefix)
+    document, request = _parts(prompt.user)
+    read = _tokens(document), TOKEN.findall(request)
+    return [*head, *read[0], *read[1], *tail, *TOKEN.findall(prompt.answer_prefix)]
+
+
+def token_starts(text: str) -> list[int]:
+    """Where each token of `text` starts, in characters."""
+    document, request = _parts(text)
+    shift = len(document)
+    return [*_starts(document), *(shift + match.start() for match in TOKEN.finditer(request))]
 
 
 def count(text: str) -> int:
     """The number of tokens of plain text."""
     return len(TOKEN.findall(text))
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The document and the request. Many questions share a document, which is read but once;
+    no token goes across the blank line between the two.
+    """
+    at = max(0, text.rfind("\n\n"))
+    return text[:at], text[at:]
+
+
+@lru_cache(maxsize=32)
+def _tokens(document: str) -> tuple[str, ...]:
+    return tuple(TOKEN.findall(document))
+
+
+@lru_cache(maxsize=32)
+def _starts(document: str) -> tuple[int, ...]:
+    return tuple(match.start() for match in TOKEN.finditer(document))

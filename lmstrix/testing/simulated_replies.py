@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from random import Random
 
 from lmstrix.errors import EngineCrashed
@@ -15,6 +16,7 @@ from lmstrix.testing.simulated_model import (
     TOKEN,
     Beyond,
     SimulatedModel,
+    token_starts,
 )
 from lmstrix.validators.haystack.chains import answer_from
 from lmstrix.validators.haystack.grammar import filler_sentences
@@ -124,7 +126,7 @@ def _endless(beyond: Beyond, text: str, max_tokens: int, random: Random) -> str:
 
 
 def _without_middle(text: str, room: int) -> str:
-    spans = [match.start() for match in TOKEN.finditer(text)]
+    spans = token_starts(text)
     half = room // 2
     if room >= len(spans) or half < 1:
         return text
@@ -133,14 +135,14 @@ def _without_middle(text: str, room: int) -> str:
 
 def _last_tokens(text: str, count: int) -> str:
     """The part of `text` that holds its last `count` tokens."""
-    spans = [match.start() for match in TOKEN.finditer(text)]
+    spans = token_starts(text)
     return text[spans[-count] :] if 0 < count < len(spans) else text
 
 
 def _first_tokens(text: str, count: int) -> str:
     """The part of `text` that holds its first `count` tokens."""
-    ends = (match.end() for match in TOKEN.finditer(text))
-    return text[: next((end for n, end in enumerate(ends, start=1) if n == count), len(text))]
+    last = next(islice(TOKEN.finditer(text), max(0, count - 1), None), None)
+    return text[: last.end()] if last else text
 
 
 def _continued(max_tokens: int) -> Complete:
