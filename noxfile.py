@@ -6,6 +6,7 @@ what pyproject.toml lists. ``nox -R`` reuses them, ``nox -db uv`` is quicker whe
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def wheel(session: nox.Session) -> None:
     work = Path(session.create_tmp()).absolute()
     dist = work / "dist"
     shutil.rmtree(dist, ignore_errors=True)
-    session.run("python", "-m", "build", "-q", "--outdir", str(dist))
+    # Without isolation, so that both builds have the same tools; pip isolates its own below.
+    session.run("python", "-m", "build", "-q", "--no-isolation", "--outdir", str(dist))
+    check_rebuilt(session, dist, work)
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     built = str(next(dist.glob("*.whl")))
     # An error where the wheel holds anything but these two packages.
@@ -115,11 +118,63 @@ def wheel(session: nox.Session) -> None:
         check_installed(session, bin_dir)
 
 
+def check_rebuilt(session: nox.Session, dist: Path, work: Path) -> None:
+    """The source distribution lacks nothing and builds both files again, byte for byte."""
+    source, again = work / "source", work / "again"
+    for folder in (source, again):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.unpack_archive(next(dist.glob("*.tar.gz")), source, filter="data")
+    tree = next(source.iterdir())
+    session.run("python", "-m", "build", "-q", "--no-isolation", "--outdir", str(again), str(tree))
+    for built in dist.iterdir():
+        if built.read_bytes() != (again / built.name).read_bytes():
+            session.error(f"{built.name} is another one each time it is built")
+
+
 def check_installed(session: nox.Session, bin_dir: Path) -> None:
     """Both packages can be imported and the command runs, from outside the source tree."""
     with session.chdir(bin_dir):
         session.run(str(bin_dir / "python"), "-c", "import lmstrix, lmstrix_cli", external=True)
         session.run(str(bin_dir / "lmstrix"), "--version", external=True)
+
+
+@nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """The workflows in .github: their schema and their safety, without the network.
+
+    actionlint, which fetches its program from GitHub, runs in the workflow alone.
+    """
+    session.install(*group("workflows"))
+    files = sorted(str(path) for path in Path(".github", "workflows").glob("*.yml"))
+    schemas = {"github-workflows": files, "dependabot": [".github/dependabot.yml"]}
+    for schema, checked in schemas.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *checked)
+    session.run("zizmor", "--offline", ".github")
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """What gets installed, as a bill of materials, and the weaknesses known of it.
+
+    The second asks the package index, and fails where that cannot be reached; ``-- sbom`` leaves
+    it out. Both look at an environment of its own, in which nothing but LMStrix was installed.
+    """
+    session.install(*group("audit"))
+    work = Path(session.create_tmp()).absolute()
+    fresh = work / "fresh"
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(fresh))
+    python = str(next(p for p in (fresh / "bin", fresh / "Scripts") if p.is_dir()) / "python")
+    session.run("python", "-m", "pip", "--python", python, "install", "-q", ".[llamacpp,notebook]")
+    bill = str(work / "lmstrix.cdx.json")
+    cyclonedx = ("cyclonedx-py", "environment", "--pyproject", "pyproject.toml")
+    session.run(*cyclonedx, "--output-reproducible", "--output-file", bill, python)
+    if session.posargs == ["sbom"]:
+        return
+    pip_list = ("pip", "--python", python, "list", "--format", "freeze", "--exclude", "lmstrix")
+    listed = work / "installed.txt"
+    listed.write_text(str(session.run("python", "-m", *pip_list, silent=True)))
+    # Strictly: without it, what could not be looked up counts as sound.
+    session.run("pip-audit", "--strict", "--disable-pip", "--no-deps", "-r", str(listed))
 
 
 @nox.session(default=False)
@@ -129,6 +184,24 @@ def bench(session: nox.Session) -> None:
     chosen = {session.posargs[0]: session.posargs[1:]} if session.posargs else BENCHMARKS
     for name, arguments in chosen.items():
         session.run("python", str(Path("benchmarks", f"{name}.py")), *arguments)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """300 measurements with faults injected at random; ``-- --seed 2 --only 17`` repeats one."""
+    session.install("-e", ".[testing]", *group("test"))
+    session.run("python", str(Path("benchmarks", "soak")), *session.posargs)
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """100,000 hostile inputs across the parsers, counted; what follows ``--`` goes to pytest.
+
+    Every test gets ``LMSTRIX_FUZZ_EXAMPLES`` inputs, and puts some through several parsers.
+    """
+    session.install("-e", ".[testing]", *group("test"))
+    examples = os.environ.get("LMSTRIX_FUZZ_EXAMPLES", "2200")
+    session.run("pytest", "tests/fuzz", *session.posargs, env={"LMSTRIX_FUZZ_EXAMPLES": examples})
 
 
 @nox.session(default=False)

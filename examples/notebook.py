@@ -3,13 +3,14 @@
 #
 # A notebook in jupytext's percent format: open it with Jupyter and jupytext, or turn it into one
 # with `jupytext --to ipynb examples/notebook.py`. Cells await at their top level; the kernel's
-# event loop runs them.
+# event loop runs them. The charts need the extra: `pip install 'lmstrix[notebook]'`.
 
 # %%
 import os
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.demo import fetch_demo_model
+from lmstrix.notebook import NotebookProgress
 
 # %% [markdown]
 # Set `LMSTRIX_EXAMPLE_GGUF` to the path of a GGUF file, or let the demo model be fetched. With
@@ -20,8 +21,11 @@ model = os.environ.get("LMSTRIX_EXAMPLE_GGUF") or str(await fetch_demo_model(ann
 quick = bool(os.environ.get("LMSTRIX_EXAMPLE_QUICK"))
 options = MeasureOptions(max_context=1024, certify=False, levels=()) if quick else MeasureOptions()
 
+# %% [markdown]
+# The output below this cell is redrawn while the model is measured:
+
 # %%
-async with LMStrix(store="memory") as lmstrix:
+async with LMStrix(store="memory", observers=[NotebookProgress()]) as lmstrix:
     report = await lmstrix.find_true_context(model, options)
 
 # %%
@@ -30,12 +34,14 @@ print(f"loadable {report.loadable_context}")
 print(f"true {report.true_context} ({report.cause})")
 
 # %% [markdown]
-# The evidence at every length, with 95 % Wilson intervals:
+# A report shows itself as a table, with the evidence at every length:
 
 # %%
-for point in report.curve:
-    low, high = point.wilson.low, point.wilson.high
-    print(
-        f"{point.length_tokens:>7} tokens: {point.passes} of {point.trials} right "
-        f"({low:.0%} to {high:.0%}), {point.verdict}"
-    )
+report
+
+# %% [markdown]
+# And as a chart: right answers by length with their 95 % Wilson intervals, the rate that passes,
+# and in green what works and what is not known to.
+
+# %%
+report.plot()

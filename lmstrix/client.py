@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import anyio
-from anyio.streams.memory import MemoryObjectSendStream
+import attrs
 
-from lmstrix.errors import ConfigurationError, LMStrixError
+from lmstrix.benches import SpeedBench
+from lmstrix.checks import SizeCheck, check_of
+from lmstrix.errors import LMStrixError
 from lmstrix.events import Event
 from lmstrix.maps import ContextMap
 from lmstrix.measure import (
+    BenchOptions,
+    BenchRun,
     Level,
     MapOptions,
     MapRun,
     Measurement,
     MeasureOptions,
     unmeasured_report,
+    watch_measurement,
 )
+from lmstrix.model_list import ModelList
 from lmstrix.models import (
     ContextReport,
     Environment,
@@ -33,12 +37,27 @@ from lmstrix.models import (
     Status,
     StoredReport,
 )
-from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin
+from lmstrix.parts import (
+    DEFAULT_STORE,
+    as_adapter,
+    as_store,
+    as_strategy,
+    as_validator,
+    is_model_file,
+)
 from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
+from lmstrix.search.one_size import OneSize
 from lmstrix.stores.archive import Archive, ReportSummary, summarize
+from lmstrix.stores.memory import MemoryStore
 from lmstrix.validators.sharing import share_haystack
 
-__all__ = ["DEFAULT_ADAPTER", "DEFAULT_STRATEGY", "EMBEDDED_ADAPTER", "LMStrix"]
+__all__ = [
+    "DEFAULT_ADAPTER",
+    "DEFAULT_STORE",
+    "DEFAULT_STRATEGY",
+    "EMBEDDED_ADAPTER",
+    "LMStrix",
+]
 
 DEFAULT_ADAPTER = "lmstudio"
 EMBEDDED_ADAPTER = "llamacpp"
@@ -49,10 +68,8 @@ REQUIRED_LEVELS = frozenset({"coherence"})
 """A model that no longer writes language does not work, however well it recalls."""
 MAPPED = ("recall", "copy")
 """What a map asks."""
-DEFAULT_STORE = "sqlite"
-STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db", ".jsonl"})
-LINES_STORE = "jsonl"
-"""What a path with the suffix ``.jsonl`` means; any other is a `DEFAULT_STORE`."""
+TIMED = "coherence"
+"""Whose requests a benchmark makes: they are answered at some length."""
 
 REPLY_TOKENS = 512
 """Largest reply of `LMStrix.infer` unless told otherwise."""
@@ -90,20 +107,20 @@ class LMStrix:
         adapter_settings: Mapping[str, object] | None = None,
     ) -> None:
         self._settings = dict(adapter_settings or {})
-        self._named = None if adapter is None else _adapter(adapter, self._settings)
+        self._named = None if adapter is None else as_adapter(adapter, self._settings)
         self._defaults: dict[str, Adapter] = {}
         # An adapter that was passed as an object is its owner's to close.
         self._made: list[Adapter] = []
         if self._named is not None and isinstance(adapter, str):
             self._made.append(self._named)
-        self._strategy = _strategy(strategy)
+        self._strategy = as_strategy(strategy)
         # On one haystack, so that a level reads nothing that was not read for the validator.
-        asked = share_haystack([_validator(validator), *map(_validator, levels)])
+        asked = share_haystack([as_validator(validator), *map(as_validator, levels)])
         self._validator = asked[0]
         self._levels = tuple(
             Level(validator=level, required=level.name in REQUIRED_LEVELS) for level in asked[1:]
         )
-        self._store = _store(store)
+        self._store = as_store(store)
         self._observers = tuple(observers)
 
     async def __aenter__(self) -> Self:
@@ -134,7 +151,7 @@ class LMStrix:
 
     def adapter_for(self, model: str | ModelInfo) -> Adapter:
         """Where `model` lives: `adapter`, unless none was named and it is a GGUF file."""
-        if self._named is None and _is_model_file(model):
+        if self._named is None and is_model_file(model):
             return self._default(EMBEDDED_ADAPTER)
         return self.adapter
 
@@ -142,7 +159,7 @@ class LMStrix:
         """Made when it is needed: a file needs no LM Studio, and a server no engine of ours."""
         if name not in self._defaults:
             settings = self._settings if name == DEFAULT_ADAPTER else {}
-            self._defaults[name] = _adapter(name, settings)
+            self._defaults[name] = as_adapter(name, settings)
             self._made.append(self._defaults[name])
         return self._defaults[name]
 
@@ -161,9 +178,9 @@ class LMStrix:
         """Where trials and reports are kept."""
         return self._store
 
-    async def list_models(self) -> Sequence[ModelInfo]:
-        """Every model that the adapter finds, sorted by key."""
-        return await self.adapter.list_models()
+    async def list_models(self) -> ModelList:
+        """Every model that the adapter finds, sorted by key; a notebook shows it as a table."""
+        return ModelList(await self.adapter.list_models())
 
     async def status(self) -> Status:
         """What the engine is, whether it answers, what is loaded."""
@@ -192,15 +209,22 @@ class LMStrix:
     ) -> Measurement:
         """A measurement that is ready to `Measurement.run`.
 
-        Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`.
+        With `MeasureOptions.only_at` it looks at that length alone, and keeps nothing.
+
+        Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`, and
+        `ConfigurationError` for one length that is too short to ask anything at.
         """
+        strategy, store = self._strategy, self._store
+        if options is not None and options.only_at is not None:
+            options = options.at_one_size(self._validator.baseline_length)
+            strategy, store = OneSize(), MemoryStore()
         return Measurement(
             adapter=self.adapter_for(model),
             model=await self._find(model),
-            strategy=self._strategy,
+            strategy=strategy,
             validator=self._validator,
             levels=self._levels,
-            store=self._store,
+            store=store,
             options=options,
             observers=(*self._observers, *observers),
         )
@@ -216,7 +240,18 @@ class LMStrix:
         """
         return await (await self.measurement(model, options)).run()
 
-    async def watch(
+    async def check_context(
+        self, model: str | ModelInfo, length_tokens: int, options: MeasureOptions | None = None
+    ) -> SizeCheck:
+        """Whether `model` handles `length_tokens`, and nothing else: it is loaded there, and the
+        questions are asked there, after those at short length. Nothing is stored.
+
+        Raises what `measurement` and `Measurement.run` raise.
+        """
+        options = attrs.evolve(options or MeasureOptions(), only_at=length_tokens)
+        return check_of(await self.find_true_context(model, options), length_tokens)
+
+    def watch(
         self, model: str | ModelInfo, options: MeasureOptions | None = None
     ) -> AsyncGenerator[Event, None]:
         """The events of a measurement; the last one holds the report.
@@ -224,19 +259,9 @@ class LMStrix:
         Leaving the loop early cancels the measurement: wrap the iterator in
         `contextlib.aclosing`, so that this happens at once and in your own task.
         """
-        send, receive = anyio.create_memory_object_stream[Event](math.inf)
-        measurement = await self.measurement(model, options, observers=[send.send_nowait])
-        failure: list[LMStrixError] = []
-        async with anyio.create_task_group() as group:
-            group.start_soon(_run_and_close, measurement, send, failure)
-            try:
-                async with receive:
-                    async for event in receive:
-                        yield event
-            finally:
-                group.cancel_scope.cancel()
-        if failure:
-            raise failure[0]
+        return watch_measurement(
+            lambda observer: self.measurement(model, options, observers=[observer])
+        )
 
     async def map_context(
         self, model: str | ModelInfo, options: MapOptions | None = None
@@ -259,7 +284,36 @@ class LMStrix:
         return MapRun(
             adapter=self.adapter_for(model),
             model=await self._find(model),
-            validators=[_validator(name) for name in MAPPED],
+            validators=[as_validator(name) for name in MAPPED],
+            options=options,
+            observers=(*self._observers, *observers),
+        )
+
+    async def bench(
+        self, model: str | ModelInfo, options: BenchOptions | None = None
+    ) -> SpeedBench:
+        """How fast `model` reads and writes, at lengths that double.
+
+        Up to `BenchOptions.max_context`, or else the newest true context in the store. Nothing
+        is stored. See `lmstrix.measure.BenchRun.run` for what it raises.
+        """
+        return await (await self.benching(model, options)).run()
+
+    async def benching(
+        self,
+        model: str | ModelInfo,
+        options: BenchOptions | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> BenchRun:
+        """A benchmark that is ready to `BenchRun.run`, with observers of its own."""
+        info, options = await self._find(model), options or BenchOptions()
+        if options.max_context is None and (known := await self._known_context(info)):
+            options = attrs.evolve(options, max_context=max(known, options.lengths(0)[0]))
+        return BenchRun(
+            adapter=self.adapter_for(model),
+            model=info,
+            writing=as_validator(TIMED),
             options=options,
             observers=(*self._observers, *observers),
         )
@@ -328,65 +382,13 @@ class LMStrix:
 
     async def _tested_context(self, model: ModelInfo) -> int:
         """The newest true context of this very model, or a cautious guess."""
+        known = await self._known_context(model)
+        return known or min(INFER_CONTEXT, model.declared_context or INFER_CONTEXT)
+
+    async def _known_context(self, model: ModelInfo) -> int | None:
+        """The newest true context of this very model, None where there is none."""
         for known in await self.summaries():
             same = (known.model_key, known.model_digest) == (model.key, model.digest)
             if same and known.true_context:
                 return known.true_context
-        return min(INFER_CONTEXT, model.declared_context or INFER_CONTEXT)
-
-
-def _is_model_file(model: str | ModelInfo) -> bool:
-    """Whether `model` is named as a GGUF file; LM Studio's own keys do not end like one."""
-    if isinstance(model, str):
-        return model.lower().endswith(".gguf")
-    return model.path.lower().endswith(".gguf") and Path(model.path).is_absolute()
-
-
-async def _run_and_close(
-    measurement: Measurement, send: MemoryObjectSendStream[Event], failure: list[LMStrixError]
-) -> None:
-    with send:
-        try:
-            await measurement.run()
-        except LMStrixError as error:
-            failure.append(error)
-
-
-def _adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
-    made = make_plugin(ADAPTERS, adapter, **settings) if isinstance(adapter, str) else adapter
-    if not isinstance(made, Adapter):
-        raise ConfigurationError(f"{adapter!r} is not an adapter")
-    return made
-
-
-def _strategy(strategy: SearchStrategy | str) -> SearchStrategy:
-    made = make_plugin(STRATEGIES, strategy) if isinstance(strategy, str) else strategy
-    if not isinstance(made, SearchStrategy):
-        raise ConfigurationError(f"{strategy!r} is not a search strategy")
-    return made
-
-
-def _validator(validator: Validator | str) -> Validator:
-    made = make_plugin(VALIDATORS, validator) if isinstance(validator, str) else validator
-    if not isinstance(made, Validator):
-        raise ConfigurationError(f"{validator!r} is not a validator")
-    return made
-
-
-def _store(store: Store | str | Path | None) -> Store:
-    if isinstance(store, Path) or (isinstance(store, str) and _is_path(store)):
-        path = Path(store)
-        kind = LINES_STORE if path.suffix == ".jsonl" else DEFAULT_STORE
-        made = make_plugin(STORES, kind, path=path)
-    elif store is None or isinstance(store, str):
-        made = make_plugin(STORES, store or DEFAULT_STORE)
-    else:
-        made = store
-    if not isinstance(made, Store):
-        raise ConfigurationError(f"{store!r} is not a store")
-    return made
-
-
-def _is_path(text: str) -> bool:
-    """Whether `text` names a file rather than a plug-in."""
-    return "/" in text or "\\" in text or Path(text).suffix in STORE_SUFFIXES
+        return None

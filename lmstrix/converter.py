@@ -34,6 +34,9 @@ _REFUSALS = (
 )
 """What the json module, cattrs and our hooks raise for a value that does not fit."""
 
+LARGEST = 2**127
+"""Whole numbers beyond this are refused. None means anything, and no float holds the largest."""
+
 
 class FormatError(LMStrixError, ValueError):
     """A text is not the JSON of the fact that was wanted."""
@@ -50,6 +53,13 @@ def _strict(kind: type, *also: type) -> Hook:
         return kind(value)
 
     return structure
+
+
+def _int(value: object, kind: object) -> int:
+    number: int = _strict(int)(value, kind)
+    if abs(number) > LARGEST:
+        raise ValueError("the number is impossibly large")
+    return number
 
 
 def _float(value: object, kind: object) -> float:
@@ -123,7 +133,7 @@ def _mapping_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN4
 
 def _make() -> cattrs.Converter:
     converter = make_converter(unstruct_collection_overrides={tuple: list})
-    converter.register_structure_hook(int, _strict(int))
+    converter.register_structure_hook(int, _int)
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook(str, _strict(str))
     converter.register_structure_hook(bool, _strict(bool))

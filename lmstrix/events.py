@@ -28,8 +28,10 @@ __all__ = [
     "PrefillProgressed",
     "ProbeFinished",
     "ProbeStarted",
+    "ReplyTimed",
     "Retrying",
     "TrialFinished",
+    "WaitingForTurn",
 ]
 
 
@@ -41,8 +43,23 @@ class Event:
 
 
 @attrs.frozen(kw_only=True)
+class WaitingForTurn(Event):
+    """Another measurement uses the same machine or server, and this one waits for its end.
+
+    `pid` is its process, None where that is not known; `holder_key` its model, empty where that
+    is not known (untrusted text, as both are told by a file).
+    """
+
+    pid: int | None
+    holder_key: str
+
+
+@attrs.frozen(kw_only=True)
 class MeasurementStarted(Event):
-    """First event. `resumed_trials` were taken over from an interrupted measurement."""
+    """First event but for `WaitingForTurn`.
+
+    `resumed_trials` were taken over from an interrupted measurement.
+    """
 
     model: ModelInfo
     resumed_trials: int = 0
@@ -128,6 +145,17 @@ class BracketChanged(Event):
 
     low: int
     high: int | None
+
+
+@attrs.frozen(kw_only=True)
+class ReplyTimed(Event):
+    """A benchmark timed one reply; numbers as in `lmstrix.models.Reply`."""
+
+    length_tokens: int
+    prompt_tokens: int
+    cached_tokens: int | None
+    ttft_s: float | None
+    tokens_per_second: float | None
 
 
 @attrs.frozen(kw_only=True)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import attrs
 
 from lmstrix.models import Environment, ModelInfo
+from lmstrix.showing import chart_of, html_of
 from lmstrix.stats import isotonic_fall
+
+if TYPE_CHECKING:
+    import altair as alt
 
 __all__ = ["DEPTH_BINS", "MAP_SCHEMA_VERSION", "ContextMap", "Layer", "MapCell", "MapCost"]
 
@@ -62,11 +67,12 @@ class Layer:
         weights = [
             float(sum(c.trials for c in self.cells if c.length_tokens == n)) for n in lengths
         ]
-        asked = [(n, r, w) for n, r, w in zip(lengths, rates, weights, strict=True) if w]
+        asked = [(n, r, w) for n, r, w in zip(lengths, rates, weights, strict=True) if w > 0]
         if not asked:
             return None
         fit = isotonic_fall([r for _, r, _ in asked], [w for _, _, w in asked])
-        return max(n for (n, _, _), rate in zip(asked, fit, strict=True) if rate >= ratio * fit[0])
+        kept = [n for (n, _, _), rate in zip(asked, fit, strict=True) if rate >= ratio * fit[0]]
+        return max(kept, default=None)  # none where a file asks for more than all
 
 
 @attrs.frozen(kw_only=True)
@@ -106,6 +112,17 @@ class ContextMap:
         if found is None:
             raise KeyError(name)
         return found
+
+    def plot(self) -> alt.Chart:
+        """A heat map of scores by length and depth for each layer, as an altair chart.
+
+        Raises `ModuleNotFoundError` where altair (extra ``notebook``) is not installed.
+        """
+        chart: alt.Chart = chart_of(self)
+        return chart
+
+    def _repr_html_(self) -> str | None:
+        return html_of(self)
 
 
 def cells_of(

@@ -41,6 +41,7 @@ __all__ = [
     "QuestionSource",
     "SearchStrategy",
     "Store",
+    "TakesTurns",
     "Validator",
 ]
 
@@ -139,6 +140,19 @@ class Adapter(Protocol):
     async def status(self) -> Status:
         """What the engine is, whether it answers, and what is loaded. Never raises for an
         engine that is away: that is what `Status.available` says.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesTurns(Protocol):
+    """What an adapter may have beside `Adapter`: measurements of it take turns."""
+
+    @property
+    def turn(self) -> str | None:
+        """What it contends for, such as a machine's memory; None: nothing.
+
+        Measurements with the same text wait for each other, across the user's processes.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import anyio
 import pytest
 
 from lmstrix.demo import fetch_demo_model
+from lmstrix.turns import FOLDER_VARIABLE
 
 pytest.register_assert_rewrite("lmstrix.testing.contracts")
 
@@ -18,6 +20,14 @@ pytest.register_assert_rewrite("lmstrix.testing.contracts")
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Every async test runs on both event loops."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def turns_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Tests, and processes that they start, wait for no measurement of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER_VARIABLE, str(tmp_path_factory.mktemp("turns")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 
 from lmstrix.errors import LMStrixError
@@ -12,8 +13,13 @@ from lmstrix_cli.running import Interrupted
 __all__ = ["explain", "explain_known"]
 
 
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())  # else Python itself shows on stderr what nobody listens to
+
+
 def explain_known(error: LMStrixError) -> ExitCode:
     """Say what went wrong and what to do next."""
+    _log.error("%s: %s", type(error).__name__, error, exc_info=error)
     safe_text.error(str(error) or type(error).__name__, error.hint)
     return code_of_error(error)
 
@@ -21,12 +27,14 @@ def explain_known(error: LMStrixError) -> ExitCode:
 def explain(error: BaseException, *, verbose: bool) -> ExitCode:
     """Say what ended a command, on stderr, and give its exit code."""
     if isinstance(error, (KeyboardInterrupt, Interrupted)):
+        _log.info("interrupted")
         safe_text.note("Interrupted.")
         return ExitCode.PARTIAL
     if verbose:
         safe_text.note("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, LMStrixError):
         return explain_known(error)
+    _log.critical("%s: %s", type(error).__name__, error, exc_info=error)
     safe_text.error(
         f"{type(error).__name__}: {error}. This is a bug in LMStrix or in a plug-in.",
         "" if verbose else "Run `lmstrix --verbose ...` for a traceback to report.",

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from lmstrix_cli import colour
 from lmstrix_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["COMMANDS", "lmstrix", "main"]
 
 COMMANDS = {
     "apply": "Put a measured context into LM Studio's settings.",
+    "bench": "Measure how fast a model reads and writes, by context length.",
+    "completion": "Print what makes your shell complete commands and model names.",
+    "compare": "Put results side by side.",
     "demo": "Get a small model and measure it: the whole tool in one go.",
+    "doctor": "Check everything that LMStrix needs, and say how to mend it.",
     "infer": "Ask a model one thing, at a context length that is known to work.",
     "list": "Show what was measured so far.",
     "map": "Show what a model still knows, by length and depth of the window.",
+    "report": "Write a report: one HTML page, or Markdown.",
     "scan": "Look for models.",
-    "status": "Show the engine, the store, and what was interrupted.",
+    "status": "Show the engine, what is loaded, the store, and what was interrupted.",
     "test": "Measure how much context a model really handles.",
 }
 """Name and one sentence; each lives in ``lmstrix_cli.commands.NAME`` as `command`."""
@@ -58,11 +68,14 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one command."""
-        del ctx
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"lmstrix_cli.commands.{cmd_name}")
         command: click.Command = module.command
+        if ctx.resilient_parsing:  # a shell asks what could come next
+            from lmstrix_cli.completing import complete_parameters  # noqa: PLC0415 - for shells only
+
+            complete_parameters(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -75,6 +88,18 @@ class CommandGroup(click.Group):
         """Keep the words as they were typed."""
         ctx.meta[__name__] = tuple(args)
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names with their sentence, without importing a command; or the group's options."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - for shells only
+
+        if incomplete and not incomplete[0].isalnum():
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=COMMANDS[name])
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; click itself handles its own exceptions."""
@@ -91,15 +116,47 @@ class CommandGroup(click.Group):
             return ctx.exit(explain(error, verbose=bool(ctx.params.get("verbose"))))
 
 
+def _complete_path(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return click.Path().shell_complete(ctx, parameter, incomplete)
+
+
+def _complete_adapter(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from lmstrix_cli.completing import complete_adapter  # noqa: PLC0415 - for shells only
+
+    return complete_adapter(ctx, parameter, incomplete)
+
+
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
     if not value or ctx.resilient_parsing:
         return
-    try:
-        number = version("lmstrix")
-    except PackageNotFoundError:  # run from a source tree
-        number = "unknown"
-    click.echo(f"lmstrix {number}")
+    click.echo(f"lmstrix {_version()}")
     ctx.exit()
+
+
+def _version() -> str:
+    """From the name of the folder with our metadata, where there is just one: reading what is
+    in it, by `importlib.metadata`, takes as long as all the rest of ``lmstrix --version``.
+    """
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or os.curdir)  # noqa: PTH208 - pathlib is not imported yet
+        except OSError:
+            continue
+        found = [n for n in names if n.startswith("lmstrix-") and n.endswith(".dist-info")]
+        if len(found) == 1:
+            return found[0].removeprefix("lmstrix-").removesuffix(".dist-info")
+        if found:
+            break
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - as above
+
+    try:
+        return version("lmstrix")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
 
 
 @click.group(
@@ -109,6 +166,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
     "--adapter",
     metavar="NAME",
     envvar="LMSTRIX_ADAPTER",
+    shell_complete=_complete_adapter,
     help="Where models live: `lmstudio` (the default), `llamacpp` (GGUF files; the default for"
     " the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
 )
@@ -122,10 +180,25 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
     "--store",
     metavar="PATH",
     envvar="LMSTRIX_STORE",
+    shell_complete=_complete_path,
     help="File that remembers trials and reports; `memory` remembers nothing."
     " Default: a file in your data folder, see `lmstrix status`.  [env: LMSTRIX_STORE]",
 )
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr, whatever the command.")
 @click.option("--verbose", is_flag=True, help="Show a traceback where something goes wrong.")
+@click.option(
+    "--color",
+    "colours",
+    type=click.Choice(colour.MODES),
+    default="auto",
+    help="Colours: on a terminal only (auto), always, never. NO_COLOR and FORCE_COLOR are heeded.",
+)
+@click.option(
+    "--log-file",
+    metavar="PATH",
+    shell_complete=_complete_path,
+    help="Append what happens to this file: events, errors with their traceback. No prompts.",
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -140,7 +213,10 @@ def lmstrix(
     adapter: str | None,
     host: str | None,
     store: str | None,
+    colours: str,
+    log_file: str | None,
     *,
+    quiet: bool,
     verbose: bool,
 ) -> None:
     """Find out how much context a local model really handles.
@@ -149,13 +225,31 @@ def lmstrix(
     apart: the context that the model DECLARES, the one that the engine can LOAD, and the TRUE
     one, up to which the model still does what it does with a short prompt.
     """
+    ctx.color = colour.wanted(colours)
+    if log_file:
+        _log_to(ctx, log_file)
     ctx.obj = Settings(
         adapter=adapter or None,
         host=_host(ctx, host),
         store=store or None,
         verbose=verbose,
+        quiet=quiet,
+        log_file=log_file or None,
         arguments=ctx.meta.get(__name__, ()),
     )
+
+
+def _log_to(ctx: click.Context, path: str) -> None:
+    """Log to the file until the command ends."""
+    # Imported here because it pulls in the library.
+    from lmstrix_cli.logs import log  # noqa: PLC0415
+
+    try:
+        ctx.with_resource(log(path, ctx.invoked_subcommand or ""))
+    except OSError as error:
+        raise click.BadParameter(
+            f"{path!r} cannot be written: {error.strerror}.", param_hint="--log-file"
+        ) from error
 
 
 def _host(ctx: click.Context, host: str | None) -> str | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import click
 
 from lmstrix import LMStrix, Measurement, MeasureOptions
-from lmstrix.converter import dump_report
+from lmstrix.checks import check_of
+from lmstrix.converter import dump_report, to_json
 from lmstrix.errors import ConfigurationError, LMStrixError, StoreError
 from lmstrix.models import Cause, ContextReport, ModelInfo
 from lmstrix.reports.text import render_text
 from lmstrix_cli import safe_text
 from lmstrix_cli.exit_codes import ExitCode, code_of_report, worst
 from lmstrix_cli.failures import explain_known
+from lmstrix_cli.one_size import check_lines, code_of_check
 from lmstrix_cli.progress import Progress
 from lmstrix_cli.running import Interrupted, run_async
 
@@ -40,7 +42,7 @@ class Batch:
     def run(self, body: Callable[[], Awaitable[None]]) -> ExitCode:
         """Run `body`, which calls `measure`, and give the exit code of the whole batch."""
         try:
-            run_async(body)
+            run_async(body, self._give_up_load)
         except Interrupted:
             self._report_interruption()
         return worst(self._codes)
@@ -49,9 +51,20 @@ class Batch:
         """Count something other than a measurement."""
         self._codes.append(code)
 
-    async def measure(self, client: LMStrix, models: Sequence[str | ModelInfo]) -> None:
-        """Measure `models`; one that cannot be measured does not keep the next from it."""
+    async def measure(
+        self,
+        client: LMStrix,
+        models: Sequence[str | ModelInfo],
+        known: Mapping[str, ContextReport] | None = None,
+    ) -> None:
+        """Measure `models`; one that cannot be measured does not keep the next from it.
+
+        Those in `known`, by their key, are skipped: their report is what is printed.
+        """
         for model in models:
+            if isinstance(model, ModelInfo) and known and model.key in known:
+                self._skip(known[model.key])
+                continue
             try:
                 report = await self._measure_one(client, model)
             except (ConfigurationError, StoreError):
@@ -68,27 +81,56 @@ class Batch:
         measurement = await client.measurement(model, self._options, observers=[self._progress])
         self._current = measurement
         with self._progress:
-            report = await measurement.run()
-        self._current = None
-        return report
+            return await measurement.run()
 
-    def _record(self, report: ContextReport, *, shown: bool) -> None:
-        """Print `report`; as text only where the error has not said it all (`shown`)."""
-        self._current = None
+    async def _give_up_load(self) -> None:
+        """So that a second Ctrl-C, while a load is being broken off, blames no size for it."""
+        if self._current is not None:
+            await self._current.give_up_load()
+
+    def _skip(self, report: ContextReport) -> None:
+        """Say that nothing has changed; the report itself is in the store, and in the JSON."""
+        found = "not measurable" if report.true_context is None else f"true {report.true_context}"
+        name = safe_text.label(report.model.key)
+        safe_text.note(f"known already: {name} ({found}); --fresh measures it again")
         self._codes.append(code_of_report(report))
         if self._as_json:
             safe_text.json_line(dump_report(report))
+
+    def _record(self, report: ContextReport, *, shown: bool) -> None:
+        """Print `report`; as text only where the error has not said it all (`shown`)."""
+        measurement, self._current = self._current, None
+        code, document, text = self._told(report)
+        self._codes.append(code)
+        if self._as_json:
+            safe_text.json_line(document)
         elif shown:
             if self._printed:
                 click.echo()
-            width = min(WIDEST_REPORT, shutil.get_terminal_size().columns)
-            safe_text.out(render_text(report, width=width))
+            safe_text.out(text)
         self._printed += 1
+        if measurement is not None and measurement.store_error is not None:
+            explain_known(measurement.store_error)
+            safe_text.note("This result was not kept: save what is printed.")
+            self._codes.append(ExitCode.OTHER)
         if report.cause is Cause.BUDGET_SPENT:
-            safe_text.note(f"The budget is spent. To go on: {self._again}")
+            safe_text.note(f"The budget is spent. {self._go_on('To go on')}")
+
+    def _told(self, report: ContextReport) -> tuple[ExitCode, str, str]:
+        """Exit code, JSON and text: of the report, or of what it says about one length."""
+        if self._options.only_at is not None:
+            check = check_of(report, self._options.only_at)
+            return code_of_check(check, report), to_json(check), "\n".join(check_lines(check))
+        width = min(WIDEST_REPORT, shutil.get_terminal_size().columns)
+        return code_of_report(report), dump_report(report), render_text(report, width=width)
 
     def _report_interruption(self) -> None:
         self._codes.append(ExitCode.PARTIAL)
         if self._current is not None:
             self._record(self._current.partial_report(Cause.INTERRUPTED), shown=True)
-        safe_text.note(f"Interrupted. To go on where it was: {self._again}")
+        safe_text.note(f"Interrupted. {self._go_on('To go on where it was')}")
+
+    def _go_on(self, words: str) -> str:
+        """What can be done with what was found so far; one length alone is kept nowhere."""
+        kept = self._options.only_at is None
+        return f"{words}: {self._again}" if kept else "Nothing was kept."

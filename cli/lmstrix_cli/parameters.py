@@ -10,10 +10,22 @@ import click
 
 from lmstrix.reports.text import NO_LEVELS
 
-__all__ = ["DURATION", "NAMES", "SHARE", "TOKENS", "Duration", "Names", "Share", "TokenCount"]
+__all__ = [
+    "DURATION",
+    "NAMES",
+    "SHARE",
+    "SIZE",
+    "TOKENS",
+    "Duration",
+    "FileSize",
+    "Names",
+    "Share",
+    "TokenCount",
+]
 
 _COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _SHARE = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+/[0-9]*[1-9][0-9]*", re.ASCII)
 _DIGITS = 15
 """More digits than any sensible value has; keeps a typing slip from becoming a huge number."""
@@ -35,6 +47,24 @@ class TokenCount(click.ParamType[int]):
         if count < 1:
             self.fail("the number of tokens must be positive.", param, ctx)
         return count
+
+
+class FileSize(click.ParamType[int]):
+    """A size in bytes: ``4g``, ``500MB``, ``1.5 GiB``. Units are decimal, as sizes are shown
+    everywhere; those with an ``i`` are binary.
+    """
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 - click's signature
+        """The number of bytes; fails with a usage error."""
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None or len(match[1]) > _DIGITS or (match[3] and not match[2]):
+            self.fail(f"{value!r} is not a size such as 500m, 4g or 1.5GiB.", param, ctx)
+        unit = 1024 if match[3] else 1000
+        return round(float(match[1]) * unit ** " kmgt".index(match[2].lower() or " "))
 
 
 class Duration(click.ParamType[float]):
@@ -106,6 +136,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 
 
 NAMES = Names()
+SIZE = FileSize()
 TOKENS = TokenCount()
 DURATION = Duration()
 SHARE = Share()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
@@ -19,6 +20,7 @@ __all__ = ["Body", "Interrupted", "run_async", "supervise"]
 T = TypeVar("T")
 Body = Callable[[], Awaitable[T]]
 
+LAST_WORDS_S = 1.0
 _SHOW_CURSOR = "\x1b[?25h"
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
 
@@ -35,24 +37,27 @@ class _Outcome(Generic[T]):
     error: Exception | None = None
 
 
-def run_async(body: Body[T]) -> T:
+def run_async(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """Run `body` to its end. The first SIGINT or SIGTERM cancels it; once it has let go of
     everything, `Interrupted` is raised. The second one ends this process at once.
+
+    `on_signal` runs at the first one, while `body` still lets go of what it holds, for a second
+    at the most: what has to be said before a second signal comes.
     """
     try:
-        return anyio.run(supervise, body)
+        return anyio.run(supervise, body, on_signal)
     except KeyboardInterrupt:
         # Where the event loop takes no signal handlers (Windows), it cancels by itself.
         raise Interrupted from None
 
 
-async def supervise(body: Body[T]) -> T:
+async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """What `run_async` runs; raises `Interrupted` where a signal cancelled `body`."""
     outcome = _Outcome[T]()
     scope = anyio.CancelScope()
     async with anyio.create_task_group() as group:
         with scope:
-            await group.start(_watch_signals, scope)
+            await group.start(_watch_signals, scope, on_signal)
             try:
                 outcome.value = await body()
             except Exception as error:  # noqa: BLE001 - raised again below, outside the group
@@ -67,7 +72,9 @@ async def supervise(body: Body[T]) -> T:
     return outcome.value  # type: ignore[return-value] - the body returned: it is a T
 
 
-async def _watch_signals(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+async def _watch_signals(
+    scope: anyio.CancelScope, on_signal: Body[None] | None, *, task_status: TaskStatus[None]
+) -> None:
     """Cancel `scope` at the first signal, leave the process at the second."""
     try:
         with anyio.open_signal_receiver(*_SIGNALS) as signals:
@@ -76,6 +83,9 @@ async def _watch_signals(scope: anyio.CancelScope, *, task_status: TaskStatus[No
                 if scope.cancel_called:
                     _leave_now()
                 scope.cancel()
+                if on_signal is not None:
+                    with anyio.move_on_after(LAST_WORDS_S), suppress(LMStrixError):
+                        await on_signal()
     except NotImplementedError:
         task_status.started()
 

@@ -12,10 +12,11 @@ import sys
 import click
 
 from lmstrix.reports.escaping import REPLY_KEEPS, escape_controls
+from lmstrix_cli.painting import paint
 
 __all__ = ["REPLY_KEEPS", "error", "json_line", "label", "note", "out"]
 
-_STEERING = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_BEYOND = re.compile("[^\x00-\x7e]")
 _NOT_ASCII = re.compile("[^\x20-\x7e]")
 
 
@@ -23,14 +24,17 @@ def label(text: str, longest: int = 0) -> str:
     """`text` for one line: escaped, and cut in the middle where it is longer than `longest`."""
     text = escape_controls(text)
     if 0 < longest < len(text):
-        half = (longest - 3) // 2
-        return f"{text[: longest - 3 - half]}...{text[-half:]}"
+        kept = max(0, longest - 3)
+        return f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"[:longest]
     return text
 
 
 def out(text: str) -> None:
-    """Print lines on stdout; the line breaks are ours, the rest is escaped."""
-    click.echo(escape_controls(text, keep="\n"))
+    """Print lines on stdout; the line breaks are ours, the rest is escaped.
+
+    Heads and verdicts are painted; click takes the paint off again where none is wanted.
+    """
+    click.echo(paint(escape_controls(text, keep="\n")))
 
 
 def note(text: str) -> None:
@@ -52,5 +56,11 @@ def json_line(document: str) -> None:
     that is not UTF-8 every one beyond ASCII, become JSON's own escapes.
     """
     encoding = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "")
-    unsafe = _STEERING if encoding == "utf8" else _NOT_ASCII
-    click.echo(unsafe.sub(lambda match: json.dumps(match[0])[1:-1], document))
+    if encoding == "utf8":
+        click.echo(_BEYOND.sub(lambda match: _shown(match[0]), document))
+    else:
+        click.echo(_NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], document))
+
+
+def _shown(char: str) -> str:
+    return char if escape_controls(char) == char else json.dumps(char)[1:-1]

@@ -10,9 +10,11 @@ import click
 from lmstrix import LMStrix
 from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, EMBEDDED_ADAPTER
 from lmstrix.plugins import STORES, plugin_names
+from lmstrix.ports import Observer
+from lmstrix_cli.logs import EventLog
 from lmstrix_cli.settings import Settings
 
-__all__ = ["EMBEDDED", "choose_store", "open_client"]
+__all__ = ["EMBEDDED", "choose_store", "observers", "open_client"]
 
 EMBEDDED = EMBEDDED_ADAPTER
 """The adapter that runs models itself, so that there is no host to speak to."""
@@ -33,7 +35,13 @@ def open_client(
         levels=levels,
         store=choose_store(settings.store),
         adapter_settings=_adapter_settings(settings),
+        observers=observers(settings),
     )
+
+
+def observers(settings: Settings) -> tuple[Observer, ...]:
+    """Who hears the events of every command: the log file, if there is one."""
+    return (EventLog(),) if settings.log_file else ()
 
 
 def _adapter_settings(settings: Settings) -> dict[str, object]:

@@ -15,6 +15,7 @@ from lmstrix.models import ModelInfo, Status
 from lmstrix.ports import Adapter
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.main import lmstrix
+from lmstrix_cli.session import observers
 from lmstrix_cli.settings import Settings
 
 __all__ = ["ScriptedAdapter", "Shell"]
@@ -68,7 +69,9 @@ class Shell:
     def open_client(self, settings: Settings, **parts: Any) -> LMStrix:  # noqa: ANN401 - as the real one's
         """A client over `adapter`, whatever the options say."""
         self.settings = settings
-        return LMStrix(adapter=self.adapter, store=self.store, **parts)
+        return LMStrix(
+            adapter=self.adapter, store=self.store, observers=observers(settings), **parts
+        )
 
     def run(self, *arguments: str, typed: str | bytes | None = None) -> Result:
         """What a command prints, and its exit code; `typed` stands on its stdin."""

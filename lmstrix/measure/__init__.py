@@ -6,13 +6,19 @@ remembers; `ledger` holds what is known; `levels` finds the limits of other kind
 was read; `reporting` turns all that into a report.
 """
 
+from lmstrix.measure.benching import BenchOptions, BenchRun
+from lmstrix.measure.forecast import Forecast
 from lmstrix.measure.level import Level
 from lmstrix.measure.mapping import MapOptions, MapRun
 from lmstrix.measure.measurement import Measurement
 from lmstrix.measure.options import MeasureOptions, RetryPolicy
 from lmstrix.measure.reporting import unmeasured_report
+from lmstrix.measure.watching import watch_measurement
 
 __all__ = [
+    "BenchOptions",
+    "BenchRun",
+    "Forecast",
     "Level",
     "MapOptions",
     "MapRun",
@@ -20,4 +26,5 @@ __all__ = [
     "Measurement",
     "RetryPolicy",
     "unmeasured_report",
+    "watch_measurement",
 ]

@@ -16,12 +16,13 @@ from lmstrix.errors import (
 )
 from lmstrix.events import Event, PrefillProgressed, Retrying, TrialFinished
 from lmstrix.measure.instance import Instance
+from lmstrix.measure.keeping import Keeper
 from lmstrix.measure.ledger import Ledger
 from lmstrix.measure.level import Level
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
 from lmstrix.models import Cause, Judgement, Observation, PrefillProgress, Question, Reply, Trial
-from lmstrix.ports import ComparingValidator, LoadedModel, Store, Validator
+from lmstrix.ports import ComparingValidator, LoadedModel, Validator
 
 __all__ = ["Asker", "HardFailure"]
 
@@ -43,16 +44,14 @@ class Asker:
         model_key: str,
         instance: Instance,
         ledger: Ledger,
-        store: Store,
-        measurement_id: str,
+        keeper: Keeper,
         retry: RetryPolicy,
         emit: Callable[[Event], None],
     ) -> None:
         self._key = model_key
         self._instance = instance
         self._ledger = ledger
-        self._store = store
-        self._id = measurement_id
+        self._keeper = keeper
         self._retry = retry
         self._emit = emit
         self._crashes: Counter[int] = Counter()
@@ -75,9 +74,7 @@ class Asker:
     async def record_failure(self, length_tokens: int, cause: Cause) -> None:
         """Remember that nothing more is to be learnt at this length."""
         self._ledger.add_failure(length_tokens, cause)
-        await self._store.append_failure(
-            self._id, Observation(length_tokens=length_tokens, failure=cause)
-        )
+        await self._keeper.append_failure(Observation(length_tokens=length_tokens, failure=cause))
 
     async def _ask_one(self, level: Level, phase: str, length_tokens: int, seed: int) -> None:
         index = self._ledger.asked(phase, length_tokens, seed, level.key)
@@ -102,7 +99,7 @@ class Asker:
         )
         self._ledger.add_reply(reply)
         self._ledger.add_trial(trial)
-        await self._store.append_trial(self._id, trial)
+        await self._keeper.append_trial(trial)
         self._emit(TrialFinished(model_key=self._key, trial=trial))
 
     def _judge(self, level: Level, question: Question, reply: Reply, index: int) -> Judgement:

@@ -11,7 +11,11 @@ from lmstrix.measure.ledger import Ledger
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.problem import SearchProblem
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "BudgetSpent"]
+
+
+class BudgetSpent(Exception):
+    """The next question is not expected to fit into what is left."""
 
 
 @attrs.define
@@ -43,6 +47,16 @@ class Budget:
         """Whether `trials` questions on a document that was never read are expected to fit."""
         fresh = attrs.evolve(self.refresh(problem, -1), cached_tokens=0)
         return fresh.affordable(length_tokens, trials) == trials
+
+    def within(self, problem: SearchProblem, document: int, length_tokens: int, trials: int) -> int:
+        """How many of `trials` questions on `document` are expected to fit.
+
+        Raises `BudgetSpent` where that is none of them.
+        """
+        found = self.refresh(problem, document).affordable(length_tokens, trials)
+        if trials and not found:
+            raise BudgetSpent
+        return found
 
     def _tokens(self) -> int | None:
         if self.options.budget_tokens is None:

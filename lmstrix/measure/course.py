@@ -18,12 +18,12 @@ from lmstrix.events import (
     Retrying,
 )
 from lmstrix.measure.asking import Asker
-from lmstrix.measure.budget import Budget
+from lmstrix.measure.budget import Budget, BudgetSpent
 from lmstrix.measure.findings import Findings, limit_of
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import BASELINE, CERTIFY, SEARCH, Ledger
 from lmstrix.measure.levels import LevelSearch
-from lmstrix.measure.loading import UNDECLARED_CONTEXT, Loadable, find_loadable
+from lmstrix.measure.loading import Loadable, find_loadable, wanted_context
 from lmstrix.measure.retrying import with_retries
 from lmstrix.models import Cause, Verdict
 from lmstrix.ports import Adapter
@@ -70,8 +70,10 @@ class Course:
             if isinstance(problem, Cause):
                 return problem
             self.findings.problem = problem
-            await self._levels.baselines(self._document(0))
+            await self._levels.baselines(problem, self._document(0))
             return await self._search_and_certify(problem, loadable.context_length)
+        except BudgetSpent:
+            return Cause.BUDGET_SPENT
         finally:
             # The adapter shields its own cleanup and gives it a deadline.
             await self.instance.release()
@@ -80,9 +82,10 @@ class Course:
         self._phase("load")
         options, model = self.findings.options, self.findings.model
         shortest = self.findings.validator.baseline_length
-        wanted = model.declared_context or UNDECLARED_CONTEXT
-        if options.max_context is not None:
-            wanted = min(wanted, options.max_context)
+        wanted = wanted_context(model, options.max_context)
+        if wanted < (options.only_at or 0):
+            self._note(f"it declares {wanted} tokens, so {options.only_at} were not tried")
+            return Cause.DECLARED_MAXIMUM
         try:
             loadable = await with_retries(
                 options.retry,
@@ -91,9 +94,10 @@ class Course:
                     model,
                     self.instance,
                     wanted=wanted,
-                    floor=min(shortest, wanted),
+                    floor=options.only_at or min(shortest, wanted),
                     force=options.force,
                     deadly=self.ledger.deadly,
+                    max_memory_bytes=options.max_memory_bytes,
                 ),
                 on=(InfrastructureError,),
                 announce=self._announce_retry,
@@ -104,6 +108,8 @@ class Course:
         self.findings.loadable = loadable
         if loadable.detail:
             self._note(loadable.detail)
+        if loadable.context_length < (options.only_at or 0):
+            return Cause.CLAMPED
         if loadable.context_length < shortest:
             self._note(
                 f"the engine gives {loadable.context_length} tokens, and the baseline alone "
@@ -282,7 +288,11 @@ class Course:
     @property
     def _levels(self) -> LevelSearch:
         return LevelSearch(
-            findings=self.findings, ledger=self.ledger, asker=self.asker, emit=self.emit
+            findings=self.findings,
+            ledger=self.ledger,
+            budget=self.budget,
+            asker=self.asker,
+            emit=self.emit,
         )
 
     @property

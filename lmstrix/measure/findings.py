@@ -60,13 +60,15 @@ class Findings:
 
     def key(self, status: Status) -> str:
         """What a result depends on: under another key it is another result."""
-        depends = {
+        depends: dict[str, object] = {
             "adapter": status.adapter,
             "versions": dict(sorted(status.versions.items())),
             "model": [self.model.key, self.model.digest, self.model.size_bytes],
             "declared": self.model.declared_context,
             "method": attrs.asdict(self.method),
         }
+        if self.options.max_memory_bytes is not None:
+            depends["memory"] = self.options.max_memory_bytes
         return json.dumps(depends, sort_keys=True)
 
 

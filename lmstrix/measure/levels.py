@@ -14,6 +14,7 @@ import attrs
 
 from lmstrix.events import Event, Noted, PhaseStarted, ProbeFinished, ProbeStarted
 from lmstrix.measure.asking import Asker
+from lmstrix.measure.budget import Budget, BudgetSpent
 from lmstrix.measure.findings import Findings, limit_of
 from lmstrix.measure.ledger import BASELINE, SEARCH, Ledger
 from lmstrix.measure.level import LEVEL_RULE, Level
@@ -35,19 +36,27 @@ LEVEL_TOLERANCE = 1 / 16
 
 @attrs.frozen(kw_only=True)
 class LevelSearch:
-    """Finds each level's limit within what was read. Goes on from what the ledger holds."""
+    """Finds each level's limit within what was read. Goes on from what the ledger holds.
+
+    What asks raises `BudgetSpent` where the next question is not expected to fit.
+    """
 
     findings: Findings
     ledger: Ledger
+    budget: Budget
     asker: Asker
     emit: Callable[[Event], None]
 
-    async def baselines(self, document: int) -> None:
+    async def baselines(self, main: SearchProblem, document: int) -> None:
         """What the model can do at short length, level by level."""
         for level in self.findings.levels:
             length, key = level.validator.baseline_length, level.key
             missing = BASELINE_TRIALS - self.ledger.asked(BASELINE, length, document, key)
-            await self.asker.ask(level, BASELINE, length, document, max(0, missing))
+            missing = max(0, missing)
+            fitting = self.budget.within(main, document, length, missing)
+            await self.asker.ask(level, BASELINE, length, document, fitting)
+            if fitting < missing:
+                raise BudgetSpent
             baseline = self.ledger.baseline(length, key)
             if baseline.trials * 2 >= BASELINE_TRIALS and baseline.rate >= LOWEST_BASELINE:
                 self.findings.level_problems[key] = self._problem(level)
@@ -68,7 +77,8 @@ class LevelSearch:
         await self._climb(levels, main, document)
         # The one that reaches farthest first: stepping back in the cache costs nothing.
         for level in sorted(levels, key=self._limit, reverse=True):
-            await self._close_in(level, document)
+            if self.findings.options.only_at is None:
+                await self._close_in(level, document)
             await self._tell(level, main)
         return self._main_bracket(main) == before
 
@@ -117,7 +127,7 @@ class LevelSearch:
             verdict = rule.verdict(seen, problem.baseline)
             if verdict is not Verdict.UNDECIDED:
                 return verdict
-            wanted = rule.wanted(seen)
+            wanted = self.budget.within(problem, document, length, rule.wanted(seen))
             self.emit(
                 ProbeStarted(model_key=self._model, phase=key, length_tokens=length, trials=wanted)
             )

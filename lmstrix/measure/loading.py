@@ -12,7 +12,15 @@ from lmstrix.measure.instance import Instance
 from lmstrix.models import Cause, MemoryEstimate, ModelInfo
 from lmstrix.ports import Adapter
 
-__all__ = ["MOST_LOADS", "UNDECLARED_CONTEXT", "Loadable", "find_loadable"]
+__all__ = [
+    "MOST_LOADS",
+    "UNDECLARED_CONTEXT",
+    "Loadable",
+    "MemoryGuard",
+    "find_loadable",
+    "largest_expected",
+    "wanted_context",
+]
 
 UNDECLARED_CONTEXT = 131072
 """What is tried first where a model declares nothing, in tokens."""
@@ -42,6 +50,22 @@ class Loadable:
     detail: str = ""
 
 
+@attrs.frozen(kw_only=True)
+class MemoryGuard:
+    """What a load may be expected to need: what the machine has, unless `force`, and never more
+    than `max_bytes`.
+    """
+
+    max_bytes: int | None = None
+    force: bool = False
+
+    def bounded(self, estimate: MemoryEstimate) -> MemoryEstimate:
+        """`estimate` with what may be used as what is available."""
+        bounds = [self.max_bytes, None if self.force else estimate.available_bytes]
+        known = [bound for bound in bounds if bound is not None]
+        return attrs.evolve(estimate, available_bytes=min(known, default=None))
+
+
 async def find_loadable(
     adapter: Adapter,
     model: ModelInfo,
@@ -51,6 +75,7 @@ async def find_loadable(
     floor: int,
     force: bool,
     deadly: int | None = None,
+    max_memory_bytes: int | None = None,
 ) -> Loadable:
     """Load the largest context up to `wanted`, and leave it loaded.
 
@@ -60,19 +85,17 @@ async def find_loadable(
     `floor`, of nine loads at the most.
 
     `deadly` is a size at which an earlier run died: it is not tried again, nor anything above,
-    unless `force` asks for it.
+    unless `force` asks for it. Nothing that is expected to need more than `max_memory_bytes` is
+    tried, with `force` either.
 
     Raises `LoadError` where not even `floor` loads.
     """
-    target, refused = wanted, None
-    expected = await _expected(adapter, model, wanted)
-    if expected is not None and not force:
-        target, refused = expected.context_length, expected.reason
-        if target < floor:
-            raise LoadRefused(
-                f"not even {floor} tokens are expected to fit: {refused}",
-                hint="Close other programs, choose a smaller model, or use --force to try anyway.",
-            )
+    guard = MemoryGuard(max_bytes=max_memory_bytes, force=force)
+    expected = await _expected(adapter, model, wanted, MemoryGuard(max_bytes=max_memory_bytes))
+    bound = await _expected(adapter, model, wanted, guard) if force else expected
+    if bound is None and max_memory_bytes is not None:
+        await _check_known(adapter, model, wanted)
+    target, refused = _target(wanted, floor, bound)
     if deadly is not None and target >= deadly and not force:
         died = LoadFailed(
             f"an earlier run died while it loaded {deadly} tokens, so only less was tried",
@@ -94,6 +117,27 @@ async def find_loadable(
     )
 
 
+async def _check_known(adapter: Adapter, model: ModelInfo, wanted: int) -> None:
+    """Raises `LoadRefused` where a largest memory was set, and nothing says what a load needs."""
+    if await adapter.estimate_memory(model, wanted) is None:
+        raise LoadRefused(
+            "nothing says how much memory a load needs, so the largest memory cannot be kept",
+            hint="Leave out --max-memory, or name a length with --max-context instead.",
+        )
+
+
+def _target(wanted: int, floor: int, bound: _Expected | None) -> tuple[int, str | None]:
+    """What is tried first, and why it is less than `wanted`; raises `LoadRefused`."""
+    if bound is None:
+        return wanted, None
+    if bound.context_length < floor:
+        raise LoadRefused(
+            f"not even {floor} tokens are expected to fit: {bound.reason}",
+            hint="Close other programs, choose a smaller model, or use --force to try anyway.",
+        )
+    return bound.context_length, bound.reason
+
+
 @attrs.frozen
 class _Expected:
     """The largest context that the estimate says this machine can hold, and why not more."""
@@ -110,9 +154,26 @@ def _guesses(expected: _Expected | None, failed: int, floor: int) -> list[int]:
     return [n for n in (expected.context_length, lower) if floor <= n < failed]
 
 
-async def _expected(adapter: Adapter, model: ModelInfo, wanted: int) -> _Expected | None:
+def wanted_context(model: ModelInfo, max_context: int | None) -> int:
+    """The largest context to try, in tokens: what is declared, or less where that was asked."""
+    declared = model.declared_context or UNDECLARED_CONTEXT
+    return declared if max_context is None else min(declared, max_context)
+
+
+async def largest_expected(
+    adapter: Adapter, model: ModelInfo, wanted: int, guard: MemoryGuard
+) -> int:
+    """The largest context up to `wanted`, in tokens, that the memory estimate does not rule out."""
+    expected = await _expected(adapter, model, wanted, guard)
+    return wanted if expected is None else expected.context_length
+
+
+async def _expected(
+    adapter: Adapter, model: ModelInfo, wanted: int, guard: MemoryGuard
+) -> _Expected | None:
     """None where `wanted` is expected to fit, or nothing is known."""
-    estimate = await adapter.estimate_memory(model, wanted)
+    told = await adapter.estimate_memory(model, wanted)
+    estimate = guard.bounded(told) if told is not None else None
     if estimate is None or estimate.fits is not False:
         return None
     low, high = 0, wanted
@@ -121,15 +182,18 @@ async def _expected(adapter: Adapter, model: ModelInfo, wanted: int) -> _Expecte
         if middle in (low, high):
             break
         smaller = await adapter.estimate_memory(model, middle)
-        low, high = (middle, high) if smaller and smaller.fits else (low, middle)
-    return _Expected(low, _explain(estimate))
+        fits = smaller is not None and guard.bounded(smaller).fits
+        low, high = (middle, high) if fits else (low, middle)
+    return _Expected(low, _explain(estimate, guard))
 
 
-def _explain(estimate: MemoryEstimate) -> str:
+def _explain(estimate: MemoryEstimate, guard: MemoryGuard) -> str:
     gib = 1024**3
+    allowed = estimate.available_bytes == guard.max_bytes
     return (
         f"{estimate.context_length} tokens need about {estimate.total_bytes / gib:.1f} GiB, "
-        f"and {(estimate.available_bytes or 0) / gib:.1f} GiB are available"
+        f"and {(estimate.available_bytes or 0) / gib:.1f} GiB are "
+        f"{'allowed' if allowed else 'available'}"
     )
 
 

@@ -31,6 +31,7 @@ from lmstrix.measure.instance import Instance
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
+from lmstrix.measure.taking_turns import its_turn
 from lmstrix.models import Environment, Judgement, ModelInfo, PrefillProgress, Reply, Verdict
 from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
 
@@ -132,11 +133,15 @@ class MapRun:
         """What loads, in tokens."""
 
     async def run(self) -> ContextMap:
-        """Load once, ask everything, release.
+        """Wait for our turn, load once, ask everything, release.
 
         Raises what loading and asking raise: see `lmstrix.ports.Adapter`. Raises
         `ConfigurationError` with the price where the engine reuses no prefix.
         """
+        async with its_turn(self._adapter, self.model.key, self._emit, self._note):
+            return await self._run()
+
+    async def _run(self) -> ContextMap:
         started, clock = datetime.now(UTC), time.monotonic()
         status = await self._adapter.status()
         instance = Instance(self._adapter, self.model, self._emit, lambda: None)

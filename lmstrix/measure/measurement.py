@@ -8,18 +8,23 @@ from datetime import UTC, datetime
 
 import anyio
 
-from lmstrix.events import Event, MeasurementFinished, MeasurementStarted
+from lmstrix.errors import EngineUnavailable, InfrastructureError, StoreError
+from lmstrix.events import Event, MeasurementFinished, MeasurementStarted, Noted, Retrying
 from lmstrix.measure.announcing import announce
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.budget import Budget
 from lmstrix.measure.course import Course
 from lmstrix.measure.findings import Findings
+from lmstrix.measure.forecast import Forecast, forecast
 from lmstrix.measure.instance import Instance
+from lmstrix.measure.keeping import Keeper
 from lmstrix.measure.ledger import Ledger
 from lmstrix.measure.level import Level
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.measure.reporting import build_report
-from lmstrix.models import Cause, ContextReport, ModelInfo, StoredMeasurement
+from lmstrix.measure.retrying import with_retries
+from lmstrix.measure.taking_turns import its_turn
+from lmstrix.models import Cause, ContextReport, ModelInfo, Status, StoredMeasurement
 from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
 
 __all__ = ["Measurement"]
@@ -57,9 +62,10 @@ class Measurement:
             started_at=datetime.now(UTC),
         )
         self._started = time.monotonic()
+        self._keeper: Keeper | None = None
 
     async def run(self) -> ContextReport:
-        """Measure, store and report.
+        """Wait for our turn, measure, store and report.
 
         Also returns a report where the model is not measurable, where it cannot be loaded,
         and where the budget is spent (then `ContextReport.cause` says so, and a later run
@@ -69,11 +75,20 @@ class Measurement:
             InfrastructureError: the engine is away, and stayed away.
             PredictionError: the engine keeps answering with an error of its own.
             ModelError: the model turned out to be broken or of the wrong kind at loading.
-            StoreError: the trials cannot be kept.
+            StoreError: the store cannot be opened. One that fails later does not end the
+                measurement: see `store_error`.
         """
-        status = self._findings.status = await self._adapter.status()
-        stored = await self._open(self._findings.key(status))
+        status = self._findings.status = await self._status()
+        async with its_turn(self._adapter, self.model.key, self._emit, self._note):
+            # What was waited for is no part of what the measurement took.
+            self._started = time.monotonic()
+            self._findings.started_at = datetime.now(UTC)
+            return await self._run(self._findings.key(status))
+
+    async def _run(self, key: str) -> ContextReport:
+        stored = await self._open(key)
         ledger = self._findings.ledger = Ledger(stored)
+        keeper = self._keeper = Keeper(self._store, stored.id, ledger.resumed, self._note)
         self._emit(
             MeasurementStarted(
                 model_key=self.model.key, model=self.model, resumed_trials=ledger.resumed
@@ -82,35 +97,52 @@ class Measurement:
         cause: Cause | None = None
         try:
             with anyio.move_on_after(self.options.budget_s) as scope:
-                cause = await self._course(stored.id, ledger).run()
+                cause = await self._course(keeper, ledger).run()
             if scope.cancelled_caught:
                 cause = Cause.BUDGET_SPENT
         finally:
-            await self._save_cost(stored.id, ledger)
+            await self._save_cost(keeper, ledger)
         report = self.partial_report(cause)
         if report.cause is not Cause.BUDGET_SPENT:
-            await self._store.finish(stored.id, report)
+            await keeper.finish(report)
+            if keeper.error is not None:
+                report = self.partial_report(cause)  # with the note on what was not kept
         self._emit(MeasurementFinished(model_key=self.model.key, report=report))
         return report
+
+    @property
+    def store_error(self) -> StoreError | None:
+        """Why the store does not have everything that the report says; None: it has."""
+        return self._keeper.error if self._keeper else None
+
+    async def give_up_load(self) -> None:
+        """Say that a load which may be under way is being broken off, not deadly for its size.
+
+        For a caller that cancels `run` and may then end the process before `run` does: the next
+        run would go below that size. Raises nothing.
+        """
+        if self._keeper is not None:
+            await self._keeper.clear_load()
+
+    async def key(self) -> str:
+        """What the store keeps its report under: model, engine and method, and their versions."""
+        return self._findings.key(await self._adapter.status())
+
+    async def forecast(self) -> Forecast:
+        """What it would try and read. Loads nothing."""
+        return await forecast(self._adapter, self.model, self.options)
 
     def partial_report(self, cause: Cause | None = None) -> ContextReport:
         """What is known now. `cause` overrides what the evidence says the limit is."""
         return build_report(self._findings, cause, seconds=time.monotonic() - self._started)
 
-    def _course(self, measurement_id: str, ledger: Ledger) -> Course:
-        async def mark(context_length: int | None) -> None:
-            if context_length is None:
-                await self._store.clear_load(measurement_id)
-            else:
-                await self._store.mark_load(measurement_id, context_length)
-
-        instance = Instance(self._adapter, self.model, self._emit, ledger.add_load, mark)
+    def _course(self, keeper: Keeper, ledger: Ledger) -> Course:
+        instance = Instance(self._adapter, self.model, self._emit, ledger.add_load, keeper.mark)
         asker = Asker(
             model_key=self.model.key,
             instance=instance,
             ledger=ledger,
-            store=self._store,
-            measurement_id=measurement_id,
+            keeper=keeper,
             retry=self.options.retry,
             emit=self._emit,
         )
@@ -124,6 +156,24 @@ class Measurement:
             emit=self._emit,
         )
 
+    async def _status(self) -> Status:
+        """The engine's, once it answers: what is stored depends on the versions that it tells."""
+
+        async def ask() -> Status:
+            status = await self._adapter.status()
+            if not status.available:
+                raise EngineUnavailable(status.detail, hint=status.hint)
+            return status
+
+        return await with_retries(
+            self.options.retry,
+            ask,
+            on=(InfrastructureError,),
+            announce=lambda attempt, reason: self._emit(
+                Retrying(model_key=self.model.key, attempt=attempt, reason=reason)
+            ),
+        )
+
     async def _open(self, key: str) -> StoredMeasurement:
         if not self.options.fresh:
             unfinished = await self._store.unfinished(key)
@@ -131,10 +181,15 @@ class Measurement:
                 return unfinished
         return await self._store.begin(key, self.model)
 
-    async def _save_cost(self, measurement_id: str, ledger: Ledger) -> None:
+    async def _save_cost(self, keeper: Keeper, ledger: Ledger) -> None:
         with anyio.move_on_after(SAVE_DEADLINE_S, shield=True):
             cost = ledger.with_seconds(time.monotonic() - self._started)
-            await self._store.save_cost(measurement_id, cost)
+            await keeper.save_cost(cost)
+            await keeper.clear_load()
+
+    def _note(self, text: str) -> None:
+        self._findings.notes.append(text)
+        self._emit(Noted(model_key=self.model.key, text=text))
 
     def _emit(self, event: Event) -> None:
         announce(self._observers, event)

@@ -9,6 +9,8 @@ from lmstrix.problem import PassRule
 
 __all__ = ["MeasureOptions", "RetryPolicy"]
 
+_POSITIVE = ("budget_s", "budget_tokens", "max_memory_bytes", "min_tokens_per_second", "max_ttft_s")
+
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
@@ -40,10 +42,14 @@ class MeasureOptions:
     the answer; `documents` is on how many texts both ends of the bracket are asked, the one that
     was searched on included: questions on one text are not independent, and each further text
     costs one more reading. `fresh` forgets an interrupted measurement; `force` goes beyond what
-    the memory estimate says the machine can hold.
+    the memory estimate says the machine can hold. `max_memory_bytes` is the most that a load may
+    be expected to need, weights and context together; `force` does not go beyond that.
 
     `min_tokens_per_second` and `max_ttft_s` (of a fresh prompt, in seconds) ask for the usable
     context too: they change nothing else.
+
+    `only_at` looks at one length, in tokens, instead of searching: the model is loaded there or
+    not at all, and the report has no true context. See `lmstrix.LMStrix.check_context`.
 
     Raises `ConfigurationError` for a value outside its range.
     """
@@ -59,8 +65,10 @@ class MeasureOptions:
     documents: int = 2
     fresh: bool = False
     force: bool = False
+    max_memory_bytes: int | None = None
     min_tokens_per_second: float | None = None
     max_ttft_s: float | None = None
+    only_at: int | None = None
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
 
     def __attrs_post_init__(self) -> None:
@@ -74,10 +82,23 @@ class MeasureOptions:
             )
         if self.max_context is not None and self.max_context < 1:
             raise ConfigurationError("the largest context must be positive")
-        for name in ("budget_s", "budget_tokens", "min_tokens_per_second", "max_ttft_s"):
+        if self.only_at is not None and self.only_at < 1:
+            raise ConfigurationError("the one length must be positive")
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} must be positive")
+
+    def at_one_size(self, shortest: int) -> MeasureOptions:
+        """These for a look at `only_at` alone. Raises `ConfigurationError` where that is less
+        than `shortest`, the length in tokens at which the model's own rate is measured.
+        """
+        if self.only_at is not None and self.only_at < shortest:
+            raise ConfigurationError(
+                f"{self.only_at} tokens are too few: the questions at short length alone need"
+                f" {shortest}"
+            )
+        return attrs.evolve(self, max_context=self.only_at, certify=False)
 
     @property
     def rule(self) -> PassRule:

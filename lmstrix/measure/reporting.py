@@ -54,7 +54,7 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
         history = ledger.history()
         bracket = findings.strategy.bracket(problem, history)
         interval = findings.strategy.interval(problem, history)
-        true_context = bracket[0]
+        true_context = bracket[0] if findings.options.only_at is None else None
         cause = cause or _cause(findings, ledger, bracket)
         estimate = _estimate(findings, problem, history)
         levels = tuple(level_reports(findings, bracket, cause))

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 
 from lmstrix.models import CurvePoint, Verdict
 
-__all__ = ["curve_table", "say_verdict"]
+__all__ = ["CURVE_HEAD", "curve_row", "curve_table", "say_verdict"]
 
 BAR_CELLS = 10
-_HEAD = ("length", "k of n", "95 % interval", "verdict", "TTFT", "tok/s", "")
+CURVE_HEAD = ("length", "k of n", "95 % interval", "verdict", "TTFT", "tok/s", "")
+"""The columns of `curve_row`."""
 
 
 def curve_table(curve: Sequence[CurvePoint], width: int) -> list[str]:
     """One line for each length, shortest first. Columns that do not fit `width` are left out
     from the right; the first four always stay.
     """
-    rows = [_HEAD, *(_row(point) for point in sorted(curve, key=lambda p: p.length_tokens))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    shown = len(_HEAD)
+    rows = [
+        CURVE_HEAD,
+        *(curve_row(point) for point in sorted(curve, key=lambda p: p.length_tokens)),
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(CURVE_HEAD))]
+    shown = len(CURVE_HEAD)
     while shown > 4 and sum(widths[:shown]) + 2 * shown > width:
         shown -= 1
     return [_line(row[:shown], widths) for row in rows]
@@ -33,7 +37,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return ("  " + "  ".join(aligned)).rstrip()
 
 
-def _row(point: CurvePoint) -> tuple[str, ...]:
+def curve_row(point: CurvePoint) -> tuple[str, ...]:
+    """What is known at one length, cell by cell; the last one is a bar or the engine's failure."""
     asked = point.trials > 0
     counts = f"{point.passes} of {point.trials}" if asked else "-"
     interval = f"{point.wilson.low * 100:.0f} to {point.wilson.high * 100:.0f} %" if asked else "-"
@@ -63,5 +68,6 @@ def _bar(point: CurvePoint) -> str:
     """
     if point.failure is not None:
         return point.failure.replace("_", " ")
-    filled = BAR_CELLS * point.passes // point.trials if point.trials else 0
+    filled = BAR_CELLS * point.passes // point.trials if point.trials > 0 else 0
+    filled = min(max(filled, 0), BAR_CELLS)  # a stored report may say anything
     return "[" + "#" * filled + "." * (BAR_CELLS - filled) + "]"

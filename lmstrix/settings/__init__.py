@@ -12,6 +12,7 @@ from lmstrix.settings.choosing import (
     choose_report,
     find_model,
     recommended_context,
+    reports_of,
 )
 from lmstrix.settings.home import find_home
 from lmstrix.settings.lmstudio import CONTEXT_KEY, Change, Undo, plan_change, plan_undo
@@ -36,4 +37,5 @@ __all__ = [
     "plan_change",
     "plan_undo",
     "recommended_context",
+    "reports_of",
 ]

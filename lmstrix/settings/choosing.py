@@ -11,7 +11,14 @@ from lmstrix.errors import ConfigurationError, ModelNotFound
 from lmstrix.models import ContextReport, ModelInfo, StoredReport
 from lmstrix.settings.problems import NotMeasured
 
-__all__ = ["STEP_TOKENS", "caveats", "choose_report", "find_model", "recommended_context"]
+__all__ = [
+    "STEP_TOKENS",
+    "caveats",
+    "choose_report",
+    "find_model",
+    "recommended_context",
+    "reports_of",
+]
 
 STEP_TOKENS = 256
 """Contexts are rounded down to a multiple of this: the grain of the search, and of llama.cpp's
@@ -28,7 +35,7 @@ def find_model(reports: Sequence[StoredReport], name: str) -> ModelInfo:
         NotMeasured: nothing of that name was measured.
         ModelNotFound: the name could mean several models.
     """
-    mine = _reports_of(reports, name)
+    mine = reports_of(reports, name)
     return next((report for report in mine if report.measured), mine[0]).model
 
 
@@ -38,7 +45,7 @@ def choose_report(reports: Sequence[StoredReport], name: str) -> ContextReport:
     Raises `NotMeasured` where every measurement of it ended without one, and what
     `find_model` raises.
     """
-    mine = _reports_of(reports, name)
+    mine = reports_of(reports, name)
     for report in mine:
         if report.measured:
             return report
@@ -110,8 +117,11 @@ def caveats(
     return tuple(found)
 
 
-def _reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextReport]:
-    """At least one report, newest first, all of one model."""
+def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextReport]:
+    """Every report of the model that `name` means, in their order: at least one.
+
+    Raises what `find_model` raises.
+    """
     models = [stored.report.model for stored in reports]
     names = {name, _as_file(name)} - {""}
     exact = next((model.key for model in models if names & {model.key, model.path}), None)

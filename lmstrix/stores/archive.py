@@ -116,7 +116,7 @@ class ReportSummary:
     cause: Cause
     certified: bool
     ttft_s: float | None
-    """At the largest length that passed."""
+    """At the true context, like the speed; the largest length that passed up to there."""
     tokens_per_second: float | None
     adapter: str
     validator: str
@@ -153,7 +153,12 @@ class Archive(Protocol):
 def summarize(stored: StoredReport) -> ReportSummary:
     """The summary of a report."""
     report = stored.report
-    passed = [point for point in report.curve if point.verdict is Verdict.PASS]
+    passed = [
+        point
+        for point in report.curve
+        if point.verdict is Verdict.PASS
+        and (report.true_context is None or point.length_tokens <= report.true_context)
+    ]
     best = max(passed, key=lambda point: point.length_tokens, default=None)
     return ReportSummary(
         id=stored.id,

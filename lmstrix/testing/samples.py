@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
 from lmstrix.models import (
     Baseline,
     Cause,
@@ -30,7 +31,7 @@ from lmstrix.models import (
     Verdict,
 )
 
-__all__ = ["sample_model", "sample_report", "sample_trial"]
+__all__ = ["sample_map", "sample_model", "sample_report", "sample_trial"]
 
 _STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -127,6 +128,25 @@ def sample_report(**changes: Any) -> ContextReport:  # noqa: ANN401 - any field 
         notes=("The head of the document is forgotten first.",),
     )
     return attrs.evolve(report, **changes)
+
+
+def sample_map(**changes: Any) -> ContextMap:  # noqa: ANN401 - any field of `ContextMap`
+    """Recall at two lengths; at the longer one the head is lost and the tail half known."""
+    answers = [(512, 0.05, True, 1.0), (512, 0.95, True, 1.0)]
+    answers += [(1024, 0.05, False, 0.0), (1024, 0.95, True, 0.5)]
+    found = ContextMap(
+        model=sample_model(),
+        lengths=(512, 1024),
+        layers=(Layer(name="recall", cells=cells_of(answers)),),
+        cost=MapCost(document_tokens=1024, question_tokens=120, generated_tokens=40, questions=4),
+        environment=Environment(adapter="simulated", engine="simulated"),
+        seed=7,
+        ratio=0.85,
+        started_at=_STARTED,
+        finished_at=_STARTED + timedelta(seconds=6),
+        notes=("A note & more.",),
+    )
+    return attrs.evolve(found, **changes)
 
 
 def _sample_curve() -> tuple[CurvePoint, ...]:

@@ -13,7 +13,7 @@ from lmstrix_cli.testing import Shell
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """A command line of its own: no environment, an empty store, one simulated model."""
-    for name in ("LMSTRIX_ADAPTER", "LMSTRIX_HOST", "LMSTRIX_STORE"):
+    for name in ("LMSTRIX_ADAPTER", "LMSTRIX_HOST", "LMSTRIX_STORE", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     made = Shell(tmp_path / "store.sqlite3")
     monkeypatch.setattr(session, "open_client", made.open_client)

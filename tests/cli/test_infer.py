@@ -76,6 +76,13 @@ def test_a_reply_in_one_piece_reads_the_same(shell: Shell) -> None:
     assert shell.run("infer", "m", "Why?").stdout == "blue\\x1b[31m\\x0d sky\n"
 
 
+@pytest.mark.parametrize("words", [("-q", "infer", "m", "Why?"), ("infer", "-q", "m", "Why?")])
+def test_quiet_gives_the_answer_alone(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.adapter = Talker(*CHUNKS, REPLY)
+    result = shell.run(*words)
+    assert (result.stdout, result.stderr) == ("blue\\x1b[31m\\x0d sky\n", "")
+
+
 def test_as_json(shell: Shell) -> None:
     shell.adapter = Talker(*CHUNKS, REPLY)
     result = shell.run("infer", "m", "Why?", "--json")

@@ -48,9 +48,9 @@ main()
 
 @contextmanager
 def start(
-    store: Path, *, reply_s: float = 0.0, release_s: float = 0.0
+    store: Path, *, reply_s: float = 0.0, release_s: float = 0.0, driver: str = DRIVER
 ) -> Generator[subprocess.Popen[str]]:
-    code = DRIVER.format(reply_s=reply_s, release_s=release_s)
+    code = driver.format(reply_s=reply_s, release_s=release_s)
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--store", str(store), "test", "m", "--json"],
         stdout=subprocess.PIPE,
@@ -103,6 +103,54 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 130
+
+
+SLOW_LOAD = """
+import sys, anyio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from lmstrix import LMStrix
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import session
+from lmstrix_cli.main import main
+
+class Slow(SimulatedAdapter):
+    @asynccontextmanager
+    async def load(self, model, context_length, **rest):
+        try:
+            print("loading", file=sys.stderr, flush=True)
+            await anyio.sleep(3600)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+                print("releasing", file=sys.stderr, flush=True)
+                await anyio.sleep(3600)
+
+adapter = Slow(SimulatedModel(key="m", declared=4096))
+session.open_client = lambda settings, **parts: LMStrix(
+    adapter=adapter, store=Path(settings.store), **parts)
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_only_a_kill_blames_the_size_that_was_being_loaded(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    store = tmp_path / "s.db"
+    with start(store, driver=SLOW_LOAD) as process:
+        read_until(process, "loading")
+        process.send_signal(number)
+        if number == signal.SIGINT:
+            read_until(process, "releasing")  # the load still hangs: the second signal ends it
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    with start(store) as again:
+        out, _ = again.communicate(timeout=30)
+    blamed = any("an earlier run died" in note for note in json.loads(out)["notes"])
+    assert blamed == (number == signal.SIGKILL)
 
 
 async def _raise_signal_and_wait() -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lmstrix import LMStrix
-from lmstrix.errors import EngineUnavailable
+from lmstrix.errors import EngineUnavailable, StoreError
 from lmstrix.models import Cause
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.testing import ScriptedAdapter, Shell
@@ -42,6 +43,29 @@ def test_the_options_reach_the_measurement(shell: Shell) -> None:
     assert (method["tolerance"], method["ratio"], method["seed"]) == (1 / 32, 0.9, 5)
     assert report["certified"] is False
     assert report["true_context"] == 1024
+
+
+def test_a_store_that_fails_later_is_told_beside_the_report(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreError("there is no space", hint="Make room.")
+
+    monkeypatch.setattr(SqliteStore, "append_trial", full)
+    shell.adapter = ScriptedAdapter(FINE)
+    result = shell.run("test", "fine", "--no-certify")
+    assert result.exit_code == 1
+    assert "true 2048" in result.stdout
+    assert "could not be kept: there is no space" in result.stdout
+    assert "Error: there is no space\nHint: Make room." in result.stderr
+
+
+def test_the_largest_memory_reaches_the_measurement(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    [report] = shell.lines("test", "fine", "--max-memory", "8g", "--json")
+    assert report["cause"] == Cause.LOAD_REFUSED
+    assert "the largest memory cannot be kept" in report["notes"][0]
+    assert shell.run("test", "fine", "--max-memory", "much").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from lmstrix.events import (
@@ -19,6 +20,7 @@ from lmstrix.events import (
     ProbeStarted,
     Retrying,
     TrialFinished,
+    WaitingForTurn,
 )
 from lmstrix.models import Cause, PrefillProgress, Verdict
 from lmstrix.testing.samples import sample_model, sample_trial
@@ -72,6 +74,20 @@ def test_the_line_tells_loads_and_retries() -> None:
     line = status_line(after(*COURSE, retrying), 1.0).plain
     assert "attempt 2: lost\\x1b[2J" in line
     assert len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("pid", "key", "said"),
+    [
+        (1234, "x\x1b[2J", "waiting for process 1234 that measures x\\x1b[2J"),
+        (None, "", "waiting for another process"),
+    ],
+)
+def test_whom_it_waits_for_is_said(pid: int | None, key: str, said: str) -> None:
+    waiting = WaitingForTurn(model_key=KEY, pid=pid, holder_key=key)
+    assert event_line(waiting) == said
+    assert said[:30] in status_line(after(waiting), 1.0).plain
+    assert "waiting" not in status_line(after(waiting, *COURSE), 1.0).plain
 
 
 def test_the_guess_of_what_is_left() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import fcntl
 import pty
 import termios
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 ROOT = Path(main.__file__).parents[2]
 
 DRIVER = """
@@ -72,6 +74,7 @@ def run_on_terminal(*arguments: str, ctrl_c_after: str) -> tuple[int, str]:
         | {
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
             "TERM": "xterm",
+            "NO_COLOR": "",
             "COLUMNS": "100",
         },
     ) as process:
@@ -94,6 +97,8 @@ def test_a_live_line_and_ctrl_c() -> None:
     wiped, _, report = after.rpartition("\x1b[2K")
     assert "m" not in wiped
     assert report.startswith("m (simulated")
+    assert "\x1b[1mtrue " in report  # a terminal gets colours
+    report = COLOURS.sub("", report)
     assert "cause: interrupted." in report
     assert "To go on where it was: lmstrix test m" in report
     assert "\x1b" not in report

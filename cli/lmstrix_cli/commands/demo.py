@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
-import attrs
 import click
 
 from lmstrix import LMStrix, MeasureOptions
@@ -36,7 +36,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool, quiet: boo
     The model is fetched once and kept in your cache folder. Needs the extra `llamacpp`:
     pip install "lmstrix[llamacpp]". No server is used; --adapter and --host do not matter.
     """
-    settings = attrs.evolve(settings, adapter=session.EMBEDDED, host=None)
+    settings = replace(settings, adapter=session.EMBEDDED, host=None)
     batch = Batch(
         options=MeasureOptions(),
         progress=choose_progress(quiet=quiet),
@@ -53,7 +53,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool, quiet: boo
             await batch.measure(client, paths)
 
     code = batch.run(body)
-    if code is ExitCode.MEASURED and not quiet:
+    if code is ExitCode.MEASURED and not (quiet or settings.quiet):
         safe_text.note(_what_next(paths[0]))
     ctx.exit(code)
 

@@ -44,6 +44,7 @@ REPLY_TOKENS = 512
     " measured, else at most 4096.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole reply as one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="The answer only: no reasoning, no statistics.")
 @pass_settings
 def command(
     settings: Settings,
@@ -53,6 +54,7 @@ def command(
     context: int | None,
     *,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Ask MODEL one thing and print the reply.
 
@@ -63,7 +65,8 @@ def command(
     text = _read_stdin() if prompt == "-" else prompt
     if not text.strip():
         raise click.UsageError("the prompt is empty.")
-    speaker = _Speaker(silent=as_json)
+    quiet = quiet or settings.quiet
+    speaker = _Speaker(silent=as_json, thinks_aloud=not quiet)
 
     async def ask() -> Reply | None:
         async with session.open_client(settings) as client:
@@ -83,16 +86,17 @@ def command(
         return
     if as_json:
         safe_text.json_line(to_json(reply))
-    else:
+    elif not quiet:
         safe_text.note(_statistics(reply))
 
 
 class _Speaker:
     """Prints pieces as they come: the answer on stdout, reasoning dimmed on stderr."""
 
-    def __init__(self, *, silent: bool) -> None:
+    def __init__(self, *, silent: bool, thinks_aloud: bool) -> None:
         self.reply: Reply | None = None
         self._silent = silent
+        self._thinks_aloud = thinks_aloud
         self._open = {False: False, True: False}
         self._spoke = False
 
@@ -112,7 +116,7 @@ class _Speaker:
             self._end_line(is_reasoning=is_reasoning)
 
     def _say(self, text: str, *, is_reasoning: bool) -> None:
-        if self._silent or not text:
+        if self._silent or not text or (is_reasoning and not self._thinks_aloud):
             return
         self._end_line(is_reasoning=not is_reasoning)
         safe = escape_controls(text, keep=REPLY_KEEPS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -12,38 +12,72 @@ from lmstrix.models import UNFINISHED, ContextReport
 from lmstrix.reports.quantities import say_seconds, say_tokens
 from lmstrix.stores.archive import ReportSummary
 from lmstrix_cli import safe_text, session
+from lmstrix_cli.filters import ReportFilter, report_filters
+from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
-from lmstrix_cli.tables import columns
 
 __all__ = ["command"]
 
 EPILOG = """\b
 Examples:
   lmstrix list
+  lmstrix list --sort true --min-true 32k
+  lmstrix list --name 'qwen*' --cause forgets
   lmstrix list --json > reports.jsonl
+  lmstrix list --format csv > results.csv
 """
 
-HEAD = ("MODEL", "DECLARED", "LOADABLE", "TRUE", "CAUSE", "CERTIFIED", "AGE")
+_Row = ReportSummary
+_SORTS: dict[str, Callable[[_Row], str | float | None]] = {
+    "age": lambda row: row.finished_at.timestamp(),
+    "declared": lambda row: row.declared_context,
+    "name": lambda row: row.model_key.casefold(),
+    "size": lambda row: row.size_bytes or None,
+    "speed": lambda row: row.tokens_per_second,
+    "true": lambda row: row.true_context,
+}
+_UPWARDS = frozenset({"name"})
+"""Sorted from the least; the others show the most, or the newest, first."""
 
 
 @click.command(name="list", epilog=EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="One report for each model (JSON Lines).")
+@report_filters
+@click.option(
+    "--sort",
+    "key",
+    type=click.Choice(sorted(_SORTS)),
+    default="age",
+    show_default=True,
+    help="The newest, the largest or the fastest first; names from A to Z.",
+)
+@click.option("--reverse", is_flag=True, help="The other way round. What is not known stays last.")
+@format_options("one report for each model")
 @pass_settings
-def command(settings: Settings, *, as_json: bool) -> None:
+def command(
+    settings: Settings,
+    *,
+    chosen: ReportFilter,
+    key: str,
+    reverse: bool,
+    kind: str | None,
+    as_json: bool,
+) -> None:
     """Show what was measured so far, newest first.
 
-    Reads the store only: no engine and no server is needed.
+    SPEED is in tokens a second, generated at the true context. A + behind the true context
+    marks an unfinished measurement. Reads the store only: no engine and no server is needed.
     """
-    if as_json:
-        for report in run_async(lambda: _reports(settings)):
-            safe_text.json_line(dump_report(report))
-        return
-    found = run_async(lambda: _summaries(settings))
-    if found:
-        now = datetime.now(UTC)
-        rows = [_row(summary, now) for summary in found]
-        safe_text.out(columns(HEAD, rows, right=(1, 2, 3)))
+    kind = choose_format(kind, as_json=as_json)
+    found, reports = run_async(lambda: _read(settings, in_full=kind == JSON))
+    kept = _sorted(chosen.keep(found), key, reverse=reverse)
+    if kind == JSON:
+        for summary in kept:
+            safe_text.json_line(dump_report(reports[summary.id]))
+    elif kept or kind == "csv":
+        show_rows(kind, _columns(datetime.now(UTC)), kept)
+    elif found:
+        safe_text.note(f"None of {len(found)} results is one of those.")
     else:
         safe_text.out(
             "Nothing measured yet.\n\nWhat next:\n"
@@ -53,30 +87,107 @@ def command(settings: Settings, *, as_json: bool) -> None:
         )
 
 
-async def _reports(settings: Settings) -> Sequence[ContextReport]:
-    async with session.open_client(settings) as client:
-        return [stored.report for stored in await client.reports()]
-
-
-async def _summaries(settings: Settings) -> Sequence[ReportSummary]:
+async def _read(
+    settings: Settings, *, in_full: bool
+) -> tuple[Sequence[ReportSummary], dict[str, ContextReport]]:
+    """Summaries, which are quick to read; whole reports only where they are printed."""
     async with session.open_client(settings) as client:
         found = await client.summaries()
         for warning in client.store.warnings:
             safe_text.note(f"store: {safe_text.label(warning)}")
-        return found
+        stored = await client.reports() if in_full else ()
+        reports = {one.id: one.report for one in stored}
+        return [row for row in found if not in_full or row.id in reports], reports
 
 
-def _row(report: ReportSummary, now: datetime) -> tuple[str, ...]:
-    partial = "+" if report.cause in UNFINISHED and report.true_context else ""
-    return (
-        report.model_key,
-        say_tokens(report.declared_context, unknown="-"),
-        say_tokens(report.loadable_context, unknown="-"),
-        say_tokens(report.true_context, unknown="-") + partial,
-        report.cause.replace("_", " "),
-        "yes" if report.certified else "no",
-        _age(report.finished_at, now),
+def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
+    """By a key; rows that are equal in it stay as they were, those without it come last."""
+    known = [(value, row) for row in rows if (value := _SORTS[key](row)) is not None]
+    known.sort(key=lambda pair: pair[0], reverse=(key in _UPWARDS) == reverse)
+    return [row for _, row in known] + [row for row in rows if _SORTS[key](row) is None]
+
+
+def _columns(now: datetime) -> list[Column[_Row]]:
+    """What is shown, and behind it what only CSV holds."""
+    return [
+        Column(
+            key="model",
+            head="MODEL",
+            least=18,
+            value=lambda r: r.model_key,
+            text=lambda r: r.model_key,
+        ),
+        _tokens("declared_context", "DECLARED", "DECL", lambda r: r.declared_context),
+        _tokens("loadable_context", "LOADABLE", "LOAD", lambda r: r.loadable_context),
+        Column(
+            key="true_context",
+            head="TRUE",
+            right=True,
+            value=lambda r: r.true_context,
+            text=_say_true,
+        ),
+        Column(
+            key="cause",
+            head="CAUSE",
+            least=10,
+            value=lambda r: str(r.cause),
+            text=lambda r: r.cause.replace("_", " "),
+        ),
+        Column(
+            key="certified",
+            head="CERTIFIED",
+            short="CERT",
+            value=lambda r: r.certified,
+            text=lambda r: "yes" if r.certified else "no",
+        ),
+        Column(
+            key="tokens_per_second",
+            head="SPEED",
+            right=True,
+            value=lambda r: r.tokens_per_second,
+            text=_say_speed,
+        ),
+        Column(
+            key="finished_at",
+            head="AGE",
+            value=lambda r: r.finished_at.isoformat(),
+            text=lambda r: _age(r.finished_at, now),
+        ),
+        *_ONLY_IN_CSV,
+    ]
+
+
+_ONLY_IN_CSV: list[Column[_Row]] = [
+    Column(key="ttft_s", value=lambda r: r.ttft_s),
+    Column(key="size_bytes", value=lambda r: r.size_bytes or None),
+    Column(key="quantization", value=lambda r: r.quantization),
+    Column(key="architecture", value=lambda r: r.architecture),
+    Column(key="model_path", value=lambda r: r.model_path),
+    Column(key="model_digest", value=lambda r: r.model_digest),
+    Column(key="adapter", value=lambda r: r.adapter),
+    Column(key="validator", value=lambda r: r.validator),
+    Column(key="seconds", value=lambda r: r.seconds),
+]
+
+
+def _tokens(key: str, head: str, short: str, value: Callable[[_Row], int | None]) -> Column[_Row]:
+    return Column(
+        key=key,
+        head=head,
+        short=short,
+        right=True,
+        value=value,
+        text=lambda row: say_tokens(value(row), unknown="-"),
     )
+
+
+def _say_true(row: _Row) -> str:
+    partial = "+" if row.cause in UNFINISHED and row.true_context else ""
+    return say_tokens(row.true_context, unknown="-") + partial
+
+
+def _say_speed(row: _Row) -> str:
+    return "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}"
 
 
 def _age(then: datetime, now: datetime) -> str:

@@ -12,7 +12,14 @@ from lmstrix.maps import ContextMap
 from lmstrix.measure import MapOptions
 from lmstrix.reports.map_text import render_map
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.parameters import SHARE, TOKENS
+from lmstrix_cli.options import (
+    force_option,
+    json_option,
+    max_context_option,
+    quiet_option,
+    ratio_option,
+    seed_option,
+)
 from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
@@ -30,11 +37,8 @@ DEFAULTS = MapOptions()
 
 @click.command(name="map", epilog=EPILOG)
 @click.argument("model")
-@click.option(
-    "--max-context",
-    type=TOKENS,
-    metavar="N",
-    help="Largest length to map: 8192, 8k. Default: what the model declares, at most 32k.",
+@max_context_option(
+    "Largest length to map: 8192, 8k. Default: what the model declares, at most 32k."
 )
 @click.option(
     "--lengths",
@@ -52,25 +56,11 @@ DEFAULTS = MapOptions()
     metavar="N",
     help="Questions of each kind at each length.",
 )
-@click.option(
-    "--ratio",
-    type=SHARE,
-    default=DEFAULTS.ratio,
-    show_default=True,
-    metavar="X",
-    help="Part of the shortest length's score that still counts as kept.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=DEFAULTS.seed,
-    show_default=True,
-    metavar="N",
-    help="Another number makes another document and other questions.",
-)
-@click.option("--force", is_flag=True, help="Also where the engine reads every prompt anew.")
-@click.option("--json", "as_json", is_flag=True, help="The map as one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@ratio_option(DEFAULTS.ratio, "Part of the shortest length's score that still counts as kept.")
+@seed_option(DEFAULTS.seed, "Another number makes another document and other questions.")
+@force_option("Also where the engine reads every prompt anew.")
+@json_option("The map as one JSON object.")
+@quiet_option
 @pass_settings
 def command(
     settings: Settings,

@@ -2,65 +2,148 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+import attrs
 import click
 
+from lmstrix import LMStrix
 from lmstrix.converter import to_json
-from lmstrix.models import ModelInfo, Status
+from lmstrix.errors import StoreError
+from lmstrix.models import UNFINISHED, ModelInfo, Status
 from lmstrix.reports.quantities import say_bytes, say_tokens
 from lmstrix_cli import safe_text, session
+from lmstrix_cli.filters import ModelFilter, model_filters
+from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
-from lmstrix_cli.tables import columns
 
 __all__ = ["command"]
 
 EPILOG = """\b
 Examples:
   lmstrix scan
+  lmstrix scan --name 'qwen*' --max-size 8g --type llm
   lmstrix scan --json
+  lmstrix scan --format csv > models.csv
 """
 
-HEAD = ("MODEL", "FORMAT", "SIZE", "QUANTIZATION", "DECLARED")
+
+@attrs.frozen
+class _Found:
+    """A model, and the newest true context of this very file; None where there is none."""
+
+    model: ModelInfo
+    tested: int | None
 
 
 @click.command(name="scan", epilog=EPILOG)
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object for each model (JSON Lines)."
-)
+@model_filters()
+@format_options("one object for each model")
 @pass_settings
-def command(settings: Settings, *, as_json: bool) -> None:
+def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_json: bool) -> None:
     """Look for models.
 
     Nothing is loaded. What stands in the column MODEL is what `lmstrix test` takes; a path to
-    a GGUF file works too.
+    a GGUF file works too. TRUE is the true context, where it was measured.
     """
-    models, status = run_async(lambda: _scan(settings))
-    if as_json:
-        for model in models:
-            safe_text.json_line(to_json(model))
-    elif models:
-        safe_text.out(columns(HEAD, [_row(model) for model in models], right=(2, 4)))
+    kind = choose_format(kind, as_json=as_json)
+    found, status = run_async(lambda: _scan(settings))
+    wanted = {model.key for model in chosen.keep(row.model for row in found)}
+    kept = [row for row in found if row.model.key in wanted]
+    if kind == JSON:
+        for row in kept:
+            safe_text.json_line(_as_json(row))
+    elif kept or kind == "csv":
+        show_rows(kind, _COLUMNS, kept)
+    elif found:
+        safe_text.note(f"None of {len(found)} models is one of those.")
     elif status is not None:
         safe_text.out(_nothing_found(status))
 
 
-async def _scan(settings: Settings) -> tuple[Sequence[ModelInfo], Status | None]:
+async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
     async with session.open_client(settings) as client:
         models = await client.list_models()
-        return models, None if models else await client.status()
+        if not models:
+            return [], await client.status()
+        tested = await _tested(client)
+        return [_Found(model, tested.get((model.key, model.digest))) for model in models], None
 
 
-def _row(model: ModelInfo) -> tuple[str, ...]:
-    kind = "" if model.type in {"", "llm"} else model.type
-    return (
-        model.key,
-        " ".join(part for part in (model.format, model.architecture, kind) if part),
-        say_bytes(model.size_bytes),
-        model.quantization,
-        say_tokens(model.declared_context),
-    )
+async def _tested(client: LMStrix) -> dict[tuple[str, str], int]:
+    """The newest true contexts, by name and content; models are shown without a store too."""
+    try:
+        summaries = await client.summaries()
+    except StoreError as error:
+        safe_text.note(f"store: {safe_text.label(str(error))}")
+        return {}
+    known: dict[tuple[str, str], int] = {}
+    for summary in summaries:
+        if summary.true_context is not None and summary.cause not in UNFINISHED:
+            known.setdefault((summary.model_key, summary.model_digest), summary.true_context)
+    return known
+
+
+def _as_json(row: _Found) -> str:
+    document = json.loads(to_json(row.model))
+    document["tested_context"] = row.tested
+    return json.dumps(document, ensure_ascii=False)
+
+
+_COLUMNS: list[Column[_Found]] = [
+    Column(
+        key="model",
+        head="MODEL",
+        least=18,
+        value=lambda row: row.model.key,
+        text=lambda row: row.model.key,
+    ),
+    Column(
+        key="type", head="TYPE", value=lambda row: row.model.type, text=lambda row: row.model.type
+    ),
+    Column(
+        key="format",
+        head="FORMAT",
+        least=8,
+        value=lambda row: row.model.format,
+        text=lambda row: " ".join(filter(None, (row.model.format, row.model.architecture))),
+    ),
+    Column(
+        key="size_bytes",
+        head="SIZE",
+        right=True,
+        value=lambda row: row.model.size_bytes or None,
+        text=lambda row: say_bytes(row.model.size_bytes),
+    ),
+    Column(
+        key="quantization",
+        head="QUANTIZATION",
+        short="QUANT",
+        least=6,
+        value=lambda row: row.model.quantization,
+        text=lambda row: row.model.quantization,
+    ),
+    Column(
+        key="declared_context",
+        head="DECLARED",
+        right=True,
+        value=lambda row: row.model.declared_context,
+        text=lambda row: say_tokens(row.model.declared_context),
+    ),
+    Column(
+        key="tested_context",
+        head="TRUE",
+        right=True,
+        value=lambda row: row.tested,
+        text=lambda row: say_tokens(row.tested, unknown="-"),
+    ),
+    Column(key="architecture", value=lambda row: row.model.architecture),
+    Column(key="parameters", value=lambda row: row.model.parameters),
+    Column(key="path", value=lambda row: row.model.path),
+    Column(key="digest", value=lambda row: row.model.digest),
+]
 
 
 def _nothing_found(status: Status) -> str:

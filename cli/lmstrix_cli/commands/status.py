@@ -1,21 +1,30 @@
-"""``lmstrix status``: is everything in place?"""
+"""``lmstrix status``: what is running, what is loaded, what is known, what was interrupted."""
 
 from __future__ import annotations
 
+import enum
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+import anyio
 import attrs
 import click
 
+from lmstrix import LMStrix
 from lmstrix.converter import to_json
-from lmstrix.models import LoadedInstance, ModelInfo, Status
+from lmstrix.errors import StoreError
+from lmstrix.models import UNFINISHED, LoadedInstance, Status
+from lmstrix.reports.quantities import say_bytes
+from lmstrix.stores.archive import ReportSummary
+from lmstrix.stores.peeking import Open, peek
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.going_on import command_to_go_on
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
-__all__ = ["command"]
+__all__ = ["Fit", "command"]
 
 EPILOG = """\b
 Examples:
@@ -24,11 +33,49 @@ Examples:
 """
 
 
+class Fit(enum.StrEnum):
+    """How a loaded context stands to the tested one."""
+
+    FINE = "fine"
+    TOO_LARGE = "too large"
+    NOT_TESTED = "not tested"
+
+
+@attrs.frozen(kw_only=True)
+class _Loaded:
+    """An instance beside the newest true context of its model, None where there is none."""
+
+    instance: LoadedInstance
+    tested: int | None
+
+    @property
+    def fit(self) -> Fit:
+        length = self.instance.context_length
+        if self.tested is None or length is None:
+            return Fit.NOT_TESTED
+        return Fit.TOO_LARGE if length > self.tested else Fit.FINE
+
+
+@attrs.frozen(kw_only=True)
+class _Store:
+    location: str
+    reports: int
+    size_bytes: int
+    warnings: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class _Interrupted:
+    model: str
+    command: str
+
+
 @attrs.frozen(kw_only=True)
 class _Overview:
     status: Status
-    store: str
-    unfinished: Sequence[ModelInfo]
+    loaded: Sequence[_Loaded]
+    store: _Store
+    unfinished: Sequence[_Interrupted]
 
 
 @click.command(name="status", epilog=EPILOG)
@@ -36,9 +83,10 @@ class _Overview:
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
-    """Show the engine, the store, what is loaded, and which measurements were interrupted.
+    """Show the engine, what is loaded, the store, and which measurements were interrupted.
 
-    Ends with exit code 3 where the engine is not there or does not answer.
+    Each loaded model stands beside its tested true context: a larger one is loaded than it can
+    use, or not. Ends with exit code 3 where the engine is not there or does not answer.
     """
     overview = run_async(lambda: _overview(settings))
     if as_json:
@@ -51,23 +99,73 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
 
 async def _overview(settings: Settings) -> _Overview:
     async with session.open_client(settings) as client:
+        status = await client.status()
+        try:
+            summaries, trouble = await client.summaries(), ()
+        except StoreError as error:  # the engine can be shown all the same
+            summaries, trouble = (), (str(error),)
+        tested = _tested(summaries)
+        found = await anyio.to_thread.run_sync(peek, Path(client.store.location))
+        if not found.unfinished and not trouble:
+            found = attrs.evolve(found, unfinished=await _unfinished(client))
         return _Overview(
-            status=await client.status(),
-            store=client.store.location,
-            unfinished=await client.unfinished_models(),
+            status=status,
+            loaded=[_Loaded(instance=i, tested=tested.get(i.key)) for i in status.loaded],
+            store=_Store(
+                location=client.store.location,
+                reports=len(summaries),
+                size_bytes=found.size_bytes,
+                warnings=(*trouble, *client.store.warnings),
+            ),
+            unfinished=[
+                _Interrupted(model=one.model_key, command=command_to_go_on(one, settings))
+                for one in found.unfinished
+            ],
         )
 
 
+async def _unfinished(client: LMStrix) -> tuple[Open, ...]:
+    """What a store that is no file of ours says: models, without how they were measured."""
+    models = await client.unfinished_models()
+    return tuple(Open(model_key=model.key, key="") for model in models)
+
+
+def _tested(summaries: Sequence[ReportSummary]) -> Mapping[str, int]:
+    """The newest true context of each model; `summaries` are newest first."""
+    known: dict[str, int] = {}
+    for summary in summaries:
+        if summary.true_context is not None and summary.cause not in UNFINISHED:
+            known.setdefault(summary.model_key, summary.true_context)
+    return known
+
+
 def _as_json(overview: _Overview) -> str:
-    """The status with two more keys: `store` and `unfinished` (model keys)."""
+    """The status with more keys; those from before keep their meaning."""
     document = json.loads(to_json(overview.status))
-    document["store"] = overview.store
-    document["unfinished"] = [model.key for model in overview.unfinished]
+    for shown, loaded in zip(document["loaded"], overview.loaded, strict=True):
+        shown["tested_context"] = loaded.tested
+        shown["fit"] = loaded.fit.replace(" ", "_")
+    store = overview.store
+    document["store"] = store.location
+    document["store_reports"] = store.reports
+    document["store_bytes"] = store.size_bytes
+    document["store_warnings"] = list(store.warnings)
+    document["unfinished"] = [one.model for one in overview.unfinished]
+    document["go_on"] = [one.command for one in overview.unfinished]
     return json.dumps(document, ensure_ascii=False)
 
 
 def _lines(overview: _Overview) -> Iterator[str]:
-    status = overview.status
+    yield from _engine_lines(overview.status)
+    for loaded in overview.loaded:
+        yield f"loaded     {_say_loaded(loaded)}"
+    yield from _store_lines(overview.store)
+    for one in overview.unfinished:
+        yield f"interrupted  {safe_text.label(one.model)}"
+        yield f"           to go on: {safe_text.label(one.command)}"
+
+
+def _engine_lines(status: Status) -> Iterator[str]:
     yield f"adapter    {safe_text.label(status.adapter)}"
     yield f"engine     {safe_text.label(status.engine)}"
     for name, number in status.versions.items():
@@ -79,15 +177,25 @@ def _lines(overview: _Overview) -> Iterator[str]:
         yield f"next step  {safe_text.label(status.hint)}"
     for folder in status.model_folders:
         yield f"models in  {safe_text.label(folder)}"
-    yield f"store      {safe_text.label(overview.store) or 'none, nothing is remembered'}"
-    for instance in status.loaded:
-        yield f"loaded     {_instance(instance)}"
-    for model in overview.unfinished:
-        yield f"interrupted  {safe_text.label(model.key)} (measure it again to go on)"
 
 
-def _instance(instance: LoadedInstance) -> str:
-    length = instance.context_length
-    context = "context unknown" if length is None else f"context {length}"
+def _store_lines(store: _Store) -> Iterator[str]:
+    if not store.location:
+        yield "store      none, nothing is remembered"
+        return
+    yield f"store      {safe_text.label(store.location)}"
+    reports = "1 report" if store.reports == 1 else f"{store.reports} reports"
+    yield f"           {reports}, {say_bytes(store.size_bytes) or 'no file yet'}"
+    for warning in store.warnings:
+        yield f"warning    {safe_text.label(warning)}"
+
+
+def _say_loaded(loaded: _Loaded) -> str:
+    instance = loaded.instance
     owner = "by LMStrix" if instance.ours else "by somebody else, left alone"
-    return f"{safe_text.label(instance.key)} ({context}, loaded {owner})"
+    at = "" if instance.context_length is None else f" at {instance.context_length}"
+    if at and loaded.tested is not None:
+        said = f"{at}, tested true context {loaded.tested}: {loaded.fit}"
+    else:
+        said = f"{at or ', context unknown'}, {loaded.fit}"
+    return f"{safe_text.label(instance.key)} loaded {owner}{said}"

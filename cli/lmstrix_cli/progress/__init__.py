@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 from lmstrix.events import Event
 from lmstrix_cli.progress.live import LiveProgress
 from lmstrix_cli.progress.plain import PlainProgress, Silence
+from lmstrix_cli.settings import is_quiet
 
 __all__ = ["Progress", "choose_progress"]
 
@@ -22,7 +24,12 @@ class Progress(AbstractContextManager[object], Protocol):
 
 
 def choose_progress(*, quiet: bool) -> Progress:
-    """A live line on a terminal, plain lines in a log, nothing at all when `quiet`."""
-    if quiet:
+    """A live line on a terminal, plain lines in a log, nothing at all when `quiet`.
+
+    ``lmstrix --quiet`` says the same for every command. A terminal that calls itself dumb cannot
+    draw a line again.
+    """
+    if quiet or is_quiet():
         return Silence()
-    return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+    draws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return LiveProgress() if draws else PlainProgress()

@@ -80,7 +80,7 @@ def _parts(state: ProgressState, now_s: float) -> Iterator[str]:
     elif state.length_tokens:
         yield f"at {state.length_tokens}"
         yield f"trial {min(state.trials_done + 1, state.trials_wanted)}/{state.trials_wanted}"
-        if state.trials_done:
+        if state.judged:
             yield f"{state.passes} right"
     if state.prefill is not None and state.prefill < 1:
         yield f"reading {state.prefill:.0%}"

@@ -12,10 +12,14 @@ from lmstrix.events import (
     MeasurementStarted,
     PhaseStarted,
     ProbeFinished,
+    ReplyTimed,
     Retrying,
+    WaitingForTurn,
 )
+from lmstrix.reports.quantities import say_seconds
 from lmstrix.reports.table import say_verdict
 from lmstrix_cli import safe_text
+from lmstrix_cli.progress.waiting import say_waiting
 
 __all__ = ["PlainProgress", "Silence", "event_line"]
 
@@ -52,6 +56,8 @@ def event_line(event: Event) -> str:
     """The line for `event`, escaped; an empty string where it is worth none."""
     line = ""
     match event:
+        case WaitingForTurn():
+            line = say_waiting(event)
         case MeasurementStarted():
             line = f"measuring {safe_text.label(event.model_key)}"
             if event.resumed_trials:
@@ -62,6 +68,8 @@ def event_line(event: Event) -> str:
             line = _load_line(event)
         case ProbeFinished():
             line = _probe_line(event)
+        case ReplyTimed():
+            line = _timed_line(event)
         case BaselineMeasured():
             line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
         case Retrying():
@@ -69,6 +77,12 @@ def event_line(event: Event) -> str:
         case _:
             pass
     return line
+
+
+def _timed_line(event: ReplyTimed) -> str:
+    read = event.prompt_tokens - (event.cached_tokens or 0)
+    ttft = "" if event.ttft_s is None else f", first token after {say_seconds(event.ttft_s)}"
+    return f"    {event.length_tokens}: {read} tokens read{ttft}"
 
 
 def _load_line(event: LoadFinished) -> str:

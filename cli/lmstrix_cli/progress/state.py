@@ -14,9 +14,13 @@ from lmstrix.events import (
     PhaseStarted,
     PrefillProgressed,
     ProbeStarted,
+    ReplyTimed,
     Retrying,
     TrialFinished,
+    WaitingForTurn,
 )
+from lmstrix.models import Trial
+from lmstrix_cli.progress.waiting import say_waiting
 
 __all__ = ["ProgressState"]
 
@@ -35,6 +39,7 @@ class ProgressState:
     length_tokens: int = 0
     trials_wanted: int = 0
     trials_done: int = 0
+    judged: int = 0
     passes: int = 0
     prefill: float | None = None
     tokens_per_second: float | None = None
@@ -50,7 +55,10 @@ class ProgressState:
         """Take over what `event` says; events of other kinds change nothing."""
         self.model_key = event.model_key
         match event:
+            case WaitingForTurn():
+                self.phase, self.activity = "turn", say_waiting(event)
             case MeasurementStarted():
+                self.phase, self.activity = "start", ""
                 self.ceiling = event.model.declared_context
             case PhaseStarted():
                 self.phase, self.activity = event.phase, ""
@@ -59,9 +67,9 @@ class ProgressState:
             case ProbeStarted():
                 self.phase, self.activity = event.phase, ""
                 self.length_tokens, self.trials_wanted = event.length_tokens, event.trials
-                self.trials_done = self.passes = 0
+                self.trials_done = self.judged = self.passes = 0
                 self.prefill = None
-            case PrefillProgressed() | TrialFinished():
+            case PrefillProgressed() | TrialFinished() | ReplyTimed():
                 self._hear_trial(event)
             case BracketChanged():
                 self.low, self.high = event.low, event.high
@@ -81,16 +89,18 @@ class ProgressState:
                 if event.effective_context is not None:
                     self.ceiling = event.effective_context
 
-    def _hear_trial(self, event: PrefillProgressed | TrialFinished) -> None:
+    def _hear_trial(self, event: PrefillProgressed | TrialFinished | ReplyTimed) -> None:
         if isinstance(event, PrefillProgressed):
             seen = event.progress
             new = max(1, seen.prompt_tokens - seen.cached_tokens)
             self.reading_tokens = max(0, seen.processed_tokens - seen.cached_tokens)
             self.prefill = min(1.0, self.reading_tokens / new)
             return
-        trial = event.trial
+        trial = event.trial if isinstance(event, TrialFinished) else event
         self.trials_done += 1
-        self.passes += trial.judgement == "pass"
+        if isinstance(trial, Trial):
+            self.judged += 1
+            self.passes += trial.judgement == "pass"
         self.tokens_per_second = trial.tokens_per_second or self.tokens_per_second
         self.read_tokens += trial.prompt_tokens - (trial.cached_tokens or 0)
         self.reading_tokens, self.prefill, self.activity = 0, None, ""

@@ -20,6 +20,7 @@ from lmstrix.adapters.llamacpp.memory import estimate_memory, kv_bytes
 from lmstrix.adapters.llamacpp.model_file import sound_model
 from lmstrix.errors import ConfigurationError, EngineTimeout
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
+from lmstrix.turns import THIS_MACHINE
 
 __all__ = ["BATCH_TOKENS", "LlamaCppAdapter"]
 
@@ -77,6 +78,11 @@ class LlamaCppAdapter:
     def name(self) -> str:
         """``llamacpp``."""
         return "llamacpp"
+
+    @property
+    def turn(self) -> str:
+        """This machine: two models at once would not get the memory that each of them could."""
+        return THIS_MACHINE
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model in the folders, sorted by key; raises `EngineUnavailable`."""

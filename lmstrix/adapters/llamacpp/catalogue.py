@@ -28,7 +28,7 @@ def default_folders() -> tuple[Path, ...]:
     except (OSError, UnicodeDecodeError):
         pointed = ""
     legacy = home / ".cache" / "lm-studio"
-    if pointed and Path(pointed).is_absolute():
+    if pointed and "\0" not in pointed and Path(pointed).is_absolute():
         studio = Path(pointed)
     else:
         studio = legacy if legacy.is_dir() else home / ".lmstudio"
@@ -52,6 +52,10 @@ class Catalogue:
         Raises `EngineUnavailable` where a folder is there and cannot be read.
         """
         return [described_model(key, path) for key, path in sorted(self._found().items())]
+
+    def files(self) -> dict[str, Path]:
+        """Every model's file by its key; none is opened. Raises like `list_models`."""
+        return dict(sorted(self._found().items()))
 
     def find_model(self, name: str) -> ModelInfo:
         """The model that `name` means: a key, an unambiguous last part of one, or a file.

@@ -222,6 +222,6 @@ def _stdout(process: anyio.abc.Process) -> anyio.abc.ByteReceiveStream:
 def _json_object(line: bytes) -> Mapping[str, object] | None:
     try:
         value: object = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("dict[str, object]", value) if isinstance(value, dict) else None

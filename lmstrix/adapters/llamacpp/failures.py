@@ -89,7 +89,8 @@ def crash(returncode: int, log: Sequence[str]) -> EngineCrashed:
 def server_error(status: int, body: object) -> LMStrixError:
     """What an error answer of the engine's server means. `body` is its JSON, or None."""
     told = _member(body, "error")
-    message = str(_member(told, "message") or "no message")[:500]
+    said = _member(told, "message")
+    message = said[:500] if isinstance(said, str) and said else "no message"
     if _member(told, "type") == "exceed_context_size_error":
         return ContextOverflow(
             f"the prompt does not fit: {message}",

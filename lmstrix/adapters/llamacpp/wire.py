@@ -16,6 +16,10 @@ __all__ = ["EventReader", "Generation", "Json", "completion_request", "json_obje
 
 Json = Mapping[str, object]
 
+MAX_COUNT = 2**50
+"""Larger counts of tokens are taken as nonsense."""
+MAX_RATE = 1e6
+"""No engine writes as many tokens per second."""
 MAX_LINE_BYTES = 2**24
 """Longest line that is accepted from the server; its own are some hundred bytes."""
 
@@ -159,7 +163,7 @@ class Generation:
         return Reply(
             text="".join(piece.text for piece in self._pieces if not piece.is_reasoning),
             reasoning="".join(piece.text for piece in self._pieces if piece.is_reasoning),
-            stop_reason=_STOP_REASONS.get(str(event.get("stop_type")), StopReason.UNKNOWN),
+            stop_reason=_stop_reason(event.get("stop_type")),
             prompt_tokens=self._prompt_tokens,
             cached_tokens=_count(timings, "cache_n"),
             generated_tokens=generated,
@@ -176,16 +180,21 @@ def _progress(progress: Json) -> PrefillProgress:
     )
 
 
+def _stop_reason(told: object) -> StopReason:
+    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
+    return known or StopReason.UNKNOWN
+
+
 def _count(values: Json, key: str) -> int | None:
     value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int):
         return None
-    return value
+    return value if 0 <= value <= MAX_COUNT else None
 
 
 def _speed(timings: Json, generated: int) -> float | None:
     """Tokens a second; None for a single token, which the prefill gave and took no time."""
     speed = timings.get("predicted_per_second")
-    if generated < 2 or not isinstance(speed, (int, float)) or not 0 < speed < float("inf"):
+    if generated < 2 or not isinstance(speed, (int, float)) or not 0 < speed <= MAX_RATE:
         return None
     return float(speed)

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 
 from lmstrix.adapters.lmstudio import instances, listing, requests
-from lmstrix.adapters.lmstudio.discovery import find_server, parse_host
+from lmstrix.adapters.lmstudio.discovery import find_server, is_loopback, parse_host
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import Connection, connected, require_asyncio, sdk_version
-from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.settings import TTL_S, Deadlines
 from lmstrix.adapters.lmstudio.values import Json, as_count, as_object, as_text
 from lmstrix.errors import (
     ConfigurationError,
@@ -24,6 +24,7 @@ from lmstrix.errors import (
     ModelError,
 )
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
+from lmstrix.turns import THIS_MACHINE
 
 __all__ = ["HOST_VARIABLE", "LMStudioAdapter"]
 
@@ -48,6 +49,7 @@ class LMStudioAdapter:
         api_token: for a server that wants one; by default ``LMSTUDIO_API_TOKEN``.
         connect_s, call_s, stall_s, load_s: deadlines in seconds; see
             `lmstrix.adapters.lmstudio.settings.Deadlines`.
+        ttl_s: where this process dies, LM Studio unloads what it left after so many idle seconds.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class LMStudioAdapter:
         call_s: float = 30.0,
         stall_s: float = 120.0,
         load_s: float | None = None,
+        ttl_s: int = TTL_S,
     ) -> None:
         given = host or os.environ.get(HOST_VARIABLE) or None
         self._host = None if given is None else parse_host(given)
@@ -69,6 +72,7 @@ class LMStudioAdapter:
             ask_s=min(call_s, 3.0),
             stall_s=stall_s,
             load_s=load_s,
+            ttl_s=ttl_s,
         )
         self._ours: set[str] = set()
         self._left: set[str] = set()
@@ -79,6 +83,12 @@ class LMStudioAdapter:
     def name(self) -> str:
         """``lmstudio``."""
         return "lmstudio"
+
+    @property
+    def turn(self) -> str:
+        """This machine where the server runs on it, else the server."""
+        here = self._host is None or is_loopback(self._host)
+        return THIS_MACHINE if here else f"LM Studio at {(self._host or '').lower()}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -170,9 +180,7 @@ class LMStudioAdapter:
         try:
             async with self._connection() as connection:
                 entries = await instances.listed(connection, self._deadlines.call_s)
-                with suppress(LMStrixError):
-                    told = await self._asked(connection, "system", "version", None)
-                    versions |= _version(as_object(told))
+                versions |= await self._version(connection)
         except LMStrixError as error:
             return Status(
                 adapter=self.name,
@@ -231,10 +239,28 @@ class LMStudioAdapter:
             connection, identifier, model, context, deadlines=self._deadlines, note=self._note
         )
 
+    async def _version(self, connection: Connection) -> Mapping[str, str]:
+        """LM Studio's version, where it tells one. Measurements of another version are others, so
+        one answer that was lost or malformed must not decide.
+        """
+        for last in (False, True):
+            told = await self._asked(connection, "system", "version", None, once=last)
+            if found := as_text(as_object(told).get("version")):
+                return {"LM Studio": found}
+        return {}
+
     async def _asked(
-        self, connection: Connection, namespace: str, endpoint: str, parameter: Json | None
+        self,
+        connection: Connection,
+        namespace: str,
+        endpoint: str,
+        parameter: Json | None,
+        *,
+        once: bool = True,
     ) -> object:
-        """A call that some servers do not know, and then never answer: asked until then."""
+        """A call that some servers do not know, and then never answer. With `once` it is not
+        made again where it was not answered.
+        """
         if endpoint in self._silent:
             return None
         try:
@@ -242,7 +268,8 @@ class LMStudioAdapter:
                 namespace, endpoint, parameter, deadline_s=self._deadlines.ask_s
             )
         except EngineTimeout:
-            self._silent.add(endpoint)
+            if once:
+                self._silent.add(endpoint)
             return None
 
     async def _sweep(self, connection: Connection) -> None:
@@ -293,8 +320,3 @@ class LMStudioAdapter:
             context_length=as_count(entry.get("contextLength")),
             ours=identifier in self._ours | self._left,
         )
-
-
-def _version(told: Json) -> Mapping[str, str]:
-    found = as_text(told.get("version"))
-    return {"LM Studio": found} if found else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,16 @@ from lmstrix.adapters.lmstudio.failures import START_HINT
 from lmstrix.adapters.lmstudio.values import as_count, as_object
 from lmstrix.errors import ConfigurationError, EngineUnavailable
 
-__all__ = ["DEFAULT_PORTS", "find_server", "lmstudio_home", "parse_host"]
+__all__ = [
+    "DEFAULT_PORTS",
+    "addresses",
+    "find_server",
+    "is_loopback",
+    "lmstudio_home",
+    "parse_host",
+    "says_lmstudio",
+    "told_port",
+]
 
 DEFAULT_PORTS = (41343, 52993, 16141, 39414, 22931)
 """Ports on which LM Studio answers its own SDKs; 1234 is the one for other clients."""
@@ -40,6 +50,15 @@ def parse_host(text: str) -> str:
             hint="Give it as HOST:PORT, such as 127.0.0.1:1234.",
         )
     return rest
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``HOST:PORT`` is this machine by its name; says nothing of its other addresses."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def lmstudio_home() -> Path:
@@ -71,15 +90,17 @@ async def find_server(host: str | None, deadline_s: float) -> str:
 
     Raises `EngineUnavailable` where none does; each gets `deadline_s`.
     """
-    hosts = [host] if host else _local_hosts()
-    for candidate in hosts:
+    for candidate in addresses(host):
         if await _greets(candidate, deadline_s):
             return candidate
     where = host or "any of its usual ports on this machine"
     raise EngineUnavailable(f"LM Studio does not answer at {where}", hint=START_HINT)
 
 
-def _local_hosts() -> Sequence[str]:
+def addresses(host: str | None) -> Sequence[str]:
+    """Where `find_server` looks, in that order: `host`, or else this machine's known ports."""
+    if host:
+        return [host]
     told = told_port(lmstudio_home())
     ports = dict.fromkeys([*([told] if told else []), *DEFAULT_PORTS])
     return [f"127.0.0.1:{port}" for port in ports]
@@ -94,6 +115,15 @@ async def _greets(host: str, deadline_s: float) -> bool:
                 trust_env=False, timeout=deadline_s, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             ) as client:
                 answer = await client.get(f"http://{host}/lmstudio-greeting")
-                return answer.is_success and as_object(answer.json()).get("lmstudio") is True
+                return answer.is_success and says_lmstudio(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
         return False
+
+
+def says_lmstudio(content: bytes) -> bool:
+    """Whether the body of an answer is LM Studio's greeting; anybody may listen there."""
+    try:
+        answer: object = json.loads(content[:MAX_FILE_BYTES])
+    except (ValueError, RecursionError):
+        return False
+    return as_object(answer).get("lmstudio") is True

@@ -13,14 +13,20 @@ from lmstrix.adapters.lmstudio import failures, requests
 from lmstrix.adapters.lmstudio.listing import device_of, wire_key
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.adapters.lmstudio.settings import Deadlines
-from lmstrix.adapters.lmstudio.values import Json, as_count, as_list, as_object, as_seconds, as_text
+from lmstrix.adapters.lmstudio.values import (
+    Json,
+    as_context,
+    as_count,
+    as_list,
+    as_object,
+    as_seconds,
+    as_text,
+)
 from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, UnsupportedModel
 from lmstrix.models import LoadProgress, ModelInfo
 
-__all__ = ["TTL_S", "effective_context", "listed", "load_instance", "new_identifier", "unload"]
+__all__ = ["effective_context", "listed", "load_instance", "new_identifier", "unload"]
 
-TTL_S = 1800
-"""Where this process dies, LM Studio unloads what it left after so many idle seconds."""
 SESSIONS = "llm.load.numParallelSessions"
 
 
@@ -43,7 +49,7 @@ async def load_instance(
     Raises `LoadRefused`, `LoadFailed`, `OutOfMemory`, `ModelNotFound`, `EngineTimeout` or
     `EngineUnavailable`.
     """
-    request = requests.load_request(wire_key(model), identifier, context_length, TTL_S)
+    request = requests.load_request(wire_key(model), identifier, context_length, deadlines.ttl_s)
     deadline_s = deadlines.for_load(model.size_bytes)
     ends = anyio.current_time() + deadline_s
     told = -math.inf
@@ -86,7 +92,7 @@ async def effective_context(
             f"LM Studio loaded {model.key!r} on another device than was asked for",
             hint="Run LMStrix where the model is.",
         )
-    context = as_count(info.get("contextLength"))
+    context = as_context(info.get("contextLength"))
     if not context:
         raise EngineUnavailable("LM Studio does not tell the context length of what it loaded")
     with suppress(LMStrixError):
@@ -95,7 +101,9 @@ async def effective_context(
         )
         sessions = _field(config, SESSIONS)
         if sessions not in (None, 1):
-            note(f"LM Studio loaded the model for {sessions!r} sessions instead of one.")
+            count = as_count(sessions)
+            many = "an unknown number of" if count is None else str(count)
+            note(f"LM Studio loaded the model for {many} sessions instead of one.")
     return context
 
 

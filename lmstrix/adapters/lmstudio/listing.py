@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from lmstrix.adapters.lmstudio.values import Json, as_count, as_list, as_object, as_text
+from lmstrix.adapters.lmstudio.values import Json, as_context, as_count, as_list, as_object, as_text
 from lmstrix.errors import ModelNotFound, UnsupportedModel
 from lmstrix.models import ModelInfo
 
@@ -88,14 +88,14 @@ def _model(entry: Json) -> ModelInfo | None:
     if not key:
         return None
     device = as_text(entry.get("deviceIdentifier"))
-    declared = as_count(entry.get("maxContextLength"))
+    declared = as_context(entry.get("maxContextLength"))
     model = ModelInfo(
         key=f"{key}{_ON}{device})" if device else key,
         path=as_text(entry.get("path")),
         format=as_text(entry.get("format")),
         architecture=as_text(entry.get("architecture")),
         size_bytes=as_count(entry.get("sizeBytes")) or 0,
-        declared_context=declared or None,
+        declared_context=declared,
         parameters=as_text(entry.get("paramsString")),
         quantization=_quantization(entry.get("quantization")),
         type=as_text(entry.get("type")) or "unknown",

@@ -29,6 +29,7 @@ SLOWER = 10
 MOST_EXTRA_TOKENS = 2
 """A raw prompt may differ from its own count by the beginning of the sequence, counted or not,
 and by an end. What differs more was changed by the server."""
+MOST_SPECIAL_TOKENS = 64
 SMALL = Prompt(user="Hello")
 BEGIN = "\nBegin your answer with: "
 
@@ -258,6 +259,8 @@ class LMStudioModel:
             "llm", "countTokens", parameter, deadline_s=self._deadlines.for_text(text)
         )
         count = as_count(as_object(answer).get("tokenCount"))
-        if count is None:
+        # A token stands for a byte at the least, but for those around a text. A count that
+        # cannot be must not become an overflow, which is a limit of the model.
+        if count is None or count > len(text.encode()) + MOST_SPECIAL_TOKENS:
             raise EngineUnavailable("LM Studio did not count tokens")
         return count

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lmstrix.adapters.lmstudio import failures
-from lmstrix.adapters.lmstudio.values import Json, as_count, as_object, as_seconds
+from lmstrix.adapters.lmstudio.values import MAX_RATE, Json, as_count, as_object, as_seconds
 from lmstrix.adapters.thoughts import ThoughtSplitter
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
@@ -53,6 +53,8 @@ class Generation:
         Raises `ContextOverflow`, `PredictionError` or `EngineUnavailable`.
         """
         kind = packet.get("type")
+        if not isinstance(kind, str):
+            raise _malformed("a message without a type")
         if kind == "promptProcessingProgress":
             return [*self._progress(packet)]
         if kind == "fragment":
@@ -61,7 +63,7 @@ class Generation:
             return [*self._kept(self._fragment(as_object(packet.get("fragment"))))]
         if kind == "success":
             last = self._kept(self._splitter.finish())
-            self.reply = self._finished(as_object(packet.get("stats")))
+            self.reply = self._finished(as_object(packet.get("stats")), elapsed_s)
             return [*last]
         return []
 
@@ -71,8 +73,9 @@ class Generation:
 
     def _fragment(self, fragment: Json) -> list[ReplyChunk]:
         content, kind = fragment.get("content"), fragment.get("reasoningType")
-        if not isinstance(content, str):
-            return []
+        # Without its piece the reply would be another one, and might be judged as wrong.
+        if not isinstance(content, str) or not isinstance(kind, str | None):
+            raise _malformed("a piece of the reply that cannot be read")
         if kind in (None, "none"):
             return self._splitter.feed(content)
         # The server tells thoughts apart itself: what is no thought is the answer.
@@ -105,22 +108,23 @@ class Generation:
             )
         ]
 
-    def _finished(self, stats: Json) -> Reply:
+    def _finished(self, stats: Json, elapsed_s: float) -> Reply:
         read = as_count(stats.get("promptTokensCount"))
-        generated = as_count(stats.get("predictedTokensCount")) or 0
+        generated = min(as_count(stats.get("predictedTokensCount")) or 0, self._context)
         reason = stats.get("stopReason")
         self._check_reason(reason, read, generated)
         read = self._checked(read)
         ttft = as_seconds(stats.get("timeToFirstTokenSec"))
+        rate = as_seconds(stats.get("tokensPerSecond"))
         return Reply(
             text=self._joined(lambda piece: not piece.is_reasoning),
             reasoning=self._joined(lambda piece: piece.is_reasoning),
-            stop_reason=_STOP_REASONS.get(str(reason), StopReason.UNKNOWN),
+            stop_reason=_stop_reason(reason),
             prompt_tokens=read,
             cached_tokens=None if self._cached is None else min(self._cached, read),
             generated_tokens=generated,
-            ttft_s=self._ttft_s if ttft is None else ttft,
-            tokens_per_second=as_seconds(stats.get("tokensPerSecond")),
+            ttft_s=self._ttft_s if ttft is None or ttft > elapsed_s else ttft,
+            tokens_per_second=None if rate is None or rate > MAX_RATE else rate,
         )
 
     def _joined(self, wanted: Callable[[ReplyChunk], bool]) -> str:
@@ -147,7 +151,7 @@ class Generation:
 
     def _checked(self, read: int | None) -> int:
         """The prompt's length as the server counts it, which must be what was sent."""
-        if read is None:
+        if read is None or read > self._context:
             raise EngineUnavailable("LM Studio does not tell how many prompt tokens it read")
         sent = self._prompt_tokens
         if sent is not None and read < sent:
@@ -159,6 +163,15 @@ class Generation:
             )
         self.surplus = 0 if sent is None else read - sent
         return read
+
+
+def _stop_reason(told: object) -> StopReason:
+    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
+    return known or StopReason.UNKNOWN
+
+
+def _malformed(what: str) -> EngineUnavailable:
+    return EngineUnavailable(f"LM Studio sent {what}", hint=failures.START_HINT)
 
 
 def _plain_splitter() -> ThoughtSplitter:

@@ -22,6 +22,7 @@ import lmstudio
 from lmstudio import async_api, json_api
 
 from lmstrix.adapters.lmstudio import failures
+from lmstrix.adapters.lmstudio.guarding import guard
 from lmstrix.adapters.lmstudio.values import Json, as_object
 from lmstrix.errors import ConfigurationError, EngineTimeout, EngineUnavailable, LMStrixError
 
@@ -221,6 +222,7 @@ async def connected(
     try:
         with _translated(failures.call_error, deadline_s), anyio.fail_after(deadline_s):
             await _enter(client)
+            guard(client)
         yield connection
     finally:
         connection.closed = True
@@ -271,9 +273,14 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
         ) from error
     except (lmstudio.LMStudioError, httpx.HTTPError, OSError, *_CLOSED) as error:
         raise EngineUnavailable(
-            f"the connection to LM Studio was lost ({type(error).__name__}: {str(error)[:200]})",
+            f"the connection to LM Studio was lost ({type(error).__name__}: {_reason(error)})",
             hint=failures.START_HINT,
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the frame that the SDK quotes: it may hold a prompt or a reply."""
+    return str(error).partition(": {")[0][:200]
 
 
 def _words(error: lmstudio.LMStudioServerError) -> str:

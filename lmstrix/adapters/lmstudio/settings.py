@@ -10,6 +10,8 @@ __all__ = ["Deadlines"]
 
 CHARACTERS_PER_S = 50_000
 """A small machine formats and counts a hundred times as many."""
+TTL_S = 1800
+"""Long enough for everything that a measurement does between two requests."""
 LOAD_S = 60.0
 LOAD_BYTES_PER_S = 16 * 2**20
 """Slower than any disk that one would keep models on."""
@@ -29,6 +31,8 @@ class Deadlines:
     """Between two signs of progress in a prediction, or ten times the slowest step so far."""
     load_s: float | None = None
     """A whole load; None for a minute and a second for each 16 MiB of weights."""
+    ttl_s: int = TTL_S
+    """Where this process dies, LM Studio unloads what it left after so many idle seconds."""
 
     def __attrs_post_init__(self) -> None:
         for name, value in attrs.asdict(self).items():

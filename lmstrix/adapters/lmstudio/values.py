@@ -6,12 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import cast
 
-__all__ = ["Json", "as_count", "as_list", "as_object", "as_seconds", "as_text"]
+__all__ = [
+    "MAX_RATE",
+    "Json",
+    "as_context",
+    "as_count",
+    "as_list",
+    "as_object",
+    "as_seconds",
+    "as_text",
+]
 
 Json = Mapping[str, object]
 
 MAX_COUNT = 2**50
 """Larger counts of bytes or tokens are taken as nonsense."""
+MAX_CONTEXT = 2**28
+"""A larger context, in tokens, is nonsense too."""
+MAX_RATE = 1e6
+"""No engine writes as many tokens per second."""
 MAX_TEXT = 2000
 """Longer names and messages are cut; document texts never come from the server."""
 
@@ -38,6 +51,12 @@ def as_count(value: object) -> int | None:
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
         return None
     return int(value) if 0 <= value <= MAX_COUNT else None
+
+
+def as_context(value: object) -> int | None:
+    """A context length in tokens, from 1 to `MAX_CONTEXT`; else None."""
+    count = as_count(value)
+    return count if count and count <= MAX_CONTEXT else None
 
 
 def as_seconds(value: object) -> float | None:

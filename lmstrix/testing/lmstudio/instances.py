@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -116,14 +117,17 @@ class Instances:
         fields: Json | None = None,
         ttl_s: float = math.inf,
         on_progress: Callable[[LoadProgress], None] | None = None,
+        on_release: Callable[[], None] = lambda: None,
     ) -> Instance:
-        """Load a new instance; cancelling stops the load. Raises what the adapter raises."""
+        """Load a new instance; cancelling stops the load. Raises what the adapter raises.
+
+        `on_release` is called when what was loaded is gone.
+        """
         name = self._free_name(identifier, model)
         self._promised.add(name)
         try:
-            instance: Instance = await self._tasks.start(
-                self._hold, model, context, name, fields or {}, ttl_s, on_progress
-            )
+            hold = partial(self._hold, ttl_s=ttl_s, on_progress=on_progress, on_release=on_release)
+            instance: Instance = await self._tasks.start(hold, model, context, name, fields or {})
         finally:
             self._promised.discard(name)
         return instance
@@ -142,9 +146,10 @@ class Instances:
         context: int,
         name: str,
         fields: Json,
+        *,
         ttl_s: float,
         on_progress: Callable[[LoadProgress], None] | None,
-        *,
+        on_release: Callable[[], None],
         task_status: anyio.abc.TaskStatus[Instance],
     ) -> None:
         instance: Instance | None = None
@@ -166,6 +171,7 @@ class Instances:
                 del self._loaded[name]
                 self.unloads += 1
                 instance.released.set()
+                on_release()
 
     async def unload(self, instance: Instance) -> None:
         """Let go of an instance, and wait until its memory is free."""

@@ -50,8 +50,18 @@ async def get_or_load(channel: Channel, parameter: Json) -> None:
 
 
 async def _load(channel: Channel, record: LoadRecord, *, first: str, going: str, last: str) -> None:
+    channel.state.loads.append(record)
+    try:
+        await _load_recorded(channel, record, first, going, last)
+    finally:
+        if record.context is None:
+            record.end()  # else it has ended when it is released
+
+
+async def _load_recorded(
+    channel: Channel, record: LoadRecord, first: str, going: str, last: str
+) -> None:
     state, script = channel.state, channel.state.script
-    state.loads.append(record)
     number = len(state.loads)
     await channel.step(Step.LOAD_CREATED)
     model = await state.model(record.key)
@@ -111,6 +121,7 @@ async def _new_instance(
         fields=record.fields,
         ttl_s=ttl / 1000 if isinstance(ttl, int | float) and ttl > 0 else math.inf,
         on_progress=on_progress,
+        on_release=record.end,
     )
 
 

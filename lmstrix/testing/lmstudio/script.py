@@ -155,6 +155,12 @@ class Script:
     listing_extras: Mapping[str, object] = attrs.field(factory=dict[str, object])
     """Fields added to every model that is listed."""
     auth_refused: bool = False
+    malformed: float = 0.0
+    """The share of frames that are sent malformed, from 0 to 1: see
+    `lmstrix.testing.lmstudio.mangling`.
+    """
+    malformed_seed: int = 0
+    """Which ones, and how."""
     raw_prompt_offset: int = 0
     """Added to `promptTokensCount` of raw completions: the server puts tokens of its own
     around the text, so that it disagrees with `countTokens`.

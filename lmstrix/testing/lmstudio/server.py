@@ -62,6 +62,7 @@ class LMStudioServer:
         self._exit = AsyncExitStack()
         self._left_behind: list[str] | None = None
         self._untouched = True
+        self._streams: set[anyio.abc.SocketStream] = set()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as entered:
@@ -168,6 +169,13 @@ class LMStudioServer:
         """The keys under which clients find its models."""
         return list(await self._state.models())
 
+    async def drop_connections(self) -> int:
+        """Tear every connection down without a word; how many there were."""
+        streams = list(self._streams)
+        for stream in streams:
+            await anyio.aclose_forcefully(stream)
+        return len(streams)
+
     async def unload_all(self) -> None:
         """What a user does who unloads everything in the application."""
         for instance in self._instances.all():
@@ -184,9 +192,13 @@ class LMStudioServer:
                 await anyio.sleep(0.01)
 
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            with suppress(Lost):  # a client that goes away is no error of the server
-                await self._answer(stream)
+        self._streams.add(stream)
+        try:
+            async with stream:
+                with suppress(Lost):  # a client that goes away is no error of the server
+                    await self._answer(stream)
+        finally:
+            self._streams.discard(stream)
 
     async def _answer(self, stream: anyio.abc.SocketStream) -> None:
         request = await read_request(stream)

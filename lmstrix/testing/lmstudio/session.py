@@ -62,10 +62,10 @@ class Session:
             isinstance(frame.get(key), str) for key in ("clientIdentifier", "clientPasskey")
         )
         if known and not self._state.script.auth_refused:
-            await self._socket.send({"success": True})
+            await self._socket.send(self._state.written({"success": True}))
             return True
         error = WireError("Invalid authentication packet").body()
-        await self._socket.send({"success": False, "error": error})
+        await self._socket.send(self._state.written({"success": False, "error": error}))
         return False
 
     async def _write(self, scope: anyio.CancelScope) -> None:
@@ -76,7 +76,7 @@ class Session:
                     if frame is None:
                         await self._socket.drop()
                         break
-                    await self._socket.send(frame)
+                    await self._socket.send(self._state.written(frame))
                 except Lost:
                     break
         scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -14,6 +15,7 @@ from lmstrix.models import ModelInfo
 from lmstrix.ports import Adapter
 from lmstrix.testing.lmstudio.failures import no_model
 from lmstrix.testing.lmstudio.instances import Instance, Instances
+from lmstrix.testing.lmstudio.mangling import Mangler
 from lmstrix.testing.lmstudio.naming import listing_path, public_key
 from lmstrix.testing.lmstudio.script import Script, Step
 from lmstrix.testing.lmstudio.wire import Json, WireError
@@ -45,6 +47,8 @@ class ServerCounters:
     cached_tokens: int = 0
     cancels: int = 0
     sockets_opened: int = 0
+    malformed: int = 0
+    """Frames that were sent malformed, as the script wants it."""
     warnings: list[str] = attrs.field(factory=list[str])
     """Protocol mistakes of clients, in the words of `communicationWarning`."""
 
@@ -59,6 +63,21 @@ class LoadRecord:
     fields: Json
     context: int | None = None
     """The effective context, once it is loaded."""
+    began: float = attrs.field(factory=anyio.current_time)
+    """When it was asked for, in seconds of the event loop's clock, like `ended`."""
+    ended: float | None = None
+    """When it had failed, or was released again; None while it loads or is loaded."""
+
+    def end(self) -> None:
+        """Nothing of it is loaded any more."""
+        self.ended = anyio.current_time()
+
+    def overlaps(self, other: LoadRecord) -> bool:
+        """Whether both were loading or loaded at one moment."""
+        return self._before_end_of(other) and other._before_end_of(self)
+
+    def _before_end_of(self, other: LoadRecord) -> bool:
+        return other.ended is None or self.began < other.ended
 
 
 @attrs.define(kw_only=True)
@@ -91,6 +110,7 @@ class ServerState:
         self.fated_loads = 0
         self._names = models
         self._steps: Counter[Step] = Counter()
+        self._mangler = Mangler(script.malformed_seed)
 
     async def step(self, step: Step) -> None:
         """Go on, or stay here for ever if the script is silent at `step`."""
@@ -105,6 +125,14 @@ class ServerState:
         self._steps[step] += 1
         visit = self._steps[step] - script.silent_after
         return visit >= 1 and (script.silent_times is None or visit <= script.silent_times)
+
+    def written(self, frame: Json) -> str:
+        """A frame as it is sent, which the script may want to be malformed."""
+        text = self._mangler.mangled(frame, self.script.malformed)
+        if text is None:
+            return json.dumps(frame)
+        self.counters.malformed += 1
+        return text
 
     async def models(self) -> dict[str, ModelInfo]:
         """The models that are served, by the key that clients see. Raises `WireError`."""

@@ -106,9 +106,9 @@ class WebSocket:
         await _send(stream, reply)
         return cls(stream, protocol)
 
-    async def send(self, frame: Json) -> None:
+    async def send(self, text: str) -> None:
         """Send one frame, whole or not at all."""
-        await self._write(TextMessage(data=json.dumps(frame)))
+        await self._write(TextMessage(data=text))
 
     async def frames(self) -> AsyncGenerator[Json, None]:
         """Frames as they come, until the client closes; a frame that is no JSON object is {}."""

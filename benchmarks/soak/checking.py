@@ -1,0 +1,82 @@
+"""What must hold after a measurement, whatever went wrong meanwhile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from drawing import Draw
+from measuring import ack
+
+from lmstrix.measure.ledger import BASELINE
+from lmstrix.models import ContextReport, Judgement
+from lmstrix.stores.archive import KeptMeasurement
+from lmstrix.stores.sqlite import SqliteStore
+
+__all__ = ["died_at_load", "kept_in", "lost_or_doubled", "wrong"]
+
+SENTENCE = 32
+"""A prompt may fall short of its length by as many tokens, and so pass just above the truth."""
+DIED = "an earlier run died while it loaded"
+"""What a report says that went no further than a load at which a process was killed."""
+
+
+async def kept_in(store: Path) -> Sequence[KeptMeasurement]:
+    """Everything that the store has, as another process sees it."""
+    opened = SqliteStore(store)
+    try:
+        return (await opened.contents()).measurements
+    finally:
+        await opened.aclose()
+
+
+def died_at_load(report: ContextReport) -> bool:
+    """Whether the report tells its reader to use --force."""
+    return any(DIED in note for note in report.notes)
+
+
+def wrong(drawn: Draw, report: ContextReport) -> str:
+    """What is wrong about an answer, or an empty string."""
+    found = report.true_context
+    if found is None or not drawn.truth - drawn.slack <= found <= drawn.truth + SENTENCE:
+        return f"found {found}, and the truth is {drawn.truth} (slack {drawn.slack})"
+    if report.cause is not drawn.cause:
+        return f"the cause is {report.cause}, and should be {drawn.cause}"
+    return ""
+
+
+def lost_or_doubled(
+    kept: Sequence[KeptMeasurement], acks: Sequence[str], *, interrupted: int
+) -> Iterator[str]:
+    """Trials that are missing, there twice, not counted, or counted twice.
+
+    `interrupted` runs may each have stored one that they could not acknowledge any more.
+    """
+    stored = Counter(ack(m.id, trial) for m in kept for trial in m.trials)
+    yield from (f"twice in the store: {name}" for name, n in stored.items() if n > 1)
+    said = Counter(acks)
+    yield from (f"acknowledged twice: {name}" for name, n in said.items() if n > 1)
+    yield from (f"acknowledged and lost: {name}" for name in said.keys() - stored.keys())
+    silent = stored.keys() - said.keys()
+    if len(silent) > interrupted:
+        yield f"{len(silent)} trials were never acknowledged, after {interrupted} interruptions"
+    for measurement in kept:
+        if measurement.report is not None:
+            yield from _miscounted(measurement, measurement.report)
+
+
+def _miscounted(measurement: KeptMeasurement, report: ContextReport) -> Iterator[str]:
+    counted = Counter({p.length_tokens: p.trials + p.inconclusive for p in report.curve})
+    there = Counter(
+        t.length_tokens for t in measurement.trials if not t.level and t.phase != BASELINE
+    )
+    for length in counted.keys() | there.keys():
+        if counted[length] != there[length]:
+            yield f"at {length}: {there[length]} trials stored, {counted[length]} reported"
+    judged = sum(
+        not t.level and t.phase == BASELINE and t.judgement is not Judgement.INCONCLUSIVE
+        for t in measurement.trials
+    )
+    if judged != report.baseline.trials:
+        yield f"baseline: {judged} trials stored, {report.baseline.trials} reported"

@@ -1,0 +1,130 @@
+"""One run of a measurement in a process of its own, so that it can be killed.
+
+Run as a process it reads jobs, lines of JSON, and forks for each one: everything is imported
+before. It prints the process id of the fork, and its exit status when it has ended: 0 for a
+report, 1 for an error that was told.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import attrs
+
+from lmstrix import LMStrix, MeasureOptions, RetryPolicy
+from lmstrix.errors import LMStrixError
+from lmstrix.models import Trial
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.turns import FOLDER_VARIABLE
+
+__all__ = ["MEASURED", "TOLD", "TTL_S", "Job", "ack"]
+
+MEASURED, TOLD, BROKEN = 0, 1, 2
+"""Exit statuses: a report, an error of LMStrix, any other exception."""
+RETRY = RetryPolicy(attempts=10, first_wait_s=0.05, longest_wait_s=0.5)
+"""With 1 % malformed frames two loads of three are lost: sizing a text takes a hundred calls."""
+TTL_S = 3
+"""What a killed process leaves, the server unloads after so many idle seconds."""
+SHORT = {"connect_s": 2.0, "call_s": 1.0, "stall_s": 1.5, "load_s": 2.0, "ttl_s": TTL_S}
+"""Deadlines. Everything is simulated: what takes longer was lost."""
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """What to measure, and where to leave what comes of it."""
+
+    host: str
+    model: str
+    store: str
+    folder: str
+    seed: int
+    certify: bool
+    slow_s: float
+    hurried: bool = True
+    """With short deadlines: a run that is unlucky is started again."""
+    again: bool = False
+    """As a user would who was told that an earlier run died while it loaded."""
+
+    def file(self, name: str) -> Path:
+        """A file of this measurement."""
+        return Path(self.folder, name)
+
+
+def ack(measurement_id: str, trial: Trial) -> str:
+    """What names a trial, on one line."""
+    names = (measurement_id, trial.level, trial.phase, trial.length_tokens, trial.seed, trial.index)
+    return json.dumps(names)
+
+
+class LoggingStore(SqliteStore):
+    """A store on a slow disk, which notes each trial once it is said to be stored."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(Path(job.store))
+        self._slow_s = job.slow_s
+        flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
+        self._acks = os.open(job.file("acks"), flags, 0o600)
+
+    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
+        """Remember one trial, slowly."""
+        await anyio.sleep(self._slow_s)
+        await super().append_trial(measurement_id, trial)
+        os.write(self._acks, f"{ack(measurement_id, trial)}\n".encode())
+
+
+async def measure(job: Job) -> None:
+    """Measure; the report is in the store."""
+    settings = {"host": job.host, **(SHORT if job.hurried else {})}
+    options = MeasureOptions(
+        certify=job.certify, seed=job.seed, fresh=job.again, force=job.again, retry=RETRY
+    )
+    async with LMStrix(
+        adapter="lmstudio", adapter_settings=settings, store=LoggingStore(job)
+    ) as client:
+        await client.find_true_context(job.model, options)
+
+
+def run(job: Job) -> int:
+    """The exit status of one run; errors are told on stderr."""
+    try:
+        anyio.run(measure, job)
+    except LMStrixError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return TOLD
+    except BaseException:  # noqa: BLE001 - it is the end of this process
+        traceback.print_exc()
+        sys.stderr.flush()
+        return BROKEN
+    return MEASURED
+
+
+def main() -> None:
+    """Fork for each line of the input, one after the other."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            job = Job(**json.loads(line))
+            errors = os.open(job.file("errors"), os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+            os.dup2(errors, sys.stdout.fileno())
+            os.dup2(errors, sys.stderr.fileno())
+            # Nothing is encrypted here: no connection has to read all certificates first.
+            os.environ["SSL_CERT_DIR"] = job.folder
+            os.environ.setdefault(FOLDER_VARIABLE, job.folder)
+            faulthandler.register(signal.SIGUSR1)  # where it hangs
+            os._exit(run(job))
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        with suppress(BrokenPipeError):  # whoever asked is gone
+            print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

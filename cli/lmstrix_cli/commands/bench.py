@@ -1,0 +1,116 @@
+"""``lmstrix bench``: how fast a model reads and writes, by context length."""
+
+from __future__ import annotations
+
+import shutil
+from operator import attrgetter
+from typing import Any
+
+import click
+
+from lmstrix.benches import BenchPoint, SpeedBench
+from lmstrix.converter import to_json
+from lmstrix.measure import BenchOptions, BenchRun
+from lmstrix.reports.bench_text import BENCH_HEAD, bench_row, render_bench
+from lmstrix_cli import safe_text, session
+from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
+from lmstrix_cli.options import max_context_option, quiet_option, seed_option
+from lmstrix_cli.progress import choose_progress
+from lmstrix_cli.running import Interrupted, run_async
+from lmstrix_cli.settings import Settings, pass_settings
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Examples:
+  lmstrix bench path/to/model.gguf --max-context 8k
+  lmstrix bench model-key --rounds 1 --json > bench.json
+  lmstrix bench model-key --format csv > bench.csv
+"""
+
+
+def _column(at: int, key: str) -> Column[BenchPoint]:
+    return Column(
+        key=key,
+        value=attrgetter(key),
+        head=BENCH_HEAD[at],
+        text=lambda point: bench_row(point)[at],
+        right=True,
+    )
+
+
+_COLUMNS = [
+    _column(0, "length_tokens"),
+    _column(1, "prefill_tokens_per_second"),
+    _column(3, "ttft_s"),
+    _column(4, "tokens_per_second"),
+    _column(6, "reused"),
+    _column(7, "warm_ttft_s"),
+]
+DEFAULTS = BenchOptions()
+
+
+@click.command(name="bench", epilog=EPILOG)
+@click.argument("model")
+@max_context_option(
+    "Largest length: 8192, 8k. Default: the true context if the model was measured, else what it"
+    " declares, at most 8k."
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=DEFAULTS.rounds,
+    show_default=True,
+    metavar="N",
+    help="How often each length is measured, on another text each time.",
+)
+@seed_option(DEFAULTS.seed, "Another number makes other texts.")
+@format_options("one object, each reply included")
+@quiet_option
+@click.pass_context
+@pass_settings
+def command(
+    settings: Settings,
+    ctx: click.Context,
+    model: str,
+    *,
+    kind: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,  # noqa: ANN401 - click gives each option's value by its name
+) -> None:
+    """Measure how fast MODEL reads and writes, at lengths that double.
+
+    At each length a new text is read, and then the same text with another request behind it:
+    that tells the reading speed, the time to first token, the writing speed, and what the engine
+    reuses of what it has read. It loads no more than memory is expected to hold.
+    """
+    kind = choose_format(kind, as_json=as_json)
+    progress = choose_progress(quiet=quiet)
+    running: list[BenchRun] = []
+
+    async def measure() -> SpeedBench:
+        async with session.open_client(settings) as client:
+            run = await client.benching(model, BenchOptions(**options), observers=[progress])
+            running.append(run)
+            with progress:
+                return await run.run()
+
+    try:
+        _show(run_async(measure), kind=kind)
+    except Interrupted:
+        if running and running[0].result().points:
+            _show(running[0].result(), kind=kind)
+        safe_text.note("Interrupted.")
+        ctx.exit(ExitCode.PARTIAL)
+
+
+def _show(found: SpeedBench, *, kind: str) -> None:
+    if kind == JSON:
+        safe_text.json_line(to_json(found))
+    elif kind == "table":
+        width = min(100, shutil.get_terminal_size().columns)
+        safe_text.out(render_bench(found, width=width))
+    else:
+        show_rows(kind, _COLUMNS, found.points)

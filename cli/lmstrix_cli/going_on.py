@@ -1,0 +1,70 @@
+"""The command that goes on with an interrupted measurement, from the key it is kept under."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from lmstrix import MeasureOptions
+from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
+from lmstrix.reports.text import NO_LEVELS
+from lmstrix.stores.peeking import Open
+from lmstrix_cli.settings import Settings
+
+__all__ = ["command_to_go_on"]
+
+DEFAULT_VALIDATOR = "recall"
+
+
+def command_to_go_on(measurement: Open, settings: Settings) -> str:
+    """``lmstrix test MODEL`` with what the result depends on: with other options it would be
+    another measurement. Where the key cannot be read, the model alone.
+    """
+    depends = _object(measurement.key)
+    words = ["lmstrix"]
+    adapter = depends.get("adapter")
+    is_file = measurement.model_key.lower().endswith(".gguf")
+    if isinstance(adapter, str) and adapter != DEFAULT_ADAPTER and not is_file:
+        words += ["--adapter", adapter]
+    if settings.store:
+        words += ["--store", settings.store]
+    options = _mapping(depends.get("method"))
+    name = measurement.model_key
+    words += ["test", *_options(options), *(["--"] if name.startswith("-") else []), name]
+    return shlex.join(words)
+
+
+def _options(method: Mapping[str, object]) -> Iterator[str]:
+    defaults = MeasureOptions()
+    usual: Mapping[str, object] = {
+        "max_context": defaults.max_context,
+        "tolerance": defaults.tolerance,
+        "ratio": defaults.ratio,
+        "seed": defaults.seed,
+        "strategy": DEFAULT_STRATEGY,
+        "validator": DEFAULT_VALIDATOR,
+    }
+    for name, default in usual.items():
+        value = method.get(name, default)
+        if value != default and isinstance(value, str | int | float):
+            yield from (f"--{name.replace('_', '-')}", str(value))
+    if method.get("absolute") is True:
+        yield "--absolute"
+    levels = method.get("levels", list(DEFAULT_LEVELS))
+    if isinstance(levels, list) and levels != list(DEFAULT_LEVELS):
+        items = cast("list[object]", levels)
+        names = [level for level in items if isinstance(level, str)]
+        yield from ("--levels", ",".join(names) or NO_LEVELS)
+
+
+def _object(key: str) -> Mapping[str, object]:
+    try:
+        return _mapping(json.loads(key))
+    except (ValueError, RecursionError):
+        return {}
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}

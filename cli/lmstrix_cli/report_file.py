@@ -1,0 +1,79 @@
+"""Where a report goes: stdout, or a file that is ours to replace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lmstrix.errors import LMStrixError
+from lmstrix_cli import safe_text
+
+__all__ = ["MARKERS", "STDOUT", "choose_format", "write_report"]
+
+STDOUT = "-"
+MARKERS = {
+    "html": (b'<meta name="generator" content="LMStrix',),
+    "md": (b"<!-- LMStrix -->",),
+    "json": (b'{"model": {"key": ', b'{"results": [{"model": '),
+    "csv": (b"model,declared_context,loadable_context,",),
+}
+"""What stands near the beginning of each kind of file of ours."""
+_SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "md",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+}
+_HEAD_BYTES = 1024
+
+
+def choose_format(wanted: str | None, output: str | None, default: str) -> str:
+    """The format that was asked for, or that the output's name ends with, or `default`."""
+    if wanted is not None:
+        return wanted
+    return default if output is None else _SUFFIXES.get(Path(output).suffix.lower(), default)
+
+
+def write_report(output: str, text: str, kind: str, *, force: bool) -> None:
+    """Write `text` into the file `output` and say so; ``-`` is stdout.
+
+    What is there already is replaced only where it is a report of ours, or empty, or with
+    `force`. Raises `LMStrixError` where that is not so, or it cannot be written.
+    """
+    if output == STDOUT:
+        _print(text, kind)
+        return
+    path = Path(output)
+    try:
+        if not force and not _is_ours(path, kind):
+            raise LMStrixError(
+                f"{output!r} is there already, and is no report of LMStrix in this format",
+                hint="Give another name with --output, or replace it with --force.",
+            )
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LMStrixError(
+            f"{output!r} cannot be written: {error.strerror or error}",
+            hint="Give another file with --output; its folder must be there.",
+        ) from error
+    safe_text.note(f"Written: {safe_text.label(output)}")
+
+
+def _print(text: str, kind: str) -> None:
+    if kind == "json":
+        for line in text.splitlines():
+            safe_text.json_line(line)
+    else:
+        click.echo(text.rstrip("\n"))
+
+
+def _is_ours(path: Path, kind: str) -> bool:
+    """Whether nothing would be lost: no file, no regular one (a pipe), an empty one, or ours."""
+    if not path.exists() or not (path.is_file() or path.is_dir()):
+        return True
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return not head or any(marker in head for marker in MARKERS[kind])

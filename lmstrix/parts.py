@@ -1,0 +1,80 @@
+"""Parts as users give them, objects or names, to objects that keep their promises.
+
+Everything here raises `ConfigurationError` for a name that nobody registered, and for an object
+of another shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lmstrix.errors import ConfigurationError
+from lmstrix.models import ModelInfo
+from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin
+from lmstrix.ports import Adapter, SearchStrategy, Store, Validator
+
+__all__ = [
+    "DEFAULT_STORE",
+    "as_adapter",
+    "as_store",
+    "as_strategy",
+    "as_validator",
+    "is_model_file",
+]
+
+DEFAULT_STORE = "sqlite"
+STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db", ".jsonl"})
+LINES_STORE = "jsonl"
+"""What a path with the suffix ``.jsonl`` means; any other is a `DEFAULT_STORE`."""
+
+
+def is_model_file(model: str | ModelInfo) -> bool:
+    """Whether `model` is named as a GGUF file; LM Studio's own keys do not end like one."""
+    if isinstance(model, str):
+        return model.lower().endswith(".gguf")
+    return model.path.lower().endswith(".gguf") and Path(model.path).is_absolute()
+
+
+def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
+    """The adapter that was given, or the one of that name with `settings`."""
+    made = make_plugin(ADAPTERS, adapter, **settings) if isinstance(adapter, str) else adapter
+    if not isinstance(made, Adapter):
+        raise ConfigurationError(f"{adapter!r} is not an adapter")
+    return made
+
+
+def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:
+    """The strategy that was given, or the one of that name."""
+    made = make_plugin(STRATEGIES, strategy) if isinstance(strategy, str) else strategy
+    if not isinstance(made, SearchStrategy):
+        raise ConfigurationError(f"{strategy!r} is not a search strategy")
+    return made
+
+
+def as_validator(validator: Validator | str) -> Validator:
+    """The validator that was given, or the one of that name."""
+    made = make_plugin(VALIDATORS, validator) if isinstance(validator, str) else validator
+    if not isinstance(made, Validator):
+        raise ConfigurationError(f"{validator!r} is not a validator")
+    return made
+
+
+def as_store(store: Store | str | Path | None) -> Store:
+    """The store that was given, that of a name or a path, or the default one."""
+    if isinstance(store, Path) or (isinstance(store, str) and _is_path(store)):
+        path = Path(store)
+        kind = LINES_STORE if path.suffix == ".jsonl" else DEFAULT_STORE
+        made = make_plugin(STORES, kind, path=path)
+    elif store is None or isinstance(store, str):
+        made = make_plugin(STORES, store or DEFAULT_STORE)
+    else:
+        made = store
+    if not isinstance(made, Store):
+        raise ConfigurationError(f"{store!r} is not a store")
+    return made
+
+
+def _is_path(text: str) -> bool:
+    """Whether `text` names a file rather than a plug-in."""
+    return "/" in text or "\\" in text or Path(text).suffix in STORE_SUFFIXES

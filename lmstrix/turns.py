@@ -1,0 +1,113 @@
+"""Measurements that would get in each other's way take turns, across processes.
+
+The lock is a file that the system lets go of when its holder dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+import anyio
+import anyio.to_thread
+import attrs
+import platformdirs
+from filelock import FileLock, Timeout
+
+__all__ = ["FOLDER_VARIABLE", "THIS_MACHINE", "Holder", "hold_turn", "turns_folder"]
+
+THIS_MACHINE = "this machine"
+"""What is contended for by everything that loads models into this machine's memory."""
+
+FOLDER_VARIABLE = "LMSTRIX_TURNS"
+"""Names another folder for the lock files, such as one that several users share."""
+
+POLL_S = 0.2
+"""How often a waiting process looks whether it is its turn. A measurement takes minutes."""
+
+MOST_BYTES = 2048
+MOST_NAME = 300
+MOST_PID = 2**31
+
+
+@attrs.frozen(kw_only=True)
+class Holder:
+    """Who has the turn, as far as it says so itself: untrusted, for a message only."""
+
+    pid: int | None = None
+    model_key: str = ""
+
+
+def turns_folder() -> Path:
+    """Where the lock files are: ``LMSTRIX_TURNS``, or the user's state folder."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else platformdirs.user_state_path("lmstrix") / "turns"
+
+
+@asynccontextmanager
+async def hold_turn(
+    resource: str, model_key: str, on_wait: Callable[[Holder], None]
+) -> AsyncGenerator[None, None]:
+    """Wait for the turn on `resource`, without a limit, and hold it for the length of the context.
+
+    `on_wait` hears who has it, again whenever that changes, and never where nobody has it.
+    Cancelling ends the wait at once. The turn is not re-entrant: who has it waits forever for it.
+
+    Raises `OSError` where the lock file cannot be made or locked.
+    """
+    place = turns_folder() / hashlib.sha256(resource.encode(errors="replace")).hexdigest()
+    lock = FileLock(place.with_suffix(".lock"), thread_local=False)
+    told: Holder | None = None
+    try:
+        # The lock itself never blocks; a folder on a network may, hence the thread.
+        while not await anyio.to_thread.run_sync(_try_lock, lock, place, model_key):
+            holder = await anyio.to_thread.run_sync(_read_holder, place)
+            if holder != told:
+                told = holder
+                on_wait(holder)
+            await anyio.sleep(POLL_S)
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                _told_by(place).unlink()
+            lock.release()
+
+
+def _try_lock(lock: FileLock, place: Path, model_key: str) -> bool:
+    """Whether it is ours now; then it says so in a file beside the lock."""
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    said = json.dumps({"pid": os.getpid(), "model": model_key[:MOST_NAME]})
+    with suppress(OSError):  # a full disk: whoever waits is told less
+        _told_by(place).write_text(said, encoding="ascii")
+    return True
+
+
+def _told_by(place: Path) -> Path:
+    return place.with_suffix(".json")
+
+
+def _read_holder(place: Path) -> Holder:
+    """What the holder says of itself; anything may stand there, or nothing yet."""
+    try:
+        with _told_by(place).open("rb") as file:
+            said: object = json.loads(file.read(MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return Holder()
+    if not isinstance(said, dict):
+        return Holder()
+    values = cast("dict[str, object]", said)
+    pid, name = values.get("pid"), values.get("model")
+    return Holder(
+        pid=pid if type(pid) is int and 0 < pid < MOST_PID else None,
+        model_key=name[:MOST_NAME] if isinstance(name, str) else "",
+    )

@@ -1,0 +1,51 @@
+"""``lmstrix bench``."""
+
+from __future__ import annotations
+
+from lmstrix.testing.simulated import Beyond, SimulatedModel
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+MODEL = SimulatedModel(key="fine\x1b[2J", declared=2048, true_context=10**6)
+
+
+def test_a_table_with_bars(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(MODEL)
+    result = shell.run("bench", MODEL.key, "--max-context", "1k", "--rounds", "1")
+    assert result.exit_code == 0
+    name, _, head, *rows = result.stdout.splitlines()
+    assert name == "fine\\x1b[2J"
+    assert head.split()[:3] == ["length", "prefill", "TTFT"]
+    assert [row.split()[0] for row in rows[:2]] == ["512", "1024"]
+    assert "[########]" in rows[0]
+    assert "tokens read" in result.stderr
+
+
+def test_as_json_quietly(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(MODEL)
+    words = ("bench", MODEL.key, "--rounds", "1", "--json", "-q", "--max-context", "512")
+    assert shell.run(*words).stderr == ""
+    [document] = shell.lines(*words)
+    [point] = document["points"]
+    assert point["length_tokens"] == 512
+    assert len(point["samples"]) == 2
+    assert document["schema_version"] == 1
+
+
+def test_for_other_programs(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(MODEL)
+    words = ("bench", MODEL.key, "--rounds", "1", "-q", "--max-context", "512", "--format")
+    head, row = shell.run(*words, "csv").stdout.splitlines()
+    assert head.startswith("length_tokens,prefill_tokens_per_second,")
+    assert row.startswith("512,,0.0,100.0,0.9")
+    table = shell.run(*words, "md").stdout.splitlines()
+    assert table[0].startswith("| length | prefill | ttft |")
+    assert {line.count("|") for line in table} == {7}
+    assert shell.lines(*words, "json")[0]["points"]
+
+
+def test_a_model_that_cannot_be_benched(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(
+        SimulatedModel(key="m", declared=1024, true_context=0, beyond=Beyond.CRASHES)
+    )
+    assert shell.run("bench", "nosuch").exit_code == 4
+    assert shell.run("bench", "m", "--max-context", "100").exit_code == 2

@@ -1,0 +1,177 @@
+"""Filters, formats and orders of `list` and `scan`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import timedelta
+
+import anyio
+import click
+import pytest
+
+from lmstrix.models import Cause, ContextReport
+from lmstrix.stores.archive import KeptMeasurement, StoreContents
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix_cli.filters import ModelFilter, name_matches
+from lmstrix_cli.formats import Column, csv_text, markdown_text, table_text
+from lmstrix_cli.parameters import SIZE
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
+
+
+def keep(shell: Shell, *reports: ContextReport) -> None:
+    """Put reports into the store, the oldest first."""
+
+    async def merge() -> None:
+        store = SqliteStore(shell.store)
+        kept = [
+            KeptMeasurement(
+                id=f"{index:032x}",
+                key=f"key {index}",
+                model=report.model,
+                started_at=report.started_at,
+                report=report,
+            )
+            for index, report in enumerate(reports)
+        ]
+        await store.merge(StoreContents(measurements=tuple(kept)))
+        await store.aclose()
+
+    anyio.run(merge)
+
+
+@pytest.fixture
+def filled(shell: Shell) -> Shell:
+    """Three results: 6144 certified, 2048 not, and one that could not be measured."""
+    first = sample_report()
+    keep(
+        shell,
+        first,
+        sample_report(
+            model=sample_model(key="b/Other", size_bytes=5_000_000_000),
+            true_context=2048,
+            certified=False,
+            cause=Cause.GIBBERISH,
+            curve=(),
+            finished_at=first.finished_at + timedelta(days=1),
+        ),
+        sample_report(
+            model=sample_model(key=EVIL, size_bytes=0),
+            true_context=None,
+            certified=False,
+            cause=Cause.NOT_MEASURABLE,
+            curve=(),
+            finished_at=first.finished_at + timedelta(days=2),
+        ),
+    )
+    return shell
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", [EVIL, "b/Other", "sample/model-135m"]),
+        ("--reverse", ["sample/model-135m", "b/Other", EVIL]),
+        ("--sort true", ["sample/model-135m", "b/Other", EVIL]),
+        ("--sort true --reverse", ["b/Other", "sample/model-135m", EVIL]),
+        ("--sort name", [EVIL, "b/Other", "sample/model-135m"]),
+        ("--sort size", ["b/Other", "sample/model-135m", EVIL]),
+        ("--name OTHER --name sample*", ["b/Other", "sample/model-135m"]),
+        ("--cause gibberish", ["b/Other"]),
+        ("--certified", ["sample/model-135m"]),
+        ("--not-certified --min-true 2k", ["b/Other"]),
+    ],
+)
+def test_list_chooses_and_sorts(filled: Shell, words: str, expected: list[str]) -> None:
+    reports = filled.lines("list", "--format", "json", *words.split())
+    assert [report["model"]["key"] for report in reports] == expected
+
+
+def test_list_as_csv_can_be_read_and_is_no_formula(filled: Shell) -> None:
+    text = filled.run("list", "--format", "csv").stdout
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[0]["model"] == "'" + EVIL.replace("\x1b", "\\x1b")
+    assert [row["true_context"] for row in rows] == ["", "2048", "6144"]
+    assert (rows[2]["tokens_per_second"], rows[2]["certified"]) == ("38.0", "yes")
+    assert rows[2]["finished_at"].startswith(sample_report().finished_at.isoformat()[:19])
+
+
+def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
+    result = filled.run("list", "--name", "nosuch")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "None of 3 results" in result.stderr
+    assert filled.run("list", "--json", "--format", "csv").exit_code == 2
+
+
+def test_markdown_shows_a_name_as_it_is() -> None:
+    shown = [Column[str](key="model", head="MODEL", text=str), Column[str](key="only in csv")]
+    [head, rule, row] = markdown_text(shown, [EVIL]).splitlines()
+    assert (head, rule) == ("| model |", "| --- |")
+    for harmless in ("\\|", "\\*", "\\`", "\\<b\\>", "\\\\x1b"):
+        assert harmless in row
+    assert csv_text(shown, ["@x"]) == "model,only in csv\n'@x,'@x\n"
+
+
+def test_a_table_fits_eighty_columns_and_is_whole_where_it_is_piped(shell: Shell) -> None:
+    name = "publisher/" + "very-long-name-" * 4 + "最後"
+    shown = [
+        Column[str](head="MODEL", least=18, text=str),
+        Column[str](head="QUANTIZATION", short="QUANT", text=lambda _: "Q4_K_M"),
+        Column[str](head="TRUE", right=True, text=lambda _: "131072"),
+    ]
+    assert name in table_text(shown, [name])
+    [head, row] = table_text(shown, [name], 40).splitlines()
+    assert head.split() == ["MODEL", "QUANT", "TRUE"]
+    assert row.startswith("publisher/")
+    assert "..." in row
+    assert "最後  Q4_K_M  131072" in row
+    assert len(row) + 2 <= 40  # two characters are two cells wide
+    keep(shell, sample_report(model=sample_model(key=name)))
+    assert name in shell.run("list").stdout
+
+
+def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
+    filled.adapter = ScriptedAdapter(
+        listing=[
+            sample_model(),
+            sample_model(key="b/Other", digest="replaced", size_bytes=5_000_000_000),
+            sample_model(key="vectors", type="embedding", format="MLX", size_bytes=0),
+        ]
+    )
+    found = {row["key"]: row["tested_context"] for row in filled.lines("scan", "--json")}
+    assert found == {"sample/model-135m": 6144, "b/Other": None, "vectors": None}
+    chosen = {
+        "--name b/*": ["b/Other"],
+        "--type embedding": ["vectors"],
+        "--model-format mlx": ["vectors"],
+        "--max-size 4g": ["sample/model-135m"],
+        "--min-size 4g --type llm": ["b/Other"],
+    }
+    for words, expected in chosen.items():
+        rows = filled.lines("scan", "--json", *words.split())
+        assert [row["key"] for row in rows] == expected
+    rows = list(csv.DictReader(io.StringIO(filled.run("scan", "--format", "csv").stdout)))
+    assert [row["tested_context"] for row in rows] == ["6144", "", ""]
+    assert "None of 3 models" in filled.run("scan", "--name", "nosuch").stderr
+    assert filled.run("scan", "--min-size", "2g", "--max-size", "1g").exit_code == 2
+
+
+def test_names_and_sizes() -> None:
+    assert name_matches("a[1]", ["a[1]"]) is False  # a glob: one of the characters in brackets
+    assert name_matches("x", ["?"])
+    assert not ModelFilter()
+    sizes = {"4g": 4 * 10**9, "1.5 GiB": 3 * 2**29, "500MB": 5 * 10**8, "12": 12}
+    for text, size in sizes.items():
+        assert SIZE.convert(text, None, None) == size
+    for wrong in ("", "4x", "ib", "-1", "1i"):
+        with pytest.raises(click.BadParameter):
+            SIZE.convert(wrong, None, None)
+
+
+def test_json_is_the_short_form(filled: Shell) -> None:
+    assert filled.run("list", "--json").stdout == filled.run("list", "--format", "json").stdout
+    assert json.loads(filled.run("list", "--json").stdout.splitlines()[0])["model"]["key"] == EVIL

@@ -1,0 +1,169 @@
+"""Colours, --quiet, --log-file, and what a shell is offered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import BashComplete
+
+from lmstrix.testing.samples import sample_model
+from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli import colour, main, painting
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+ROOT = Path(main.__file__).parents[2]
+FINE = SimulatedModel(key="fine", declared=1024, true_context=10**6)
+CODES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "expected"),
+    [
+        ("auto", {}, None),
+        ("auto", {"TERM": "dumb"}, False),
+        ("auto", {"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ("auto", {"FORCE_COLOR": "1", "TERM": "dumb"}, True),
+        ("auto", {"FORCE_COLOR": "0", "NO_COLOR": ""}, None),
+        ("always", {"NO_COLOR": "1"}, True),
+        ("never", {"FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_who_decides_about_colours(
+    mode: str, environment: dict[str, str], expected: bool | None
+) -> None:
+    assert colour.wanted(mode, environment) is expected
+
+
+def test_colours_change_nothing_but_colours(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    words = ("test", "fine", "--no-certify", "-q")
+    plain = shell.run("--color", "never", *words).stdout
+    painted = shell.run("--color", "always", *words).stdout
+    assert "\x1b" not in plain
+    assert "\x1b[1mtrue 1024\x1b[0m" in painted
+    assert "\x1b[32mpass\x1b[0m" in painted or "\x1b[33mno miss\x1b[0m" in painted
+    digits = re.compile(r"[0-9]+|-")  # times differ from run to run
+    assert digits.sub("", CODES.sub("", painted)) == digits.sub("", plain)
+    assert "\x1b" not in shell.run(*words).stdout  # no terminal
+    assert "\x1b" not in shell.run("--color", "always", *words, "--json").stdout
+
+
+def test_only_a_verdict_is_painted() -> None:
+    text = "MODEL  CAUSE\nfail-fast  no miss\nthe word pass in a sentence, ok"
+    assert painting.paint(text) == (
+        "\x1b[1mMODEL  CAUSE\x1b[0m\nfail-fast  \x1b[33mno miss\x1b[0m\n"
+        "the word pass in a sentence, ok"
+    )
+
+
+def test_quiet_for_every_command(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    assert shell.run("test", "fine", "--no-certify").stderr
+    assert shell.run("-q", "test", "fine", "--fresh", "--no-certify").stderr == ""
+
+
+def test_a_log_file(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    shell.adapter = ScriptedAdapter(SimulatedModel(key="fi\x1b\nne", declared=1024))
+    assert shell.run("--log-file", str(path), "test", "fi\x1b\nne", "--no-certify").exit_code == 0
+    shell.run("--log-file", str(path), "infer", "nosuch", "A secret prompt")
+    logging.getLogger("lmstrix").info("after the command")
+    text = path.read_text()
+    stamp = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|ERROR) lmstrix_cli\.\w+: ")
+    assert all(stamp.match(line) for line in text.splitlines())
+    for said in ("test started", "TrialFinished", r"'fi\x1b\nne'", "cause=", "infer ended"):
+        assert said in text
+    assert "ModelNotFound" in text
+    assert "| Traceback" in text
+    for unsaid in ("\x1b", "secret", "Read the text and remember", "after the command"):
+        assert unsaid not in text
+
+
+def test_a_log_file_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
+    result = shell.run("--log-file", str(tmp_path), "list")
+    assert result.exit_code == 2
+    assert "--log-file" in result.stderr
+
+
+def complete(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What bash is offered behind `words`, each with its kind."""
+    typed = words.split(" ")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed) - 1))
+    return BashComplete(main.lmstrix, {}, "lmstrix", "_LMSTRIX_COMPLETE").complete().splitlines()
+
+
+def test_completing(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("LMSTRIX_STORE", str(shell.store))
+    assert complete("lmstrix test mod", monkeypatch) == ["file,mod"]
+    assert not shell.store.exists()
+    model = tmp_path / ".lmstudio" / "models" / "me" / "it.gguf"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    for key in ("model/a", "model$(evil)", "other"):
+        shell.adapter = ScriptedAdapter(listing=[sample_model(key=key)])
+        shell.adapter = ScriptedAdapter(SimulatedModel(key=key, declared=1024, knows=False))
+        shell.run("test", key, "-q")
+    assert complete("lmstrix test mod", monkeypatch) == ["plain,model/a"]
+    assert complete("lmstrix infer ", monkeypatch) == [
+        "plain,other",
+        "plain,model/a",
+        f"plain,{model}",
+    ]
+    assert complete("lmstrix --adapter llamacpp test me", monkeypatch) == ["plain,me/it"]
+    assert complete("lmstrix --adapter ll", monkeypatch) == ["plain,llamacpp"]
+    assert complete("lmstrix test --strategy b", monkeypatch) == ["plain,bayes", "plain,binary"]
+    assert complete("lmstrix test --levels copy,co", monkeypatch) == [
+        "plain,copy,coherence",
+        "plain,copy,copy",
+    ]
+    assert complete("lmstrix sta", monkeypatch) == ["plain,status"]
+    assert "plain,--log-file" in complete("lmstrix --l", monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_what_a_shell_runs(shell: Shell, name: str) -> None:
+    result = shell.run("completion", name)
+    assert result.exit_code == 0
+    assert f"_LMSTRIX_COMPLETE={name}_complete" in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_little(option: str) -> None:
+    """What they take is mostly click: nothing heavier may come in."""
+    code = (
+        "import sys; from lmstrix_cli.main import lmstrix\n"
+        f"lmstrix([{option!r}], standalone_mode=False)\n"
+        "heavy = {'lmstrix', 'rich', 'anyio', 'numpy', 'httpx', 'lmstudio', 'cattrs',\n"
+        "'attrs', 'logging', 'importlib.metadata', 'rich.console'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lmstrix_cli", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+    )
+    assert done.stdout.startswith("lmstrix ")

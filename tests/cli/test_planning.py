@@ -1,0 +1,156 @@
+"""``lmstrix test``: what is skipped, what a plan says, and one size only."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmstrix.models import MemoryEstimate, ModelInfo
+from lmstrix.testing.samples import sample_model
+from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
+SHORT = SimulatedModel(key="short", declared=8192, true_context=3000)
+CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)
+
+
+class Tight(ScriptedAdapter):
+    """Memory for 1024 tokens and no more."""
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate:
+        del model
+        return MemoryEstimate(
+            context_length=context_length,
+            model_bytes=0,
+            context_bytes=context_length * 10**6,
+            available_bytes=1024 * 10**6,
+        )
+
+
+def test_what_is_known_and_unchanged_is_not_measured_again(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE, CLUELESS)
+    words = ("test", "--all", "--json", "-q")
+    first = shell.run(*words)
+    assert "known already" not in first.stderr
+    again = shell.run(*words)
+    assert again.stdout == first.stdout
+    assert "known already: fine (true 2048); --fresh" in again.stderr
+    assert "known already: clueless (not measurable)" in again.stderr
+    assert again.exit_code == first.exit_code == 4
+    assert shell.run("test", "--all", "-q").stdout == ""
+    for changed in (["--fresh"], ["--seed", "2"], ["--min-speed", "1"]):
+        other = shell.run(*words, "--name", "fine", *changed)
+        assert other.exit_code == 0
+        assert "known already" not in other.stderr
+    # A name is an order: it is measured.
+    assert shell.run("test", "fine", "--json", "-q").stdout not in first.stdout
+
+
+def test_an_unconfirmed_result_does_not_stand_where_a_confirmed_one_is_wanted(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    assert shell.run("test", "--all", "-q", "--no-certify").exit_code == 0
+    assert "known already" in shell.run("test", "--all", "-q", "--no-certify").stderr
+    assert "known already" not in shell.run("test", "--all", "-q").stderr
+
+
+def test_another_file_under_the_same_name_is_measured(shell: Shell) -> None:
+    for digest in ("one", "two"):
+        listing = [sample_model(key="fine", digest=digest, declared_context=2048)]
+        shell.adapter = ScriptedAdapter(FINE, listing=listing)
+        result = shell.run("test", "--all", "-q", "--no-certify")
+        assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
+    adapter = shell.adapter = ScriptedAdapter(FINE, SHORT)
+    [fine, short] = shell.lines("test", "fine", "short", "--dry-run", "--json")
+    assert (fine["largest_length"], short["largest_length"]) == (2048, 8192)
+    assert (fine["usual_prompt_tokens"], fine["least_loads"], fine["known"]) == (3072, 2, False)
+    assert (fine["seconds"], fine["fits"], fine["memory_bytes"]) == (None, None, None)
+    assert adapter.counters.loads == 0
+    assert shell.run("test", "fine", "-q").exit_code == 0
+    text = shell.run("test", "--all", "--dry-run", "--budget", "1h").stdout
+    assert text.splitlines()[1].split()[:3] == ["fine", "known", "2048"]
+    assert "1 to measure, 1 known. About 12288 prompt tokens, 2 loads or more" in text
+    assert "time: unknown" in text
+    assert "1 h 00 min each at most" in text
+    [fine] = shell.lines("test", "fine", "--dry-run", "--json")
+    assert fine["seconds"] > 0
+
+
+def test_a_plan_goes_by_the_memory_and_names_what_is_missing(shell: Shell) -> None:
+    shell.adapter = Tight(SHORT)
+    result = shell.run("test", "nosuch", "short", "--dry-run", "--json", "--no-certify")
+    assert result.exit_code == 4
+    assert "nosuch" in result.stderr
+    [short] = shell.lines("test", "short", "--dry-run", "--json", "--no-certify")
+    assert (short["fits"], short["memory_length"], short["largest_length"]) == (False, 8192, 1024)
+    assert short["least_loads"] == 1
+    [forced] = shell.lines("test", "short", "--dry-run", "--json", "--force")
+    assert forced["largest_length"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("model", "length", "outcome", "cause", "code"),
+    [
+        ("short", "2k", "pass", None, 0),
+        ("short", "6000", "fail", "forgets", 1),
+        ("short", "16k", "fail", "declared_maximum", 1),
+        ("clueless", "1k", "inconclusive", "not_measurable", 4),
+        ("nosuch", "1k", "inconclusive", "model_not_found", 4),
+    ],
+)
+def test_one_size(
+    shell: Shell, model: str, length: str, outcome: str, cause: str | None, code: int
+) -> None:
+    adapter = shell.adapter = ScriptedAdapter(SHORT, CLUELESS)
+    result = shell.run("test", model, "--at", length, "-q", "--json")
+    assert result.exit_code == code
+    [check] = shell.lines("test", model, "--at", length, "-q", "--json")
+    assert (check["outcome"], check["cause"]) == (outcome, cause)
+    assert adapter.counters.loads <= 2
+    assert "true_context" not in check
+    assert shell.run("list", "--json").stdout == ""
+
+
+def test_one_size_as_text(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SHORT)
+    lines = shell.run("test", "short", "--at", "2048", "-q").stdout.splitlines()
+    assert lines[0] == "short at 2048 tokens: pass"
+    assert lines[1] == "10 of 10 right (95 % interval 72% to 100%), at 512 tokens 12 of 12"
+    assert "coherence: pass" in lines
+    assert "nothing was kept" in lines[-1]
+
+
+def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
+    adapter = shell.adapter = Tight(SHORT)
+    result = shell.run("test", "short", "--at", "2k", "-q")
+    assert result.exit_code == 1
+    assert "short at 2048 tokens: fail\ncause: load refused" in result.stdout
+    assert adapter.counters.loads == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "test fine --at 100",
+        "test fine --at 1k --max-context 2k",
+        "test fine --name x",
+        "test --name x",
+        "test --all --min-size huge",
+    ],
+)
+def test_wrong_usage(shell: Shell, words: str) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    assert shell.run(*words.split()).exit_code == 2
+
+
+def test_filters_choose_among_all(shell: Shell) -> None:
+    listing = [
+        sample_model(key="fine", declared_context=2048, size_bytes=10**9),
+        sample_model(key="large", declared_context=2048, size_bytes=9 * 10**9),
+        sample_model(key="apple", declared_context=2048, size_bytes=10**9, format="mlx"),
+    ]
+    shell.adapter = ScriptedAdapter(FINE, listing=listing)
+    words = "test --all --dry-run --json --max-size 4g --format gguf".split()
+    assert [plan["model"] for plan in shell.lines(*words)] == ["fine"]

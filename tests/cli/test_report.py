@@ -1,0 +1,253 @@
+"""report and compare: from the store or from JSON, to a file or to stdout."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from lmstrix import LMStrix, dump_report
+from lmstrix.converter import to_json
+from lmstrix.models import ContextReport
+from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli.commands import report as report_command
+from lmstrix_cli.report_file import MARKERS
+from lmstrix_cli.testing import Shell
+
+EVIL = "evil\x1b]0;title\x07<b>\u202e"
+
+
+def made(key: str, day: int = 1, **changes: Any) -> ContextReport:
+    """A report of the model `key`, measured on that day."""
+    finished = datetime(2026, 1, day, tzinfo=UTC)
+    return sample_report(model=sample_model(key=key), finished_at=finished, **changes)
+
+
+def seeded(key: str, day: int, seed: int, **changes: Any) -> ContextReport:
+    """Such a report, with another seed."""
+    method = attrs.evolve(sample_report().method, seed=seed)
+    return made(key, day, method=method, **changes)
+
+
+def remember(shell: Shell, *reports: ContextReport) -> None:
+    """Put reports into the shell's store."""
+
+    async def store() -> None:
+        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
+            for number, report in enumerate(reports):
+                begun = await client.store.begin(f"key {number}", report.model)
+                await client.store.finish(begun.id, report)
+
+    anyio.run(store)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) -> None:
+    remember(shell, made("a/one", 1), seeded("a/one", 3, 9, true_context=4096), made("b/two", 2))
+    result = shell.run("report")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "lmstrix-report.html" in result.stderr
+    page = (here / "lmstrix-report.html").read_text(encoding="utf-8")
+    assert "Context report of 2 models" in page
+    assert page.index("a/one") < page.index("b/two")
+    assert "--seed 9" in page
+    # The second time it is ours to replace.
+    assert shell.run("report", "two").exit_code == 0
+    assert "a/one" not in (here / "lmstrix-report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
+    remember(shell, made("m"))
+    for suffix in MARKERS:
+        thesis = here / f"thesis.{suffix}"
+        thesis.write_text("years of work")
+        command = "compare" if suffix == "csv" else "report"
+        result = shell.run(command, "-o", thesis.name)
+        assert result.exit_code == 1
+        assert "--force" in result.stderr
+        assert thesis.read_text() == "years of work"
+        assert shell.run(command, "-o", thesis.name, "--force").exit_code == 0
+        assert shell.run(command, "-o", thesis.name).exit_code == 0
+        assert "years" not in thesis.read_text()
+
+
+def test_a_file_that_cannot_be_written_is_an_error_in_two_lines(shell: Shell, here: Path) -> None:
+    remember(shell, made("m"))
+    (here / "folder.html").mkdir()
+    for output in ("nowhere/x.html", "folder.html"):
+        result = shell.run("report", "-o", output)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: '{output}' cannot be written")
+        assert result.stderr.count("\n") == 2
+
+
+def test_markdown_and_json_go_to_stdout(shell: Shell, here: Path) -> None:
+    report = made("m")
+    remember(shell, report)
+    assert "# `m`" in shell.run("report", "--format", "md").stdout
+    assert shell.lines("report", "--format", "json") == [json.loads(dump_report(report))]
+    assert "<!DOCTYPE html>" in shell.run("report", "-o", "-").stdout
+    assert list(here.iterdir()) == []
+
+
+def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) -> None:
+    lines = dump_report(made("a")) + "\n" + json.dumps(json.loads(dump_report(made("b"))), indent=2)
+    (here / "reports.jsonl").write_text(lines)
+    page = shell.run("report", "--from", "reports.jsonl", "-o", "-").stdout
+    assert "Context report of 2 models" in page
+    piped = shell.run("report", "b", "--from", "-", "--format", "md", typed=lines).stdout
+    assert "# `b`" in piped
+    assert "`a`" not in piped
+    assert not shell.store.exists()
+
+
+def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
+    for text, said in (
+        ('{"a": 1}', "document 1 of 'x' is no report"),
+        ("{", "holds no sound JSON"),
+        ("", "no report in what was given"),
+        (dump_report(made("m")).replace("8192", "9" * 4000), "holds no sound JSON"),
+        ("[" * 100_000, "holds no sound JSON"),
+    ):
+        (here / "x").write_text(text)
+        result = shell.run("report", "--from", "x", "-o", "-")
+        assert result.exit_code in {1, 4}
+        assert said in result.stderr
+        assert "bug" not in result.stderr
+        assert "Hint: " in result.stderr
+    (here / "x").write_bytes(b"\xff\xfe")
+    assert "not text in UTF-8" in shell.run("report", "--from", "x").stderr
+    assert shell.run("report", "--map", "x").exit_code in {1, 4}
+
+
+def test_an_empty_store_says_what_next(shell: Shell, here: Path) -> None:
+    for command in ("report", "compare"):
+        result = shell.run(command)
+        assert result.exit_code == 4
+        assert "nothing was measured yet" in result.stderr
+        assert "lmstrix test" in result.stderr
+        assert "lmstrix demo" in result.stderr
+    assert list(here.iterdir()) == []
+
+
+def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> None:
+    remember(shell, made("google/gemma-3-4b"))
+    for command in ("report", "compare"):
+        result = shell.run(command, "gema-3-4b")
+        assert result.exit_code == 4
+        assert "Did you mean google/gemma-3-4b?" in result.stderr
+        assert "lmstrix list" in shell.run(command, "zzz").stderr
+    assert list(here.iterdir()) == []
+
+
+def test_a_map_is_drawn_beside_its_model(shell: Shell, here: Path) -> None:
+    adapter = SimulatedAdapter(SimulatedModel(declared=1024, true_context=10**6))
+
+    async def measure() -> None:
+        async with LMStrix(adapter=adapter, store="memory") as client:
+            found = await client.map_context("simulated")
+        found = attrs.evolve(found, model=sample_model(key="m"))
+        (here / "map.json").write_text(to_json(found))
+
+    anyio.run(measure)
+    remember(shell, made("m"))
+    page = shell.run("report", "--map", "map.json", "-o", "-").stdout
+    assert "Map: recall by length and depth" in page
+    assert "Map: copy by length and depth" in page
+    assert page.count('<section class="model"') == 1
+    text = shell.run("report", "--map", "map.json", "--format", "md").stdout
+    assert "## Map of `m`" in text
+
+
+def test_options_that_do_not_go_together(shell: Shell, here: Path) -> None:
+    remember(shell, made("m"))
+    (here / "map.json").write_text("{}")
+    for arguments in (
+        ("report", "m", "--all"),
+        ("report", "--open", "--format", "md"),
+        ("report", "--open", "-o", "-"),
+        ("report", "--map", "map.json", "--format", "json"),
+        ("report", "--from", "-", "--map", "-"),
+        ("compare", "--format", "table", "-o", "x"),
+        ("compare", "-o", "x"),
+        ("report", "--from", "nothing-there"),
+    ):
+        assert shell.run(*arguments).exit_code == 2, arguments
+
+
+def test_the_browser_is_sent_to_the_file(
+    shell: Shell, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(shell, made("m"))
+    opened: list[str] = []
+    monkeypatch.setattr(report_command.webbrowser, "open", opened.append)
+    result = shell.run("report", "--open", "-o", "a b.html")
+    assert opened == [(here / "a b.html").as_uri()]
+    assert "open the file yourself" in result.stderr  # what `append` gives is not true
+
+
+def test_models_side_by_side(shell: Shell) -> None:
+    remember(shell, made("a/one"), made("b/two", 2, true_context=4096, certified=False))
+    lines = shell.run("compare").stdout.splitlines()
+    assert lines[0].split() == ["b/two", "a/one"]
+    table = {line[:20].strip(): line[20:].split() for line in lines if line}
+    assert table["true"] == ["4096", "6144"]
+    assert table["certified"] == ["no", "yes"]
+    assert "what differs" in lines
+    assert lines[-1].strip()
+    assert "the same in all: " in shell.run("compare").stdout
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_all_results_of_one_model(shell: Shell) -> None:
+    remember(shell, made("m", 1), seeded("m", 2, 9), seeded("m", 3, 10), made("other"))
+    lines = shell.run("compare", "m").stdout.splitlines()
+    assert lines[0] == "m"
+    [seeds] = [line.split() for line in lines if line.startswith("seed ")]
+    assert seeds == ["seed", "10", "9", "7"]
+    result = shell.run("compare", "other")
+    assert "Only one result" in result.stderr
+    assert result.exit_code == 0
+
+
+def test_many_models_become_lines_that_fit(shell: Shell) -> None:
+    names = [f"publisher/a-model-with-quite-a-long-name-{n}" for n in range(6)] + [EVIL]
+    remember(shell, *(made(name, n + 1) for n, name in enumerate(names)))
+    text = shell.run("compare").stdout
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert lines[1] == "2  publisher/a-model-with-quite-a-long-name-5"
+    [head] = [line for line in lines if line.startswith("#")]
+    assert head.split()[:5] == ["#", "DECLARED", "LOADABLE", "TRUE", "CAUSE"]
+    assert any(line.split()[:4] == ["7", "8192", "8192", "6144"] for line in lines)
+
+
+def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
+    remember(shell, made("a"), made("b", 2))
+    [document] = shell.lines("compare", "--format", "json")
+    assert [result["model"] for result in document["results"]] == ["b", "a"]
+    rows = list(csv.DictReader(io.StringIO(shell.run("compare", "--format", "csv").stdout)))
+    assert [row["model"] for row in rows] == ["b", "a"]
+    assert "| true | 6144 | 6144 |" in shell.run("compare", "--format", "md").stdout
+    assert shell.run("compare", "--format", "html").exit_code == 0
+    page = (here / "lmstrix-comparison.html").read_text(encoding="utf-8")
+    assert "Side by side" in page
+    assert shell.run("compare", "a", "b", "-o", "x.csv").exit_code == 0
+    assert (here / "x.csv").read_text().startswith("model,declared_context")

@@ -1,0 +1,113 @@
+"""``lmstrix status``: what is loaded beside what was tested, the store, and how to go on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lmstrix import LMStrix
+from lmstrix.models import Cause, LoadedInstance, Status
+from lmstrix.stores.peeking import Open
+from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli.going_on import command_to_go_on
+from lmstrix_cli.settings import Settings
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+SLOW = SimulatedModel(key="slow", declared=4096, true_context=10**6)
+
+
+def remember(shell: Shell, key: str, true_context: int | None, cause: Cause) -> None:
+    async def store() -> None:
+        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
+            model = sample_model(key=key)
+            begun = await client.store.begin(f"{key} {cause}", model)
+            report = sample_report(model=model, true_context=true_context, cause=cause)
+            await client.store.finish(begun.id, report)
+
+    anyio.run(store)
+
+
+def loaded(key: str, context: int | None) -> LoadedInstance:
+    return LoadedInstance(key=key, identifier=key, context_length=context)
+
+
+def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
+    remember(shell, "big", 7424, Cause.FORGETS)
+    remember(shell, "big", 512, Cause.BUDGET_SPENT)  # newer, but unfinished: says nothing
+    remember(shell, "small", 7424, Cause.FORGETS)
+    instances = (
+        loaded("big", 32768),
+        loaded("small", 7424),
+        loaded("new", 4096),
+        loaded("x", None),
+    )
+    shell.adapter = ScriptedAdapter(
+        status=Status(adapter="x", engine="y", available=True, loaded=instances)
+    )
+    text = shell.run("status").stdout
+    said = [line.partition("alone")[2] for line in text.splitlines() if line.startswith("loaded")]
+    assert said == [
+        " at 32768, tested true context 7424: too large",
+        " at 7424, tested true context 7424: fine",
+        " at 4096, not tested",
+        ", context unknown, not tested",
+    ]
+    [document] = shell.lines("status", "--json")
+    assert [(one["tested_context"], one["fit"]) for one in document["loaded"]] == [
+        (7424, "too_large"),
+        (7424, "fine"),
+        (None, "not_tested"),
+        (None, "not_tested"),
+    ]
+    assert document["store_reports"] == 3
+    assert document["store_bytes"] >= shell.store.stat().st_size
+    assert document["store_warnings"] == []
+
+
+def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
+    words = ["--max-context", "2048", "--seed", "7", "--levels", "none", "--validator", "copy"]
+    shell.adapter = ScriptedAdapter(SLOW, reply_seconds=3600)
+    assert shell.run("test", "slow", "--budget", "1s", *words).exit_code == 5
+    [document] = shell.lines("status", "--json")
+    assert document["unfinished"] == ["slow"]
+    [command] = document["go_on"]
+    assert shlex.split(command)[0] == "lmstrix"
+    assert f"to go on: {command}" in shell.run("status").stdout
+    shell.adapter = ScriptedAdapter(SLOW)
+    assert shell.run(*shlex.split(command)[1:]).exit_code == 0
+    assert shell.lines("status", "--json")[0]["unfinished"] == []
+
+
+@pytest.mark.parametrize(
+    ("measurement", "store", "expected"),
+    [
+        (Open(model_key="m", key="damaged"), None, "lmstrix test m"),
+        (Open(model_key="-m x", key="{}"), "my store", "lmstrix --store 'my store' test -- '-m x'"),
+        (
+            Open(model_key="m", key='{"adapter": "llamacpp", "method": {"ratio": 0.9}}'),
+            None,
+            "lmstrix --adapter llamacpp test --ratio 0.9 m",
+        ),
+    ],
+)
+def test_the_command_to_go_on(measurement: Open, store: str | None, expected: str) -> None:
+    assert command_to_go_on(measurement, Settings(store=store)) == expected
+
+
+def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:
+    Path(shell.store).write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+    [document] = shell.lines("status", "--json")
+    [told] = document["store_warnings"]
+    assert "set-aside" in told
+
+
+def test_a_store_that_cannot_be_opened_hides_no_engine(shell: Shell, tmp_path: Path) -> None:
+    shell.store = tmp_path
+    result = shell.run("status")
+    assert result.exit_code == 0
+    assert "simulation" in result.stdout
+    assert "warning    The store" in result.stdout

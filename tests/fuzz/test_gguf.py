@@ -1,0 +1,153 @@
+"""Headers of GGUF files: damaged ones, and ones built to lie."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fuzz_counts import put_through
+from fuzz_values import NAMES, damaged, fuzz
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
+from lmstrix.adapters.llamacpp.model_file import described_model
+from lmstrix.errors import InvalidModel
+
+HUGE = st.sampled_from([2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1])
+COUNTS = st.integers(0, 5) | HUGE
+KEYS = (
+    "general.architecture",
+    "general.alignment",
+    "general.file_type",
+    "general.name",
+    "general.type",
+    "llama.context_length",
+    "llama.attention.head_count_kv",
+    "llama.attention.causal",
+    "split.count",
+    "tokenizer.ggml.tokens",
+    "tokenizer.chat_template",
+)
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+
+
+def _u64(number: int) -> bytes:
+    return struct.pack("<Q", number)
+
+
+@st.composite
+def texts(draw: st.DrawFn, text: st.SearchStrategy[str] = NAMES) -> bytes:
+    """A string, of which one in ten says another length than it has."""
+    data = draw(text).encode("utf-8", "surrogatepass")
+    length = draw(COUNTS) if draw(st.integers(0, 9)) == 0 else len(data)
+    return _u64(length) + data
+
+
+@st.composite
+def bodies(draw: st.DrawFn, kind: int, depth: int = 0) -> bytes:
+    """What follows a type number."""
+    if kind == 8:
+        return draw(texts())
+    if kind != 9:
+        size = SIZES.get(kind, 3)
+        return draw(st.binary(min_size=size, max_size=size) | st.just(b"\xff" * size))
+    kinds = [*SIZES, 8, 77, *([9, 9, 9] if depth < 6 else [])]
+    inner = draw(st.sampled_from(kinds))
+    items = [draw(bodies(inner, depth + 1)) for _ in range(draw(st.integers(0, 3)))]
+    length = draw(COUNTS) if draw(st.integers(0, 9)) == 0 else len(items)
+    return struct.pack("<I", inner) + _u64(length) + b"".join(items)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> bytes:
+    """One key with its value."""
+    key = draw(texts(st.sampled_from(KEYS) | NAMES))
+    kind = draw(st.sampled_from([*SIZES, 8, 8, 9, 9]) | st.integers(0, 2**32 - 1))
+    return key + struct.pack("<I", kind) + draw(bodies(kind))
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> bytes:
+    """What the header says of one tensor."""
+    shape = draw(st.lists(st.integers(1, 8) | HUGE, max_size=9))
+    count = draw(COUNTS) & 0xFFFFFFFF if draw(st.integers(0, 9)) == 0 else len(shape)
+    kind = draw(st.sampled_from([0, 1, 2, 8, 12, 30, 99, 2**32 - 1]))
+    offset = draw(st.sampled_from([0, 0, 0, 32, 2**63]))
+    return (
+        draw(texts(st.text(max_size=5)))
+        + struct.pack("<I", count)
+        + b"".join(map(_u64, shape))
+        + struct.pack("<IQ", kind, offset)
+    )
+
+
+def _file(pairs: list[bytes], tensors: list[bytes], version: int = 3) -> bytes:
+    named = _pair("general.architecture", 8, _u64(5) + b"llama")
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs) + 1)
+    header = head + named + b"".join(pairs + tensors)
+    return header + b"\0" * (-len(header) % 32 + 512)
+
+
+def _pair(key: str, kind: int, body: bytes) -> bytes:
+    return _u64(len(key)) + key.encode() + struct.pack("<I", kind) + body
+
+
+GOOD = _file(
+    [
+        _pair("general.name", 8, _u64(4) + b"Tiny"),
+        _pair("general.file_type", 4, struct.pack("<I", 15)),
+        _pair("llama.context_length", 4, struct.pack("<I", 4096)),
+        _pair("llama.attention.head_count_kv", 9, struct.pack("<IQII", 4, 2, 2, 0)),
+        _pair("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2) + (_u64(1) + b"a") * 2),
+    ],
+    [_u64(1) + b"t" + struct.pack("<IQIQ", 1, 32, 0, 0)],
+)
+LIES = st.builds(_file, st.lists(pairs(), max_size=4), st.lists(tensors(), max_size=3))
+VAST = _u64(1) + b"t" + struct.pack("<I8QIQ", 8, *[2**64 - 1] * 8, 99, 0)
+FILE_NAMES = st.sampled_from(["m.gguf", "m-00001-of-00002.gguf", "m-00001-of-99999.gguf"])
+
+
+def _sound(header: GgufHeader) -> GgufHeader:
+    assert header.context_length is None or 1 <= header.context_length <= 2**31
+    assert header.file_bytes < 2**20
+    return header
+
+
+@fuzz
+@given(damaged(GOOD) | LIES | st.binary(max_size=200).map(lambda rest: b"GGUF\3\0\0\0" + rest))
+@example(_file([], [VAST]))
+def test_headers(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.gguf")
+        path.write_bytes(content)
+        put_through("GGUF header", lambda: _sound(read_header(path)), InvalidModel)
+
+
+@fuzz
+@given(damaged(GOOD) | LIES, FILE_NAMES, NAMES)
+def test_models(content: bytes, file_name: str, name: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, file_name)
+        path.write_bytes(content)
+        models = put_through("GGUF file", Catalogue([path.parent]).list_models)
+        assert models is not None
+        [model] = models
+        assert model == described_model(model.key, path)
+        # A vast shape of a type that nobody knows makes no vast text.
+        assert len(model.parameters) < 2000
+        put_through("name of a GGUF file", lambda: Catalogue([path.parent]).find_model(name))
+
+
+@fuzz
+@given(NAMES)
+@example("/nul\0inside")
+def test_pointers_to_lm_studio(pointer: str) -> None:
+    file = Path.home() / ".lmstudio-home-pointer"
+    file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
+    try:
+        put_through("pointer to LM Studio", lambda: Catalogue(default_folders()[:1]).list_models())
+    finally:
+        file.unlink()

@@ -1,0 +1,168 @@
+"""LM Studio's settings files and index, and the names that lead to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fuzz_counts import put_through
+from fuzz_values import NAMES, NUMBERS, TEXTS, changed, deep, fuzz, texts_of
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from lmstrix.errors import LMStrixError
+from lmstrix.models import ModelInfo, StoredReport
+from lmstrix.settings import (
+    SettingsError,
+    caveats,
+    choose_report,
+    find_model,
+    lmstudio_identifier,
+    ollama_modelfile,
+    plan_change,
+    plan_undo,
+    recommended_context,
+)
+from lmstrix.settings.jsontext import parse, parts
+from lmstrix.settings.merging import CONTEXT_KEY, read_context
+from lmstrix.settings.places import CONFIG_FOLDER, settings_path
+from lmstrix.testing.samples import sample_model, sample_report
+
+NAME = "publisher/repository/file.gguf"
+DOCUMENT = {
+    "preset": "",
+    "operation": {"fields": [{"key": "llm.prediction.temperature", "value": 0.25}]},
+    "load": {
+        "fields": [
+            {"key": CONTEXT_KEY, "value": 4096},
+            {"key": "llm.load.llama.acceleration.offloadRatio", "value": 1e-3},
+        ]
+    },
+}
+INDEX = {"models": [{"defaultIdentifier": "a/b@q8", "indexedModelIdentifier": "a/b@c/d.gguf"}]}
+LAID_OUT = st.sampled_from([None, 2, "\t"]).map(lambda unit: json.dumps(DOCUMENT, indent=unit))
+VAST = json.dumps(DOCUMENT).replace("4096", "9" * 4000)
+
+
+def _home(folder: str) -> Path:
+    home = Path(folder).resolve() / "home"
+    (home / ".internal" / CONFIG_FOLDER).mkdir(parents=True)
+    return home
+
+
+def _change(home: Path, name: str) -> bool:
+    """Everything that a change does, and back again."""
+    path = settings_path(home, name)
+    before = path.read_bytes() if path.exists() else None
+    change = plan_change(home, name, 8192)
+    assert change.path.is_relative_to(home / ".internal" / CONFIG_FOLDER)
+    assert isinstance(change.difference, str)
+    if change.write() is None:
+        return True
+    assert read_context(path.read_text("utf-8")) == 8192
+    undo = plan_undo(home, name)
+    assert undo.contexts[0] == 8192
+    undo.write()
+    assert (path.read_bytes() if path.exists() else None) == before
+    return True
+
+
+@fuzz
+@given(texts_of(DOCUMENT) | LAID_OUT)
+@example("[" * 100_000)
+@example(VAST)
+def test_settings_files(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        home = _home(folder)
+        path = settings_path(home, NAME)
+        path.parent.mkdir(parents=True)
+        content = text.encode("utf-8", "surrogatepass")
+        path.write_bytes(content)
+        parser = "LM Studio's settings file"
+        put_through(parser, lambda: _change(home, NAME), SettingsError, writes=True)
+        # Changed and taken back, or never touched.
+        assert path.read_bytes() == content
+        assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@fuzz
+@given(NAMES | st.lists(NAMES, max_size=4).map("/".join))
+def test_identifiers(name: str) -> None:
+    with TemporaryDirectory() as folder:
+        home = _home(folder)
+        parser = "identifier of a model"
+        put_through(parser, lambda: _change(home, name), SettingsError, writes=True)
+        inside = home / ".internal" / CONFIG_FOLDER
+        assert {path.name for path in Path(folder).iterdir()} == {"home"}
+        assert not [path for path in inside.rglob("*") if path.is_file()]
+
+
+@fuzz
+@given(texts_of(INDEX), texts_of({"downloadsFolder": "/models"}), NAMES, NAMES)
+def test_places(index: str, chosen: str, key: str, path: str) -> None:
+    with TemporaryDirectory() as folder:
+        home = _home(folder)
+        file = home / ".internal" / "model-index-cache.json"
+        file.write_bytes(index.encode("utf-8", "surrogatepass"))
+        (home / "settings.json").write_bytes(chosen.encode("utf-8", "surrogatepass"))
+        for model in (
+            ModelInfo(key="a/b@q8"),
+            ModelInfo(key=key, path=path),
+            ModelInfo(key=key, path=f"{home}/models/{path}"),
+        ):
+            put_through(
+                "LM Studio's index",
+                lambda model=model: settings_path(home, lmstudio_identifier(model, home)),
+                SettingsError,
+            )
+
+
+@fuzz
+@given(texts_of(DOCUMENT))
+def test_strict_json(text: str) -> None:
+    node = put_through("strict JSON", lambda: parse(text), ValueError)
+    if node is not None and isinstance(node.value, dict):
+        put_through("strict JSON", lambda: parts(text, node), RecursionError)
+
+
+@fuzz
+@given(NAMES, NAMES, NAMES)
+def test_names_of_models(name: str, key: str, path: str) -> None:
+    model = sample_model(key=key, path=path)
+    report = sample_report(model=model)
+    other = sample_report(true_context=None)
+    stored = [StoredReport(id=i, key=i, report=r) for i, r in (("a", report), ("b", other))]
+    put_through("name of a measured model", lambda: find_model(stored, name))
+    chosen = put_through("name of a measured model", lambda: choose_report(stored, name))
+    if chosen is not None:
+        caveats(stored, chosen, engine=name)
+    lines = put_through("Ollama's Modelfile", lambda: ollama_modelfile(model, 8192))
+    assert lines is not None
+    assert len(lines.splitlines()) == 2
+
+
+@fuzz
+@given(st.integers(-1, 2**63), NUMBERS, st.none() | st.integers(-1, 2**70))
+def test_percentages(true_context: int, percent: float, cap: int | None) -> None:
+    context = put_through(
+        "percentage of a context",
+        lambda: recommended_context(true_context, percent=percent, cap=cap),
+        LMStrixError,
+    )
+    assert context is None or 0 < context <= true_context
+
+
+@fuzz
+@given(changed(DOCUMENT), TEXTS)
+def test_the_context_alone_is_read(value: object, text: str) -> None:
+    assume(value != deep(20))
+    for document in (json_or(value, text), text):
+        put_through("LM Studio's settings file", lambda d=document: read_context(d) or 0)
+
+
+def json_or(value: object, text: str) -> str:
+    try:
+        return json.dumps(value)
+    except (RecursionError, ValueError):
+        return text

@@ -1,0 +1,101 @@
+"""Budgets: what a load may need, and what may be read, bind everything that is done."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.errors import ConfigurationError
+from lmstrix.events import Event, LoadStarted
+from lmstrix.measure import Forecast
+from lmstrix.models import UNFINISHED, ContextReport
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+MODEL = SimulatedModel(key="m", declared=8192, true_context=10**6)
+BUDGET = 8000
+"""A little more than the baseline, which is asked in any case."""
+KIB = 1024
+"""What a token of the simulation needs, in bytes."""
+
+
+async def measure(
+    options: MeasureOptions, *, memory_bytes: int | None
+) -> tuple[ContextReport, Forecast, list[int]]:
+    adapter, sizes = SimulatedAdapter(MODEL, memory_bytes=memory_bytes), list[int]()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, LoadStarted):
+            sizes.append(event.context_length)
+
+    client = LMStrix(adapter=adapter, store="memory", observers=[hear])
+    measurement = await client.measurement("m", options)
+    expected = await measurement.forecast()
+    return await measurement.run(), expected, sizes
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_no_load_needs_more_than_the_largest_memory(*, force: bool) -> None:
+    options = MeasureOptions(max_memory_bytes=3000 * KIB, certify=False, force=force)
+    # The machine has less than the model declares, and more than was allowed.
+    report, expected, sizes = await measure(options, memory_bytes=5000 * KIB)
+    assert max(sizes) <= 3000
+    assert report.loadable_context == expected.largest_length == sizes[0]
+    assert report.true_context == sizes[0] >= 3000 - 512
+    assert report.cause is Cause.LOAD_REFUSED
+    assert any("are allowed" in note for note in report.notes)
+
+
+async def test_a_largest_memory_that_is_enough_changes_nothing() -> None:
+    options = MeasureOptions(max_memory_bytes=9000 * KIB, certify=False)
+    report, _, sizes = await measure(options, memory_bytes=5000 * KIB)
+    assert 5000 - 512 <= sizes[0] <= 5000
+    assert any("are available" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("memory_bytes", "allowed"), [(None, 9000), (9000 * KIB, 100)])
+async def test_a_largest_memory_that_cannot_be_kept_loads_nothing(
+    memory_bytes: int | None, allowed: int
+) -> None:
+    """Because nothing is known about a load, or because not even the shortest one fits."""
+    options = MeasureOptions(max_memory_bytes=allowed * KIB)
+    report, _, sizes = await measure(options, memory_bytes=memory_bytes)
+    assert (report.cause, report.loadable_context, sizes) == (Cause.LOAD_REFUSED, None, [])
+
+
+async def test_another_largest_memory_is_another_measurement() -> None:
+    client = LMStrix(adapter=SimulatedAdapter(MODEL), store="memory")
+    bounds = (None, 3000 * KIB, 4000 * KIB)
+    keys = [
+        await (await client.measurement("m", MeasureOptions(max_memory_bytes=bound))).key()
+        for bound in bounds
+    ]
+    assert len(set(keys)) == 3
+
+
+def test_a_largest_memory_is_positive() -> None:
+    with pytest.raises(ConfigurationError, match="max_memory_bytes"):
+        MeasureOptions(max_memory_bytes=0)
+
+
+async def test_levels_keep_the_token_budget_and_a_later_run_goes_on() -> None:
+    """Levels ask a good part of all questions: none of them is asked on credit."""
+    adapter, store = SimulatedAdapter(attrs.evolve(MODEL, reuses_prefixes=False)), MemoryStore()
+    levels = ["coherence", "copy", "tracing"]
+    reports: list[ContextReport] = []
+    spent = 0
+    while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
+        options = MeasureOptions(budget_tokens=BUDGET, max_context=2048, certify=False)
+        client = LMStrix(adapter=adapter, store=store, levels=levels)
+        reports.append(await client.find_true_context("m", options))
+        cost = reports[-1].cost
+        whole = cost.prompt_tokens + cost.generated_tokens
+        assert whole - spent <= BUDGET + 1024
+        spent = whole
+        assert len(reports) < 20
+    partial, final = reports[0], reports[-1]
+    assert len(reports) > 2
+    assert {level.cause for level in partial.levels} & UNFINISHED
+    assert final.true_context == 2048
+    assert not {level.cause for level in final.levels} & UNFINISHED

@@ -1,0 +1,160 @@
+"""A store that fails in the middle: the measurement ends with its report all the same."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmstrix import LMStrix, MeasureOptions
+from lmstrix.errors import StoreError
+from lmstrix.events import Event, Noted, TrialFinished
+from lmstrix.measure import Measurement
+from lmstrix.models import ContextReport, Trial
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+MODEL = SimulatedModel(key="m", declared=1024, true_context=10**6)
+OPTIONS = MeasureOptions(certify=False)
+HAPPENS_AT = 5
+
+
+class AfterTrials:
+    """An observer that does something after so many trials, and keeps the notes."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        self.notes: list[str] = []
+        self._happens = happens
+        self._trials = 0
+
+    def __call__(self, event: Event, /) -> None:
+        if isinstance(event, Noted):
+            self.notes.append(event.text)
+        if isinstance(event, TrialFinished):
+            self._trials += 1
+            if self._trials == HAPPENS_AT:
+                self._happens()
+
+
+async def run(client: LMStrix, observer: AfterTrials) -> tuple[Measurement, ContextReport]:
+    measurement = await client.measurement("m", OPTIONS, observers=[observer])
+    return measurement, await measurement.run()
+
+
+async def check_trouble(store: SqliteStore, break_it: Callable[[], object]) -> None:
+    """The report is whole, says what is not kept, and what was kept before can be gone on with."""
+    async with LMStrix(adapter=SimulatedAdapter(MODEL), store=store) as client:
+        observer = AfterTrials(break_it)
+        measurement, report = await run(client, observer)
+        assert report.true_context == 1024
+        (note,) = (note for note in report.notes if "could not be kept" in note)
+        assert note in observer.notes
+        assert isinstance(measurement.store_error, StoreError)
+        assert str(measurement.store_error) in note
+        assert measurement.store_error.hint
+
+
+async def check_it_goes_on(path: Path, at_least: int) -> None:
+    adapter = SimulatedAdapter(MODEL)
+    async with LMStrix(adapter=adapter, store=path) as client:
+        report = await client.find_true_context("m", OPTIONS)
+    whole = SimulatedAdapter(MODEL)
+    await LMStrix(adapter=whole, store="memory").find_true_context("m", OPTIONS)
+    assert report.true_context == 1024
+    assert report.notes == ()
+    assert adapter.counters.replies <= whole.counters.replies - at_least
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits for a process")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    import resource  # noqa: PLC0415 - not on every system
+
+    path = tmp_path / "store.sqlite3"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        # Nothing may grow any more, not even by a byte: SQLite's log included.
+        await check_trouble(
+            SqliteStore(path), lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await check_it_goes_on(path, HAPPENS_AT)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_file_that_may_no_longer_be_written(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.sqlite3")
+
+    def forbid() -> None:
+        assert isinstance(store._connection, sqlite3.Connection)
+        store._connection.execute("PRAGMA query_only = ON")
+
+    await check_trouble(store, forbid)
+    await check_it_goes_on(tmp_path / "store.sqlite3", HAPPENS_AT)
+
+
+class Failing(MemoryStore):
+    """Fails in the methods named in `broken`, and counts what is asked of it then."""
+
+    def __init__(self, *broken: str) -> None:
+        super().__init__()
+        self.broken = broken
+        self.calls: list[str] = []
+
+    def _meet(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.broken:
+            raise StoreError(f"{name} failed", hint="Make room.")
+
+    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
+        self._meet("append_trial")
+        await super().append_trial(measurement_id, trial)
+
+    async def mark_load(self, measurement_id: str, context_length: int) -> None:
+        self._meet("mark_load")
+        await super().mark_load(measurement_id, context_length)
+
+    async def clear_load(self, measurement_id: str) -> None:
+        self._meet("clear_load")
+        await super().clear_load(measurement_id)
+
+    async def finish(self, measurement_id: str, report: ContextReport) -> None:
+        self._meet("finish")
+        await super().finish(measurement_id, report)
+
+
+@pytest.mark.parametrize("broken", ["append_trial", "mark_load", "finish"])
+async def test_after_the_first_failure_nothing_is_written(broken: str) -> None:
+    store = Failing(broken)
+    report = await LMStrix(adapter=SimulatedAdapter(MODEL), store=store).find_true_context(
+        "m", OPTIONS
+    )
+    assert report.true_context == 1024
+    assert sum(f"{broken} failed" in note for note in report.notes) == 1
+    assert store.calls[store.calls.index(broken) + 1 :] in ([], ["clear_load"])
+
+
+async def test_a_mark_that_could_not_be_cleared_is_cleared_once_there_is_room() -> None:
+    store = Failing("clear_load")
+    client = LMStrix(adapter=SimulatedAdapter(MODEL), store=store)
+    observer = AfterTrials(lambda: setattr(store, "broken", ()))
+    _, report = await run(client, observer)
+    assert any("clear_load failed" in note for note in report.notes)
+    again = await client.find_true_context("m", OPTIONS)
+    assert again.loadable_context == 1024
+    assert again.notes == ()
+
+
+async def test_before_the_first_load_it_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
+    adapter = SimulatedAdapter(MODEL)
+    async with LMStrix(adapter=adapter, store=tmp_path / "file" / "store.db") as client:
+        with pytest.raises(StoreError) as caught:
+            await client.find_true_context("m", OPTIONS)
+    assert caught.value.hint
+    assert adapter.counters.loads == 0

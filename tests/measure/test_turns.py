@@ -1,0 +1,194 @@
+"""Measurements that contend for a machine or a server take turns, whatever becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from lmstrix import LMStrix, MeasureOptions
+from lmstrix.adapters.llamacpp import LlamaCppAdapter
+from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.events import Event, MeasurementStarted, WaitingForTurn
+from lmstrix.measure import MapOptions
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.turns import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
+
+MODEL = SimulatedModel(key="m", declared=1024, true_context=10**6)
+QUICK = MeasureOptions(certify=False)
+
+HOLDS = """
+import sys, anyio
+from pathlib import Path
+from lmstrix.turns import hold_turn
+
+async def hold():
+    for _ in range(int(sys.argv[2])):
+        async with hold_turn("r", sys.argv[1], lambda holder: None):
+            with Path(sys.argv[3]).open("a") as log:
+                print("begin", sys.argv[1], file=log, flush=True)
+                await anyio.sleep(float(sys.argv[4]))
+                print("end", sys.argv[1], file=log, flush=True)
+
+anyio.run(hold)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for each test, which is not there yet."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "state" / "turns"))
+    return tmp_path / "state" / "turns"
+
+
+@contextmanager
+def holder(name: str, log: Path, *, times: int, seconds: float) -> Generator[subprocess.Popen[str]]:
+    root = str(Path(sys.modules["lmstrix.errors"].__file__ or "").parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, name, str(times), str(log), str(seconds)],
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def until(there: Callable[[], object]) -> None:
+    with anyio.fail_after(30):
+        while not there():  # noqa: ASYNC110 - another process sets no event
+            await anyio.sleep(0.02)
+
+
+def overwrite(folder: Path, text: str) -> None:
+    (told,) = folder.glob("*.json")
+    told.write_text(text)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+async def test_a_turn_dies_with_its_holder(tmp_path: Path) -> None:
+    log, heard = tmp_path / "log", list[Holder]()
+    with holder("held", log, times=1, seconds=3600) as process:
+        await until(log.exists)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+
+                async def wait() -> None:
+                    async with hold_turn("r", "next", heard.append):
+                        assert process.wait(30) == -signal.SIGKILL
+
+                group.start_soon(wait)
+                await until(lambda: heard)
+                process.kill()
+    assert heard[0] == Holder(pid=process.pid, model_key="held")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_four_processes_never_overlap(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        holder("a", log, times=2, seconds=0.02) as a,
+        holder("b", log, times=2, seconds=0.02) as b,
+        holder("c", log, times=2, seconds=0.02) as c,
+        holder("d", log, times=2, seconds=0.02) as d,
+    ):
+        assert [process.wait(60) for process in (a, b, c, d)] == [0] * 4
+    lines = log.read_text().splitlines()
+    assert sorted(lines[::2]) == [f"begin {name}" for name in "aabbccdd"]
+    assert [line.replace("begin", "end") for line in lines[::2]] == lines[1::2]
+
+
+class Shared(SimulatedAdapter):
+    """One machine: counts how many models are loaded at once."""
+
+    turn = "a machine"
+    now = most = 0
+
+    @asynccontextmanager
+    async def load(self, *args: Any, **rest: Any) -> AsyncGenerator[Any, None]:
+        async with super().load(*args, **rest) as loaded:
+            type(self).now += 1
+            type(self).most = max(self.most, self.now)
+            try:
+                yield loaded
+            finally:
+                type(self).now -= 1
+
+
+async def test_measurements_and_maps_of_one_process_wait_too() -> None:
+    Shared.most, events = 0, list[Event]()
+    store = MemoryStore()
+    clients = [
+        LMStrix(adapter=Shared(MODEL), store=store, observers=[events.append]) for _ in range(3)
+    ]
+    async with anyio.create_task_group() as group:
+        group.start_soon(clients[0].find_true_context, "m", QUICK)
+        group.start_soon(clients[1].find_true_context, "m", QUICK)
+        group.start_soon(clients[2].map_context, "m", MapOptions(lengths=2, trials=2))
+    assert Shared.most == 1
+    waits = [event for event in events if isinstance(event, WaitingForTurn)]
+    assert {(event.pid, event.holder_key) for event in waits} >= {(os.getpid(), "m")}
+    # Each was a measurement of its own: what was waited for was not gone on with.
+    started = [event for event in events if isinstance(event, MeasurementStarted)]
+    assert [event.resumed_trials for event in started] == [0, 0]
+    assert not list(turns_folder().glob("*.json"))
+
+
+async def test_a_wait_can_be_cancelled_and_costs_no_budget() -> None:
+    client = LMStrix(adapter=Shared(MODEL), store="memory")
+    async with hold_turn("a machine", "someone's", lambda _: None):
+        with anyio.move_on_after(0.5) as scope:
+            await client.find_true_context("m")
+        assert scope.cancelled_caught
+    report = await client.find_true_context("m", MeasureOptions(budget_s=30))
+    assert report.true_context == 1024
+
+
+async def test_what_is_told_of_a_holder_is_not_trusted(folder: Path) -> None:
+    said = ["", "[]", "{", '{"pid": -1, "model": 5}', '{"pid": true, "model": ["x"]}', "[" * 9999]
+    for text in said:
+        heard: list[Holder] = []
+        async with hold_turn("r", "m", heard.append):
+            overwrite(folder, text)
+            with anyio.move_on_after(0.1):
+                async with hold_turn("r", "n", heard.append):
+                    pytest.fail("two had the turn")
+        assert heard == [Holder()]
+
+
+async def test_where_no_lock_can_be_made_it_is_noted(folder: Path) -> None:
+    folder.parent.write_text("a file, not a folder")
+    report = await LMStrix(adapter=Shared(MODEL), store="memory").find_true_context("m", QUICK)
+    assert report.true_context == 1024
+    assert any("could not be kept from" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("host", "turn"),
+    [
+        (None, THIS_MACHINE),
+        ("127.0.0.1:1234", THIS_MACHINE),
+        ("localhost:1", THIS_MACHINE),
+        ("[::1]:1234", THIS_MACHINE),
+        ("Lab.example:1234", "LM Studio at lab.example:1234"),
+        ("192.0.2.7:1234", "LM Studio at 192.0.2.7:1234"),
+    ],
+)
+def test_what_is_contended_for(
+    host: str | None, turn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LMSTRIX_HOST", raising=False)
+    assert LMStudioAdapter(host).turn == turn
+    assert LlamaCppAdapter().turn == THIS_MACHINE
+    assert not hasattr(SimulatedAdapter(), "turn")

@@ -1,0 +1,75 @@
+"""Charts of reports and maps, as altair hands them to a browser."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from lmstrix.testing.samples import sample_map, sample_model, sample_report
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+def values(spec: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The rows of each data set."""
+    return list(spec["datasets"].values())
+
+
+def marks(spec: dict[str, Any]) -> list[str]:
+    return [layer["mark"]["type"] for layer in spec["layer"]]
+
+
+def test_a_report_shows_intervals_points_bracket_and_what_passes() -> None:
+    spec = sample_report().plot().to_dict()
+    assert marks(spec) == ["rect", "rule", "rule", "point"]
+    assert [{"length": 6144, "end": 6400}] in values(spec)
+    assert [{"rate": 0.85}] in values(spec)
+    points = next(rows for rows in values(spec) if len(rows) == 2)
+    assert [(p["length"], p["low"], p["rate"], p["high"]) for p in points] == [
+        (6144, 0.72, 1.0, 1.0),
+        (6400, 0.24, 0.5, 0.76),
+    ]
+    assert spec["title"]["text"] == "true context 6144: forgets"
+    axes = {layer["encoding"]["x"]["title"] for layer in spec["layer"] if "x" in layer["encoding"]}
+    assert axes == {"prompt and reply, tokens"}
+
+
+def test_where_nothing_failed_there_is_a_line_and_no_band() -> None:
+    spec = sample_report(bracket=(6144, None)).plot().to_dict()
+    assert marks(spec)[0] == "rule"
+    assert "nothing is known to fail" in str(spec["title"])
+
+
+def test_a_report_without_lengths_has_a_chart_still() -> None:
+    spec = sample_report(curve=(), bracket=(0, None), true_context=None).plot().to_dict()
+    assert "true context unknown" in spec["title"]["text"]
+
+
+def test_a_map_has_a_drawing_for_each_layer() -> None:
+    spec = sample_map().plot().to_dict()
+    [rows] = values(spec)
+    assert [(r["layer"], r["length"], r["depth"], r["score"]) for r in rows] == [
+        ("recall", 512, 0, 1.0),
+        ("recall", 512, 90, 1.0),
+        ("recall", 1024, 0, 0.0),
+        ("recall", 1024, 90, 0.5),
+    ]
+    assert spec["encoding"]["column"]["field"] == "layer"
+
+
+def test_untrusted_text_ends_no_script_of_a_saved_page() -> None:
+    model = sample_model(key=HOSTILE)
+    for chart in (sample_report(model=model).plot(), sample_map(model=model).plot()):
+        assert "<script>alert" not in chart.to_html()
+
+
+def test_without_altair_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("report_chart", "map_chart"):
+        monkeypatch.delitem(sys.modules, f"lmstrix.notebook.{name}", raising=False)
+        monkeypatch.delattr(f"lmstrix.notebook.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "altair", None)
+    for fact in (sample_report(), sample_map()):
+        with pytest.raises(ModuleNotFoundError, match=r"pip install 'lmstrix\[notebook\]'"):
+            fact.plot()

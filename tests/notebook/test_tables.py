@@ -1,0 +1,104 @@
+"""What a notebook shows of reports, maps and lists of models."""
+
+from __future__ import annotations
+
+import html.parser
+
+import pytest
+
+from lmstrix import LMStrix
+from lmstrix.model_list import ModelList
+from lmstrix.models import Cause
+from lmstrix.showing import chart_of, html_of
+from lmstrix.testing.samples import sample_map, sample_model, sample_report
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+HOSTILE = '</code><script>alert("1")</script>\u202e'
+
+
+class Balance(html.parser.HTMLParser):
+    """Every tag that is opened is closed in order; keeps the names and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def shown(fact: object) -> Balance:
+    """What IPython would ask for and show."""
+    text = fact._repr_html_()  # type: ignore[attr-defined] # what a notebook looks for
+    assert isinstance(text, str)
+    return Balance(text)
+
+
+def test_a_report_is_a_table_of_numbers_cause_and_curve() -> None:
+    page = shown(sample_report())
+    assert page.tags.count("table") == 3
+    for words in ("declared", "8192", "6144", "forgets", "10 of 10", "5 of 10", "head 0 of 5"):
+        assert words in page.words
+
+
+def test_a_report_without_a_number_is_shown_too() -> None:
+    report = sample_report(
+        true_context=None, cause=Cause.MODEL_NOT_FOUND, curve=(), levels=(), usable=None
+    )
+    page = shown(report)
+    assert "There is no such model." in page.words
+    assert "certified" not in page.words
+
+
+def test_a_map_shows_each_cell_and_none_where_nothing_was_asked() -> None:
+    page = shown(sample_map())
+    assert page.tags.count("td") == 20
+    assert "A note & more." in page.words
+    assert page.words.split().count("100") == 2
+    assert "recall holds up to 512 tokens." in page.words
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        sample_report(model=sample_model(key=HOSTILE)),
+        sample_map(model=sample_model(key=HOSTILE)),
+        ModelList([sample_model(key=HOSTILE, architecture=HOSTILE)]),
+    ],
+    ids=["report", "map", "models"],
+)
+def test_untrusted_text_stays_text(fact: object) -> None:
+    page = shown(fact)
+    assert "script" not in page.tags
+    assert '<script>alert("1")</script>\\u202e' in page.words
+    assert "\u202e" not in page.words
+
+
+async def test_listed_models_are_a_tuple_that_shows_itself() -> None:
+    adapter = SimulatedAdapter(SimulatedModel(key="a"), SimulatedModel(key="b", declared=None))
+    async with LMStrix(adapter=adapter, store="memory") as lmstrix:
+        models = await lmstrix.list_models()
+    assert isinstance(models, tuple)
+    assert [model.key for model in models] == ["a", "b"]
+    page = shown(models)
+    assert page.tags.count("tr") == 3
+    assert "2 models" in page.words
+    assert "unknown" in page.words
+
+
+def test_what_nobody_registered_has_no_table_and_no_chart() -> None:
+    assert html_of(object()) is None
+    with pytest.raises(TypeError, match="no chart of object"):
+        chart_of(object())

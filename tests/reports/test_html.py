@@ -1,0 +1,338 @@
+"""The page: complete, escaped, and it loads nothing."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lmstrix.maps import ContextMap, Layer, MapCell, MapCost
+from lmstrix.models import (
+    Baseline,
+    Cause,
+    ContextReport,
+    Cost,
+    CurvePoint,
+    DepthTally,
+    Environment,
+    Interval,
+    ModelInfo,
+    Proportion,
+    Verdict,
+)
+from lmstrix.reports.comparison import compare
+from lmstrix.reports.html import render_comparison, render_fragment, render_html
+from lmstrix.reports.html.scales import length_axis, value_axis
+from lmstrix.reports.text import repeat_command
+from lmstrix.testing.samples import sample_model, sample_report
+
+EVIL = (
+    "</style></title><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp;"
+    " \x1b[31m\u202egpj.exe\ud800"
+)
+STEERING = set("\x1b\u202e\ud800")
+VOID = {"meta", "link", "br"}
+
+
+class Tree(HTMLParser):
+    """The elements of a page, their attributes and text; every element has to be closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.seen if name == tag]
+
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def sample_map(**changes: Any) -> ContextMap:
+    report = sample_report()
+    cells = tuple(
+        MapCell(length_tokens=n, depth_bin=i, trials=2, passes=1, score=(10 - i) / 10)
+        for n in (1024, 2048)
+        for i in range(10)
+        if i != 4
+    )
+    found = ContextMap(
+        model=report.model,
+        lengths=(1024, 2048),
+        layers=(Layer(name="recall", cells=cells),),
+        cost=MapCost(),
+        environment=report.environment,
+        seed=1,
+        ratio=0.85,
+        started_at=report.started_at,
+        finished_at=report.finished_at,
+        notes=("A note on the map.",),
+    )
+    return attrs.evolve(found, **changes)
+
+
+def unmeasured(**changes: Any) -> ContextReport:
+    return sample_report(
+        model=ModelInfo(key="not-there"),
+        declared_context=None,
+        loadable_context=None,
+        true_context=None,
+        cause=Cause.MODEL_NOT_FOUND,
+        certified=False,
+        bracket=(0, None),
+        interval=Interval(low=0, high=None, level=0.0),
+        baseline=Baseline(passes=0, trials=0),
+        curve=(),
+        levels=(),
+        cost=Cost(),
+        usable=None,
+        **changes,
+    )
+
+
+def test_the_page_says_what_the_report_says() -> None:
+    report = sample_report()
+    tree = Tree(render_html([report]))
+    words = tree.words()
+    for expected in (
+        "sample/model-135m: true context 6144",
+        "gguf, llama, 135M, Q4_1, 98.0 MB",
+        "the largest filled context at which it works",
+        "with at least 30 tokens a second",
+        "With a longer prompt the model forgets what it was told",
+        "6144 works, 6400 does not. 95% interval: 5888 to 6400",
+        "The head of the document is forgotten first.",
+        "10 of 10 72 to 100 % pass 14.50 s 38.0",
+        "coherence at least 8192 declared maximum 4 of 4",
+        "passes from 85%",
+        "true 6144",
+        "0/5",
+        "prompt tokens read 15000",
+        "strategy gallop",
+        "loaded with threads 2",
+        repeat_command(report),
+    ):
+        assert expected in words
+    assert "Overview" not in words
+
+
+def test_every_drawing_says_what_it_shows_and_is_sound_xml() -> None:
+    page = render_html([sample_report()], [sample_map()])
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) > 6
+    for drawing in drawings:
+        root = ET.fromstring(drawing)
+        if root.get("aria-hidden") == "true":
+            continue
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+        assert root[0].tag == "title"
+        assert root[0].text
+    [recall] = [d for d in drawings if 'aria-label="Right answers by length: ' in d]
+    assert "6144 tokens: 10 of 10; 6400 tokens: 5 of 10" in recall
+    assert 'class="bracket"' in recall
+    assert [c.split()[1] for c in re.findall(r'class="(dot \w+)"', recall)] == ["pass", "fail"]
+
+
+def test_headings_skip_no_level() -> None:
+    several = [sample_report(), unmeasured()]
+    stranger = sample_map(model=sample_model(key="stranger"))
+    for page in (render_html(several, [stranger]), render_comparison(compare(several))):
+        levels = [int(t[1]) for t, _ in Tree(page).seen if t in {"h1", "h2", "h3", "h4"}]
+        assert levels[0] == levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_page_loads_nothing_and_runs_nothing() -> None:
+    tree = Tree(render_html([sample_report(), unmeasured()], [sample_map()]))
+    names = {name for name, _ in tree.seen}
+    assert not names & {"script", "iframe", "object", "embed", "img", "base", "form", "video"}
+    for _, attributes in tree.seen:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        assert attributes.get("src") is None
+        assert (attributes.get("href") or "#").startswith(("#model-", "data:,", "#"))
+    assert {
+        "http-equiv": "Content-Security-Policy",
+        "content": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    } in tree.having("meta")
+    page = render_html([sample_report()])
+    assert not re.findall(r"url\(|@import|http:|https:", page)
+
+
+def test_untrusted_text_is_only_ever_text() -> None:
+    report = sample_report(
+        model=sample_model(key=EVIL, path=EVIL, format=EVIL, quantization=EVIL, digest=EVIL),
+        notes=(EVIL,),
+        environment=Environment(
+            adapter=EVIL, engine=EVIL, versions={EVIL: EVIL}, load_config={EVIL: EVIL}
+        ),
+    )
+    other = sample_report(model=sample_model(key=EVIL), method=attrs.evolve(report.method, seed=9))
+    found = sample_map(
+        model=report.model, notes=(EVIL,), layers=(attrs.evolve(sample_map().layers[0], name=EVIL),)
+    )
+    pages = (
+        render_html([report, other], [found]),
+        render_html([report], [sample_map()]),
+        render_comparison(compare([report, other])),
+        render_fragment(report, [found]),
+    )
+    shown = EVIL.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e").replace("\ud800", "\\ud800")
+    for page in pages:
+        page.encode()
+        assert not STEERING & set(page)
+        tree = Tree(page)
+        assert tree.having("script") == []
+        assert not [a for _, attributes in tree.seen for a in attributes if a == "onload"]
+        assert shown in "".join(tree.text)
+
+
+def test_several_models_get_an_overview_with_links_that_lead_somewhere() -> None:
+    big = sample_report(
+        model=sample_model(key="big"), declared_context=16384, loadable_context=None
+    )
+    tree = Tree(render_html([sample_report(), big, unmeasured()]))
+    links = [a["href"] for a in tree.having("a")]
+    assert links == ["#model-1", "#model-2", "#model-3"]
+    assert [a["id"] for a in tree.having("section") if "id" in a] == [x[1:] for x in links if x]
+    bars = [
+        (a["class"], a["width"])
+        for a in tree.having("rect")
+        if a.get("class") in {"declared", "loadable", "true"}
+    ]
+    # On one scale in the overview: 16384 is 100 %.
+    assert bars[:6] == [
+        ("declared", "50.0"),
+        ("loadable", "50.0"),
+        ("true", "37.5"),
+        ("declared", "100.0"),
+        ("loadable", "0.0"),
+        ("true", "37.5"),
+    ]
+
+
+def test_maps_stand_beside_their_model_or_alone() -> None:
+    stranger = sample_map(model=sample_model(key="stranger"))
+    words = Tree(render_html([sample_report()], [sample_map(), stranger])).words()
+    assert words.count("Map: recall by length and depth") >= 2
+    assert "Map: stranger" in words
+    assert "map: A note on the map." in words
+    assert "Keeps 85% of what it is at 1024 up to 2048." in words
+
+
+def test_what_the_engine_did_not_survive_is_drawn() -> None:
+    crash = CurvePoint(
+        length_tokens=7168,
+        trials=0,
+        passes=0,
+        verdict=Verdict.FAIL,
+        wilson=Proportion(low=0, high=1),
+        failure=Cause.CRASHED_ON_FILL,
+    )
+    page = render_html([sample_report(curve=(*sample_report().curve, crash))])
+    assert "7168 tokens: crashed on fill" in page
+    assert "the engine failed" in page
+
+
+def test_a_model_that_was_not_measured_has_no_drawings_but_says_why() -> None:
+    page = render_html([unmeasured()])
+    words = Tree(page).words()
+    assert "There is no such model." in words
+    assert "Evidence" not in words
+    assert "certified" not in words
+
+
+def test_the_fragment_touches_nothing_around_it() -> None:
+    fragment = render_fragment(sample_report())
+    tree = Tree(fragment)
+    assert tree.seen[0] == ("div", {"class": "lmstrix"})
+    assert not [a for _, attributes in tree.seen for a in attributes if a == "id"]
+    [style] = re.findall(r"<style>(.*?)</style>", fragment, re.DOTALL)
+    rules = re.findall(r"(?m)^\s*([^@{}\s][^{}]*)\{", style)
+    assert len(rules) > 40
+    for rule in rules:
+        assert all(part.strip().startswith(".lmstrix") for part in rule.split(","))
+
+
+def test_comparing_shows_what_differs() -> None:
+    other = sample_report(
+        true_context=4096, method=attrs.evolve(sample_report().method, strategy="bayes")
+    )
+    words = Tree(render_comparison(compare([sample_report(), other]))).words()
+    assert "true 6144 4096" in words
+    assert "what differs strategy gallop bayes" in words
+    assert "The same in all" in words
+
+
+numbers = st.integers(-1, 2**70)
+rates = st.floats(0, 1)
+
+
+@st.composite
+def points(draw: st.DrawFn) -> CurvePoint:
+    trials = draw(st.integers(-1, 5))
+    maybe = st.none() | st.floats(allow_nan=False, allow_infinity=False, min_value=-1)
+    return CurvePoint(
+        length_tokens=draw(numbers),
+        trials=trials,
+        passes=draw(st.integers(-1, 6)),
+        verdict=draw(st.sampled_from(Verdict)),
+        wilson=Proportion(low=draw(rates), high=draw(rates)),
+        ttft_s=draw(maybe),
+        tokens_per_second=draw(maybe),
+        full_ttft_s=draw(maybe),
+        depths=(DepthTally(region=draw(st.sampled_from(["head", "x"])), passes=2, trials=trials),),
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(points(), max_size=4), numbers, numbers, numbers)
+def test_impossible_numbers_from_a_file_break_nothing(
+    curve: list[CurvePoint], low: int, high: int, declared: int
+) -> None:
+    report = sample_report(curve=tuple(curve), bracket=(low, high), declared_context=declared)
+    page = render_fragment(report)
+    assert not re.search(r'="(nan|inf|-inf)', page)
+
+
+@given(st.lists(st.integers(1, 2**53), min_size=1, max_size=5), st.booleans())
+def test_lengths_lie_on_their_axis(lengths: list[int], close: bool) -> None:
+    axis = length_axis(lengths, 46, 388, close=close)
+    places = [axis.at(n) for n in sorted(lengths)]
+    assert places == sorted(places)
+    assert all(46 <= at <= 388 for at in [*places, *(tick.at for tick in axis.ticks)])
+    assert 1 - close <= len(axis.ticks) <= 8
+
+
+@pytest.mark.parametrize(
+    ("highest", "labels"),
+    [(67.3, "0 20 40 60 80"), (0, "0 0.5 1"), (0.04, "0 0.01 0.02 0.03 0.04")],
+)
+def test_values_get_round_ticks(highest: float, labels: str) -> None:
+    assert " ".join(tick.label for tick in value_axis(highest, 208, 24).ticks) == labels
