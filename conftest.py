@@ -13,7 +13,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
-from lmstrix import client
+from lmstrix import client, parts
 from lmstrix.plugins import ADAPTERS, STORES, make_plugin
 from lmstrix.stores.memory import MemoryStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -25,7 +25,7 @@ def make_simulated(group: str, name: str, **settings: object) -> object:
     """What `lmstrix.plugins.make_plugin` makes, with stand-ins for the defaults."""
     if group == ADAPTERS and name in (client.DEFAULT_ADAPTER, client.EMBEDDED_ADAPTER):
         return SimulatedAdapter(MODEL)
-    if (group, name) == (STORES, client.DEFAULT_STORE):
+    if (group, name) == (STORES, parts.DEFAULT_STORE):
         return MemoryStore()
     return make_plugin(group, name, **settings)
 
@@ -33,11 +33,11 @@ def make_simulated(group: str, name: str, **settings: object) -> object:
 @pytest.fixture
 def simulated_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stand-ins in place for one snippet."""
-    monkeypatch.setattr(client, "make_plugin", make_simulated)
+    monkeypatch.setattr(parts, "make_plugin", make_simulated)
 
 
 pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS), SkipParser()],
-    patterns=["README.md", "docs/*.md"],
+    patterns=["README.md", "docs/*.md", "docs/guides/*.md"],
     fixtures=["simulated_defaults"],
 ).pytest()

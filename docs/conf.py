@@ -9,7 +9,13 @@ author = "The LMStrix developers"
 project_copyright = "2026, The LMStrix developers"
 release = metadata.version("lmstrix")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.doctest", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"LMStrix {release}"
@@ -36,13 +42,13 @@ def setup(app: Sphinx) -> None:
     kept: dict[str, list[str]] = {}
 
     def keep(_app: Sphinx, what: str, name: str, _o: object, _n: object, lines: list[str]) -> None:
-        if what == "attribute":
+        if what in {"attribute", "property"}:
             kept[name] = lines.copy()
 
     def restore(
         _app: Sphinx, what: str, name: str, _o: object, _n: object, lines: list[str]
     ) -> None:
-        if what == "attribute":
+        if what in {"attribute", "property"}:
             lines[:] = kept.pop(name)
 
     # Napoleon's own listener has the default priority, 500.

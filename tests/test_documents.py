@@ -86,8 +86,9 @@ def test_every_exit_code_is_documented() -> None:
 
 @pytest.mark.parametrize("name", sorted(main.COMMANDS))
 def test_every_option_of_a_command_is_documented(name: str) -> None:
-    module = importlib.import_module(f"lmstrix_cli.commands.{name}")
-    options = [p for p in module.command.params if isinstance(p, click.Option)]
+    command = main.lmstrix.get_command(click.Context(main.lmstrix), name)
+    assert command is not None
+    options = [p for p in command.params if isinstance(p, click.Option)]
     documented = {
         word for row in table("cli.md", name) for word in re.findall(r"(?<!\S)--?[a-z-]+", row[0])
     }

@@ -24,6 +24,7 @@ from lmstrix_cli.tables import columns
 
 __all__ = [
     "JSON",
+    "TABLE",
     "Column",
     "choose_format",
     "csv_text",
@@ -36,7 +37,8 @@ __all__ = [
 T = TypeVar("T")
 
 JSON = "json"
-_KINDS = ("table", JSON, "csv", "md")
+TABLE = "table"
+_KINDS = (TABLE, JSON, "csv", "md")
 _GAP = 2
 _DOTS = "..."
 

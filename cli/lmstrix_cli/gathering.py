@@ -80,7 +80,7 @@ def _newest_first(reports: Sequence[ContextReport]) -> list[ContextReport]:
 
 
 async def _stored(settings: Settings) -> Sequence[StoredReport]:
-    async with session.open_client(settings) as client:
+    async with session.client(settings) as client:
         reports = await client.reports()
         for warning in client.store.warnings:
             safe_text.note(f"store: {safe_text.label(warning)}")

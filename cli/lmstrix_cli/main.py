@@ -30,6 +30,8 @@ COMMANDS = {
     "compare": "Put results side by side.",
     "demo": "Get a small model and measure it: the whole tool in one go.",
     "doctor": "Check everything that LMStrix needs, and say how to mend it.",
+    "export": "Write everything that was measured to a file, for another machine.",
+    "import": "Add what another machine, or an earlier LMStrix, found out.",
     "infer": "Ask a model one thing, at a context length that is known to work.",
     "list": "Show what was measured so far.",
     "map": "Show what a model still knows, by length and depth of the window.",
@@ -39,6 +41,8 @@ COMMANDS = {
     "test": "Measure how much context a model really handles.",
 }
 """Name and one sentence; each lives in ``lmstrix_cli.commands.NAME`` as `command`."""
+MODULES = {"import": "import_results"}
+"""Commands whose name no module can bear."""
 
 EPILOG = """\b
 First steps:
@@ -70,7 +74,7 @@ class CommandGroup(click.Group):
         """Import the module of one command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"lmstrix_cli.commands.{cmd_name}")
+        module = importlib.import_module(f"lmstrix_cli.commands.{MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = module.command
         if ctx.resilient_parsing:  # a shell asks what could come next
             from lmstrix_cli.completing import complete_parameters  # noqa: PLC0415 - for shells only

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lmstrix import LMStrix
 from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, EMBEDDED_ADAPTER
+from lmstrix.errors import ConfigurationError
 from lmstrix.plugins import STORES, plugin_names
 from lmstrix.ports import Observer
+from lmstrix.stores.archive import Archive
+from lmstrix_cli import safe_text
 from lmstrix_cli.logs import EventLog
 from lmstrix_cli.settings import Settings
 
-__all__ = ["EMBEDDED", "choose_store", "observers", "open_client"]
+__all__ = ["EMBEDDED", "archive_of", "choose_store", "client", "observers", "open_client"]
 
 EMBEDDED = EMBEDDED_ADAPTER
 """The adapter that runs models itself, so that there is no host to speak to."""
@@ -37,6 +42,27 @@ def open_client(
         adapter_settings=_adapter_settings(settings),
         observers=observers(settings),
     )
+
+
+@asynccontextmanager
+async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  # noqa: ANN401 - those of `open_client`
+    """`open_client` for the time of a command; at the end the store's warnings are told."""
+    async with open_client(settings, **parts) as opened:
+        try:
+            yield opened
+        finally:
+            for warning in opened.store.warnings:
+                safe_text.note(f"store: {safe_text.label(warning)}")
+
+
+def archive_of(opened: LMStrix) -> Archive:
+    """The store, as far as it can be exported and merged."""
+    if not isinstance(opened.store, Archive):
+        raise ConfigurationError(
+            "this store can be neither exported nor imported into",
+            hint="Stores of LMStrix can: name one with --store.",
+        )
+    return opened.store
 
 
 def observers(settings: Settings) -> tuple[Observer, ...]:

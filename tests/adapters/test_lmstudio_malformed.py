@@ -45,6 +45,13 @@ class Spoiler:
         return json.dumps(self.change(frame))
 
 
+def spoil(monkeypatch: pytest.MonkeyPatch, spoiler: Spoiler) -> None:
+    def written(_: ServerState, frame: Frame) -> str:
+        return spoiler.written(frame)
+
+    monkeypatch.setattr(ServerState, "written", written)
+
+
 def setting(*path: str, to: object) -> Change:
     """A change of one member."""
 
@@ -84,7 +91,7 @@ async def test_one_malformed_frame(
     async with LMStudioServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
         adapter = LMStudioAdapter(server.host)
         model = await adapter.find_model("m")
-        monkeypatch.setattr(ServerState, "written", lambda _, frame: spoiler.written(frame))
+        spoil(monkeypatch, spoiler)
         with anyio.fail_after(10):
             with pytest.raises(EngineUnavailable):
                 async with adapter.load(model, 1024) as loaded:
@@ -101,14 +108,18 @@ async def test_a_version_that_is_lost_once_is_asked_again(monkeypatch: pytest.Mo
     async with LMStudioServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
         adapter = LMStudioAdapter(server.host)
         whole = await adapter.status()
-        monkeypatch.setattr(ServerState, "written", lambda _, frame: spoiler.written(frame))
+        spoil(monkeypatch, spoiler)
         assert (await adapter.status()).versions == whole.versions
     assert spoiler.done
     assert "LM Studio" in whole.versions
 
 
 def test_what_is_malformed_follows_from_the_seed() -> None:
-    frame = {"type": "rpcResult", "callId": 3, "result": {"tokenCount": 17, "list": [1, "a"]}}
+    frame: Frame = {
+        "type": "rpcResult",
+        "callId": 3,
+        "result": {"tokenCount": 17, "list": [1, "a"]},
+    }
     texts = [Mangler(7).mangled(frame, 1.0), Mangler(7).mangled(frame, 1.0)]
     assert texts[0] == texts[1] != json.dumps(frame)
     many = Mangler(1)

@@ -144,7 +144,7 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
 
 
 async def _reports(settings: Settings) -> Sequence[StoredReport]:
-    async with session.open_client(settings) as client:
+    async with session.client(settings) as client:
         return await client.reports()
 
 

@@ -91,7 +91,7 @@ def command(
     running: list[BenchRun] = []
 
     async def measure() -> SpeedBench:
-        async with session.open_client(settings) as client:
+        async with session.client(settings) as client:
             run = await client.benching(model, BenchOptions(**options), observers=[progress])
             running.append(run)
             with progress:

@@ -46,7 +46,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool, quiet: boo
     paths: list[str] = []
 
     async def body() -> None:
-        async with session.open_client(settings) as client:
+        async with session.client(settings) as client:
             await _check_engine(client)
             path = await fetch_demo_model(announce=safe_text.note)
             paths.append(str(path))

@@ -69,7 +69,7 @@ def command(
     speaker = _Speaker(silent=as_json, thinks_aloud=not quiet)
 
     async def ask() -> Reply | None:
-        async with session.open_client(settings) as client:
+        async with session.client(settings) as client:
             pieces = client.stream(model, text, max_tokens=max_tokens, context_length=context)
             async with aclosing(pieces):
                 async for piece in pieces:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+import attrs
 import click
 
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
 from lmstrix.reports.quantities import say_seconds, say_tokens
-from lmstrix.stores.archive import ReportSummary
+from lmstrix.stores.archive import Archive, ImportedResult, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters
-from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
+from lmstrix_cli.formats import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
+from lmstrix_cli.tables import columns
 
 __all__ = ["command"]
 
@@ -39,6 +41,16 @@ _SORTS: dict[str, Callable[[_Row], str | float | None]] = {
 }
 _UPWARDS = frozenset({"name"})
 """Sorted from the least; the others show the most, or the newest, first."""
+
+
+@attrs.frozen(kw_only=True)
+class _Known:
+    """What the store tells."""
+
+    rows: Sequence[ReportSummary]
+    reports: Mapping[str, ContextReport]
+    """Only where whole reports are printed."""
+    imported: Sequence[ImportedResult]
 
 
 @click.command(name="list", epilog=EPILOG)
@@ -69,15 +81,15 @@ def command(
     marks an unfinished measurement. Reads the store only: no engine and no server is needed.
     """
     kind = choose_format(kind, as_json=as_json)
-    found, reports = run_async(lambda: _read(settings, in_full=kind == JSON))
-    kept = _sorted(chosen.keep(found), key, reverse=reverse)
+    known = run_async(lambda: _read(settings, in_full=kind == JSON))
+    kept = _sorted(chosen.keep(known.rows), key, reverse=reverse)
     if kind == JSON:
         for summary in kept:
-            safe_text.json_line(dump_report(reports[summary.id]))
+            safe_text.json_line(dump_report(known.reports[summary.id]))
     elif kept or kind == "csv":
         show_rows(kind, _columns(datetime.now(UTC)), kept)
-    elif found:
-        safe_text.note(f"None of {len(found)} results is one of those.")
+    elif known.rows:
+        safe_text.note(f"None of {len(known.rows)} results is one of those.")
     else:
         safe_text.out(
             "Nothing measured yet.\n\nWhat next:\n"
@@ -85,19 +97,37 @@ def command(
             "  lmstrix test MODEL   measure one\n"
             "  lmstrix demo         get a small model and measure it"
         )
+    if known.imported and kind == TABLE:
+        _show_imported(known.imported)
 
 
-async def _read(
-    settings: Settings, *, in_full: bool
-) -> tuple[Sequence[ReportSummary], dict[str, ContextReport]]:
+async def _read(settings: Settings, *, in_full: bool) -> _Known:
     """Summaries, which are quick to read; whole reports only where they are printed."""
-    async with session.open_client(settings) as client:
+    async with session.client(settings) as client:
         found = await client.summaries()
-        for warning in client.store.warnings:
-            safe_text.note(f"store: {safe_text.label(warning)}")
         stored = await client.reports() if in_full else ()
         reports = {one.id: one.report for one in stored}
-        return [row for row in found if not in_full or row.id in reports], reports
+        store = client.store
+        imported = await store.imported() if isinstance(store, Archive) and not in_full else ()
+        rows = [row for row in found if not in_full or row.id in reports]
+        return _Known(rows=rows, reports=reports, imported=imported)
+
+
+def _show_imported(imported: Sequence[ImportedResult]) -> None:
+    """Apart from what was measured, because it was not: no window was filled for it."""
+    safe_text.out("\nFrom earlier versions of LMStrix, which did not fill the window:")
+    head = ("MODEL", "DECLARED", "TRIED", "STATUS", "SOURCE")
+    rows = [
+        (
+            one.model_key,
+            say_tokens(one.declared_context, unknown="-"),
+            say_tokens(one.tested_context, unknown="-"),
+            one.status or "-",
+            one.source,
+        )
+        for one in imported
+    ]
+    safe_text.out(columns(head, rows, right=(1, 2)))
 
 
 def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:

@@ -79,7 +79,7 @@ def command(
     progress = choose_progress(quiet=quiet)
 
     async def ask() -> ContextMap:
-        async with session.open_client(settings) as client:
+        async with session.client(settings) as client:
             mapping = await client.mapping(model, MapOptions(**options), observers=[progress])
             with progress:
                 return await mapping.run()

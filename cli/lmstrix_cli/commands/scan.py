@@ -64,7 +64,7 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
 
 
 async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
-    async with session.open_client(settings) as client:
+    async with session.client(settings) as client:
         models = await client.list_models()
         if not models:
             return [], await client.status()

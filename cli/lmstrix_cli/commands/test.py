@@ -93,7 +93,7 @@ def command(
     )
 
     async def body() -> None:
-        async with session.open_client(settings, **parts) as client:
+        async with session.client(settings, **parts) as client:
             wanted, known = await _choose(client, models, chosen, options)
             if not wanted:
                 safe_text.error("there is no model to measure", "See `lmstrix scan`.")

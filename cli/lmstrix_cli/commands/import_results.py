@@ -1,0 +1,159 @@
+"""``lmstrix import``: what another machine, or an earlier LMStrix, found out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import click
+
+from lmstrix.errors import StoreError
+from lmstrix.settings import find_home
+from lmstrix.stores.archive import Archive, Merged, StoreContents
+from lmstrix.stores.exchange import MAX_DOCUMENT_BYTES, as_object, load_contents, read_document
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.registry import REGISTRY_NAME, Registry, parse_registry
+from lmstrix_cli import safe_text, session
+from lmstrix_cli.running import run_async
+from lmstrix_cli.settings import Settings, pass_settings
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Examples:
+  lmstrix import results.json
+  lmstrix --store results.jsonl export | lmstrix import -
+  lmstrix import --registry --dry-run
+"""
+
+STDIN = "-"
+_WHAT = "what `lmstrix export` has written, or the lmstrix.json of an earlier LMStrix"
+_STORE_HINT = "It is a store: `lmstrix --store FILE export | lmstrix import -`."
+_SQLITE_HEAD = b"SQLite format 3\0"
+
+
+@attrs.frozen(kw_only=True)
+class _Found:
+    """What one source holds."""
+
+    source: str
+    contents: StoreContents
+    registry: Registry | None = None
+
+
+@click.command(name="import", epilog=EPILOG)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option(
+    "--registry",
+    is_flag=True,
+    help=f"Take the {REGISTRY_NAME} that earlier versions keep in LM Studio's home.",
+)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="LM Studio's home, for --registry. Default: where LM Studio says it is.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be new.")
+@pass_settings
+def command(
+    settings: Settings,
+    files: tuple[str, ...],
+    *,
+    registry: bool,
+    home: Path | None,
+    dry_run: bool,
+) -> None:
+    """Add to the store what FILEs hold and it does not; - is stdin.
+
+    A FILE is an export, or the registry of an earlier LMStrix; which one is seen from its
+    contents. Nothing that is in the store is changed, and a file that is not sound adds
+    nothing. What earlier versions tested is shown apart by `lmstrix list`: they did not fill
+    the window, so their number is no true context.
+    """
+    if not files and not registry:
+        raise click.UsageError("name one or more files, or say --registry.")
+    if home is not None and not registry:
+        raise click.UsageError("--home says where --registry looks; say --registry too.")
+    if files.count(STDIN) > 1:
+        raise click.UsageError("stdin (-) can be read only once.")
+    sources = [*files, *([str(find_home(home) / REGISTRY_NAME)] if registry else [])]
+    # All are read before any is merged: a mistyped name adds nothing.
+    found = [_read(source) for source in sources]
+    merged = run_async(lambda: _merge(settings, found, dry_run=dry_run))
+    for one, added in zip(found, merged, strict=True):
+        safe_text.out(_say(one, added, dry_run=dry_run))
+
+
+def _read(source: str) -> _Found:
+    text = _stdin() if source == STDIN else _file(Path(source))
+    name = "stdin" if source == STDIN else source
+    if _is_registry(text):
+        registry = parse_registry(text)
+        contents = StoreContents(imported=registry.results)
+        return _Found(source=name, contents=contents, registry=registry)
+    return _Found(source=name, contents=load_contents(text))
+
+
+def _file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            is_store = file.read(len(_SQLITE_HEAD)) == _SQLITE_HEAD
+    except (OSError, ValueError):
+        is_store = False  # what is wrong with the file is said below
+    if is_store:
+        raise StoreError(f"{str(path)!r} is no export.", hint=_STORE_HINT)
+    text = read_document(path, _WHAT)
+    if text.startswith('{"kind"'):
+        raise StoreError(f"{str(path)!r} is no export.", hint=_STORE_HINT)
+    return text
+
+
+def _stdin() -> str:
+    data = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise StoreError("What stands on stdin is too large.", hint=f"Give {_WHAT}.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StoreError("What stands on stdin is not text in UTF-8.", hint=_WHAT) from error
+
+
+def _is_registry(text: str) -> bool:
+    """Whether it is an object with models as earlier versions kept them."""
+    try:
+        return "llms" in as_object(json.loads(text))
+    except (ValueError, RecursionError):
+        return False  # `load_contents` says what is wrong with it
+
+
+async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> list[Merged]:
+    async with session.client(settings) as client:
+        archive: Archive = session.archive_of(client)
+        if dry_run:
+            trial = MemoryStore()
+            await trial.merge(await archive.contents())
+            archive = trial
+        return [await archive.merge(one.contents) for one in found]
+
+
+def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
+    """One line on what was new, and what was there or left out."""
+    verb = "would add" if dry_run else "added"
+    name = safe_text.label(found.source)
+    if found.registry is not None:
+        known = len(found.registry.results) - merged.imported
+        left_out = found.registry.skipped + found.registry.untested
+        return (
+            f"{name}: {verb} {merged.imported} results of an earlier LMStrix; {known} known,"
+            f" {left_out} left out (unreadable, or never tested)."
+        )
+    known = len(found.contents.measurements) - merged.measurements
+    return (
+        f"{name}: {verb} {merged.measurements} measurements with {merged.trials} trials,"
+        f" {merged.reports} reports, {merged.imported} results of earlier versions;"
+        f" {known} measurements were known."
+    )

@@ -1,0 +1,106 @@
+"""export and import: results from one store to another, and from earlier versions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmstrix_cli.testing import Shell
+
+REGISTRY = {
+    "llms": {
+        "old-model": {
+            "id": "old-model",
+            "path": "a/b.gguf",
+            "ctx_in": 32768,
+            "tested_max_context": 30000,
+            "context_test_status": "completed",
+        },
+        "never": {"id": "never", "context_test_status": "untested"},
+    }
+}
+
+
+@pytest.fixture
+def exported(shell: Shell, tmp_path: Path) -> Path:
+    """An export of a store that holds one small measurement."""
+    assert shell.run("test", "simulated", "--max-context", "1k", "--no-certify").exit_code == 0
+    file = tmp_path / "results.json"
+    result = shell.run("export", str(file))
+    assert result.exit_code == 0
+    assert "1 measurements, 1 reports" in result.stderr
+    return file
+
+
+def test_another_store_has_it_all_after_an_import(
+    shell: Shell, exported: Path, tmp_path: Path
+) -> None:
+    listed = shell.run("list", "--json").stdout
+    shell.store = tmp_path / "other.sqlite3"
+    dry = shell.run("import", str(exported), "--dry-run")
+    assert "would add 1 measurements" in dry.stdout
+    assert "Nothing measured yet" in shell.run("list").stdout
+    assert "added 1 measurements" in shell.run("import", str(exported)).stdout
+    assert shell.run("list", "--json").stdout == listed
+    again = shell.run("import", str(exported)).stdout
+    assert "added 0 measurements" in again
+    assert "1 measurements were known" in again
+
+
+def test_stdout_and_stdin(shell: Shell, exported: Path, tmp_path: Path) -> None:
+    text = shell.run("export").stdout
+    assert json.loads(text) == json.loads(exported.read_text())
+    shell.store = tmp_path / "other.jsonl"
+    assert "stdin: added 1 measurements" in shell.run("import", "-", typed=text).stdout
+
+
+def test_a_file_is_not_replaced_unasked(shell: Shell, exported: Path) -> None:
+    before = exported.read_bytes()
+    refused = shell.run("export", str(exported))
+    assert (refused.exit_code, exported.read_bytes()) == (1, before)
+    assert "--force" in refused.stderr
+    assert shell.run("export", str(exported), "--force").exit_code == 0
+    assert not list(exported.parent.glob(".lmstrix-*"))
+
+
+def test_what_earlier_versions_noted_is_shown_apart(shell: Shell, tmp_path: Path) -> None:
+    home = tmp_path / "lm-studio"
+    (home / ".internal").mkdir(parents=True)
+    (home / "lmstrix.json").write_text(json.dumps(REGISTRY))
+    result = shell.run("import", "--registry", "--home", str(home))
+    assert "added 1 results of an earlier LMStrix; 0 known, 1 left out" in result.stdout
+    listed = shell.run("list").stdout
+    assert "Nothing measured yet" in listed
+    assert "which did not fill the window" in listed
+    assert listed.splitlines()[-1].split()[:4] == ["old-model", "32768", "30000", "completed"]
+
+
+def test_a_file_that_is_not_sound_adds_nothing(
+    shell: Shell, exported: Path, tmp_path: Path
+) -> None:
+    shell.store = tmp_path / "other.sqlite3"
+    bad = tmp_path / "bad.json"
+    bad.write_text(exported.read_text().replace('"length_tokens"', '"length_apples"', 1))
+    for source, said in (
+        (bad, "no export of a store"),
+        (tmp_path / "away.json", "cannot be read"),
+        (tmp_path, "is not a file"),
+    ):
+        result = shell.run("import", str(exported), str(source))
+        assert result.exit_code == 1
+        assert said in result.stderr
+    assert "Nothing measured yet" in shell.run("list").stdout
+
+
+def test_a_store_itself_is_told_from_an_export(shell: Shell, exported: Path) -> None:
+    del exported
+    result = shell.run("import", str(shell.store))
+    assert result.exit_code == 1
+    assert "lmstrix --store FILE export" in result.stderr
+
+
+def test_wrong_usage(shell: Shell) -> None:
+    for words in ((), ("-", "-"), ("x", "--home", "y")):
+        assert shell.run("import", *words).exit_code == 2
