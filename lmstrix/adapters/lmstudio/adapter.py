@@ -11,6 +11,7 @@ import anyio
 from lmstrix.adapters.lmstudio import instances, listing, requests
 from lmstrix.adapters.lmstudio.discovery import find_server, is_loopback, parse_host
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
+from lmstrix.adapters.lmstudio.orphans import new_identifier
 from lmstrix.adapters.lmstudio.sdk import Connection, connected, require_asyncio, sdk_version
 from lmstrix.adapters.lmstudio.settings import TTL_S, Deadlines
 from lmstrix.adapters.lmstudio.values import Json, as_count, as_object, as_text
@@ -153,7 +154,7 @@ class LMStudioAdapter:
         require_asyncio()
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
-        identifier = instances.new_identifier()
+        identifier = new_identifier()
         async with self._connection() as connection:
             await self._sweep(connection)
             self._ours.add(identifier)
@@ -273,12 +274,13 @@ class LMStudioAdapter:
             return None
 
     async def _sweep(self, connection: Connection) -> None:
-        """Unload what was left behind. It stays remembered: a load may still be on its way."""
-        if self._left:
-            with suppress(LMStrixError):
-                self._left -= await instances.unload(
-                    connection, set(self._left), self._deadlines.call_s
-                )
+        """Unload what was left behind, also by a process that died. What was not there stays
+        remembered: a load may still be on its way.
+        """
+        with suppress(LMStrixError):
+            self._left -= await instances.unload(
+                connection, set(self._left), self._deadlines.call_s
+            )
 
     async def _release(
         self, connection: Connection, identifier: str, seconds: float, *, sure: bool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -11,6 +10,7 @@ import anyio
 
 from lmstrix.adapters.lmstudio import failures, requests
 from lmstrix.adapters.lmstudio.listing import device_of, wire_key
+from lmstrix.adapters.lmstudio.orphans import is_orphan
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.adapters.lmstudio.settings import Deadlines
 from lmstrix.adapters.lmstudio.values import (
@@ -25,14 +25,9 @@ from lmstrix.adapters.lmstudio.values import (
 from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, UnsupportedModel
 from lmstrix.models import LoadProgress, ModelInfo
 
-__all__ = ["effective_context", "listed", "load_instance", "new_identifier", "unload"]
+__all__ = ["effective_context", "listed", "load_instance", "unload"]
 
 SESSIONS = "llm.load.numParallelSessions"
-
-
-def new_identifier() -> str:
-    """An identifier that nobody else uses."""
-    return f"lmstrix-{secrets.token_hex(8)}"
 
 
 async def load_instance(
@@ -119,9 +114,12 @@ async def listed(connection: Connection, deadline_s: float) -> list[Json]:
 
 
 async def unload(connection: Connection, identifiers: set[str], deadline_s: float) -> set[str]:
-    """Unload what is loaded of `identifiers`; returns those that were."""
-    entries = await listed(connection, deadline_s)
-    there = identifiers & {as_text(entry.get("identifier")) for entry in entries}
+    """Unload what is loaded of `identifiers`; returns those that were.
+
+    What a process of ours that died has left is unloaded too.
+    """
+    loaded = {as_text(e.get("identifier")) for e in await listed(connection, deadline_s)}
+    there = (loaded & identifiers) | {one for one in loaded if is_orphan(one)}
     for identifier in sorted(there):
         parameter = {"identifier": identifier}
         await connection.call("llm", "unloadModel", parameter, deadline_s=deadline_s)

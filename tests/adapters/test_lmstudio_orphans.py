@@ -1,0 +1,75 @@
+"""What a killed process left loaded in LM Studio is unloaded by the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.adapters.lmstudio.orphans import is_orphan, new_identifier
+from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+KILLED_WHILE_LOADED = """
+import os, signal, sys, anyio
+from lmstrix.adapters.lmstudio import LMStudioAdapter
+async def main():
+    adapter = LMStudioAdapter(host=sys.argv[1])
+    async with adapter.load(await adapter.find_model("m"), 512):
+        os.kill(os.getpid(), signal.SIGKILL)
+anyio.run(main)
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The adapter runs on asyncio alone."""
+    return "asyncio"
+
+
+def of_a_dead_process() -> str:
+    code = "from lmstrix.adapters.lmstudio.orphans import new_identifier as n; print(n())"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_only_what_a_dead_process_of_this_machine_loaded_is_an_orphan() -> None:
+    mine, dead = new_identifier(), of_a_dead_process()
+    assert is_orphan(dead)
+    assert not is_orphan(mine)
+    prefix, here, pid, rest = dead.split("-")
+    elsewhere = "0" * len(here)
+    parent = os.getppid()
+    for other in (
+        f"{prefix}-{elsewhere}-{pid}-{rest}",
+        f"{prefix}-{here}-{parent}-{rest}",
+        f"{prefix}-{here}-0-{rest}",
+        f"{prefix}-{here}-{'9' * 30}-{rest}",
+        f"my-{dead}",
+        f"{dead}-2",
+        "lmstrix-of-the-user",
+        "",
+    ):
+        assert not is_orphan(other)
+
+
+async def test_the_next_load_lets_go_of_it() -> None:
+    simulated = SimulatedAdapter(SimulatedModel(key="m"))
+    async with LMStudioServer(simulated, preload=[("m", "users-own", 4096)]) as server:
+        command = [sys.executable, "-c", KILLED_WHILE_LOADED, server.host]
+        with anyio.fail_after(60):
+            done = await anyio.run_process(command, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        (orphan,) = server.left_behind
+        adapter = LMStudioAdapter(host=server.host)
+        async with adapter.load(await adapter.find_model("m"), 512):
+            assert len(server.left_behind) == 1
+            assert orphan not in server.left_behind
+        assert server.left_behind == []
+        assert server.user_instances_untouched
