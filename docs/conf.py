@@ -34,7 +34,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Connection|Lookup|Memory|OS|Timeout|Value)Error"),
     (r"py:.*", r"lmstrix\.(\w+\.)*_\w+"),
 ]
-doctest_global_setup = "from lmstrix.stats import binomial_tail, isotonic_fall, wilson"
+doctest_global_setup = """
+from lmstrix.measure import BenchOptions
+from lmstrix.models import ModelInfo
+from lmstrix.settings import llama_server_arguments, ollama_modelfile, recommended_context
+from lmstrix.stats import binomial_tail, isotonic_fall, wilson
+"""
 
 
 def setup(app: Sphinx) -> None:

@@ -1,0 +1,165 @@
+"""What a command shows on a screen, kept as text files beside the tests.
+
+``LMSTRIX_UPDATE_SCREENS=1 pytest tests/screens`` writes the files anew: read what changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import attrs
+import pytest
+from anyio.from_thread import start_blocking_portal
+from rich.cells import cell_len
+
+from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.simulated import SimulatedAdapter
+from lmstrix_cli import session
+from lmstrix_cli.commands import apply
+from lmstrix_cli.main import lmstrix
+from lmstrix_cli.testing import Shell
+
+EXPECTED = Path(__file__).with_name("expected")
+UPDATE = "LMSTRIX_UPDATE_SCREENS"
+REAL = session.open_client
+ENVIRONMENT = ("ADAPTER", "HOST", "STORE")
+
+_ESCAPE = re.compile(r"\x1b\[")
+_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
+_MEASURED_TIMES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?( UTC)?"), "<time>"),
+    (re.compile(r"\b20(?!26-01-)\d\d-\d\d-\d\d\b"), "<date>"),
+    (re.compile(r"[Mm]easured in \d.*$", re.MULTILINE), "<duration>"),
+)
+
+
+class Output(io.TextIOWrapper):
+    """A stream in memory that may say that it is a terminal."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def text(self) -> str:
+        self.flush()
+        self.seek(0)
+        return self.read()
+
+
+@attrs.define
+class Screens:
+    """Runs commands, and compares all they print with the file of that name."""
+
+    shell: Shell
+    folder: Path
+    patch: pytest.MonkeyPatch
+
+    def run(
+        self, *words: str, width: int = 80, terminal: bool = False, typed: str = ""
+    ) -> tuple[str, int]:
+        """What appears (stdout, then stderr behind a rule) and the exit code."""
+        self.patch.setenv("COLUMNS", str(width))
+        self.patch.setattr(sys, "stdin", io.StringIO(typed))
+        out, err = Output(terminal=terminal), Output(terminal=False)
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                lmstrix(list(words), prog_name="lmstrix")
+            except SystemExit as end:
+                code = int(end.code or 0)
+        note = err.text()
+        return self._stable(out.text() + (f"-- stderr\n{note}" if note else "")), code
+
+    def check(
+        self,
+        name: str,
+        commands: Sequence[str],
+        *,
+        width: int = 80,
+        terminal: bool = False,
+        fits: bool = True,
+    ) -> None:
+        """Run `commands` (words apart by blanks) and compare with ``expected/NAME.txt``.
+
+        What is shown with `fits` has to stay within `width` columns.
+        """
+        blocks: list[str] = []
+        for command in commands:
+            words = [word.replace("<tmp>", str(self.folder)) for word in command.split()]
+            text, code = self.run(*words, width=width, terminal=terminal)
+            if fits:
+                wide = [line for line in text.splitlines() if _cells(line) > width]
+                assert not wide, f"{command}: wider than {width} columns:\n" + "\n".join(wide)
+            blocks.append(f"$ lmstrix {command}\n{text}-- exit code {code}\n")
+        _compare(EXPECTED / f"{name}.txt", "\n".join(blocks))
+
+    def _stable(self, text: str) -> str:
+        """The text without what differs from run to run."""
+        text = _ESCAPE.sub(r"\\e[", text)
+        for path in (self.folder.resolve(), self.folder):
+            text = text.replace(str(path), "<tmp>")
+        text = _ADDRESS.sub("<address>", text)
+        for pattern, mark in _MEASURED_TIMES:
+            text = pattern.sub(mark, text)
+        return text
+
+
+def _cells(line: str) -> int:
+    return cell_len(re.sub(r"\\e\[[0-9;]*m", "", line))
+
+
+def _compare(path: Path, found: str) -> None:
+    if os.environ.get(UPDATE):
+        path.write_text(found, encoding="utf-8")
+        return
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    if kept == found:
+        return
+    lines = difflib.unified_diff(
+        kept.splitlines(), found.splitlines(), f"expected/{path.name}", "found", lineterm=""
+    )
+    pytest.fail("\n".join([*lines, f"{UPDATE}=1 keeps what was found."]), pytrace=False)
+
+
+@pytest.fixture
+def screens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Screens:
+    """An empty store, one simulated model, a home and a working folder without anything."""
+    for name in (*(f"LMSTRIX_{end}" for end in ENVIRONMENT), "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.chdir(tmp_path)
+    shell = Shell(tmp_path / "store.sqlite3")
+    monkeypatch.setattr(session, "open_client", shell.open_client)
+    monkeypatch.setattr(apply, "_somebody_is_there", lambda: False)
+    return Screens(shell, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def live(screens: Screens) -> Screens:
+    """The same with the real client: what answers is what the options name."""
+    screens.patch.setattr(session, "open_client", REAL)
+    return screens
+
+
+@pytest.fixture
+def stand_in() -> Generator[str]:
+    """Address of a stand-in LM Studio on an event loop of its own: commands bring theirs."""
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(LMStudioServer(SimulatedAdapter())) as server,
+    ):
+        yield server.host
