@@ -197,7 +197,8 @@ def soak(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """100,000 hostile inputs across the parsers, counted; what follows ``--`` goes to pytest.
 
-    Every test gets ``LMSTRIX_FUZZ_EXAMPLES`` inputs, and puts some through several parsers.
+    Every test gets ``LMSTRIX_FUZZ_EXAMPLES`` inputs, slow ones a tenth of that, and puts some
+    through several parsers.
     """
     session.install("-e", ".[testing]", *group("test"))
     examples = os.environ.get("LMSTRIX_FUZZ_EXAMPLES", "2200")

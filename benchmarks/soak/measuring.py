@@ -83,9 +83,7 @@ class LoggingStore(SqliteStore):
 async def measure(job: Job) -> None:
     """Measure; the report is in the store."""
     settings = {"host": job.host, **(SHORT if job.hurried else {})}
-    options = MeasureOptions(
-        certify=job.certify, seed=job.seed, fresh=job.again, force=job.again, retry=RETRY
-    )
+    options = MeasureOptions(certify=job.certify, seed=job.seed, force=job.again, retry=RETRY)
     async with LMStrix(
         adapter="lmstudio", adapter_settings=settings, store=LoggingStore(job)
     ) as client:

@@ -108,7 +108,7 @@ class Batch:
             if self._printed:
                 click.echo()
             safe_text.out(text)
-        self._printed += 1
+            self._printed += 1
         if measurement is not None and measurement.store_error is not None:
             explain_known(measurement.store_error)
             safe_text.note("This result was not kept: save what is printed.")

@@ -31,7 +31,8 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
         low, high = check.wilson.low, check.wilson.high
         short = check.baseline
         yield (
-            f"{check.passes} of {check.trials} right (95 % interval {low:.0%} to {high:.0%}),"
+            f"{check.passes} of {check.trials} right"
+            f" (95 % interval {100 * low:.0f} to {100 * high:.0f} %),"
             f" at {short.length_tokens} tokens {short.passes} of {short.trials}"
         )
     for level in check.levels:
@@ -41,9 +42,8 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
         yield f"speed: {check.tokens_per_second:.1f} tokens a second"
     yield from map(label, check.notes)
     cost = check.cost
-    yield (
-        f"cost: {cost.loads} loads, {cost.prompt_tokens} prompt tokens, {say_seconds(cost.seconds)}"
-    )
+    loads = "1 load" if cost.loads == 1 else f"{cost.loads} loads"
+    yield f"cost: {loads}, {cost.prompt_tokens} prompt tokens, {say_seconds(cost.seconds)}"
     yield "No true context: no other length was looked at, and nothing was kept."
 
 

@@ -13,7 +13,7 @@ __all__ = ["paint"]
 
 _BOLD, _RED, _GREEN, _YELLOW = 1, 31, 32, 33
 _WORDS: Mapping[str, int] = {
-    **dict.fromkeys(("pass", "ok", "fine", "yes", "certified"), _GREEN),
+    **dict.fromkeys(("pass", "ok", "fine", "yes"), _GREEN),
     **dict.fromkeys(("fail", "problem", "too large", "gibberish", "forgets", "crashed"), _RED),
     **dict.fromkeys(
         ("open", "no miss", "undecided", "warning", "not tested", "partial", "interrupted"),

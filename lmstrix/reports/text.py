@@ -84,7 +84,7 @@ def _numbers(report: ContextReport) -> Iterator[str]:
 
 def _evidence(report: ContextReport, width: int) -> Iterator[str]:
     cause = report.cause
-    yield from _wrap(f"cause: {cause}. {CAUSE_SENTENCES[cause]}", width)
+    yield from _wrap(f"cause: {cause.replace('_', ' ')}. {CAUSE_SENTENCES[cause]}", width)
     if report.true_context is not None:
         for sentence in (say_certified(report), say_bracket(report), say_baseline(report)):
             yield from _wrap(sentence, width)

@@ -148,7 +148,8 @@ def read_document(path: Path, what: str) -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"{path} cannot be read: {error}.", hint=f"Give {what}.") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise StoreError(f"{path} cannot be read: {why}.", hint=f"Give {what}.") from error
 
 
 def as_object(value: object) -> dict[str, Any]:

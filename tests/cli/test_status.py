@@ -49,7 +49,7 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
         status=Status(adapter="x", engine="y", available=True, loaded=instances)
     )
     text = shell.run("status").stdout
-    said = [line.partition("alone")[2] for line in text.splitlines() if line.startswith("loaded")]
+    said = [line.partition("alone)")[2] for line in text.splitlines() if line.startswith("loaded")]
     assert said == [
         " at 32768, tested true context 7424: too large",
         " at 7424, tested true context 7424: fine",

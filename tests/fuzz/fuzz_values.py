@@ -24,6 +24,7 @@ __all__ = [
     "damaged",
     "deep",
     "fuzz",
+    "fuzz_slowly",
     "texts_of",
 ]
 
@@ -42,6 +43,8 @@ settings.register_profile(
 
 fuzz = settings(settings.get_profile("fuzz-long" if LONG in os.environ else "fuzz"))
 """Decorates every test here."""
+fuzz_slowly = settings(fuzz, max_examples=max(FEW, fuzz.max_examples // 10))
+"""For what opens a file of its own each time."""
 
 PATHS = (
     "../../etc/passwd",

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from fuzz_counts import NotTaken, put_through
 from fuzz_files import LINES
 from fuzz_stores import CONTENTS, check_contents
-from fuzz_values import as_text, changed, damaged, fuzz
+from fuzz_values import as_text, changed, damaged, fuzz_slowly
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +64,7 @@ def check_log(path: Path) -> bool:
         return not again.warnings
 
 
-@fuzz
+@fuzz_slowly
 @given(jsonl_files())
 def test_jsonl_files(content: bytes) -> None:
     with TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from fuzz_counts import NotTaken, put_through
 from fuzz_files import DATABASE
 from fuzz_rows import use_rows
-from fuzz_values import damaged, fuzz
+from fuzz_values import damaged, fuzz_slowly
 from hypothesis import given
 
 from lmstrix.errors import StoreError
@@ -34,7 +34,7 @@ def _set_aside(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir() if entry.name.startswith("store.set-aside-")}
 
 
-@fuzz
+@fuzz_slowly
 @given(damaged(DATABASE))
 def test_sqlite_files(content: bytes) -> None:
     with TemporaryDirectory() as folder:

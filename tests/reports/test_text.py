@@ -44,7 +44,7 @@ def test_every_cause_has_its_own_sentence() -> None:
     assert set(CAUSE_SENTENCES) == set(Cause)
     assert len(set(CAUSE_SENTENCES.values())) == len(Cause)
     for cause in Cause:
-        assert f"cause: {cause}." in render_text(sample_report(cause=cause))
+        assert f"cause: {cause.replace('_', ' ')}." in render_text(sample_report(cause=cause))
 
 
 def test_a_partial_report_does_not_claim_a_limit() -> None:

@@ -13,9 +13,9 @@ __all__ = ["command"]
 
 EPILOG = """\b
 Examples:
-  eval "$(lmstrix completion bash)"                                 # this bash
-  lmstrix completion bash >> ~/.bashrc                              # every bash
-  lmstrix completion zsh > ~/.zfunc/_lmstrix                        # a folder of $fpath
+  eval "$(lmstrix completion bash)"            # this bash
+  lmstrix completion bash >> ~/.bashrc         # every bash
+  lmstrix completion zsh > ~/.zfunc/_lmstrix   # a folder of $fpath
   lmstrix completion fish > ~/.config/fish/completions/lmstrix.fish
 """
 
@@ -33,7 +33,7 @@ _INSTALL = {
 @click.argument("shell", type=click.Choice(sorted(_INSTALL)))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete commands, options and model names.
+    """Print what makes your shell complete commands, options and model names.
 
     Models come from the store and from the folders of GGUF files: no server is asked.
     """

@@ -54,7 +54,7 @@ class _Found:
 @click.option(
     "--home",
     type=click.Path(path_type=Path),
-    metavar="FOLDER",
+    metavar="PATH",
     help="LM Studio's home, for --registry. Default: where LM Studio says it is.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be new.")

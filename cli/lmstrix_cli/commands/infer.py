@@ -33,6 +33,7 @@ REPLY_TOKENS = 512
 @click.option(
     "--max-tokens",
     type=TOKENS,
+    metavar="N",
     default=REPLY_TOKENS,
     show_default=True,
     help="Longest reply, in tokens.",
@@ -40,6 +41,7 @@ REPLY_TOKENS = 512
 @click.option(
     "--context",
     type=TOKENS,
+    metavar="N",
     help="Context length to load, in tokens. Default: the true context if the model was"
     " measured, else at most 4096.",
 )

@@ -161,7 +161,7 @@ def _lines(overview: _Overview) -> Iterator[str]:
         yield f"loaded     {_say_loaded(loaded)}"
     yield from _store_lines(overview.store)
     for one in overview.unfinished:
-        yield f"interrupted  {safe_text.label(one.model)}"
+        yield f"unfinished {safe_text.label(one.model)}"
         yield f"           to go on: {safe_text.label(one.command)}"
 
 
@@ -192,10 +192,10 @@ def _store_lines(store: _Store) -> Iterator[str]:
 
 def _say_loaded(loaded: _Loaded) -> str:
     instance = loaded.instance
-    owner = "by LMStrix" if instance.ours else "by somebody else, left alone"
+    owner = "loaded by LMStrix" if instance.ours else "loaded by somebody else, left alone"
     at = "" if instance.context_length is None else f" at {instance.context_length}"
     if at and loaded.tested is not None:
         said = f"{at}, tested true context {loaded.tested}: {loaded.fit}"
     else:
         said = f"{at or ', context unknown'}, {loaded.fit}"
-    return f"{safe_text.label(instance.key)} loaded {owner}{said}"
+    return f"{safe_text.label(instance.key)} ({owner}){said}"

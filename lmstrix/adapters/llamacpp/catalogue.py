@@ -91,7 +91,7 @@ class Catalogue:
         lower |= {key.rpartition("/")[2].lower(): key for key in found}
         near = difflib.get_close_matches(wanted[:200].lower(), lower, n=3, cutoff=0.5)
         if name.lower().endswith(".gguf"):
-            hint = "There is no file of that name either."
+            hint = "There is no file of that name either: check the path."
         elif near:
             names = ", ".join(dict.fromkeys(lower[match] for match in near))
             hint = f"Did you mean {names}?"

@@ -1,0 +1,224 @@
+"""Prompt templates in TOML: what a user keeps of questions that are asked again and again.
+
+A file holds a table for each template::
+
+    [summary]
+    description = "A text in a few words"
+    system = "You write plainly."
+    user = "Summarise in {words} words:\\n\\n{prompt}"
+    max_tokens = 400
+
+``{name}`` stands for a value, ``{{`` and ``}}`` for a brace. Nothing else is special: no
+attributes, no formats, and what a value holds is never looked at again.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+import attrs
+import platformdirs
+
+from lmstrix.errors import ConfigurationError
+from lmstrix_cli.text_files import read_text
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "Template",
+    "choose_template",
+    "fill",
+    "parse_templates",
+    "read_templates",
+    "user_templates",
+]
+
+MAX_FILE_BYTES = 256 * 1024
+"""Largest file of templates, in bytes: instructions, not documents."""
+MAX_FILES = 200
+"""Most files in the user's folder."""
+MAX_REPLY_TOKENS = 1 << 24
+"""Largest `max_tokens`: above the longest context of any model."""
+
+_FORMAT = "A template is a table with `user`, and perhaps `system`, `max_tokens`, `description`."
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""All that is no text, but for tabs and line breaks; also what turns the direction of text."""
+
+
+@attrs.frozen(kw_only=True)
+class Template:
+    """One template, checked. `source` is the file that it stands in."""
+
+    name: str
+    user: str
+    system: str = ""
+    max_tokens: int | None = None
+    description: str = ""
+    source: str = ""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names of its placeholders, in the order in which they come."""
+        found = (match[1] for text in (self.system, self.user) for match in _PART.finditer(text))
+        return tuple(dict.fromkeys(name for name in found if name))
+
+
+def parse_templates(text: str, source: str) -> dict[str, Template]:
+    """The templates of one file by name; `source` names the file in errors.
+
+    Raises `ConfigurationError` for what is no TOML, and for a table that is no template.
+    """
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{source} is too large for a file of templates")
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = str(error)[:200] or type(error).__name__
+        raise ConfigurationError(f"{source} is not TOML: {why}", hint=_FORMAT) from error
+    return {name: _template(name, table, source) for name, table in tables.items()}
+
+
+def read_templates(path: Path) -> dict[str, Template]:
+    """The templates of the file `path`; raises `ConfigurationError`."""
+    return parse_templates(read_text(path, MAX_FILE_BYTES), repr(str(path)))
+
+
+def user_templates(folder: Path | None = None) -> dict[str, Template]:
+    """All templates in the user's configuration, sorted by name.
+
+    They stand in ``prompts.toml`` and in ``prompts/*.toml`` below `folder` (the configuration
+    folder of LMStrix). Raises `ConfigurationError` where a file is wrong, or two have the same
+    name.
+    """
+    found: dict[str, Template] = {}
+    for path in _files(folder or _folder()):
+        for name, template in read_templates(path).items():
+            if name in found:
+                raise ConfigurationError(
+                    f"there are two templates {name!r}: in {found[name].source} and in"
+                    f" {template.source}",
+                    hint="Give one of them another name.",
+                )
+            found[name] = template
+    return dict(sorted(found.items()))
+
+
+def choose_template(name: str | None, path: Path | None) -> Template:
+    """The template `name`, of the file `path` or else of the user's own.
+
+    A file with a single one needs no name. Raises `ConfigurationError`, which says what there is.
+    """
+    there = user_templates() if path is None else read_templates(path)
+    where = f"in {str(path)!r}" if path else f"in {str(_folder() / 'prompts')!r}"
+    if name is None and len(there) == 1:
+        return next(iter(there.values()))
+    if name is not None and name in there:
+        return there[name]
+    wanted = "say with --template which one" if name is None else f"there is no template {name!r}"
+    hint = f"There are {_listed(there)} {where}." if there else f"There are none {where}. {_FORMAT}"
+    raise ConfigurationError(wanted, hint=hint)
+
+
+def fill(template: Template, values: Mapping[str, str]) -> Template:
+    """The template with the values in their places.
+
+    Raises `ConfigurationError` where a value is missing, or has no place.
+    """
+    wanted = template.variables
+    hint = f"Template {template.name!r} has {_listed(wanted)}."
+    unknown = [name for name in values if name not in wanted]
+    if unknown:
+        raise ConfigurationError(f"the template has no variable {_listed(unknown)}", hint=hint)
+    missing = [name for name in wanted if name not in values]
+    if missing:
+        raise ConfigurationError(f"the template needs a value for {_listed(missing)}", hint=hint)
+    return attrs.evolve(
+        template, user=_filled(template.user, values), system=_filled(template.system, values)
+    )
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    # One pass: braces in a value stay what they are.
+    return _PART.sub(lambda match: values[match[1]] if match[1] else match[0][0], text)
+
+
+def _template(name: str, table: object, source: str) -> Template:
+    where = f"template {name[:64]!r} in {source}"
+    if _NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"{where}: not a name", hint="Names are letters, digits, `-`, `_` and `.`."
+        )
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{where} is not a table", hint=_FORMAT)
+    fields = cast("dict[str, object]", table)
+    unknown = [key for key in fields if key not in _KEYS]
+    if unknown:
+        raise ConfigurationError(f"{where} has an unknown key {unknown[0][:64]!r}", hint=_FORMAT)
+    made = Template(
+        name=name,
+        source=source,
+        max_tokens=_tokens(fields.get("max_tokens"), where),
+        user=_text(fields, "user", where),
+        system=_text(fields, "system", where),
+        description=_text(fields, "description", where),
+    )
+    if not made.user.strip():
+        raise ConfigurationError(f"{where} has no `user`", hint=_FORMAT)
+    for key, text in (("user", made.user), ("system", made.system)):
+        _check_braces(text, f"{where}, `{key}`")
+    return made
+
+
+_KEYS = frozenset({"user", "system", "max_tokens", "description"})
+
+
+def _text(fields: Mapping[str, object], key: str, where: str) -> str:
+    value = fields.get(key, "")
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{where}: `{key}` is not a text", hint=_FORMAT)
+    found = _CONTROL.search(value)
+    if found is not None:
+        raise ConfigurationError(f"{where}: `{key}` has the control character {found[0]!a}")
+    return value
+
+
+def _tokens(value: object, where: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_REPLY_TOKENS:
+        raise ConfigurationError(f"{where}: `max_tokens` is not a number of tokens", hint=_FORMAT)
+    return value
+
+
+def _check_braces(text: str, where: str) -> None:
+    for match in _PART.finditer(text):
+        if match[0] in {"{", "}"}:
+            line = text.count("\n", 0, match.start()) + 1
+            raise ConfigurationError(
+                f"{where}, line {line}: a single {match[0]!r}",
+                hint="Write {{ and }} for braces, {name} for a value.",
+            )
+
+
+def _folder() -> Path:
+    return platformdirs.user_config_path("lmstrix")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Where templates may stand, in an order that is the same every time."""
+    single = folder / "prompts.toml"
+    if single.is_file():
+        yield single
+    found = sorted((folder / "prompts").glob("*.toml"))
+    if len(found) > MAX_FILES:
+        raise ConfigurationError(f"there are more than {MAX_FILES} files of templates")
+    yield from found
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "no variables"

@@ -1,0 +1,55 @@
+"""One prompt for one loaded model: whether it fits, and what to do where it does not."""
+
+from __future__ import annotations
+
+from lmstrix.errors import ConfigurationError, ContextOverflow
+from lmstrix.models import Prompt
+from lmstrix.ports import LoadedModel
+
+__all__ = ["as_prompt", "require_room"]
+
+
+def as_prompt(prompt: str | Prompt) -> Prompt:
+    """Plain text as the user's message; a `Prompt` as it is."""
+    return Prompt(user=prompt) if isinstance(prompt, str) else prompt
+
+
+async def require_room(
+    loaded: LoadedModel, prompt: Prompt, max_tokens: int, *, tested: int | None
+) -> None:
+    """Count the prompt with the model's own tokenizer and template.
+
+    `tested` is the true context of this model in tokens, None where it is not known. Raises
+    `ContextOverflow`, which says what would fit, where prompt and reply do not; and
+    `ConfigurationError` for a reply of less than one token.
+    """
+    if max_tokens < 1:
+        raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
+    tokens = await loaded.count_prompt_tokens(prompt)
+    context = loaded.effective_context
+    if tokens + max_tokens <= context:
+        return
+    declared = loaded.model.declared_context
+    raise ContextOverflow(
+        f"the prompt is {tokens} tokens long; with {max_tokens} for the reply it does not fit"
+        f" the context of {context} that is loaded (tested: {tested or 'not yet'}, declared:"
+        f" {declared or 'unknown'})",
+        prompt_tokens=tokens,
+        context_length=context,
+        hint=_advice(tokens, max_tokens, context, tested=tested, declared=declared),
+    )
+
+
+def _advice(
+    tokens: int, max_tokens: int, context: int, *, tested: int | None, declared: int | None
+) -> str:
+    """What would make it fit, one sentence."""
+    ways = ["Shorten the prompt"]
+    if tokens < context:
+        ways.append(f"allow a reply of at most {context - tokens} tokens")
+    needed = tokens + max_tokens
+    if needed <= (declared or needed):
+        beyond = "" if tested is None or needed <= tested else ", which is more than was found to work"
+        ways.append(f"load a context of at least {needed}{beyond}")
+    said = ", or ".join(ways) + "."
+    return said if tested else f"{said} What it really handles is not known: measure it."
