@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,7 +46,8 @@ from lmstrix.parts import (
     as_validator,
     is_model_file,
 )
-from lmstrix.ports import Adapter, Observer, SearchStrategy, Store, Validator
+from lmstrix.ports import Adapter, LoadedModel, Observer, SearchStrategy, Store, Validator
+from lmstrix.prompting import REPLY_TOKENS, as_prompt, cautious_context, require_room
 from lmstrix.search.one_size import OneSize
 from lmstrix.stores.archive import Archive, ReportSummary, summarize
 from lmstrix.stores.memory import MemoryStore
@@ -70,12 +72,6 @@ MAPPED = ("recall", "copy")
 """What a map asks."""
 TIMED = "coherence"
 """Whose requests a benchmark makes: they are answered at some length."""
-
-REPLY_TOKENS = 512
-"""Largest reply of `LMStrix.infer` unless told otherwise."""
-
-INFER_CONTEXT = 4096
-"""Context loaded for `LMStrix.infer` where nothing was measured, in tokens."""
 
 
 class LMStrix:
@@ -321,39 +317,51 @@ class LMStrix:
     async def infer(
         self,
         model: str | ModelInfo,
-        prompt: str,
+        prompt: str | Prompt,
         *,
         max_tokens: int = REPLY_TOKENS,
         context_length: int | None = None,
     ) -> Reply:
         """One greedy reply, with the model loaded for it and released again.
 
+        A text is the user's message; a `Prompt` may have a system text as well.
         `context_length` defaults to the newest true context in the store, or else to 4096
         tokens or what the model declares, if that is less.
-        Raises `ContextOverflow` where prompt and reply do not fit; nothing is truncated.
+        Raises `ContextOverflow` where prompt and reply do not fit, before either is asked for;
+        nothing is truncated.
         """
-        info = await self._find(model)
-        length = context_length or await self._tested_context(info)
-        async with self.adapter_for(model).load(info, length) as loaded:
-            return await loaded.complete(Prompt(user=prompt), max_tokens=max_tokens)
+        async with self._ready(model, prompt, max_tokens, context_length) as (loaded, asked):
+            return await loaded.complete(asked, max_tokens=max_tokens)
 
     async def stream(
         self,
         model: str | ModelInfo,
-        prompt: str,
+        prompt: str | Prompt,
         *,
         max_tokens: int = REPLY_TOKENS,
         context_length: int | None = None,
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
         """The same reply piece by piece; the last item is the whole `Reply`."""
-        info = await self._find(model)
-        length = context_length or await self._tested_context(info)
-        async with self.adapter_for(model).load(info, length) as loaded:
-            pieces: AsyncIterator[ReplyChunk | Reply] = loaded.stream(
-                Prompt(user=prompt), max_tokens=max_tokens
-            )
+        async with self._ready(model, prompt, max_tokens, context_length) as (loaded, asked):
+            pieces: AsyncIterator[ReplyChunk | Reply] = loaded.stream(asked, max_tokens=max_tokens)
             async for piece in pieces:
                 yield piece
+
+    @asynccontextmanager
+    async def _ready(
+        self,
+        model: str | ModelInfo,
+        prompt: str | Prompt,
+        max_tokens: int,
+        context_length: int | None,
+    ) -> AsyncGenerator[tuple[LoadedModel, Prompt], None]:
+        """`model` loaded, and the prompt, which fits."""
+        info, asked = await self._find(model), as_prompt(prompt)
+        tested = await self._known_context(info)
+        length = context_length or tested or cautious_context(info)
+        async with self.adapter_for(model).load(info, length) as loaded:
+            await require_room(loaded, asked, max_tokens, tested=tested)
+            yield loaded, asked
 
     def unmeasured(
         self, name: str, error: LMStrixError, options: MeasureOptions | None = None
@@ -379,11 +387,6 @@ class LMStrix:
         if isinstance(model, ModelInfo):
             return model
         return await self.adapter_for(model).find_model(model)
-
-    async def _tested_context(self, model: ModelInfo) -> int:
-        """The newest true context of this very model, or a cautious guess."""
-        known = await self._known_context(model)
-        return known or min(INFER_CONTEXT, model.declared_context or INFER_CONTEXT)
 
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None where there is none."""

@@ -81,15 +81,17 @@ class ModelInfo:
 
 @attrs.frozen(kw_only=True)
 class Prompt:
-    """One user message, and the first words of the answer.
+    """One user message, the first words of the answer, and what stands before both.
 
-    The adapter wraps both in the model's chat template; where a model has none, `user` and
-    `answer_prefix` follow each other as plain text. A model that would think first is given
-    an already closed thought whenever there is an answer prefix.
+    The adapter wraps them in the model's chat template; where a model has none, `system` with an
+    empty line behind it, `user` and `answer_prefix` follow each other as plain text. A model that
+    would think first is given an already closed thought whenever there is an answer prefix.
     """
 
     user: str
     answer_prefix: str = ""
+    system: str = ""
+    """Instructions for the whole chat, as the template's system message; empty: none are sent."""
 
 
 @attrs.frozen(kw_only=True)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from lmstrix.errors import ConfigurationError, ContextOverflow
-from lmstrix.models import Prompt
+from lmstrix.models import ModelInfo, Prompt
 from lmstrix.ports import LoadedModel
 
-__all__ = ["as_prompt", "require_room"]
+__all__ = ["REPLY_TOKENS", "UNTESTED_CONTEXT", "as_prompt", "cautious_context", "require_room"]
+
+REPLY_TOKENS = 512
+"""Largest reply of `LMStrix.infer` unless told otherwise."""
+UNTESTED_CONTEXT = 4096
+"""Context loaded for `LMStrix.infer` where nothing was measured, in tokens."""
 
 
 def as_prompt(prompt: str | Prompt) -> Prompt:
     """Plain text as the user's message; a `Prompt` as it is."""
     return Prompt(user=prompt) if isinstance(prompt, str) else prompt
+
+
+def cautious_context(model: ModelInfo) -> int:
+    """The context to load, in tokens, for a model that was not measured."""
+    return min(UNTESTED_CONTEXT, model.declared_context or UNTESTED_CONTEXT)
 
 
 async def require_room(
@@ -49,7 +59,9 @@ def _advice(
         ways.append(f"allow a reply of at most {context - tokens} tokens")
     needed = tokens + max_tokens
     if needed <= (declared or needed):
-        beyond = "" if tested is None or needed <= tested else ", which is more than was found to work"
+        beyond = (
+            "" if tested is None or needed <= tested else ", which is more than was found to work"
+        )
         ways.append(f"load a context of at least {needed}{beyond}")
     said = ", or ".join(ways) + "."
-    return said if tested else f"{said} What it really handles is not known: measure it."
+    return said if tested else f"{said} What it really handles is not known: see `lmstrix test`."

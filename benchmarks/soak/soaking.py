@@ -102,10 +102,11 @@ class _One:
             if status == BROKEN:
                 self.outcome.wrong.append("an exception that is no LMStrixError")
                 return None
-            if status != MEASURED:
-                self.outcome.errors += status == TOLD
-                continue
+            self.outcome.errors += status == TOLD
             reports = [m.report for m in await kept_in(self._store) if m.report is not None]
+            # A kill may come when all is done: then there is nothing to go on with.
+            if status != MEASURED and len(reports) <= self.outcome.marked:
+                continue
             if not died_at_load(reports[-1]) or self.job.again:
                 return reports[-1]
             self.outcome.marked += 1

@@ -1,11 +1,11 @@
-"""Prompt templates in TOML: what a user keeps of questions that are asked again and again.
+r"""Prompt templates in TOML: what a user keeps of questions that are asked again and again.
 
 A file holds a table for each template::
 
     [summary]
     description = "A text in a few words"
     system = "You write plainly."
-    user = "Summarise in {words} words:\\n\\n{prompt}"
+    user = "Summarise in {words} words:\n\n{prompt}"
     max_tokens = 400
 
 ``{name}`` stands for a value, ``{{`` and ``}}`` for a brace. Nothing else is special: no
@@ -46,7 +46,9 @@ MAX_REPLY_TOKENS = 1 << 24
 _FORMAT = "A template is a table with `user`, and perhaps `system`, `max_tokens`, `description`."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 """All that is no text, but for tabs and line breaks; also what turns the direction of text."""
 
 

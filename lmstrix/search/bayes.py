@@ -234,7 +234,6 @@ class _View:
 
 
 def _estimate(problem: SearchProblem, history: Sequence[Observation]) -> int:
-    """The posterior's median, on the grid of the problem."""
-    median = float(np.exp(posterior(problem, history).quantile(0.5)))
-    snapped = round(median / problem.granularity) * problem.granularity
-    return min(problem.ceiling, max(problem.floor, snapped))
+    """The posterior's median: on the problem's grid it could lie outside the interval."""
+    median = round(float(np.exp(posterior(problem, history).quantile(0.5))))
+    return min(problem.ceiling, max(problem.floor, median))

@@ -116,7 +116,8 @@ def prompt_tokens(prompt: Prompt) -> list[str]:
     tail = ["</s>"] * (TEMPLATE_TOKENS // 2)
     document, request = _parts(prompt.user)
     read = _tokens(document), TOKEN.findall(request)
-    return [*head, *read[0], *read[1], *tail, *TOKEN.findall(prompt.answer_prefix)]
+    before = TOKEN.findall(prompt.system)
+    return [*head, *before, *read[0], *read[1], *tail, *TOKEN.findall(prompt.answer_prefix)]
 
 
 def token_starts(text: str) -> list[int]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
 
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands import demo
 from lmstrix_cli.testing import ScriptedAdapter, Shell
+from lmstrix_cli.text_files import MAX_TEXT_BYTES
 
 REPLY = Reply(
     text="blue\x1b[31m\r sky",
@@ -25,6 +28,16 @@ REPLY = Reply(
     tokens_per_second=50.0,
     stop_reason=StopReason.END,
 )
+TEMPLATES = """
+[short]
+description = "In few words"
+system = "You write {style}."
+user = "In {words} words: {prompt}"
+max_tokens = 9
+
+[fixed]
+user = "Tell a joke."
+"""
 CHUNKS = (
     ReplyChunk(text="hm\x07m", is_reasoning=True),
     ReplyChunk(text="blue\x1b[3"),
@@ -38,23 +51,29 @@ class Talker(ScriptedAdapter):
     def __init__(self, *pieces: ReplyChunk | Reply) -> None:
         super().__init__(SimulatedModel(key="m"))
         self._pieces = pieces
-        self.heard: list[tuple[str, int, int]] = []
+        self.heard: list[tuple[Prompt, int, int]] = []
 
     @asynccontextmanager
     async def load(self, model: ModelInfo, context_length: int, **_: Any) -> AsyncGenerator[Any]:
-        yield _Loaded(self._pieces, lambda text, n: self.heard.append((text, n, context_length)))
+        yield _Loaded(self._pieces, self.heard, context_length)
 
 
 class _Loaded:
     def __init__(
-        self, pieces: Sequence[ReplyChunk | Reply], hear: Callable[[str, int], None]
+        self,
+        pieces: Sequence[ReplyChunk | Reply],
+        heard: list[tuple[Prompt, int, int]],
+        context: int,
     ) -> None:
-        self._pieces, self._hear = pieces, hear
+        self._pieces, self._heard, self.effective_context = pieces, heard, context
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return 1
 
     async def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
     ) -> AsyncGenerator[ReplyChunk | Reply]:
-        self._hear(prompt.user, max_tokens)
+        self._heard.append((prompt, max_tokens, self.effective_context))
         for piece in self._pieces:
             yield piece
 
@@ -94,20 +113,123 @@ def test_the_prompt_may_come_from_stdin(shell: Shell) -> None:
     adapter = shell.adapter = Talker(REPLY)
     words = ["infer", "m", "-", "--max-tokens", "7", "--context", "2k"]
     assert shell.run(*words, typed="grüß\nGott").exit_code == 0
-    assert adapter.heard == [("grüß\nGott", 7, 2048)]
+    assert adapter.heard == [(Prompt(user="grüß\nGott"), 7, 2048)]
 
 
-@pytest.mark.parametrize("typed", ["", "  \n", b"\xff\xfe"])
+def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
+    shell: Shell, tmp_path: Path
+) -> None:
+    adapter = shell.adapter = Talker(REPLY)
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"\xef\xbb\xbfOne\r\n")
+    two.write_text("Two")
+    shell.run("infer", "m", "--system", "Be kind.", typed="piped")
+    shell.run("infer", "m", "--file", str(one), "-f", str(two), "Why?", typed="not read")
+    shell.run("infer", "m", "-f", str(two), "-", typed="piped")
+    assert [prompt for prompt, *_ in adapter.heard] == [
+        Prompt(user="piped", system="Be kind."),
+        Prompt(user="One\r\n\n\nTwo\n\nWhy?"),
+        Prompt(user="Two\n\npiped"),
+    ]
+
+
+@pytest.mark.parametrize("typed", ["", "  \n", b"\xff\xfe", b"a\0b"])
 def test_an_unusable_prompt_is_wrong_usage(shell: Shell, typed: str | bytes) -> None:
     assert shell.run("infer", "m", "-", typed=typed).exit_code == 2
 
 
-def test_a_prompt_that_does_not_fit_is_an_error(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(SimulatedModel(key="m"))
-    result = shell.run("infer", "m", "word " * 100, "--context", "64", "--max-tokens", "8")
-    assert result.exit_code == 1
-    assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
+def test_unusable_files_and_words(shell: Shell, tmp_path: Path) -> None:
+    adapter = shell.adapter = Talker(REPLY)
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(MAX_TEXT_BYTES + 1)
+    for words, said in (
+        (("-f", str(tmp_path / "away")), "cannot be read"),
+        (("-f", str(tmp_path)), "cannot be read"),
+        (("-f", str(large)), "larger than"),
+        (("\udcff",), "not text in UTF-8"),
+        (("x", "--var", "a=b"), "--var is for templates"),
+    ):
+        result = shell.run("infer", "m", *words)
+        assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+    assert not adapter.heard
+
+
+@pytest.fixture
+def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own templates."""
+
+    def folder(_: str) -> Path:
+        return tmp_path
+
+    monkeypatch.setattr(platformdirs, "user_config_path", folder)
+    path = tmp_path / "prompts.toml"
+    path.write_text(TEMPLATES)
+    return path
+
+
+def test_a_template_is_filled(shell: Shell, templates: Path) -> None:
+    adapter = shell.adapter = Talker(REPLY)
+    words = ("infer", "m", "--template", "short", "--var", "words=5", "--var", "style=a=b")
+    assert shell.run(*words, typed="{text}").exit_code == 0
+    assert shell.run(*words, "Why?", "--system", "No.", "--max-tokens", "3").exit_code == 0
+    only = ("--template-file", str(templates), "--template", "fixed")
+    assert shell.run("infer", "m", *only, typed="not read").exit_code == 0
+    assert [heard[:2] for heard in adapter.heard] == [
+        (Prompt(user="In 5 words: {text}", system="You write a=b."), 9),
+        (Prompt(user="In 5 words: Why?", system="No."), 3),
+        (Prompt(user="Tell a joke."), 512),
+    ]
+
+
+@pytest.mark.usefixtures("templates")
+def test_templates_are_listed(shell: Shell) -> None:
+    assert shell.run("infer", "--list-templates").stdout.splitlines() == [
+        "fixed",
+        "short  {style} {words} {prompt}  In few words",
+    ]
+
+
+@pytest.mark.usefixtures("templates")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--template", "nosuch"), "There are 'fixed', 'short'"),
+        (("--template", "short", "x"), "needs a value for 'style', 'words'"),
+        (("--template", "fixed", "x"), "takes no text"),
+        (("--template", "fixed", "--var", "a=b"), "has no variable 'a'"),
+        (("--template", "short", "--var", "prompt=x", "y"), "are the same"),
+        (("--template", "fixed", "--var", "a"), "is not NAME=VALUE"),
+        (("--template", "fixed", "--var", "a=1", "--var", "a=2"), "is given twice"),
+    ],
+)
+def test_wrong_templates_are_wrong_usage(shell: Shell, words: tuple[str, ...], said: str) -> None:
+    adapter = shell.adapter = Talker(REPLY)
+    result = shell.run("infer", "m", *words)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+    assert not adapter.heard
+
+
+def test_a_prompt_that_does_not_fit_is_told_before_anything_is_asked(shell: Shell) -> None:
+    adapter = shell.adapter = ScriptedAdapter(SimulatedModel(key="m", declared=1024))
+    result = shell.run("infer", "m", "word " * 100, "--context", "110", "--max-tokens", "8")
+    assert (result.exit_code, result.stdout, adapter.counters.replies) == (1, "", 0)
+    error, hint = result.stderr.splitlines()
+    assert re.search(r"prompt is 1\d\d tokens long", error)
+    assert "tested: not yet, declared: 1024" in error
+    assert "reply of at most" in hint
+    assert "at least 11" in hint
+    assert "lmstrix test" in hint
+    too_long = shell.run("infer", "m", "word " * 2000)
+    assert too_long.stderr.splitlines()[1].startswith("Hint: Shorten the prompt. ")
+
+
+def test_what_is_tested_is_said_too(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SimulatedModel(key="m", declared=4096, true_context=700))
+    assert shell.run("test", "m", "--no-certify", "-q").exit_code == 0
+    result = shell.run("infer", "m", "word " * 1000)
+    assert re.search(r"tested: \d{3}, declared: 4096", result.stderr)
+    assert "more than was found to work" in result.stderr
 
 
 def test_an_unknown_model(shell: Shell) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
+import logging
 import os
 import re
 import sys
@@ -74,8 +75,10 @@ class Screens:
     ) -> tuple[str, int]:
         """What appears (stdout, then stderr behind a rule) and the exit code."""
         self.patch.setenv("COLUMNS", str(width))
-        self.patch.setattr(sys, "stdin", io.StringIO(typed))
+        given = io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8")
+        self.patch.setattr(sys, "stdin", given)
         out, err = Output(terminal=terminal), Output(terminal=False)
+        code = 0
         with redirect_stdout(out), redirect_stderr(err):
             try:
                 lmstrix(list(words), prog_name="lmstrix")
@@ -140,6 +143,8 @@ def screens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Screens:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.chdir(tmp_path)
+    # A difference stands alone: no tracebacks of errors that are part of a screen.
+    monkeypatch.setattr(logging.getLogger("lmstrix_cli.failures"), "disabled", True)
     shell = Shell(tmp_path / "store.sqlite3")
     monkeypatch.setattr(session, "open_client", shell.open_client)
     monkeypatch.setattr(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import aclosing
+from pathlib import Path
+from typing import Any
 
 import click
 
 from lmstrix.converter import to_json
 from lmstrix.models import Reply, ReplyChunk
+from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.reports.escaping import REPLY_KEEPS, escape_controls
 from lmstrix.reports.quantities import say_seconds
 from lmstrix_cli import safe_text, session
+from lmstrix_cli.asking import Asked, Sources, sources_options
 from lmstrix_cli.parameters import TOKENS
+from lmstrix_cli.prompts import read_templates, user_templates
 from lmstrix_cli.running import Interrupted, run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -21,22 +25,21 @@ __all__ = ["command"]
 EPILOG = """\b
 Examples:
   lmstrix infer path/to/model.gguf "Why is the sky blue?"
-  lmstrix infer model-key - < question.txt
+  git diff | lmstrix infer model-key --system "You review code."
+  lmstrix infer model-key --file report.txt "What is missing here?"
+  lmstrix infer model-key --template summary --var words=50 --file report.txt
 """
-
-REPLY_TOKENS = 512
 
 
 @click.command(name="infer", epilog=EPILOG)
-@click.argument("model")
-@click.argument("prompt")
+@click.argument("model", required=False, metavar="MODEL")
+@click.argument("prompt", required=False)
+@sources_options
 @click.option(
     "--max-tokens",
     type=TOKENS,
     metavar="N",
-    default=REPLY_TOKENS,
-    show_default=True,
-    help="Longest reply, in tokens.",
+    help=f"Longest reply, in tokens. Default: the template's, else {REPLY_TOKENS}.",
 )
 @click.option(
     "--context",
@@ -47,49 +50,82 @@ REPLY_TOKENS = 512
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole reply as one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="The answer only: no reasoning, no statistics.")
+@click.option("--list-templates", is_flag=True, help="Show the templates that there are, and end.")
 @pass_settings
 def command(
     settings: Settings,
-    model: str,
-    prompt: str,
-    max_tokens: int,
-    context: int | None,
+    model: str | None,
+    prompt: str | None,
     *,
+    max_tokens: int | None,
+    context: int | None,
     as_json: bool,
     quiet: bool,
+    list_templates: bool,
+    **sources: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Ask MODEL one thing and print the reply.
 
     The reply goes to stdout as it is written; reasoning and statistics go to stderr. PROMPT
-    is text, or - to read it from stdin. A prompt that does not fit is an error; it is never
-    shortened.
+    is text, or - to read it from stdin, as it is where there is no PROMPT. A prompt that does
+    not fit is an error before anything is asked; it is never shortened.
     """
-    text = _read_stdin() if prompt == "-" else prompt
-    if not text.strip():
-        raise click.UsageError("the prompt is empty.")
+    if list_templates:
+        _list_templates(sources["template_file"])
+        return
+    if model is None:
+        raise click.UsageError("name a MODEL: see `lmstrix scan`.")
+    asked = Sources(words=prompt, **sources).read()
     quiet = quiet or settings.quiet
     speaker = _Speaker(silent=as_json, thinks_aloud=not quiet)
-
-    async def ask() -> Reply | None:
-        async with session.client(settings) as client:
-            pieces = client.stream(model, text, max_tokens=max_tokens, context_length=context)
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    speaker.hear(piece)
-        return speaker.reply
-
     try:
-        reply = run_async(ask)
+        run_async(
+            lambda: _ask(
+                settings,
+                model,
+                asked,
+                speaker,
+                max_tokens=max_tokens or asked.max_tokens or REPLY_TOKENS,
+                context=context,
+            )
+        )
     except Interrupted:
         speaker.end_line()
         raise
     speaker.end_line()
-    if reply is None:
+    if speaker.reply is None:
         return
     if as_json:
-        safe_text.json_line(to_json(reply))
+        safe_text.json_line(to_json(speaker.reply))
     elif not quiet:
-        safe_text.note(_statistics(reply))
+        safe_text.note(_statistics(speaker.reply))
+
+
+async def _ask(
+    settings: Settings,
+    model: str,
+    asked: Asked,
+    speaker: _Speaker,
+    *,
+    max_tokens: int,
+    context: int | None,
+) -> None:
+    async with session.client(settings) as client:
+        pieces = client.stream(model, asked.prompt, max_tokens=max_tokens, context_length=context)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                speaker.hear(piece)
+
+
+def _list_templates(path: Path | None) -> None:
+    """One line for each template: its name, what it takes, what it is for."""
+    templates = user_templates() if path is None else read_templates(path)
+    if not templates:
+        safe_text.note("There are no templates. See `lmstrix infer --help`.")
+    for template in templates.values():
+        places = " ".join(f"{{{name}}}" for name in template.variables)
+        words = (template.name, places, safe_text.label(template.description))
+        safe_text.out("  ".join(word for word in words if word))
 
 
 class _Speaker:
@@ -130,13 +166,6 @@ class _Speaker:
         if self._open[is_reasoning]:
             click.echo(err=is_reasoning)
             self._open[is_reasoning] = False
-
-
-def _read_stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise click.UsageError("what stands on stdin is not UTF-8 text.") from error
 
 
 def _statistics(reply: Reply) -> str:

@@ -207,12 +207,18 @@ class LlamaCppModel:
     async def _formatted(self, prompt: Prompt) -> str:
         """The text that the engine continues."""
         if not self._has_template:
-            return prompt.user + prompt.answer_prefix
-        body: dict[str, object] = {"messages": [{"role": "user", "content": prompt.user}]}
+            before = f"{prompt.system}\n\n" if prompt.system else ""
+            return before + prompt.user + prompt.answer_prefix
+        said = [("system", prompt.system)] * bool(prompt.system) + [("user", prompt.user)]
+        messages = [{"role": role, "content": text} for role, text in said]
+        body: dict[str, object] = {"messages": messages}
         if prompt.answer_prefix:
             body["chat_template_kwargs"] = {"enable_thinking": False}
         answer = await self._call(
-            "POST", "/apply-template", body, CALL_S + len(prompt.user) / CHARACTERS_PER_S
+            "POST",
+            "/apply-template",
+            body,
+            CALL_S + sum(len(text) for _, text in said) / CHARACTERS_PER_S,
         )
         formatted = answer.get("prompt")
         if not isinstance(formatted, str):

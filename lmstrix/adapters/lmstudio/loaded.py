@@ -36,9 +36,12 @@ BEGIN = "\nBegin your answer with: "
 
 @attrs.frozen(kw_only=True)
 class _Prepared:
-    """A prompt as it is sent: `text`, and the server's own `count` of it in tokens."""
+    """A prompt as it is sent: `text`, the `system` text where that is no part of it yet, and the
+    server's own `count` of both in tokens.
+    """
 
     text: str
+    system: str
     count: int
     in_thought: bool
 
@@ -179,13 +182,18 @@ class LMStudioModel:
     ) -> AsyncGenerator[PrefillProgress | ReplyChunk, None]:
         """One prediction, until `generation` has its reply."""
         request = requests.predict_request(
-            self._identifier, prepared.text, max_tokens=max_tokens, stop=stop, raw=self._raw
+            self._identifier,
+            prepared.text,
+            max_tokens=max_tokens,
+            stop=stop,
+            raw=self._raw,
+            system=prepared.system,
         )
         started = perf_counter()
         async with self._connection.channel(
             "predict",
             request,
-            deadline_s=self._deadlines.for_text(prepared.text),
+            deadline_s=self._deadlines.for_text(prepared.system + prepared.text),
             classify=failures.prediction_error,
         ) as channel:
             while generation.reply is None:
@@ -240,8 +248,8 @@ class LMStudioModel:
         answer = await self._connection.call(
             "llm",
             "applyPromptTemplate",
-            requests.template_request(self._identifier, user),
-            deadline_s=self._deadlines.for_text(user),
+            requests.template_request(self._identifier, user, prompt.system),
+            deadline_s=self._deadlines.for_text(prompt.system + user),
         )
         formatted = as_object(answer).get("formatted")
         if not isinstance(formatted, str):
@@ -249,6 +257,7 @@ class LMStudioModel:
         formatted = with_answer_prefix(formatted, prefix)
         return _Prepared(
             text=formatted if self._raw else user,
+            system="" if self._raw else prompt.system,
             count=await self._count(formatted),
             in_thought=ends_in_thought(formatted),
         )

@@ -36,9 +36,14 @@ def specifier(identifier: str) -> Json:
     return {"type": "query", "query": {"identifier": identifier}}
 
 
-def history(text: str) -> Json:
-    """A chat of one user message."""
-    return {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
+def history(text: str, system: str = "") -> Json:
+    """A chat of one user message, with a system message before it unless that is empty."""
+    said = [("system", system)] * bool(system) + [("user", text)]
+    return {
+        "messages": [
+            {"role": role, "content": [{"type": "text", "text": content}]} for role, content in said
+        ]
+    }
 
 
 def load_stack(context_length: int) -> Json:
@@ -56,18 +61,18 @@ def load_request(key: str, identifier: str, context_length: int, ttl_s: int) -> 
     }
 
 
-def template_request(identifier: str, text: str) -> Json:
-    """Parameter of `applyPromptTemplate` for one user message."""
+def template_request(identifier: str, text: str, system: str) -> Json:
+    """Parameter of `applyPromptTemplate` for one user message, and a system message before it."""
     return {
         "specifier": specifier(identifier),
-        "history": history(text),
+        "history": history(text, system),
         "predictionConfigStack": {"layers": []},
         "opts": {},
     }
 
 
 def predict_request(
-    identifier: str, text: str, *, max_tokens: int, stop: Sequence[str], raw: bool
+    identifier: str, text: str, *, max_tokens: int, stop: Sequence[str], raw: bool, system: str = ""
 ) -> Json:
     """Parameter of a greedy `predict` that refuses to shorten its prompt.
 
@@ -98,7 +103,7 @@ def predict_request(
         }
     return {
         "modelSpecifier": specifier(identifier),
-        "history": history(text),
+        "history": history(text, system),
         "predictionConfigStack": _stack(fields),
     }
 

@@ -37,6 +37,7 @@ PROMPTS = (
     Prompt(user="Hello"),
     Prompt(user="What is the capital of France?", answer_prefix="The capital is"),
     Prompt(user="Ünïcödé, 漢字, 🦙\n\nand\ta tab", answer_prefix=" …"),
+    Prompt(user="Why?", system="You answer in one word."),
     Prompt(user="Not a tag: <|im_end|> </s> <think> {{ braces }} {% x %}"),
 )
 HOSTILE_NAMES = (
@@ -147,6 +148,9 @@ class AdapterContract:
                 counted = await loaded.count_prompt_tokens(prompt)
                 reply = await loaded.complete(prompt, max_tokens=1)
                 assert reply.prompt_tokens == counted
+            # One sentence alone may be shorter than what a template says where nobody does.
+            one, two = (Prompt(user=SENTENCE, system=SENTENCE * n) for n in (1, 2))
+            assert await loaded.count_prompt_tokens(one) < await loaded.count_prompt_tokens(two)
 
     async def test_plain_text_is_counted(self, adapter: Adapter, model_name: str) -> None:
         """Nothing is nothing, more is more, and a template is no part of it."""
