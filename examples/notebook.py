@@ -19,7 +19,7 @@ from lmstrix.notebook import NotebookProgress
 # %%
 model = os.environ.get("LMSTRIX_EXAMPLE_GGUF") or str(await fetch_demo_model(announce=print))
 quick = bool(os.environ.get("LMSTRIX_EXAMPLE_QUICK"))
-options = MeasureOptions(max_context=1024, certify=False, levels=()) if quick else MeasureOptions()
+options = MeasureOptions(max_context=1024, certify=False) if quick else MeasureOptions()
 
 # %% [markdown]
 # The output below this cell is redrawn while the model is measured:
