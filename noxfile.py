@@ -78,14 +78,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation without a warning, and the doctests in it and in docstrings."""
+    """The documentation without a warning, and its doctests; `tests` runs the snippets."""
     session.install("-e", ".", *group("docs"))
     out = Path("docs", "_build")
     for builder in ("html", "doctest"):
         session.run(
             "sphinx-build", "-W", "-n", "-E", "-q", "-b", builder, "docs", str(out / builder)
         )
-    session.run("pytest", "-q", "docs", "README.md")
 
 
 @nox.session
