@@ -26,7 +26,8 @@ async def measure(path: str | None, options: MeasureOptions) -> ContextReport | 
     """
     model = path or str(await fetch_demo_model(announce=print))
     with trio.move_on_after(LIMIT_S):
-        async with LMStrix(store="memory") as lmstrix:
+        # Recall alone: without levels, the model is not made to write freely as well.
+        async with LMStrix(store="memory", levels=()) as lmstrix:
             return await lmstrix.find_true_context(model, options)
     return None
 

@@ -32,8 +32,10 @@ async def watch(path: str | None, options: MeasureOptions) -> ContextReport | No
     """Print what happens; the last event holds the report."""
     model = path or str(await fetch_demo_model(announce=print))
     report = None
+    # Recall alone: without levels, the model is not made to write freely as well.
+    client = LMStrix(store="memory", levels=())
     # `aclosing`: whoever leaves the loop early cancels the measurement at once.
-    async with LMStrix(store="memory") as lmstrix, aclosing(lmstrix.watch(model, options)) as feed:
+    async with client as lmstrix, aclosing(lmstrix.watch(model, options)) as feed:
         async for event in feed:
             if isinstance(event, MeasurementFinished):
                 report = event.report
