@@ -20,6 +20,8 @@ __all__ = [
     "reports_of",
 ]
 
+LARGEST_SHOWN = 1e9
+"""The largest percentage that a message repeats."""
 STEP_TOKENS = 256
 """Contexts are rounded down to a multiple of this: the grain of the search, and of llama.cpp's
 own padding of the KV cache."""
@@ -71,8 +73,10 @@ def recommended_context(
     10000
     """
     if not 0 < percent <= WHOLE_PERCENT:
+        # An integer may be too large to be written out, or to become a float.
+        shown = f"{percent:g}" if abs(percent) < LARGEST_SHOWN else "That"
         raise ConfigurationError(
-            f"{percent:g} is no percentage to take of a true context",
+            f"{shown} is no percentage to take of a true context",
             hint="Give one above 0 and at most 100.",
         )
     if cap is not None and cap < 1:

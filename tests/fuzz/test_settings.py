@@ -144,6 +144,7 @@ def test_names_of_models(name: str, key: str, path: str) -> None:
 
 @fuzz
 @given(st.integers(-1, 2**63), NUMBERS, st.none() | st.integers(-1, 2**70))
+@example(8192, 10**400, None)
 def test_percentages(true_context: int, percent: float, cap: int | None) -> None:
     context = put_through(
         "percentage of a context",
