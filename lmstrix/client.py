@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Self
 
 import attrs
 
+from lmstrix import prompting
 from lmstrix.benches import SpeedBench
 from lmstrix.checks import SizeCheck, check_of
 from lmstrix.errors import LMStrixError
@@ -39,15 +40,16 @@ from lmstrix.models import (
     StoredReport,
 )
 from lmstrix.parts import (
+    DEFAULT_ADAPTER,
     DEFAULT_STORE,
-    as_adapter,
+    EMBEDDED_ADAPTER,
+    Adapters,
     as_store,
     as_strategy,
     as_validator,
-    is_model_file,
 )
 from lmstrix.ports import Adapter, LoadedModel, Observer, SearchStrategy, Store, Validator
-from lmstrix.prompting import REPLY_TOKENS, as_prompt, cautious_context, require_room
+from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.search.one_size import OneSize
 from lmstrix.stores.archive import Archive, ReportSummary, summarize
 from lmstrix.stores.memory import MemoryStore
@@ -61,9 +63,6 @@ __all__ = [
     "LMStrix",
 ]
 
-DEFAULT_ADAPTER = "lmstudio"
-EMBEDDED_ADAPTER = "llamacpp"
-"""What measures a GGUF file where no adapter was named: a file needs no server."""
 DEFAULT_STRATEGY = "auto"
 DEFAULT_LEVELS = ("coherence",)
 REQUIRED_LEVELS = frozenset({"coherence"})
@@ -102,13 +101,7 @@ class LMStrix:
         observers: Sequence[Observer] = (),
         adapter_settings: Mapping[str, object] | None = None,
     ) -> None:
-        self._settings = dict(adapter_settings or {})
-        self._named = None if adapter is None else as_adapter(adapter, self._settings)
-        self._defaults: dict[str, Adapter] = {}
-        # An adapter that was passed as an object is its owner's to close.
-        self._made: list[Adapter] = []
-        if self._named is not None and isinstance(adapter, str):
-            self._made.append(self._named)
+        self._adapters = Adapters(adapter, adapter_settings or {})
         self._strategy = as_strategy(strategy)
         # On one haystack, so that a level reads nothing that was not read for the validator.
         asked = share_haystack([as_validator(validator), *map(as_validator, levels)])
@@ -133,31 +126,18 @@ class LMStrix:
     async def aclose(self) -> None:
         """Let go of the store, and of what adapters made here had to leave loaded. Idempotent."""
         try:
-            for adapter in self._made:
-                aclose = getattr(adapter, "aclose", None)
-                if aclose is not None:
-                    await aclose()
+            await self._adapters.aclose()
         finally:
             await self._store.aclose()
 
     @property
     def adapter(self) -> Adapter:
         """Where models live, but for what `adapter_for` says."""
-        return self._default(DEFAULT_ADAPTER) if self._named is None else self._named
+        return self._adapters.usual
 
     def adapter_for(self, model: str | ModelInfo) -> Adapter:
         """Where `model` lives: `adapter`, unless none was named and it is a GGUF file."""
-        if self._named is None and is_model_file(model):
-            return self._default(EMBEDDED_ADAPTER)
-        return self.adapter
-
-    def _default(self, name: str) -> Adapter:
-        """Made when it is needed: a file needs no LM Studio, and a server no engine of ours."""
-        if name not in self._defaults:
-            settings = self._settings if name == DEFAULT_ADAPTER else {}
-            self._defaults[name] = as_adapter(name, settings)
-            self._made.append(self._defaults[name])
-        return self._defaults[name]
+        return self._adapters.of(model)
 
     @property
     def strategy(self) -> SearchStrategy:
@@ -340,11 +320,15 @@ class LMStrix:
         *,
         max_tokens: int = REPLY_TOKENS,
         context_length: int | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        """The same reply piece by piece; the last item is the whole `Reply`."""
-        async with self._ready(model, prompt, max_tokens, context_length) as (loaded, asked):
-            pieces: AsyncIterator[ReplyChunk | Reply] = loaded.stream(asked, max_tokens=max_tokens)
-            async for piece in pieces:
+        """The same reply piece by piece; the last item is the whole `Reply`.
+
+        `on_note` hears, before that, where more than the true context may be needed.
+        """
+        ready = self._ready(model, prompt, max_tokens, context_length, on_note)
+        async with ready as (loaded, asked):
+            async for piece in loaded.stream(asked, max_tokens=max_tokens):
                 yield piece
 
     @asynccontextmanager
@@ -354,13 +338,14 @@ class LMStrix:
         prompt: str | Prompt,
         max_tokens: int,
         context_length: int | None,
+        on_note: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[tuple[LoadedModel, Prompt], None]:
         """`model` loaded, and the prompt, which fits."""
-        info, asked = await self._find(model), as_prompt(prompt)
+        info, asked = await self._find(model), prompting.as_prompt(prompt)
         tested = await self._known_context(info)
-        length = context_length or tested or cautious_context(info)
+        length = context_length or tested or prompting.cautious_context(info)
         async with self.adapter_for(model).load(info, length) as loaded:
-            await require_room(loaded, asked, max_tokens, tested=tested)
+            await prompting.require_room(loaded, asked, max_tokens, tested=tested, on_note=on_note)
             yield loaded, asked
 
     def unmeasured(
@@ -390,8 +375,4 @@ class LMStrix:
 
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None where there is none."""
-        for known in await self.summaries():
-            same = (known.model_key, known.model_digest) == (model.key, model.digest)
-            if same and known.true_context:
-                return known.true_context
-        return None
+        return prompting.known_context(await self.summaries(), model)

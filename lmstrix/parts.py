@@ -15,7 +15,10 @@ from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugi
 from lmstrix.ports import Adapter, SearchStrategy, Store, Validator
 
 __all__ = [
+    "DEFAULT_ADAPTER",
     "DEFAULT_STORE",
+    "EMBEDDED_ADAPTER",
+    "Adapters",
     "as_adapter",
     "as_store",
     "as_strategy",
@@ -23,6 +26,9 @@ __all__ = [
     "is_model_file",
 ]
 
+DEFAULT_ADAPTER = "lmstudio"
+EMBEDDED_ADAPTER = "llamacpp"
+"""What measures a GGUF file where no adapter was named: a file needs no server."""
 DEFAULT_STORE = "sqlite"
 STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db", ".jsonl"})
 LINES_STORE = "jsonl"
@@ -42,6 +48,47 @@ def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapte
     if not isinstance(made, Adapter):
         raise ConfigurationError(f"{adapter!r} is not an adapter")
     return made
+
+
+class Adapters:
+    """The adapter that was given, or those that stand in for it where none was.
+
+    The defaults are made when they are needed: a file needs no LM Studio, and a server no engine
+    of ours. `settings` go to the adapter that is named, or to the default one.
+    """
+
+    def __init__(self, adapter: Adapter | str | None, settings: Mapping[str, object]) -> None:
+        self._settings = dict(settings)
+        self._given = None if adapter is None else as_adapter(adapter, self._settings)
+        self._defaults: dict[str, Adapter] = {}
+        # An adapter that was passed as an object is its owner's to close.
+        named = self._given is not None and isinstance(adapter, str)
+        self._made: list[Adapter] = [self._given] if self._given and named else []
+
+    @property
+    def usual(self) -> Adapter:
+        """Where models live that are no files."""
+        return self._default(DEFAULT_ADAPTER) if self._given is None else self._given
+
+    def of(self, model: str | ModelInfo) -> Adapter:
+        """Where `model` lives: `usual`, unless none was given and it is a GGUF file."""
+        if self._given is None and is_model_file(model):
+            return self._default(EMBEDDED_ADAPTER)
+        return self.usual
+
+    async def aclose(self) -> None:
+        """Let go of what the adapters that were made here had to leave loaded. Idempotent."""
+        for adapter in self._made:
+            aclose = getattr(adapter, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    def _default(self, name: str) -> Adapter:
+        if name not in self._defaults:
+            settings = self._settings if name == DEFAULT_ADAPTER else {}
+            self._defaults[name] = as_adapter(name, settings)
+            self._made.append(self._defaults[name])
+        return self._defaults[name]
 
 
 def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:

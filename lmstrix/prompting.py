@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from lmstrix.errors import ConfigurationError, ContextOverflow
 from lmstrix.models import ModelInfo, Prompt
 from lmstrix.ports import LoadedModel
+from lmstrix.stores.archive import ReportSummary
 
-__all__ = ["REPLY_TOKENS", "UNTESTED_CONTEXT", "as_prompt", "cautious_context", "require_room"]
+__all__ = [
+    "REPLY_TOKENS",
+    "UNTESTED_CONTEXT",
+    "as_prompt",
+    "cautious_context",
+    "known_context",
+    "require_room",
+]
 
 REPLY_TOKENS = 512
 """Largest reply of `LMStrix.infer` unless told otherwise."""
@@ -24,12 +34,30 @@ def cautious_context(model: ModelInfo) -> int:
     return min(UNTESTED_CONTEXT, model.declared_context or UNTESTED_CONTEXT)
 
 
+def known_context(summaries: Iterable[ReportSummary], model: ModelInfo) -> int | None:
+    """The newest true context of this very model in tokens, None where there is none.
+
+    `summaries` are those of `LMStrix.summaries`, the newest first.
+    """
+    for known in summaries:
+        same = (known.model_key, known.model_digest) == (model.key, model.digest)
+        if same and known.true_context:
+            return known.true_context
+    return None
+
+
 async def require_room(
-    loaded: LoadedModel, prompt: Prompt, max_tokens: int, *, tested: int | None
+    loaded: LoadedModel,
+    prompt: Prompt,
+    max_tokens: int,
+    *,
+    tested: int | None,
+    on_note: Callable[[str], None] | None = None,
 ) -> None:
     """Count the prompt with the model's own tokenizer and template.
 
-    `tested` is the true context of this model in tokens, None where it is not known. Raises
+    `tested` is the true context of this model in tokens, None where it is not known; `on_note`
+    hears a sentence for the user where prompt and reply fit, but may need more than that. Raises
     `ContextOverflow`, which says what would fit, where prompt and reply do not; and
     `ConfigurationError` for a reply of less than one token.
     """
@@ -37,7 +65,13 @@ async def require_room(
         raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
     tokens = await loaded.count_prompt_tokens(prompt)
     context = loaded.effective_context
-    if tokens + max_tokens <= context:
+    needed = tokens + max_tokens
+    if needed <= context:
+        if tested is not None and needed > tested and on_note is not None:
+            on_note(
+                f"Prompt and reply may need {needed} tokens; this model was found to work up to"
+                f" {tested}. What it says beyond that may be wrong."
+            )
         return
     declared = loaded.model.declared_context
     raise ContextOverflow(
@@ -56,12 +90,12 @@ def _advice(
     """What would make it fit, one sentence."""
     ways = ["Shorten the prompt"]
     if tokens < context:
-        ways.append(f"allow a reply of at most {context - tokens} tokens")
+        ways.append(f"allow a reply of at most {context - tokens} tokens (--max-tokens)")
     needed = tokens + max_tokens
     if needed <= (declared or needed):
         beyond = (
             "" if tested is None or needed <= tested else ", which is more than was found to work"
         )
-        ways.append(f"load a context of at least {needed}{beyond}")
+        ways.append(f"load a context of at least {needed} (--context {needed}){beyond}")
     said = ", or ".join(ways) + "."
     return said if tested else f"{said} What it really handles is not known: see `lmstrix test`."

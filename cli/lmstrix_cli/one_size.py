@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lmstrix.checks import Outcome, SizeCheck
 from lmstrix.models import ContextReport, LevelReport
-from lmstrix.reports.quantities import say_seconds
+from lmstrix.reports.quantities import say_percent, say_seconds
 from lmstrix_cli.exit_codes import ExitCode, code_of_report
 from lmstrix_cli.safe_text import label
 
@@ -32,7 +32,7 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
         short = check.baseline
         yield (
             f"{check.passes} of {check.trials} right"
-            f" (95 % interval {100 * low:.0f} to {100 * high:.0f} %),"
+            f" (95 % interval {100 * low:.0f} to {say_percent(high)}),"
             f" at {short.length_tokens} tokens {short.passes} of {short.trials}"
         )
     for level in check.levels:

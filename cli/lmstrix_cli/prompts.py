@@ -31,6 +31,7 @@ __all__ = [
     "Template",
     "choose_template",
     "fill",
+    "how_to_make_one",
     "parse_templates",
     "read_templates",
     "user_templates",
@@ -38,6 +39,8 @@ __all__ = [
 
 MAX_FILE_BYTES = 256 * 1024
 """Largest file of templates, in bytes: instructions, not documents."""
+FILE = "prompts.toml"
+"""The file in the user's folder."""
 MAX_FILES = 200
 """Most files in the user's folder."""
 MAX_REPLY_TOKENS = 1 << 24
@@ -116,14 +119,23 @@ def choose_template(name: str | None, path: Path | None) -> Template:
     A file with a single one needs no name. Raises `ConfigurationError`, which says what there is.
     """
     there = user_templates() if path is None else read_templates(path)
-    where = f"in {str(path)!r}" if path else f"in {str(_folder() / 'prompts')!r}"
+    where = f"in {str(path or _folder())!r}"
     if name is None and len(there) == 1:
         return next(iter(there.values()))
     if name is not None and name in there:
         return there[name]
     wanted = "say with --template which one" if name is None else f"there is no template {name!r}"
-    hint = f"There are {_listed(there)} {where}." if there else f"There are none {where}. {_FORMAT}"
+    hint = f"There are {_listed(there)} {where}." if there else how_to_make_one(path)
     raise ConfigurationError(wanted, hint=hint)
+
+
+def how_to_make_one(path: Path | None) -> str:
+    """What to write where, for somebody who has no template in `path` or of their own."""
+    where = repr(str(path or _folder() / FILE))
+    return (
+        f"To make one, write a table to {where}, for example the two lines `[summary]` and"
+        """ `user = "Summarise in {words} words: {prompt}"`."""
+    )
 
 
 def fill(template: Template, values: Mapping[str, str]) -> Template:
@@ -213,7 +225,7 @@ def _folder() -> Path:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Where templates may stand, in an order that is the same every time."""
-    single = folder / "prompts.toml"
+    single = folder / FILE
     if single.is_file():
         yield single
     found = sorted((folder / "prompts").glob("*.toml"))

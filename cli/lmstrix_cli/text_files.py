@@ -32,7 +32,12 @@ def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
 
 def read_stdin() -> str:
     """All that comes through stdin; raises `ConfigurationError` as `read_text` does."""
-    return _text(sys.stdin.buffer, "what stands on stdin", MAX_TEXT_BYTES)
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - started without one
+        raise ConfigurationError("there is no stdin to read", hint="Give PROMPT or --file.")
+    try:
+        return _text(sys.stdin.buffer, "what stands on stdin", MAX_TEXT_BYTES)
+    except OSError as error:
+        raise ConfigurationError(f"stdin cannot be read: {error.strerror or error}") from error
 
 
 def _text(file: BinaryIO, name: str, most_bytes: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 from lmstrix.errors import (
     ContextOverflow,
@@ -14,14 +13,15 @@ from lmstrix.errors import (
     PredictionError,
     PredictionTooSlow,
 )
-from lmstrix.events import Event, PrefillProgressed, Retrying, TrialFinished
+from lmstrix.events import TrialFinished
+from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.keeping import Keeper
 from lmstrix.measure.ledger import Ledger
 from lmstrix.measure.level import Level
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
-from lmstrix.models import Cause, Judgement, Observation, PrefillProgress, Question, Reply, Trial
+from lmstrix.models import Cause, Judgement, Observation, Question, Reply, Trial
 from lmstrix.ports import ComparingValidator, LoadedModel, Validator
 
 __all__ = ["Asker", "HardFailure"]
@@ -41,19 +41,17 @@ class Asker:
     def __init__(
         self,
         *,
-        model_key: str,
         instance: Instance,
         ledger: Ledger,
         keeper: Keeper,
         retry: RetryPolicy,
-        emit: Callable[[Event], None],
+        announcer: Announcer,
     ) -> None:
-        self._key = model_key
         self._instance = instance
         self._ledger = ledger
         self._keeper = keeper
         self._retry = retry
-        self._emit = emit
+        self._announcer = announcer
         self._crashes: Counter[int] = Counter()
         self.context_length = 0
         """What to load when nothing is loaded, in tokens."""
@@ -100,7 +98,7 @@ class Asker:
         self._ledger.add_reply(reply)
         self._ledger.add_trial(trial)
         await self._keeper.append_trial(trial)
-        self._emit(TrialFinished(model_key=self._key, trial=trial))
+        self._announcer.emit(TrialFinished(model_key=self._announcer.model_key, trial=trial))
 
     def _judge(self, level: Level, question: Question, reply: Reply, index: int) -> Judgement:
         """By the model's own short reply to the same request, where the validator can do that."""
@@ -118,9 +116,7 @@ class Asker:
             self._retry,
             lambda: self._reply_once(validator, length_tokens, seed, index),
             on=(InfrastructureError, PredictionError),
-            announce=lambda attempt, reason: self._emit(
-                Retrying(model_key=self._key, attempt=attempt, reason=reason)
-            ),
+            announce=self._announcer.retry,
         )
 
     async def _reply_once(
@@ -133,7 +129,7 @@ class Asker:
                 question.prompt,
                 max_tokens=question.max_tokens,
                 stop=question.stop,
-                on_progress=lambda progress: self._prefill(length_tokens, progress),
+                on_progress=self._announcer.prefill(length_tokens),
             )
         except ContextOverflow as error:
             raise HardFailure(Cause.OVERFLOW, str(error)) from error
@@ -159,8 +155,3 @@ class Asker:
         except LoadError as error:
             message = f"the model loaded before, and does not any more: {error}"
             raise EngineUnavailable(message, hint=error.hint) from error
-
-    def _prefill(self, length_tokens: int, progress: PrefillProgress) -> None:
-        self._emit(
-            PrefillProgressed(model_key=self._key, length_tokens=length_tokens, progress=progress)
-        )

@@ -14,22 +14,14 @@ import attrs
 
 from lmstrix.benches import BenchPoint, BenchSample, SpeedBench, point_of
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
-from lmstrix.events import (
-    Event,
-    Noted,
-    PhaseStarted,
-    PrefillProgressed,
-    ProbeStarted,
-    ReplyTimed,
-    Retrying,
-)
-from lmstrix.measure.announcing import announce
+from lmstrix.events import ReplyTimed
+from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
 from lmstrix.measure.taking_turns import its_turn
-from lmstrix.models import Environment, ModelInfo, PrefillProgress, Status
+from lmstrix.models import Environment, ModelInfo, Status
 from lmstrix.ports import Adapter, Observer, Validator
 
 __all__ = ["BenchOptions", "BenchRun"]
@@ -94,9 +86,8 @@ class BenchRun:
         self.options = options or BenchOptions()
         self._adapter = adapter
         self._writing = writing
-        self._observers = observers
+        self._announcer = Announcer(model.key, observers)
         self._points: list[BenchPoint] = []
-        self._notes: list[str] = []
         self._texts = 0
         self._context = 0
         self._complete = False
@@ -115,16 +106,16 @@ class BenchRun:
             LMStrixError: what loading raises, see `lmstrix.ports.Adapter`; an
                 `InfrastructureError` also where the engine went away.
         """
-        async with its_turn(self._adapter, self.model.key, self._emit, self._note):
+        async with its_turn(self._adapter, self._announcer):
             self._started, self._clock = datetime.now(UTC), time.monotonic()
             return await self._run()
 
     async def _run(self) -> SpeedBench:
         self._status = await self._adapter.status()
-        instance = Instance(self._adapter, self.model, self._emit, lambda: None)
+        instance = Instance(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
             lengths = self.options.lengths(await self._load(instance))
-            self._emit(PhaseStarted(model_key=self.model.key, phase=PHASE))
+            self._announcer.phase(PHASE)
             self._complete = await self._measure(instance, lengths)
         finally:
             await instance.release()
@@ -146,7 +137,7 @@ class BenchRun:
             seconds=time.monotonic() - self._clock,
             started_at=self._started,
             finished_at=datetime.now(UTC),
-            notes=tuple(self._notes),
+            notes=tuple(self._announcer.notes),
         )
 
     async def _load(self, instance: Instance) -> int:
@@ -159,7 +150,7 @@ class BenchRun:
         )
         self._context = loadable.context_length
         if loadable.detail:
-            self._note(loadable.detail)
+            self._announcer.note(loadable.detail)
         if self._context < SHORTEST:
             raise ConfigurationError(f"a benchmark needs {SHORTEST} tokens; {self._context} loaded")
         return min(wanted, self._context)
@@ -168,21 +159,14 @@ class BenchRun:
         """Whether every length could be measured."""
         for length in lengths:
             samples: list[BenchSample] = []
-            self._emit(
-                ProbeStarted(
-                    model_key=self.model.key,
-                    phase=PHASE,
-                    length_tokens=length,
-                    trials=2 * self.options.rounds,
-                )
-            )
+            self._announcer.probe(PHASE, length, 2 * self.options.rounds)
             try:
                 for _ in range(self.options.rounds):
                     samples += await self._round(instance, length)
             except PredictionError as error:
                 if not self._points and not samples:
                     raise
-                self._note(f"at {length} tokens: {error}")
+                self._announcer.note(f"at {length} tokens: {error}")
                 return False
             finally:
                 if samples:
@@ -204,7 +188,7 @@ class BenchRun:
             self.options.retry,
             attempt,
             on=(InfrastructureError, PredictionError),
-            announce=self._announce_retry,
+            announce=self._announcer.retry,
         )
 
     async def _timed(self, instance: Instance, length: int, *, warm: bool) -> BenchSample:
@@ -217,7 +201,7 @@ class BenchRun:
             question.prompt,
             max_tokens=question.max_tokens,
             stop=question.stop,
-            on_progress=lambda progress: self._prefill(length, progress),
+            on_progress=self._announcer.prefill(length),
         )
         sample = BenchSample(
             warm=warm,
@@ -232,7 +216,7 @@ class BenchRun:
         return sample
 
     def _tell(self, length: int, sample: BenchSample) -> None:
-        self._emit(
+        self._announcer.emit(
             ReplyTimed(
                 model_key=self.model.key,
                 length_tokens=length,
@@ -242,18 +226,3 @@ class BenchRun:
                 tokens_per_second=sample.tokens_per_second,
             )
         )
-
-    def _prefill(self, length: int, progress: PrefillProgress) -> None:
-        self._emit(
-            PrefillProgressed(model_key=self.model.key, length_tokens=length, progress=progress)
-        )
-
-    def _note(self, text: str) -> None:
-        self._notes.append(text)
-        self._emit(Noted(model_key=self.model.key, text=text))
-
-    def _announce_retry(self, attempt: int, reason: str) -> None:
-        self._emit(Retrying(model_key=self.model.key, attempt=attempt, reason=reason))
-
-    def _emit(self, event: Event) -> None:
-        announce(self._observers, event)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 
 from lmstrix.errors import InfrastructureError, LoadError, LoadRefused
-from lmstrix.events import (
-    BaselineMeasured,
-    BracketChanged,
-    Event,
-    Noted,
-    PhaseStarted,
-    ProbeFinished,
-    ProbeStarted,
-    Retrying,
-)
+from lmstrix.events import BaselineMeasured, BracketChanged
+from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.budget import Budget, BudgetSpent
 from lmstrix.measure.findings import Findings, limit_of
@@ -54,7 +46,7 @@ class Course:
     budget: Budget
     instance: Instance
     asker: Asker
-    emit: Callable[[Event], None]
+    announcer: Announcer
 
     async def run(self) -> Cause | None:
         """Go through the phases, and leave nothing loaded.
@@ -79,12 +71,12 @@ class Course:
             await self.instance.release()
 
     async def _load(self) -> Loadable | Cause:
-        self._phase("load")
+        self.announcer.phase("load")
         options, model = self.findings.options, self.findings.model
         shortest = self.findings.validator.baseline_length
         wanted = wanted_context(model, options.max_context)
         if wanted < (options.only_at or 0):
-            self._note(f"it declares {wanted} tokens, so {options.only_at} were not tried")
+            self.announcer.note(f"it declares {wanted} tokens, so {options.only_at} were not tried")
             return Cause.DECLARED_MAXIMUM
         try:
             loadable = await with_retries(
@@ -100,18 +92,18 @@ class Course:
                     max_memory_bytes=options.max_memory_bytes,
                 ),
                 on=(InfrastructureError,),
-                announce=self._announce_retry,
+                announce=self.announcer.retry,
             )
         except LoadError as error:
-            self._note(str(error))
+            self.announcer.note(str(error))
             return Cause.LOAD_REFUSED if isinstance(error, LoadRefused) else Cause.LOAD_FAILED
         self.findings.loadable = loadable
         if loadable.detail:
-            self._note(loadable.detail)
+            self.announcer.note(loadable.detail)
         if loadable.context_length < (options.only_at or 0):
             return Cause.CLAMPED
         if loadable.context_length < shortest:
-            self._note(
+            self.announcer.note(
                 f"the engine gives {loadable.context_length} tokens, and the baseline alone "
                 f"needs {shortest}"
             )
@@ -120,7 +112,7 @@ class Course:
 
     async def _baseline(self, loadable: Loadable) -> SearchProblem | Cause:
         """Half on a document of its own, half on the one that the search goes on with."""
-        self._phase(BASELINE)
+        self.announcer.phase(BASELINE)
         main, ledger = self.findings.main, self.ledger
         validator, length = main.validator, main.validator.baseline_length
         for document in (self._document(-1), self._document(0)):
@@ -129,11 +121,11 @@ class Course:
             if length in ledger.failures:
                 return ledger.failures[length]
         baseline = ledger.baseline(length)
-        self.emit(BaselineMeasured(model_key=self._key, baseline=baseline))
+        self.announcer.emit(BaselineMeasured(model_key=self._key, baseline=baseline))
         if ledger.inconclusive(BASELINE) * 2 > BASELINE_TRIALS:
             return Cause.INCONCLUSIVE
         if baseline.rate < LOWEST_BASELINE:
-            self._note(
+            self.announcer.note(
                 f"at {length} tokens it passes {baseline.passes} of {baseline.trials} "
                 f"{validator.name} questions, so nothing can be said about longer prompts"
             )
@@ -161,15 +153,17 @@ class Course:
                 self.findings.certified = True
                 return None
             if self._verdict(problem, problem.floor) is Verdict.FAIL:
-                self._note(f"its answers at {problem.floor} tokens contradict the baseline")
+                self.announcer.note(
+                    f"its answers at {problem.floor} tokens contradict the baseline"
+                )
                 return Cause.INCONCLUSIVE
             self.asker.context_length = ceiling
-        self._note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
+        self.announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
         return None
 
     async def _search(self, problem: SearchProblem, document: int) -> Cause | None:
         """Do what the strategy says until it is done."""
-        self._phase(SEARCH)
+        self.announcer.phase(SEARCH)
         strategy = self.findings.strategy
         shown: tuple[int, int | None] | None = None
         while True:
@@ -177,7 +171,9 @@ class Course:
             bracket = strategy.bracket(problem, history)
             if bracket != shown:
                 shown = bracket
-                self.emit(BracketChanged(model_key=self._key, low=bracket[0], high=bracket[1]))
+                self.announcer.emit(
+                    BracketChanged(model_key=self._key, low=bracket[0], high=bracket[1])
+                )
             step = strategy.next_step(self.budget.refresh(problem, document), history)
             if isinstance(step, Done):
                 # What is done only because nothing is left to spend goes on another time.
@@ -187,12 +183,12 @@ class Course:
             await self._probe(problem, step, SEARCH, document)
             after = self.ledger.observation(step.length_tokens)
             if after.failure is None and after.trials == before.trials:
-                self._note(f"at {step.length_tokens} tokens no reply could be judged")
+                self.announcer.note(f"at {step.length_tokens} tokens no reply could be judged")
                 return Cause.INCONCLUSIVE
 
     async def _certify(self, problem: SearchProblem, documents: Sequence[int]) -> bool:
         """Whether both ends of the bracket hold on a fresh load, on each of fresh documents."""
-        self._phase(CERTIFY)
+        self.announcer.phase(CERTIFY)
         await self.instance.release()
         for document in documents:
             if not await self._certify_on(problem, document):
@@ -211,7 +207,7 @@ class Course:
         size = low if high is None or high in self.ledger.failures else high
         self.asker.context_length = size
         while not await self._holds(problem, low, document):
-            self._note(f"{low} did not hold on a fresh load and a fresh document")
+            self.announcer.note(f"{low} did not hold on a fresh load and a fresh document")
             if low <= problem.floor:  # the baseline's own length: there is no lower answer
                 return False
             await self.asker.record_failure(low, limit_of(self.ledger.at(low)))
@@ -224,7 +220,7 @@ class Course:
         await self._probe_for(problem, high, document, problem.rule.full)
         if self._verdict(problem, high) is Verdict.FAIL:
             return True
-        self._note(f"{high} did not fail again on a fresh document")
+        self.announcer.note(f"{high} did not fail again on a fresh document")
         return False
 
     def _bracket(self, problem: SearchProblem) -> tuple[int, int | None]:
@@ -252,21 +248,15 @@ class Course:
 
     async def _probe(self, problem: SearchProblem, step: Ask, phase: str, document: int) -> None:
         length = step.length_tokens
-        self.emit(
-            ProbeStarted(model_key=self._key, phase=phase, length_tokens=length, trials=step.trials)
-        )
+        self.announcer.probe(phase, length, step.trials)
         await self.asker.ask(self.findings.main, phase, length, document, step.trials)
         seen = self.ledger.observation(length)
-        self.emit(
-            ProbeFinished(
-                model_key=self._key,
-                phase=phase,
-                length_tokens=length,
-                passes=seen.passes,
-                trials=seen.trials,
-                verdict=problem.rule.verdict(seen, problem.baseline),
-                failure=seen.failure,
-            )
+        self.announcer.probed(
+            phase,
+            length,
+            (seen.passes, seen.trials),
+            problem.rule.verdict(seen, problem.baseline),
+            seen.failure,
         )
 
     def _searched(self, certificate: int) -> int:
@@ -292,19 +282,9 @@ class Course:
             ledger=self.ledger,
             budget=self.budget,
             asker=self.asker,
-            emit=self.emit,
+            announcer=self.announcer,
         )
 
     @property
     def _key(self) -> str:
         return self.findings.model.key
-
-    def _phase(self, phase: str) -> None:
-        self.emit(PhaseStarted(model_key=self._key, phase=phase))
-
-    def _note(self, text: str) -> None:
-        self.findings.notes.append(text)
-        self.emit(Noted(model_key=self._key, text=text))
-
-    def _announce_retry(self, attempt: int, reason: str) -> None:
-        self.emit(Retrying(model_key=self._key, attempt=attempt, reason=reason))

@@ -7,12 +7,12 @@ Nothing longer is read for it, so a level that nothing contradicts is *at least*
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import sqrt
 
 import attrs
 
-from lmstrix.events import Event, Noted, PhaseStarted, ProbeFinished, ProbeStarted
+from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.budget import Budget, BudgetSpent
 from lmstrix.measure.findings import Findings, limit_of
@@ -45,7 +45,7 @@ class LevelSearch:
     ledger: Ledger
     budget: Budget
     asker: Asker
-    emit: Callable[[Event], None]
+    announcer: Announcer
 
     async def baselines(self, main: SearchProblem, document: int) -> None:
         """What the model can do at short length, level by level."""
@@ -61,7 +61,7 @@ class LevelSearch:
             if baseline.trials * 2 >= BASELINE_TRIALS and baseline.rate >= LOWEST_BASELINE:
                 self.findings.level_problems[key] = self._problem(level)
             else:
-                self._note(
+                self.announcer.note(
                     f"{key}: at {length} tokens it passes {baseline.passes} of {baseline.trials}, "
                     "so nothing can be said about longer prompts"
                 )
@@ -72,7 +72,7 @@ class LevelSearch:
         """
         before = self._main_bracket(main)
         if self._problems:
-            self.emit(PhaseStarted(model_key=self._model, phase=LEVELS))
+            self.announcer.phase(LEVELS)
         levels = [v for v in self.findings.levels if v.key in self._problems]
         await self._climb(levels, main, document)
         # The one that reaches farthest first: stepping back in the cache costs nothing.
@@ -128,23 +128,14 @@ class LevelSearch:
             if verdict is not Verdict.UNDECIDED:
                 return verdict
             wanted = self.budget.within(problem, document, length, rule.wanted(seen))
-            self.emit(
-                ProbeStarted(model_key=self._model, phase=key, length_tokens=length, trials=wanted)
-            )
+            self.announcer.probe(key, length, wanted)
             await self.asker.ask(level, SEARCH, length, document, wanted)
             after = self.ledger.observation(length, key)
-            self.emit(
-                ProbeFinished(
-                    model_key=self._model,
-                    phase=key,
-                    length_tokens=length,
-                    passes=after.passes,
-                    trials=after.trials,
-                    verdict=rule.verdict(after, problem.baseline),
-                )
+            self.announcer.probed(
+                key, length, (after.passes, after.trials), rule.verdict(after, problem.baseline)
             )
             if after.trials == seen.trials:
-                self._note(f"{key}: at {length} tokens no reply could be judged")
+                self.announcer.note(f"{key}: at {length} tokens no reply could be judged")
                 return Verdict.UNDECIDED
 
     async def _tell(self, level: Level, main: SearchProblem) -> None:
@@ -152,7 +143,7 @@ class LevelSearch:
         low, _ = self._main_bracket(main)
         _, fails = self.bracket(level)
         if level.required and fails is not None and fails <= low:
-            self._note(f"{level.key} fails at {fails} already")
+            self.announcer.note(f"{level.key} fails at {fails} already")
             await self.asker.record_failure(fails, limit_of(self.ledger.at(fails, level.key)))
 
     def _main_bracket(self, main: SearchProblem) -> tuple[int, int | None]:
@@ -175,14 +166,6 @@ class LevelSearch:
     @property
     def _problems(self) -> dict[str, SearchProblem]:
         return self.findings.level_problems
-
-    @property
-    def _model(self) -> str:
-        return self.findings.model.key
-
-    def _note(self, text: str) -> None:
-        self.findings.notes.append(text)
-        self.emit(Noted(model_key=self._model, text=text))
 
 
 def level_bracket(ledger: Ledger, problem: SearchProblem, level: Level) -> tuple[int, int | None]:

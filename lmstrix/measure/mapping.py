@@ -16,23 +16,14 @@ from statistics import median
 import attrs
 
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
-from lmstrix.events import (
-    Event,
-    Noted,
-    PhaseStarted,
-    PrefillProgressed,
-    ProbeFinished,
-    ProbeStarted,
-    Retrying,
-)
 from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
-from lmstrix.measure.announcing import announce
+from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
 from lmstrix.measure.taking_turns import its_turn
-from lmstrix.models import Environment, Judgement, ModelInfo, PrefillProgress, Reply, Verdict
+from lmstrix.models import Environment, Judgement, ModelInfo, Reply, Verdict
 from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
 
 __all__ = ["MapOptions", "MapRun"]
@@ -123,12 +114,11 @@ class MapRun:
         self.options = options or MapOptions()
         self._adapter = adapter
         self._validators = tuple(validators)
-        self._observers = tuple(observers)
+        self._announcer = Announcer(model.key, tuple(observers))
         self._answers: dict[str, list[tuple[int, float, bool, float]]] = {
             validator.name: [] for validator in validators
         }
         self._reading = _Reading()
-        self._notes: list[str] = []
         self._context = 0
         """What loads, in tokens."""
 
@@ -138,13 +128,13 @@ class MapRun:
         Raises what loading and asking raise: see `lmstrix.ports.Adapter`. Raises
         `ConfigurationError` with the price where the engine reuses no prefix.
         """
-        async with its_turn(self._adapter, self.model.key, self._emit, self._note):
+        async with its_turn(self._adapter, self._announcer):
             return await self._run()
 
     async def _run(self) -> ContextMap:
         started, clock = datetime.now(UTC), time.monotonic()
         status = await self._adapter.status()
-        instance = Instance(self._adapter, self.model, self._emit, lambda: None)
+        instance = Instance(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
             wanted = self._wanted()
             # With the memory guard of a measurement: `force` is about reading, not about loading.
@@ -153,11 +143,11 @@ class MapRun:
             )
             self._context = loadable.context_length
             if loadable.detail:
-                self._note(loadable.detail)
+                self._announcer.note(loadable.detail)
             if self._context < SHORTEST:
                 raise ConfigurationError(f"a map needs {SHORTEST} tokens; {self._context} loaded")
             lengths = self.options.grid(min(wanted, self._context))
-            self._emit(PhaseStarted(model_key=self.model.key, phase=PHASE))
+            self._announcer.phase(PHASE)
             for at, length in enumerate(lengths):
                 await self._ask(instance, length)
                 if at == 0:
@@ -178,7 +168,7 @@ class MapRun:
             ratio=self.options.ratio,
             started_at=started,
             finished_at=datetime.now(UTC),
-            notes=tuple(self._notes),
+            notes=tuple(self._announcer.notes),
         )
 
     def _wanted(self) -> int:
@@ -190,11 +180,14 @@ class MapRun:
     async def _ask(self, instance: Instance, length: int) -> None:
         replies: list[Reply] = []
         for validator in self._validators:
-            self._emit(self._probe_started(validator, length))
+            phase = f"{PHASE}: {validator.name}"
+            self._announcer.probe(phase, length, self.options.trials)
             before = len(self._answers[validator.name])
             asking = partial(self._answer, instance, validator, length)
             replies += [await self._patiently(asking, i) for i in range(self.options.trials)]
-            self._emit(self._probe_finished(validator, length, before))
+            found = self._answers[validator.name][before:]
+            passes = sum(passed for _, _, passed, _ in found)
+            self._announcer.probed(phase, length, (passes, len(found)), Verdict.UNDECIDED)
         self._reading.add(replies)
 
     async def _patiently(self, ask: Callable[[int], Awaitable[Reply]], index: int) -> Reply:
@@ -203,7 +196,7 @@ class MapRun:
             self.options.retry,
             lambda: ask(index),
             on=(InfrastructureError, PredictionError),
-            announce=self._announce_retry,
+            announce=self._announcer.retry,
         )
 
     async def _answer(
@@ -216,7 +209,7 @@ class MapRun:
                 question.prompt,
                 max_tokens=question.max_tokens,
                 stop=question.stop,
-                on_progress=lambda progress: self._prefill(length, progress),
+                on_progress=self._announcer.prefill(length),
             )
         except (InfrastructureError, PredictionError):
             await instance.release()
@@ -240,7 +233,7 @@ class MapRun:
                 f"this engine reads every prompt anew: the map would read {price}",
                 hint="Ask for fewer lengths and questions, or use --force to read all that.",
             )
-        self._note(f"this engine reads every prompt anew: {price}")
+        self._announcer.note(f"this engine reads every prompt anew: {price}")
 
     def _cost(self, seconds: float) -> MapCost:
         read = self._reading
@@ -257,37 +250,3 @@ class MapRun:
     def _seed(self) -> int:
         """A document of the map's own: a measurement's have the numbers from 0 on."""
         return self.options.seed * 1000 + 500
-
-    def _probe_started(self, validator: Validator, length: int) -> ProbeStarted:
-        return ProbeStarted(
-            model_key=self.model.key,
-            phase=f"{PHASE}: {validator.name}",
-            length_tokens=length,
-            trials=self.options.trials,
-        )
-
-    def _probe_finished(self, validator: Validator, length: int, before: int) -> ProbeFinished:
-        found = self._answers[validator.name][before:]
-        return ProbeFinished(
-            model_key=self.model.key,
-            phase=f"{PHASE}: {validator.name}",
-            length_tokens=length,
-            passes=sum(passed for _, _, passed, _ in found),
-            trials=len(found),
-            verdict=Verdict.UNDECIDED,
-        )
-
-    def _prefill(self, length: int, progress: PrefillProgress) -> None:
-        self._emit(
-            PrefillProgressed(model_key=self.model.key, length_tokens=length, progress=progress)
-        )
-
-    def _note(self, text: str) -> None:
-        self._notes.append(text)
-        self._emit(Noted(model_key=self.model.key, text=text))
-
-    def _announce_retry(self, attempt: int, reason: str) -> None:
-        self._emit(Retrying(model_key=self.model.key, attempt=attempt, reason=reason))
-
-    def _emit(self, event: Event) -> None:
-        announce(self._observers, event)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import anyio
 
 from lmstrix.errors import EngineUnavailable, InfrastructureError, StoreError
-from lmstrix.events import Event, MeasurementFinished, MeasurementStarted, Noted, Retrying
-from lmstrix.measure.announcing import announce
+from lmstrix.events import MeasurementFinished, MeasurementStarted
+from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.budget import Budget
 from lmstrix.measure.course import Course
@@ -52,7 +52,6 @@ class Measurement:
         self.options = options or MeasureOptions()
         self._adapter = adapter
         self._store = store
-        self._observers = tuple(observers)
         self._findings = Findings(
             model=model,
             strategy=strategy,
@@ -61,6 +60,7 @@ class Measurement:
             options=self.options,
             started_at=datetime.now(UTC),
         )
+        self._announcer = Announcer(model.key, tuple(observers), self._findings.notes)
         self._started = time.monotonic()
         self._keeper: Keeper | None = None
 
@@ -79,7 +79,7 @@ class Measurement:
                 measurement: see `store_error`.
         """
         status = self._findings.status = await self._status()
-        async with its_turn(self._adapter, self.model.key, self._emit, self._note):
+        async with its_turn(self._adapter, self._announcer):
             # What was waited for is no part of what the measurement took.
             self._started = time.monotonic()
             self._findings.started_at = datetime.now(UTC)
@@ -88,8 +88,8 @@ class Measurement:
     async def _run(self, key: str) -> ContextReport:
         stored = await self._open(key)
         ledger = self._findings.ledger = Ledger(stored)
-        keeper = self._keeper = Keeper(self._store, stored.id, ledger.resumed, self._note)
-        self._emit(
+        keeper = self._keeper = Keeper(self._store, stored.id, ledger.resumed, self._announcer.note)
+        self._announcer.emit(
             MeasurementStarted(
                 model_key=self.model.key, model=self.model, resumed_trials=ledger.resumed
             )
@@ -107,7 +107,7 @@ class Measurement:
             await keeper.finish(report)
             if keeper.error is not None:
                 report = self.partial_report(cause)  # with the note on what was not kept
-        self._emit(MeasurementFinished(model_key=self.model.key, report=report))
+        self._announcer.emit(MeasurementFinished(model_key=self.model.key, report=report))
         return report
 
     @property
@@ -137,14 +137,15 @@ class Measurement:
         return build_report(self._findings, cause, seconds=time.monotonic() - self._started)
 
     def _course(self, keeper: Keeper, ledger: Ledger) -> Course:
-        instance = Instance(self._adapter, self.model, self._emit, ledger.add_load, keeper.mark)
+        instance = Instance(
+            self._adapter, self.model, self._announcer.emit, ledger.add_load, keeper.mark
+        )
         asker = Asker(
-            model_key=self.model.key,
             instance=instance,
             ledger=ledger,
             keeper=keeper,
             retry=self.options.retry,
-            emit=self._emit,
+            announcer=self._announcer,
         )
         return Course(
             adapter=self._adapter,
@@ -153,7 +154,7 @@ class Measurement:
             budget=Budget(self.options, ledger),
             instance=instance,
             asker=asker,
-            emit=self._emit,
+            announcer=self._announcer,
         )
 
     async def _status(self) -> Status:
@@ -169,9 +170,7 @@ class Measurement:
             self.options.retry,
             ask,
             on=(InfrastructureError,),
-            announce=lambda attempt, reason: self._emit(
-                Retrying(model_key=self.model.key, attempt=attempt, reason=reason)
-            ),
+            announce=self._announcer.retry,
         )
 
     async def _open(self, key: str) -> StoredMeasurement:
@@ -186,10 +185,3 @@ class Measurement:
             cost = ledger.with_seconds(time.monotonic() - self._started)
             await keeper.save_cost(cost)
             await keeper.clear_load()
-
-    def _note(self, text: str) -> None:
-        self._findings.notes.append(text)
-        self._emit(Noted(model_key=self.model.key, text=text))
-
-    def _emit(self, event: Event) -> None:
-        announce(self._observers, event)

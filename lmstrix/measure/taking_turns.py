@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from lmstrix.events import Event, WaitingForTurn
+from lmstrix.events import WaitingForTurn
+from lmstrix.measure.announcing import Announcer
 from lmstrix.ports import Adapter, TakesTurns
 from lmstrix.turns import Holder, hold_turn
 
@@ -13,9 +14,7 @@ __all__ = ["its_turn"]
 
 
 @asynccontextmanager
-async def its_turn(
-    adapter: Adapter, model_key: str, emit: Callable[[Event], None], note: Callable[[str], None]
-) -> AsyncGenerator[None, None]:
+async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[None, None]:
     """Hold the turn on what `adapter` contends for; at once where that is nothing.
 
     Where no lock can be made, as on a read-only disk, it goes on and says so: a measurement that
@@ -23,13 +22,20 @@ async def its_turn(
     """
 
     def waiting(holder: Holder) -> None:
-        emit(WaitingForTurn(model_key=model_key, pid=holder.pid, holder_key=holder.model_key))
+        announcer.emit(
+            WaitingForTurn(
+                model_key=announcer.model_key, pid=holder.pid, holder_key=holder.model_key
+            )
+        )
 
     resource = adapter.turn if isinstance(adapter, TakesTurns) else None
     async with AsyncExitStack() as stack:
         if resource is not None:
             try:
-                await stack.enter_async_context(hold_turn(resource, model_key, waiting))
+                turn = hold_turn(resource, announcer.model_key, waiting)
+                await stack.enter_async_context(turn)
             except OSError as error:
-                note(f"other measurements could not be kept from this machine or server: {error}")
+                announcer.note(
+                    f"other measurements could not be kept from this machine or server: {error}"
+                )
         yield

@@ -16,6 +16,7 @@ from lmstrix.events import (
     ProbeFinished,
     ProbeStarted,
     Retrying,
+    WaitingForTurn,
 )
 from lmstrix.reports.table import say_verdict
 
@@ -81,6 +82,8 @@ class Course:
                 self._hear_probe(event)
             case BracketChanged():
                 self.low, self.high = event.low, event.high
+            case WaitingForTurn():
+                self._do("waiting", f"for the measurement of {event.holder_key or 'another model'}")
             case Retrying():
                 self._do(self.phase, f"attempt {event.attempt}: {event.reason}")
             case MeasurementFinished():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lmstrix.benches import BenchPoint, SpeedBench
 from lmstrix.reports.escaping import escape_controls
-from lmstrix.reports.quantities import say_seconds
+from lmstrix.reports.quantities import say_percent, say_seconds
 
 __all__ = ["BENCH_HEAD", "bench_row", "render_bench"]
 
@@ -37,7 +37,7 @@ def bench_row(point: BenchPoint) -> tuple[str, ...]:
         _time(point.ttft_s),
         _speed(point.tokens_per_second),
         "",
-        _UNKNOWN if point.reused is None else f"{100 * point.reused:.0f} %",
+        _UNKNOWN if point.reused is None else say_percent(point.reused),
         _time(point.warm_ttft_s),
     )
 

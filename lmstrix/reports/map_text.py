@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.reports.escaping import escape_controls
-from lmstrix.reports.quantities import say_seconds
+from lmstrix.reports.quantities import say_percent, say_seconds
 
 __all__ = ["render_map"]
 
@@ -37,7 +37,7 @@ def _table(found: ContextMap, layer: Layer) -> Iterator[str]:
         yield f"{length:>8}{row}   {_percent(layer.rate(length))}"
     limit = layer.limit(found.ratio)
     if limit is not None:
-        yield f"keeps {found.ratio:.0%} of what it is at {found.lengths[0]} up to {limit}"
+        yield f"keeps {say_percent(found.ratio)} of what it is at {found.lengths[0]} up to {limit}"
 
 
 def _percent(score: float | None) -> str:

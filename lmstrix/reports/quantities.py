@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["say_bytes", "say_seconds", "say_tokens"]
+__all__ = ["say_bytes", "say_count", "say_percent", "say_seconds", "say_tokens"]
 
 
 def say_bytes(size_bytes: int) -> str:
@@ -19,6 +19,24 @@ def say_bytes(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def say_count(count: int, noun: str) -> str:
+    """How many of something whose plural takes an s.
+
+    >>> say_count(1, "report"), say_count(0, "report")
+    ('1 report', '0 reports')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def say_percent(share: float) -> str:
+    """A share of one in whole percent, with a space, as SI has it.
+
+    >>> say_percent(0.85)
+    '85 %'
+    """
+    return f"{100 * share:.0f} %"
 
 
 def say_seconds(seconds: float) -> str:

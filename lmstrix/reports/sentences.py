@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import attrs
 
 from lmstrix.models import UNFINISHED, ContextReport, CurvePoint, LevelReport, Usable, Verdict
-from lmstrix.reports.quantities import say_bytes, say_seconds, say_tokens
+from lmstrix.reports.quantities import say_bytes, say_percent, say_seconds, say_tokens
 
 __all__ = [
     "Number",
@@ -93,7 +93,7 @@ def say_bracket(report: ContextReport) -> str:
     interval = report.interval
     if interval.level > 0:
         upper = "more" if interval.high is None else str(interval.high)
-        text += f" {interval.level:.0%} interval: {interval.low} to {upper}."
+        text += f" {say_percent(interval.level)} interval: {interval.low} to {upper}."
         if report.estimate is not None and report.bracket[1] is not None:
             text += f" Best guess: {report.estimate}."
     return text
@@ -107,7 +107,7 @@ def say_baseline(report: ContextReport) -> str:
     return (
         f"baseline: {baseline.passes} of {baseline.trials} right at"
         f" {baseline.length_tokens} tokens; a length passes with"
-        f" {report.method.ratio:.0%}{'' if report.method.absolute else ' of that rate'}."
+        f" {say_percent(report.method.ratio)}{'' if report.method.absolute else ' of that rate'}."
     )
 
 

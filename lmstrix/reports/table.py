@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lmstrix.models import CurvePoint, Verdict
+from lmstrix.reports.quantities import say_percent
 
 __all__ = ["CURVE_HEAD", "curve_row", "curve_table", "say_verdict"]
 
@@ -41,7 +42,7 @@ def curve_row(point: CurvePoint) -> tuple[str, ...]:
     """What is known at one length, cell by cell; the last one is a bar or the engine's failure."""
     asked = point.trials > 0
     counts = f"{point.passes} of {point.trials}" if asked else "-"
-    interval = f"{point.wilson.low * 100:.0f} to {point.wilson.high * 100:.0f} %" if asked else "-"
+    interval = f"{point.wilson.low * 100:.0f} to {say_percent(point.wilson.high)}" if asked else "-"
     wait = point.ttft_s if point.full_ttft_s is None else point.full_ttft_s
     ttft = "-" if wait is None else _seconds(wait)
     speed = "-" if point.tokens_per_second is None else f"{point.tokens_per_second:.1f}"

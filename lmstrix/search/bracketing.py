@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from lmstrix.models import Interval, Observation, Verdict
 from lmstrix.problem import Ask, Done, SearchProblem
-from lmstrix.search.posterior import threshold_interval
 
 __all__ = [
     "Bracketing",
@@ -47,6 +46,9 @@ class Bracketing(ABC):
 
     def interval(self, problem: SearchProblem, history: Sequence[Observation]) -> Interval:
         """See `lmstrix.ports.SearchStrategy`."""
+        # numpy takes as long to import as all the rest of `import lmstrix`.
+        from lmstrix.search.posterior import threshold_interval  # noqa: PLC0415 - see above
+
         return threshold_interval(problem, history, fallback=problem.floor)
 
     def _wish(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | None:

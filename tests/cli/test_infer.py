@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import platformdirs
@@ -14,6 +15,7 @@ import pytest
 
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli import text_files
 from lmstrix_cli.commands import demo
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 from lmstrix_cli.text_files import MAX_TEXT_BYTES
@@ -190,6 +192,22 @@ def test_templates_are_listed(shell: Shell) -> None:
     ]
 
 
+def test_no_templates_yet(shell: Shell, templates: Path) -> None:
+    templates.unlink()
+    listed = shell.run("infer", "--list-templates")
+    wrong = shell.run("infer", "m", "--template", "short", "x")
+    assert (listed.exit_code, listed.stdout, wrong.exit_code) == (0, "", 2)
+    for said in (listed.stderr, wrong.stderr):
+        assert str(templates) in said
+        assert "`[summary]`" in said
+
+
+def test_without_any_stdin(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "sys", SimpleNamespace(stdin=None))
+    result = shell.run("infer", "m", "-")
+    assert (result.exit_code, "there is no stdin" in result.stderr) == (2, True)
+
+
 @pytest.mark.usefixtures("templates")
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -218,7 +236,8 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_asked(shell: Shel
     assert re.search(r"prompt is 1\d\d tokens long", error)
     assert "tested: not yet, declared: 1024" in error
     assert "reply of at most" in hint
-    assert "at least 11" in hint
+    assert re.search(r"reply of at most \d tokens \(--max-tokens\)", hint)
+    assert re.search(r"at least (11\d) \(--context \1\)", hint)
     assert "lmstrix test" in hint
     too_long = shell.run("infer", "m", "word " * 2000)
     assert too_long.stderr.splitlines()[1].startswith("Hint: Shorten the prompt. ")
@@ -230,6 +249,23 @@ def test_what_is_tested_is_said_too(shell: Shell) -> None:
     result = shell.run("infer", "m", "word " * 1000)
     assert re.search(r"tested: \d{3}, declared: 4096", result.stderr)
     assert "more than was found to work" in result.stderr
+
+
+def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
+    adapter = shell.adapter = ScriptedAdapter(
+        SimulatedModel(key="m", declared=4096, true_context=700)
+    )
+    words = ("infer", "m", "--context", "4k", "--max-tokens", "8", "--json")
+    assert "Note:" not in shell.run(*words, "word " * 1000).stderr  # nothing is tested yet
+    assert shell.run("test", "m", "--no-certify", "-q").exit_code == 0
+    replies = adapter.counters.replies
+    result = shell.run(*words, "word " * 1000)
+    assert (result.exit_code, adapter.counters.replies) == (0, replies + 1)
+    assert re.fullmatch(
+        r"Note: Prompt and reply may need 1\d{3} tokens; .* wrong\.\n", result.stderr
+    )
+    assert json.loads(result.stdout)["prompt_tokens"] > 1000
+    assert shell.run(*words, "Why?").stderr == ""
 
 
 def test_an_unknown_model(shell: Shell) -> None:

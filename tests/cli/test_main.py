@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -46,23 +44,6 @@ def test_the_commands_on_disk_are_the_commands_in_the_list() -> None:
     folder = Path(main.__file__).parent / "commands"
     names = {main.MODULES.get(name, name) for name in main.COMMANDS}
     assert {file.stem for file in folder.glob("[a-z]*.py")} == names
-
-
-def test_help_imports_neither_the_library_nor_rich() -> None:
-    code = (
-        "import sys; from lmstrix_cli.main import lmstrix\n"
-        "lmstrix(['--help'], standalone_mode=False)\n"
-        "print(sorted({'lmstrix', 'rich', 'httpx', 'lmstudio', 'anyio'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'cli'}"},
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_version(shell: Shell) -> None:

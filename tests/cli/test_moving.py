@@ -42,18 +42,18 @@ def test_another_store_has_it_all_after_an_import(
     dry = shell.run("import", str(exported), "--dry-run")
     assert "would add 1 measurements" in dry.stdout
     assert "Nothing measured yet" in shell.run("list").stdout
-    assert "added 1 measurements" in shell.run("import", str(exported)).stdout
+    assert "added 1 measurement with" in shell.run("import", str(exported)).stdout
     assert shell.run("list", "--json").stdout == listed
     again = shell.run("import", str(exported)).stdout
     assert "added 0 measurements" in again
-    assert "1 measurements were known" in again
+    assert "1 known already" in again
 
 
 def test_stdout_and_stdin(shell: Shell, exported: Path, tmp_path: Path) -> None:
     text = shell.run("export").stdout
     assert json.loads(text) == json.loads(exported.read_text())
     shell.store = tmp_path / "other.jsonl"
-    assert "stdin: added 1 measurements" in shell.run("import", "-", typed=text).stdout
+    assert "stdin: added 1 measurement with" in shell.run("import", "-", typed=text).stdout
 
 
 def test_a_file_is_not_replaced_unasked(shell: Shell, exported: Path) -> None:

@@ -148,6 +148,9 @@ def test_pointers_to_lm_studio(pointer: str) -> None:
     file = Path.home() / ".lmstudio-home-pointer"
     file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
     try:
-        put_through("pointer to LM Studio", lambda: Catalogue(default_folders()[:1]).list_models())
+        found = put_through(
+            "pointer to LM Studio", lambda: Catalogue(default_folders()[:1]).list_models()
+        )
+        assert not found
     finally:
         file.unlink()

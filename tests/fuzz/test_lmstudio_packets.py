@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
@@ -78,7 +79,7 @@ def test_predictions(packets: object) -> None:
     for sent in (100, None):
         reply = put_through("LM Studio's reply", lambda sent=sent: _reply(found, sent))
         if reply is not None:
-            to_json(reply)
+            assert json.loads(to_json(reply))["text"] == reply.text
 
 
 def _items(value: object) -> list[object]:

@@ -58,7 +58,7 @@ def _shown(report: ContextReport, width: int) -> bool:
 def test_reports(text: str, width: int) -> None:
     report = put_through("report", lambda: load_report(text), FormatError)
     if report is not None:
-        put_through("report, shown", lambda: _shown(report, width))
+        assert put_through("report, shown", lambda: _shown(report, width))
 
 
 @fuzz
@@ -94,4 +94,4 @@ def _map_shown(found: ContextMap) -> bool:
 @example(_changed_map(layers=[{"name": "recall", "cells": [{**CELL, "trials": -1}]}]))
 def test_maps(text: str) -> None:
     for found in _read_map(text):
-        put_through("map, shown", lambda found=found: _map_shown(found))
+        assert put_through("map, shown", lambda found=found: _map_shown(found))

@@ -111,17 +111,20 @@ def test_places(index: str, chosen: str, key: str, path: str) -> None:
             ModelInfo(key=key, path=path),
             ModelInfo(key=key, path=f"{home}/models/{path}"),
         ):
-            put_through(
+            found = put_through(
                 "LM Studio's index",
                 lambda model=model: settings_path(home, lmstudio_identifier(model, home)),
                 SettingsError,
             )
+            inside = home / ".internal" / CONFIG_FOLDER
+            assert found is None or found.resolve().is_relative_to(inside.resolve())
 
 
 @fuzz
 @given(texts_of(DOCUMENT))
 def test_strict_json(text: str) -> None:
     node = put_through("strict JSON", lambda: parse(text), ValueError)
+    assert node is None or node.value == json.loads(text)
     if node is not None and isinstance(node.value, dict):
         put_through("strict JSON", lambda: parts(text, node), RecursionError)
 
@@ -159,7 +162,8 @@ def test_percentages(true_context: int, percent: float, cap: int | None) -> None
 def test_the_context_alone_is_read(value: object, text: str) -> None:
     assume(value != deep(20))
     for document in (json_or(value, text), text):
-        put_through("LM Studio's settings file", lambda d=document: read_context(d) or 0)
+        found = put_through("LM Studio's settings file", lambda d=document: read_context(d))
+        assert found is None or type(found) in {int, float}
 
 
 def json_or(value: object, text: str) -> str:

@@ -20,6 +20,7 @@ from lmstrix.events import (
     ProbeFinished,
     ProbeStarted,
     Retrying,
+    WaitingForTurn,
 )
 from lmstrix.models import Cause, PrefillProgress, Verdict
 from lmstrix.notebook import NotebookProgress
@@ -93,6 +94,7 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
             "8192 tokens did not load",
         ),
         (Retrying(model_key=KEY, attempt=2, reason="\x07away"), "attempt 2: \\x07away"),
+        (WaitingForTurn(model_key=KEY, pid=7, holder_key="\x07him"), "measurement of \\x07him"),
         (
             MeasurementFinished(model_key=KEY, report=sample_report()),
             "true context 6144: forgets, 6144 works, 6400 fails",
@@ -107,7 +109,7 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
             "true context unknown: not measurable",
         ),
     ],
-    ids=["loading", "load failed", "retrying", "finished", "not measured"],
+    ids=["loading", "load failed", "retrying", "waiting", "finished", "not measured"],
 )
 def test_what_happens_is_said(event: Event, words: str) -> None:
     assert words in hear(event)[1]

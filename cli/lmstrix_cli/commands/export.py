@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from lmstrix.errors import LMStrixError
+from lmstrix.reports.quantities import say_count
 from lmstrix.stores.exchange import dump_contents
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async
@@ -46,7 +47,9 @@ def command(settings: Settings, file: str, *, force: bool) -> None:
     else:
         _write(Path(file), f"{text}\n")
     where = "stdout" if file == STDOUT else safe_text.label(file)
-    safe_text.note(f"Exported to {where}: {kept} measurements, {reports} reports.")
+    safe_text.note(
+        f"Exported to {where}: {say_count(kept, 'measurement')}, {say_count(reports, 'report')}."
+    )
 
 
 async def _contents(settings: Settings) -> tuple[str, int, int]:

@@ -11,6 +11,7 @@ import attrs
 import click
 
 from lmstrix.errors import StoreError
+from lmstrix.reports.quantities import say_count
 from lmstrix.settings import find_home
 from lmstrix.stores.archive import Archive, Merged, StoreContents
 from lmstrix.stores.exchange import MAX_DOCUMENT_BYTES, as_object, load_contents, read_document
@@ -148,12 +149,12 @@ def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
         known = len(found.registry.results) - merged.imported
         left_out = found.registry.skipped + found.registry.untested
         return (
-            f"{name}: {verb} {merged.imported} results of an earlier LMStrix; {known} known,"
-            f" {left_out} left out (unreadable, or never tested)."
+            f"{name}: {verb} {say_count(merged.imported, 'result')} of an earlier LMStrix;"
+            f" {known} known already, {left_out} left out (unreadable, or never tested)."
         )
     known = len(found.contents.measurements) - merged.measurements
     return (
-        f"{name}: {verb} {merged.measurements} measurements with {merged.trials} trials,"
-        f" {merged.reports} reports, {merged.imported} results of earlier versions;"
-        f" {known} measurements were known."
+        f"{name}: {verb} {say_count(merged.measurements, 'measurement')} with"
+        f" {say_count(merged.trials, 'trial')}, {say_count(merged.reports, 'report')},"
+        f" {say_count(merged.imported, 'result')} of earlier versions; {known} known already."
     )

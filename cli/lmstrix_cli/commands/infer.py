@@ -16,7 +16,7 @@ from lmstrix.reports.quantities import say_seconds
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.asking import Asked, Sources, sources_options
 from lmstrix_cli.parameters import TOKENS
-from lmstrix_cli.prompts import read_templates, user_templates
+from lmstrix_cli.prompts import how_to_make_one, read_templates, user_templates
 from lmstrix_cli.running import Interrupted, run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -111,7 +111,13 @@ async def _ask(
     context: int | None,
 ) -> None:
     async with session.client(settings) as client:
-        pieces = client.stream(model, asked.prompt, max_tokens=max_tokens, context_length=context)
+        pieces = client.stream(
+            model,
+            asked.prompt,
+            max_tokens=max_tokens,
+            context_length=context,
+            on_note=lambda note: safe_text.note(f"Note: {safe_text.label(note)}"),
+        )
         async with aclosing(pieces):
             async for piece in pieces:
                 speaker.hear(piece)
@@ -121,7 +127,7 @@ def _list_templates(path: Path | None) -> None:
     """One line for each template: its name, what it takes, what it is for."""
     templates = user_templates() if path is None else read_templates(path)
     if not templates:
-        safe_text.note("There are no templates. See `lmstrix infer --help`.")
+        safe_text.note(f"There are no templates. {how_to_make_one(path)}")
     for template in templates.values():
         places = " ".join(f"{{{name}}}" for name in template.variables)
         words = (template.name, places, safe_text.label(template.description))

@@ -15,7 +15,7 @@ from lmstrix import LMStrix
 from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import UNFINISHED, LoadedInstance, Status
-from lmstrix.reports.quantities import say_bytes
+from lmstrix.reports.quantities import say_bytes, say_count
 from lmstrix.stores.archive import ReportSummary
 from lmstrix.stores.peeking import Open, peek
 from lmstrix_cli import safe_text, session
@@ -184,8 +184,8 @@ def _store_lines(store: _Store) -> Iterator[str]:
         yield "store      none, nothing is remembered"
         return
     yield f"store      {safe_text.label(store.location)}"
-    reports = "1 report" if store.reports == 1 else f"{store.reports} reports"
-    yield f"           {reports}, {say_bytes(store.size_bytes) or 'no file yet'}"
+    size = say_bytes(store.size_bytes) or "no file yet"
+    yield f"           {say_count(store.reports, 'report')}, {size}"
     for warning in store.warnings:
         yield f"warning    {safe_text.label(warning)}"
 

@@ -13,7 +13,7 @@ import platformdirs
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.demo import DEMO
 from lmstrix.errors import EngineUnavailable
-from lmstrix.reports.quantities import say_bytes
+from lmstrix.reports.quantities import say_bytes, say_count
 from lmstrix.stores.peeking import Peek, peek
 from lmstrix_cli import session
 from lmstrix_cli.doctor.findings import Outcome, ok, problem, warning
@@ -81,7 +81,7 @@ async def store(settings: Settings) -> Outcome:
             return problem(f"{place} may not be written to.", _OTHER_STORE)
     if not found.exists:
         return ok(f"there is none yet; it will be {path}.")
-    reports = "1 report" if found.reports == 1 else f"{found.reports} reports"
+    reports = say_count(found.reports, "report")
     return ok(f"{path} holds {reports} in {say_bytes(found.size_bytes) or '0 B'}.")
 
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lmstrix.events import Event, MeasurementStarted
-from lmstrix.reports.quantities import say_seconds
+from lmstrix.reports.quantities import say_count, say_percent, say_seconds
 from lmstrix_cli.progress.state import ProgressState
 from lmstrix_cli.safe_text import label
 
@@ -57,7 +57,7 @@ class LiveProgress:
     def __call__(self, event: Event, /) -> None:
         """Hear one event; the next refresh shows it."""
         if isinstance(event, MeasurementStarted) and event.resumed_trials:
-            self._console.print(Text(f"going on after {event.resumed_trials} trials"))
+            self._console.print(Text(f"going on after {say_count(event.resumed_trials, 'trial')}"))
         self._state.hear(event)
 
     def _line(self) -> Text:
@@ -83,7 +83,7 @@ def _parts(state: ProgressState, now_s: float) -> Iterator[str]:
         if state.judged:
             yield f"{state.passes} right"
     if state.prefill is not None and state.prefill < 1:
-        yield f"reading {state.prefill:.0%}"
+        yield f"reading {say_percent(state.prefill)}"
     if state.low or state.high:
         yield f"bracket {state.low}..{'?' if state.high is None else state.high}"
     if state.tokens_per_second:

@@ -16,7 +16,7 @@ from lmstrix.events import (
     Retrying,
     WaitingForTurn,
 )
-from lmstrix.reports.quantities import say_seconds
+from lmstrix.reports.quantities import say_count, say_seconds
 from lmstrix.reports.table import say_verdict
 from lmstrix_cli import safe_text
 from lmstrix_cli.progress.waiting import say_waiting
@@ -61,7 +61,7 @@ def event_line(event: Event) -> str:
         case MeasurementStarted():
             line = f"measuring {safe_text.label(event.model_key)}"
             if event.resumed_trials:
-                line += f", going on after {event.resumed_trials} trials"
+                line += f", going on after {say_count(event.resumed_trials, 'trial')}"
         case PhaseStarted():
             line = f"  {safe_text.label(event.phase)}"
         case LoadFinished():

@@ -20,6 +20,7 @@ from lmstrix.events import (
     WaitingForTurn,
 )
 from lmstrix.models import Trial
+from lmstrix.reports.quantities import say_percent
 from lmstrix_cli.progress.waiting import say_waiting
 
 __all__ = ["ProgressState"]
@@ -83,7 +84,7 @@ class ProgressState:
             case LoadStarted():
                 self.activity = f"loading {event.context_length}"
             case LoadProgressed():
-                self.activity = f"loading {event.context_length} {event.fraction:.0%}"
+                self.activity = f"loading {event.context_length} {say_percent(event.fraction)}"
             case LoadFinished():
                 self.activity = ""
                 if event.effective_context is not None:

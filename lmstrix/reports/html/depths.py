@@ -10,6 +10,7 @@ from lmstrix.maps import DEPTH_BINS, ContextMap, Layer, MapCell
 from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.reports.html.canvas import BOTTOM, LEFT, RIGHT, TOP, drawn
 from lmstrix.reports.html.scales import MOST_TOKENS, Axis, share_axis
+from lmstrix.reports.quantities import say_percent
 from lmstrix.stats import wilson
 
 __all__ = [
@@ -144,7 +145,7 @@ def heat_of_layer(found: ContextMap, layer: Layer) -> Heat | None:
     limit = layer.limit(found.ratio)
     shortest = min(found.lengths)
     kept = (
-        f" Keeps {found.ratio:.0%} of what it is at {shortest} up to {limit}."
+        f" Keeps {say_percent(found.ratio)} of what it is at {shortest} up to {limit}."
         if limit is not None
         else ""
     )
@@ -187,7 +188,7 @@ def _percent(score: float | None, where: str) -> Cell:
     if score is None:
         return Cell("", None, f"{where}: not asked")
     share = min(1.0, max(0.0, score))
-    return Cell(f"{100 * share:.0f}", _step(share), f"{where}: {100 * share:.0f} %")
+    return Cell(f"{100 * share:.0f}", _step(share), f"{where}: {say_percent(share)}")
 
 
 def plot_depths(report: ContextReport) -> DepthPlot | None:

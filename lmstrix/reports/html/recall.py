@@ -9,6 +9,7 @@ import attrs
 from lmstrix.models import ContextReport, CurvePoint, Verdict
 from lmstrix.reports.html.canvas import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Line, drawn, path_through
 from lmstrix.reports.html.scales import MOST_TOKENS, Axis, length_axis, share_axis
+from lmstrix.reports.quantities import say_percent
 
 __all__ = ["Dot", "RecallPlot", "plot_near", "plot_recall"]
 
@@ -104,7 +105,7 @@ def _threshold(report: ContextReport, y: Axis) -> Line | None:
     """The rate that a length has to reach."""
     base = 1.0 if report.method.absolute else report.baseline.rate
     rate = report.method.ratio * base
-    return Line(y.at(rate), f"passes from {rate:.0%}") if 0 < rate <= 1 else None
+    return Line(y.at(rate), f"passes from {say_percent(rate)}") if 0 < rate <= 1 else None
 
 
 def _truth(report: ContextReport, x: Axis) -> Line | None:

@@ -19,7 +19,7 @@ from lmstrix.reports.html.depths import (
 )
 from lmstrix.reports.html.recall import RecallPlot, plot_near, plot_recall
 from lmstrix.reports.html.speed import SpeedPlot, plot_speed, plot_wait
-from lmstrix.reports.quantities import say_seconds, say_tokens
+from lmstrix.reports.quantities import say_percent, say_seconds, say_tokens
 from lmstrix.reports.sentences import (
     Number,
     say_baseline,
@@ -197,7 +197,7 @@ def _method(report: ContextReport) -> Pairs:
         ("validator", method.validator),
         ("levels", ", ".join(method.levels) or "none"),
         ("tolerance", f"{method.tolerance:.4g}"),
-        ("ratio", f"{method.ratio:.0%}{'' if method.absolute else ' of the baseline'}"),
+        ("ratio", f"{say_percent(method.ratio)}{'' if method.absolute else ' of the baseline'}"),
         ("seed", str(method.seed)),
         ("largest length", say_tokens(method.max_context, unknown="as declared")),
     )
