@@ -30,7 +30,7 @@ def exported(shell: Shell, tmp_path: Path) -> Path:
     file = tmp_path / "results.json"
     result = shell.run("export", str(file))
     assert result.exit_code == 0
-    assert "1 measurements, 1 reports" in result.stderr
+    assert "1 measurement, 1 report" in result.stderr
     return file
 
 
@@ -40,7 +40,7 @@ def test_another_store_has_it_all_after_an_import(
     listed = shell.run("list", "--json").stdout
     shell.store = tmp_path / "other.sqlite3"
     dry = shell.run("import", str(exported), "--dry-run")
-    assert "would add 1 measurements" in dry.stdout
+    assert "would add 1 measurement with" in dry.stdout
     assert "Nothing measured yet" in shell.run("list").stdout
     assert "added 1 measurement with" in shell.run("import", str(exported)).stdout
     assert shell.run("list", "--json").stdout == listed
@@ -70,7 +70,7 @@ def test_what_earlier_versions_noted_is_shown_apart(shell: Shell, tmp_path: Path
     (home / ".internal").mkdir(parents=True)
     (home / "lmstrix.json").write_text(json.dumps(REGISTRY))
     result = shell.run("import", "--registry", "--home", str(home))
-    assert "added 1 results of an earlier LMStrix; 0 known, 1 left out" in result.stdout
+    assert "added 1 result of an earlier LMStrix; 0 known already, 1 left out" in result.stdout
     listed = shell.run("list").stdout
     assert "Nothing measured yet" in listed
     assert "which did not fill the window" in listed

@@ -57,7 +57,7 @@ def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
         "at 4096",
         "trial 2/4",
         "1 right",
-        "reading 50%",
+        "reading 50 %",
         "bracket 4096..?",
         "40 tok/s",
         "10 s",
@@ -69,7 +69,7 @@ def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
 
 
 def test_the_line_tells_loads_and_retries() -> None:
-    assert "loading 8192 50%" in status_line(after(*COURSE[:4]), 1.0).plain
+    assert "loading 8192 50 %" in status_line(after(*COURSE[:4]), 1.0).plain
     retrying = Retrying(model_key="m", attempt=2, reason="lost\x1b[2J " + "x" * 500)
     line = status_line(after(*COURSE, retrying), 1.0).plain
     assert "attempt 2: lost\\x1b[2J" in line

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmstrix.maps import ContextMap, Layer, MapCell, MapCost
+from lmstrix.maps import ContextMap, Layer, MapCell
 from lmstrix.models import (
     Baseline,
     Cause,
@@ -31,7 +31,7 @@ from lmstrix.reports.comparison import compare
 from lmstrix.reports.html import render_comparison, render_fragment, render_html
 from lmstrix.reports.html.scales import length_axis, value_axis
 from lmstrix.reports.text import repeat_command
-from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.samples import sample_map, sample_model, sample_report
 
 EVIL = (
     "</style></title><script>alert(1)</script>\" onload='x' {{ 7*7 }} &amp;"
@@ -74,27 +74,20 @@ class Tree(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def sample_map(**changes: Any) -> ContextMap:
-    report = sample_report()
+def filled_map(**changes: Any) -> ContextMap:
+    """One question right of two at every depth but one."""
     cells = tuple(
         MapCell(length_tokens=n, depth_bin=i, trials=2, passes=1, score=(10 - i) / 10)
         for n in (1024, 2048)
         for i in range(10)
         if i != 4
     )
-    found = ContextMap(
-        model=report.model,
-        lengths=(1024, 2048),
-        layers=(Layer(name="recall", cells=cells),),
-        cost=MapCost(),
-        environment=report.environment,
-        seed=1,
-        ratio=0.85,
-        started_at=report.started_at,
-        finished_at=report.finished_at,
-        notes=("A note on the map.",),
-    )
-    return attrs.evolve(found, **changes)
+    wanted: dict[str, Any] = {
+        "lengths": (1024, 2048),
+        "layers": (Layer(name="recall", cells=cells),),
+        "notes": ("A note on the map.",),
+    }
+    return sample_map(**(wanted | changes))
 
 
 def unmeasured(**changes: Any) -> ContextReport:
@@ -126,11 +119,11 @@ def test_the_page_says_what_the_report_says() -> None:
         "the largest filled context at which it works",
         "with at least 30 tokens a second",
         "With a longer prompt the model forgets what it was told",
-        "6144 works, 6400 does not. 95% interval: 5888 to 6400",
+        "6144 works, 6400 does not. 95 % interval: 5888 to 6400",
         "The head of the document is forgotten first.",
         "10 of 10 72 to 100 % pass 14.50 s 38.0",
         "coherence at least 8192 declared maximum 4 of 4",
-        "passes from 85%",
+        "passes from 85 %",
         "true 6144",
         "0/5",
         "prompt tokens read 15000",
@@ -143,7 +136,7 @@ def test_the_page_says_what_the_report_says() -> None:
 
 
 def test_every_drawing_says_what_it_shows_and_is_sound_xml() -> None:
-    page = render_html([sample_report()], [sample_map()])
+    page = render_html([sample_report()], [filled_map()])
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) > 6
     for drawing in drawings:
@@ -162,7 +155,7 @@ def test_every_drawing_says_what_it_shows_and_is_sound_xml() -> None:
 
 def test_headings_skip_no_level() -> None:
     several = [sample_report(), unmeasured()]
-    stranger = sample_map(model=sample_model(key="stranger"))
+    stranger = filled_map(model=sample_model(key="stranger"))
     for page in (render_html(several, [stranger]), render_comparison(compare(several))):
         levels = [int(t[1]) for t, _ in Tree(page).seen if t in {"h1", "h2", "h3", "h4"}]
         assert levels[0] == levels.count(1) == 1
@@ -170,7 +163,7 @@ def test_headings_skip_no_level() -> None:
 
 
 def test_the_page_loads_nothing_and_runs_nothing() -> None:
-    tree = Tree(render_html([sample_report(), unmeasured()], [sample_map()]))
+    tree = Tree(render_html([sample_report(), unmeasured()], [filled_map()]))
     names = {name for name, _ in tree.seen}
     assert not names & {"script", "iframe", "object", "embed", "img", "base", "form", "video"}
     for _, attributes in tree.seen:
@@ -194,12 +187,12 @@ def test_untrusted_text_is_only_ever_text() -> None:
         ),
     )
     other = sample_report(model=sample_model(key=EVIL), method=attrs.evolve(report.method, seed=9))
-    found = sample_map(
-        model=report.model, notes=(EVIL,), layers=(attrs.evolve(sample_map().layers[0], name=EVIL),)
+    found = filled_map(
+        model=report.model, notes=(EVIL,), layers=(attrs.evolve(filled_map().layers[0], name=EVIL),)
     )
     pages = (
         render_html([report, other], [found]),
-        render_html([report], [sample_map()]),
+        render_html([report], [filled_map()]),
         render_comparison(compare([report, other])),
         render_fragment(report, [found]),
     )
@@ -238,12 +231,12 @@ def test_several_models_get_an_overview_with_links_that_lead_somewhere() -> None
 
 
 def test_maps_stand_beside_their_model_or_alone() -> None:
-    stranger = sample_map(model=sample_model(key="stranger"))
-    words = Tree(render_html([sample_report()], [sample_map(), stranger])).words()
+    stranger = filled_map(model=sample_model(key="stranger"))
+    words = Tree(render_html([sample_report()], [filled_map(), stranger])).words()
     assert words.count("Map: recall by length and depth") >= 2
     assert "Map: stranger" in words
     assert "map: A note on the map." in words
-    assert "Keeps 85% of what it is at 1024 up to 2048." in words
+    assert "Keeps 85 % of what it is at 1024 up to 2048." in words
 
 
 def test_what_the_engine_did_not_survive_is_drawn() -> None:

@@ -26,7 +26,7 @@ def test_the_three_numbers_and_the_evidence() -> None:
         "cause: forgets.",
         "certified: yes",
         "6144 works, 6400 does not",
-        "95% interval: 5888 to 6400",
+        "95 % interval: 5888 to 6400",
         "10 of 10 right at 512 tokens",
         "72 to 100 %",
         "[##########]",
