@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -64,16 +65,25 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    # Side by side, but for two kinds. The snippets of one document share their names, and two
-    # engines on the same cores wait for each other.
-    processes = ("-n", "auto", "--maxprocesses", "4")
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     quietly = ("--cov-report=", "--cov-fail-under=0")
+    # One more than cores, because many wait for a deadline to pass.
+    processes = ("-n", str(min(cores, 3) + 1))
     session.run(
         "pytest", "tests", "-m", "not engine", *processes, "--cov", *quietly, "--durations=10"
     )
+    # In one process: the snippets of a document share their names.
     session.run("pytest", "docs", "README.md", "--cov", "--cov-append", *quietly)
-    everything = ("--cov", "--cov-append", "--cov-report=term")
-    session.run("pytest", "tests", "-m", "engine", *everything, "--durations=10")
+    # As many engines of one thread as there are cores. Two on one core wait for each other, and
+    # elsewhere than on Linux a process cannot be bound to one.
+    session.run(
+        "pytest",
+        "tests",
+        "-m",
+        "engine",
+        *("-n", str(min(cores, 4))),
+        *("--cov", "--cov-append", "--cov-report=term", "--durations=10"),
+    )
 
 
 @nox.session
