@@ -9,7 +9,7 @@ from lmstrix.models import ContextReport
 from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.comparison import Comparison
 from lmstrix.reports.markdown_escaping import code_block, code_span, escape_markdown
-from lmstrix.reports.quantities import say_tokens
+from lmstrix.reports.quantities import say_moment, say_tokens
 from lmstrix.reports.sentences import (
     say_baseline,
     say_bracket,
@@ -17,7 +17,6 @@ from lmstrix.reports.sentences import (
     say_cost,
     say_engine,
     say_model_facts,
-    say_moment,
     say_numbers,
     say_reach,
     say_remarks,
@@ -115,7 +114,7 @@ def _provenance(report: ContextReport) -> list[str]:
     return [
         *([cost] if cost else []),
         *([f"engine: {escape_markdown(engine)}"] if engine else []),
-        f"finished: {say_moment(report)}",
+        f"finished: {say_moment(report.finished_at)}",
         "repeat it with",
     ]
 

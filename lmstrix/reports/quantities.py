@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["say_bytes", "say_count", "say_percent", "say_seconds", "say_tokens"]
+from datetime import datetime
+
+__all__ = ["say_bytes", "say_count", "say_moment", "say_percent", "say_seconds", "say_tokens"]
 
 
 def say_bytes(size_bytes: int) -> str:
@@ -28,6 +30,18 @@ def say_count(count: int, noun: str) -> str:
     ('1 report', '0 reports')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def say_moment(moment: datetime) -> str:
+    """A moment to the second, with the name of its zone where that is UTC, else with its offset.
+
+    >>> from datetime import UTC
+    >>> say_moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02 03:04:05 UTC'
+    """
+    text = moment.isoformat(sep=" ", timespec="seconds")
+    local = text.removesuffix("+00:00")
+    return text if local == text else f"{local} UTC"
 
 
 def say_percent(share: float) -> str:

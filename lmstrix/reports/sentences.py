@@ -20,7 +20,6 @@ __all__ = [
     "say_cost",
     "say_engine",
     "say_model_facts",
-    "say_moment",
     "say_numbers",
     "say_reach",
     "say_remarks",
@@ -88,7 +87,7 @@ def say_bracket(report: ContextReport) -> str:
     """What works, what does not, and how sure that is."""
     low, high = report.bracket
     works = f"{low} works" if low else "no length is known to work"
-    fails = "none was seen to fail" if high is None else f"{high} does not"
+    fails = _open_end(report) if high is None else f"{high} does not"
     text = f"bracket: {works}, {fails}."
     interval = report.interval
     if interval.level > 0:
@@ -97,6 +96,14 @@ def say_bracket(report: ContextReport) -> str:
         if report.estimate is not None and report.bracket[1] is not None:
             text += f" Best guess: {report.estimate}."
     return text
+
+
+def _open_end(report: ContextReport) -> str:
+    """What is known of longer prompts where no length is known to fail."""
+    longer = [point for point in report.curve if point.length_tokens > report.bracket[0]]
+    if any(point.passes < point.trials for point in longer):
+        return "above that nothing is settled"
+    return "none was seen to fail"
 
 
 def say_baseline(report: ContextReport) -> str:
@@ -160,8 +167,3 @@ def say_engine(report: ContextReport) -> str:
     environment = report.environment
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     return ", ".join(part for part in (environment.engine, versions) if part)
-
-
-def say_moment(report: ContextReport) -> str:
-    """When the report was made, to the second, with its offset."""
-    return report.finished_at.isoformat(sep=" ", timespec="seconds")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from lmstrix.models import ContextReport
 from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.escaping import escape_controls
+from lmstrix.reports.quantities import say_moment
 from lmstrix.reports.sentences import (
     say_baseline,
     say_bracket,
@@ -16,7 +17,6 @@ from lmstrix.reports.sentences import (
     say_cost,
     say_engine,
     say_model_facts,
-    say_moment,
     say_numbers,
     say_reach,
     say_remarks,
@@ -115,7 +115,7 @@ def _provenance(report: ContextReport, width: int) -> Iterator[str]:
     where = say_engine(report)
     if where:
         yield from _wrap(f"engine: {where}", width)
-    yield from _wrap(f"finished: {say_moment(report)}", width)
+    yield from _wrap(f"finished: {say_moment(report.finished_at)}", width)
     yield f"repeat: {repeat_command(report)}"
 
 

@@ -36,7 +36,7 @@ ENVIRONMENT = ("ADAPTER", "HOST", "STORE")
 _ESCAPE = re.compile(r"\x1b\[")
 _ADDRESS = re.compile(r"127\.0\.0\.1:\d\d+")  # port 9 is ours
 _MOVING: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\b20(?!26-01-)\d\d-\d\d-\d\d[T ][\d:.]+\+00:00"), "<time>"),
+    (re.compile(r"\b20(?!26-01-)\d\d-\d\d-\d\d[T ][\d:.]+(?:\+00:00| UTC)"), "<time>"),
     (re.compile(r"\b(\d\.\d\d|\d\d\.\d) s\b"), "#.## s"),  # as wide as it was
     (re.compile(r"(reports?), [\d.]+ kB"), r"\1, <size>"),
     (re.compile(r'("store_bytes": )\d+'), r"\1<size>"),

@@ -19,14 +19,13 @@ from lmstrix.reports.html.depths import (
 )
 from lmstrix.reports.html.recall import RecallPlot, plot_near, plot_recall
 from lmstrix.reports.html.speed import SpeedPlot, plot_speed, plot_wait
-from lmstrix.reports.quantities import say_percent, say_seconds, say_tokens
+from lmstrix.reports.quantities import say_moment, say_percent, say_seconds, say_tokens
 from lmstrix.reports.sentences import (
     Number,
     say_baseline,
     say_bracket,
     say_certified,
     say_model_facts,
-    say_moment,
     say_numbers,
     say_reach,
     say_remarks,
@@ -120,7 +119,7 @@ def make_section(
         name=report.model.key,
         distinction=distinction,
         facts=say_model_facts(report),
-        moment=say_moment(report),
+        moment=say_moment(report.finished_at),
         numbers=say_numbers(report),
         bars=number_bars([report])[0],
         cause=report.cause.replace("_", " "),
@@ -146,7 +145,7 @@ def make_section(
 
 def make_map_section(found: ContextMap) -> MapSection:
     """What is shown of a map alone."""
-    moment = found.finished_at.isoformat(sep=" ", timespec="seconds")
+    moment = say_moment(found.finished_at)
     return MapSection(found.model.key, moment, tuple(_heats(found)), found.notes)
 
 
