@@ -188,11 +188,13 @@ class LMStrix:
         With `MeasureOptions.only_at` it looks at that length alone, and keeps nothing.
 
         Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`, and
-        `ConfigurationError` for one length that is too short to ask anything at.
+        `ConfigurationError` for a length that is too short to ask anything at.
         """
         strategy, store = self._strategy, self._store
-        if options is not None and options.only_at is not None:
-            options = options.at_one_size(self._validator.baseline_length)
+        options = options or MeasureOptions()
+        options.check_lengths(self._validator.baseline_length)
+        if options.only_at is not None:
+            options = options.at_one_size()
             strategy, store = OneSize(), MemoryStore()
         return Measurement(
             adapter=self.adapter_for(model),

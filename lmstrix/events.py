@@ -67,7 +67,7 @@ class MeasurementStarted(Event):
 
 @attrs.frozen(kw_only=True)
 class PhaseStarted(Event):
-    """The measurement goes into ``load``, ``baseline``, ``search`` or ``certify``."""
+    """The measurement goes into ``load``, ``baseline``, ``search``, ``levels`` or ``certify``."""
 
     phase: str
 

@@ -198,8 +198,8 @@ class ComparingValidator(Validator, Protocol):
     """A validator that judges a reply by the model's own replies at short length."""
 
     def compare(self, question: Question, reply: Reply, own: str) -> Judgement:
-        """Like `judge`; `own` is what the model wrote at the baseline's length when it was asked
-        the same thing.
+        """Like `judge`; `own` is what the model wrote at the baseline's length to a question of the
+        same `Question.kind`.
         """
         ...
 

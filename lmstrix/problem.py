@@ -12,6 +12,8 @@ __all__ = ["Ask", "Done", "PassRule", "SearchProblem"]
 
 
 REFUTED = 0.1
+MUTE = 4
+"""Replies that say nothing for each one that can be judged, from which asking on is no use."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +67,10 @@ class PassRule:
         """Probability of so few passes, or fewer, at a rate that just passes."""
         rate = min(1.0, self.threshold(baseline))
         return binomial_tail(observation.passes, observation.trials, rate)
+
+    def is_mute(self, observation: Observation) -> bool:
+        """Whether so few replies can be judged that further questions are no use."""
+        return observation.inconclusive >= self.full + MUTE * observation.trials
 
     def wanted(self, observation: Observation) -> int:
         """How many further trials reach the next stage."""

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from lmstrix_cli import main
+from lmstrix_cli.completing import complete_parameters
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -141,3 +142,10 @@ def test_what_is_wrong_is_found(line: str) -> None:
     (arguments,) = calls(line)
     with pytest.raises(click.UsageError):
         check(arguments)
+
+
+def test_what_completes_a_file_does_not_hide_that_it_is_one() -> None:
+    command = main.lmstrix.get_command(GROUP, "import")
+    assert command is not None
+    complete_parameters(command)  # as a shell's question does: the command keeps it
+    assert isinstance(command.params[0].type, ON_DISK)

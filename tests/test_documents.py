@@ -16,8 +16,9 @@ import pytest
 
 import lmstrix
 from lmstrix import Cause, LMStrix, dump_report
+from lmstrix.converter import to_json
 from lmstrix.models import UNFINISHED, Reply, Status
-from lmstrix.testing.samples import sample_report
+from lmstrix.testing.samples import sample_map, sample_report
 from lmstrix_cli import main
 from lmstrix_cli.exit_codes import ExitCode
 
@@ -76,6 +77,14 @@ def test_every_cause_is_documented() -> None:
 def test_the_other_objects_are_documented() -> None:
     assert {row[0] for row in table("json.md", "Reply")} == names(Reply)
     assert {row[0] for row in table("json.md", "Status")} == names(Status) | ADDED_TO_STATUS
+
+
+def test_every_key_of_a_map_is_documented() -> None:
+    documented = [key for row in table("json.md", "Map") for key in row[0].split(", ")]
+    assert len(documented) == len(set(documented))
+    found = json.loads(to_json(attrs.evolve(sample_map(), notes=("a note",))))
+    found |= {"model": "as in a report", "environment": "as in a report"}
+    assert set(documented) == keys(found)
 
 
 def test_every_exit_code_is_documented() -> None:

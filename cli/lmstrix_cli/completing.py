@@ -21,6 +21,7 @@ from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugi
 from lmstrix.ports import Store
 from lmstrix.stores.peeking import peek
 from lmstrix_cli import session
+from lmstrix_cli.prompts import read_templates, user_templates
 
 __all__ = ["complete_adapter", "complete_parameters"]
 
@@ -81,6 +82,31 @@ def _plugins(group: str, *, several: bool = False) -> Complete:
     return complete
 
 
+def complete_files(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What the shell itself offers for a file."""
+    del ctx, parameter
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_templates(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The user's own templates, or those of ``--template-file``."""
+    del parameter
+    path = ctx.params.get("template_file")
+    try:
+        there = user_templates() if path is None else read_templates(Path(path))
+    except (LMStrixError, OSError):
+        return []
+    return [
+        CompletionItem(name, help=one.description)
+        for name, one in there.items()
+        if name.startswith(incomplete)
+    ]
+
+
 complete_adapter = _plugins(ADAPTERS)
 
 _BY_NAME: dict[str, Complete] = {
@@ -89,6 +115,10 @@ _BY_NAME: dict[str, Complete] = {
     "strategy": _plugins(STRATEGIES),
     "validator": _plugins(VALIDATORS),
     "levels": _plugins(VALIDATORS, several=True),
+    "file": complete_files,
+    "files": complete_files,
+    "output": complete_files,
+    "template": complete_templates,
 }
 """By a parameter's name, the same in every command."""
 
@@ -118,6 +148,6 @@ def complete_parameters(command: click.Command) -> None:
     """Make the parameters of `command` complete what they are named for."""
     for parameter in command.params:
         complete = _BY_NAME.get(parameter.name or "")
-        plain = not isinstance(parameter.type, (_Completed, click.Choice))
+        plain = not isinstance(parameter.type, (_Completed, click.Choice, click.Path))
         if complete is not None and plain:
             parameter.type = _Completed(parameter.type, complete)

@@ -23,6 +23,9 @@ MOST_BYTES = 1 << 28
 """Largest file that is read: a hundred thousand reports."""
 LARGEST = 2**63 - 1
 _HINT = "Give what `lmstrix test --json` or `lmstrix list --json` printed."
+_EXPORT_HEAD = '{"format": '
+_STORE_HEADS = (b"SQLite format 3\0", b'{"kind": "store"')
+_STORE_HINT = "Name it before the command instead: lmstrix --store FILE COMMAND."
 _MAP_HINT = "Give what `lmstrix map --json` printed."
 
 
@@ -66,7 +69,7 @@ def newest_of_each(reports: Sequence[ContextReport]) -> list[ContextReport]:
 
 def read_maps(sources: Sequence[str]) -> list[ContextMap]:
     """The maps in files that ``lmstrix map --json`` wrote; raises `FormatError`."""
-    maps = [from_json(text, ContextMap) for s in sources for text in _documents(s, _MAP_HINT)]
+    maps = [_map(text, s) for s in sources for text in _documents(s, _MAP_HINT)]
     for found in maps:
         if found.schema_version > MAP_SCHEMA_VERSION:
             raise FormatError("a map is of a newer version", hint="Update LMStrix to read it.")
@@ -92,11 +95,28 @@ def _read_reports(source: str) -> Iterator[ContextReport]:
         try:
             yield load_report(text)
         except FormatError as error:
-            # A file of something else has a complaint about every key: the first ones do.
-            short = safe_text.label(str(error), 200)
+            if text.startswith(_EXPORT_HEAD):
+                hint = "It is an export: add it to a store with `lmstrix import FILE`."
+            else:
+                hint = error.hint or _HINT
             raise FormatError(
-                f"document {number} of {source!r} is no report: {short}", hint=error.hint or _HINT
+                f"document {number} of {source!r} is no report: {_first(error)}", hint=hint
             ) from error
+
+
+def _map(text: str, source: str) -> ContextMap:
+    try:
+        return from_json(text, ContextMap)
+    except FormatError as error:
+        raise FormatError(f"{source!r} holds no map: {_first(error)}", hint=_MAP_HINT) from error
+
+
+def _first(error: FormatError) -> str:
+    """The first complaint, without the name of our class: something else has one about every
+    key.
+    """
+    said = str(error).split("; ")[0]
+    return safe_text.label(said.partition(": ")[2] if said.startswith("not a ") else said, 200)
 
 
 def _documents(source: str, hint: str) -> Iterator[str]:
@@ -135,6 +155,8 @@ def _read(source: str, hint: str) -> str:
         raise LMStrixError(f"{source!r} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MOST_BYTES:
         raise FormatError(f"{source!r} is too large", hint=hint)
+    if data.startswith(_STORE_HEADS):
+        raise FormatError(f"{source!r} is a store", hint=_STORE_HINT)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

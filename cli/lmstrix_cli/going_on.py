@@ -28,6 +28,8 @@ def command_to_go_on(measurement: Open, settings: Settings) -> str:
     is_file = measurement.model_key.lower().endswith(".gguf")
     if isinstance(adapter, str) and adapter != DEFAULT_ADAPTER and not is_file:
         words += ["--adapter", adapter]
+    elif settings.host and not is_file:
+        words += ["--host", settings.host]
     if settings.store:
         words += ["--store", settings.store]
     options = _mapping(depends.get("method"))

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from lmstrix_cli import colour
+from lmstrix_cli import colour, misplaced
 from lmstrix_cli.settings import Settings
+from lmstrix_cli.streams import discard_unwritten, prepare_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -91,7 +92,18 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the words as they were typed."""
         ctx.meta[__name__] = tuple(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise misplaced.in_front(self, ctx, error) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; where there is none of that name, say what may have been meant."""
+        if args[0] in COMMANDS or ctx.resilient_parsing or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        raise misplaced.unknown(ctx, args, COMMANDS)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The names with their sentence, without importing a command; or the group's options."""
@@ -109,6 +121,8 @@ class CommandGroup(click.Group):
         """Run the command; click itself handles its own exceptions."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise misplaced.behind(self, ctx, error) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -267,9 +281,13 @@ def _host(ctx: click.Context, host: str | None) -> str | None:
 
 def main() -> None:
     """Entry point of the `lmstrix` script."""
-    for stream in (sys.stdout, sys.stderr):
-        # A model's name must not break the output of a terminal that is not UTF-8.
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-    lmstrix(prog_name="lmstrix")
+    prepare_streams()
+    try:
+        lmstrix(prog_name="lmstrix")
+    except OSError as error:  # what was printed while the words were still being read
+        # Imported here because it pulls in the library.
+        from lmstrix_cli.failures import explain  # noqa: PLC0415
+
+        sys.exit(explain(error, verbose=False))
+    finally:
+        discard_unwritten()

@@ -16,6 +16,7 @@ from lmstrix.reports.text import render_text
 from lmstrix_cli import safe_text
 from lmstrix_cli.exit_codes import ExitCode, code_of_report, worst
 from lmstrix_cli.failures import explain_known
+from lmstrix_cli.folding import fold
 from lmstrix_cli.one_size import check_lines, code_of_check
 from lmstrix_cli.progress import Progress
 from lmstrix_cli.running import Interrupted, run_async
@@ -118,10 +119,11 @@ class Batch:
 
     def _told(self, report: ContextReport) -> tuple[ExitCode, str, str]:
         """Exit code, JSON and text: of the report, or of what it says about one length."""
+        width = min(WIDEST_REPORT, shutil.get_terminal_size().columns)
         if self._options.only_at is not None:
             check = check_of(report, self._options.only_at)
-            return code_of_check(check, report), to_json(check), "\n".join(check_lines(check))
-        width = min(WIDEST_REPORT, shutil.get_terminal_size().columns)
+            text = fold("\n".join(check_lines(check)), width)
+            return code_of_check(check, report), to_json(check), text
         return code_of_report(report), dump_report(report), render_text(report, width=width)
 
     def _report_interruption(self) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lmstrix.checks import Outcome, SizeCheck
-from lmstrix.models import ContextReport, LevelReport
+from lmstrix.models import Cause, ContextReport, LevelReport
+from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.quantities import say_percent, say_seconds
 from lmstrix_cli.exit_codes import ExitCode, code_of_report
 from lmstrix_cli.safe_text import label
 
 __all__ = ["check_lines", "code_of_check"]
+
+_NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
+"""Their sentences say that nothing failed up to there; beyond it nothing was tried."""
 
 
 def code_of_check(check: SizeCheck, report: ContextReport) -> ExitCode:
@@ -26,7 +30,8 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
     """The verdict and its evidence. Escaped."""
     yield f"{label(check.model.key)} at {check.length_tokens} tokens: {check.outcome}"
     if check.cause is not None:
-        yield f"cause: {check.cause.replace('_', ' ')}"
+        said = "" if check.cause in _NO_FAILURE else f". {CAUSE_SENTENCES[check.cause]}"
+        yield f"cause: {check.cause.replace('_', ' ')}{said}"
     if check.trials:
         low, high = check.wilson.low, check.wilson.high
         short = check.baseline
@@ -40,7 +45,7 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
             yield f"{label(level.name)}: {_at(level, check.length_tokens)}"
     if check.tokens_per_second is not None:
         yield f"speed: {check.tokens_per_second:.1f} tokens a second"
-    yield from map(label, check.notes)
+    yield from (f"note: {label(note)}" for note in check.notes)
     cost = check.cost
     loads = "1 load" if cost.loads == 1 else f"{cost.loads} loads"
     yield f"cost: {loads}, {cost.prompt_tokens} prompt tokens, {say_seconds(cost.seconds)}"

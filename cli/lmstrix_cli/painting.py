@@ -14,7 +14,9 @@ __all__ = ["paint"]
 _BOLD, _RED, _GREEN, _YELLOW = 1, 31, 32, 33
 _WORDS: Mapping[str, int] = {
     **dict.fromkeys(("pass", "ok", "fine", "yes"), _GREEN),
-    **dict.fromkeys(("fail", "problem", "too large", "gibberish", "forgets", "crashed"), _RED),
+    **dict.fromkeys(
+        ("fail", "problem", "too large", "gibberish", "forgets", "crashed on fill"), _RED
+    ),
     **dict.fromkeys(
         ("open", "no miss", "undecided", "warning", "not tested", "partial", "interrupted"),
         _YELLOW,
@@ -32,7 +34,9 @@ _HEADS = re.compile(
     r")$",
     re.MULTILINE,
 )
-_NUMBERS = re.compile(r"^(?:declared|loadable|true|usable) +\S+", re.MULTILINE)
+_NUMBERS = re.compile(
+    r"^(?:declared|loadable|true|usable)(?: +(?:[0-9]+\+?|-|unknown)(?=\s|$))+", re.MULTILINE
+)
 """The numbers that a report is about."""
 
 

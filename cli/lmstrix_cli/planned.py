@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -20,7 +20,6 @@ from lmstrix_cli.formats import Column, show_rows
 __all__ = ["Plan", "plan_models", "show_plans"]
 
 UNKNOWN = "unknown"
-_MANY = 16 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -92,21 +91,27 @@ def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool)
         for plan in plans:
             safe_text.json_line(json.dumps(_facts(plan, options), ensure_ascii=False))
         return
+    if not plans:
+        return  # what is wrong with each of them was said
     show_rows("table", _COLUMNS, plans)
+    safe_text.out("\n" + "\n".join(_sum_up(plans, options)) + "\nNothing was loaded.")
+
+
+def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     fresh = [plan for plan in plans if plan.known is None]
+    if not fresh:
+        yield f"Nothing to measure: {len(plans)} known. --fresh measures again."
+        return
     tokens = sum(plan.forecast.usual_prompt_tokens for plan in fresh)
     times = [plan.seconds for plan in fresh]
     time = UNKNOWN if None in times else say_seconds(sum(filter(None, times)))
-    budget = "" if options.budget_s is None else f", {say_seconds(options.budget_s)} each at most"
+    budget = "" if options.budget_s is None else f" ({say_seconds(options.budget_s)} each at most)"
     loads = sum(plan.forecast.loads for plan in fresh)
-    safe_text.out(
-        f"\n{len(fresh)} to measure, {len(plans) - len(fresh)} known. About {_say_count(tokens)}"
-        f" prompt tokens, {loads} loads or more,\n"
-        f"time: {time}{budget}.\n"
-        "TOKENS: where the answer is LARGEST and the engine reuses what it has read; the worst\n"
-        "case is behind it. An engine that reuses nothing reads several times as much.\n"
-        "Nothing was loaded."
-    )
+    yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} known."
+    yield f"About {_say_count(tokens)} prompt tokens, {loads} loads or more, time: {time}."
+    yield "TOKENS: where the answer is LARGEST and the engine reuses what it has read;"
+    yield "the worst case is behind it. An engine that reuses nothing reads several times"
+    yield "as much."
 
 
 def _facts(plan: Plan, options: MeasureOptions) -> dict[str, object]:
@@ -149,8 +154,8 @@ def _say_tokens(plan: Plan) -> str:
 
 
 def _say_count(tokens: int) -> str:
-    """It is an estimate: no more digits than that."""
-    return str(tokens) if tokens < _MANY else f"{round(tokens / 1024)}k"
+    """It is an estimate: no more digits than that, and the same unit in all rows."""
+    return f"{max(1, round(tokens / 1024))}k" if tokens else "0"
 
 
 def _say_time(plan: Plan) -> str:

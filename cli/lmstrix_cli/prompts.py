@@ -125,8 +125,12 @@ def choose_template(name: str | None, path: Path | None) -> Template:
     if name is not None and name in there:
         return there[name]
     wanted = "say with --template which one" if name is None else f"there is no template {name!r}"
-    hint = f"There are {_listed(there)} {where}." if there else how_to_make_one(path)
+    hint = f"{_count(there)} {where}: {_listed(there)}." if there else how_to_make_one(path)
     raise ConfigurationError(wanted, hint=hint)
+
+
+def _count(there: Mapping[str, Template]) -> str:
+    return "There is one" if len(there) == 1 else f"There are {len(there)}"
 
 
 def how_to_make_one(path: Path | None) -> str:
@@ -150,7 +154,11 @@ def fill(template: Template, values: Mapping[str, str]) -> Template:
         raise ConfigurationError(f"the template has no variable {_listed(unknown)}", hint=hint)
     missing = [name for name in wanted if name not in values]
     if missing:
-        raise ConfigurationError(f"the template needs a value for {_listed(missing)}", hint=hint)
+        given = " ".join(f"--var {name}=..." for name in missing)
+        raise ConfigurationError(
+            f"the template needs a value for {_listed(missing)}",
+            hint=f"Say {given} as well. {hint}",
+        )
     return attrs.evolve(
         template, user=_filled(template.user, values), system=_filled(template.system, values)
     )

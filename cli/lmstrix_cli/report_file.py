@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -30,11 +31,22 @@ _SUFFIXES = {
 _HEAD_BYTES = 1024
 
 
-def choose_format(wanted: str | None, output: str | None, default: str) -> str:
-    """The format that was asked for, or that the output's name ends with, or `default`."""
-    if wanted is not None:
-        return wanted
-    return default if output is None else _SUFFIXES.get(Path(output).suffix.lower(), default)
+def choose_format(
+    wanted: str | None, output: str | None, default: str, kinds: Collection[str]
+) -> str:
+    """The format that was asked for, or that the output's name ends with, or `default`.
+
+    A usage error where the name ends like none of `kinds`: what is in a file should be what its
+    name says.
+    """
+    suffix = "" if output in {None, STDOUT} else Path(output or "").suffix.lower()
+    if wanted is not None or not suffix:
+        return wanted or default
+    kind = _SUFFIXES.get(suffix, "")
+    if kind not in kinds:
+        endings = " or ".join(f".{name}" for name in kinds)
+        raise click.UsageError(f"{output!r} does not end in {endings}: say --format as well.")
+    return kind
 
 
 def write_report(output: str, text: str, kind: str, *, force: bool) -> None:

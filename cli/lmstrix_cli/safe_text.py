@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 
 import click
 
 from lmstrix.reports.escaping import REPLY_KEEPS, escape_controls
+from lmstrix_cli.folding import fold, terminal_width
 from lmstrix_cli.painting import paint
 
-__all__ = ["REPLY_KEEPS", "error", "json_line", "label", "note", "out"]
+__all__ = ["REPLY_KEEPS", "error", "json_line", "label", "note", "note_as_it_is", "out"]
 
 _BEYOND = re.compile("[^\x00-\x7e]")
 _NOT_ASCII = re.compile("[^\x20-\x7e]")
@@ -38,15 +40,23 @@ def out(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print lines on stderr; the line breaks are ours, the rest is escaped."""
-    click.echo(escape_controls(text, keep="\n"), err=True)
+    """Print lines on stderr, on a terminal as long as it is wide. The line breaks are ours, the
+    rest is escaped. Where stderr takes nothing, nobody is told, and the work goes on.
+    """
+    note_as_it_is(fold(escape_controls(text, keep="\n"), terminal_width(sys.stderr)))
+
+
+def note_as_it_is(text: str) -> None:
+    """`note` with lines as long as they are, as those of a difference are."""
+    with suppress(OSError):
+        click.echo(escape_controls(text, keep="\n"), err=True)
 
 
 def error(message: str, hint: str = "") -> None:
-    """Print ``Error:`` and ``Hint:`` lines on stderr."""
-    click.echo(f"Error: {escape_controls(message)}", err=True)
+    """Print ``Error:`` and ``Hint:`` lines on stderr, as `note` does."""
+    note(f"Error: {escape_controls(message)}")
     if hint:
-        click.echo(f"Hint: {escape_controls(hint)}", err=True)
+        note(f"Hint: {escape_controls(hint)}")
 
 
 def json_line(document: str) -> None:

@@ -15,6 +15,7 @@ from lmstrix.errors import ConfigurationError
 from lmstrix.plugins import STORES, plugin_names
 from lmstrix.ports import Observer
 from lmstrix.stores.archive import Archive
+from lmstrix.stores.peeking import foreign
 from lmstrix_cli import safe_text
 from lmstrix_cli.logs import EventLog
 from lmstrix_cli.settings import Settings
@@ -82,7 +83,19 @@ def _adapter_settings(settings: Settings) -> dict[str, object]:
 
 
 def choose_store(value: str | None) -> str | Path | None:
-    """A registered store by its name (``memory`` keeps nothing); anything else is a file."""
+    """A registered store by its name (``memory`` keeps nothing); anything else is a file.
+
+    Raises `ConfigurationError` for a file of another program: opened as a store, it would be
+    set aside as if it were damaged, and a mistyped name must not move what is no store.
+    """
     if not value:
         return None
-    return value if value in {"memory", *plugin_names(STORES)} else Path(value)
+    if value in {"memory", *plugin_names(STORES)}:
+        return value
+    trouble = foreign(Path(value))
+    if trouble:
+        raise ConfigurationError(
+            f"{value!r} cannot be the store: {trouble}",
+            hint="Name another file with --store; one that is not there yet is made.",
+        )
+    return Path(value)

@@ -1,9 +1,9 @@
 """Runs one measurement from ports alone; knows no concrete plug-in.
 
-`measurement` is the course of it; `options` what a caller may ask for; `loading` finds the
-largest load; `instance` owns the one loaded model; `asking` asks questions, retries, and
-remembers; `ledger` holds what is known; `levels` finds the limits of other kinds of use in what
-was read; `reporting` turns all that into a report.
+`measurement` is one from the outside, `opening` and `course` are its phases; `options` is what a
+caller may ask for; `loading` finds the largest load; `instance` owns the one loaded model; `asking`
+asks questions, retries, and remembers; `ledger` holds what is known; `levels` finds the limits of
+other kinds of use in what was read; `reporting` turns all that into a report.
 """
 
 from lmstrix.measure.benching import BenchOptions, BenchRun

@@ -17,7 +17,7 @@ from lmstrix.events import TrialFinished
 from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.keeping import Keeper
-from lmstrix.measure.ledger import Ledger
+from lmstrix.measure.ledger import BASELINE, Ledger
 from lmstrix.measure.level import Level
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
@@ -85,7 +85,7 @@ class Asker:
             index=index,
             depth=question.depth,
             kind=question.kind,
-            judgement=self._judge(level, question, reply, index),
+            judgement=self._judge(level, phase, question, reply, index),
             prompt_tokens=reply.prompt_tokens,
             cached_tokens=reply.cached_tokens,
             generated_tokens=reply.generated_tokens,
@@ -100,13 +100,19 @@ class Asker:
         await self._keeper.append_trial(trial)
         self._announcer.emit(TrialFinished(model_key=self._announcer.model_key, trial=trial))
 
-    def _judge(self, level: Level, question: Question, reply: Reply, index: int) -> Judgement:
-        """By the model's own short reply to the same request, where the validator can do that."""
+    def _judge(
+        self, level: Level, phase: str, question: Question, reply: Reply, index: int
+    ) -> Judgement:
+        """By the model's own short reply to the same kind of question, where the validator can do
+        that. Short replies are not compared: what is broken there is a miss.
+        """
         validator = level.validator
-        own = self._ledger.baseline_replies(level.key)
-        if own and isinstance(validator, ComparingValidator):
-            return validator.compare(question, reply, own[index % len(own)])
-        return validator.judge(question, reply)
+        if phase == BASELINE or not isinstance(validator, ComparingValidator):
+            return validator.judge(question, reply)
+        own = self._ledger.baseline_replies(level.key, question.kind)
+        if not own:
+            return validator.judge(question, reply)
+        return validator.compare(question, reply, own[index % len(own)])
 
     async def _reply(
         self, validator: Validator, length_tokens: int, seed: int, index: int

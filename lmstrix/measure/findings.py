@@ -44,6 +44,10 @@ class Findings:
         """The measurement's own validator as a level."""
         return Level(validator=self.validator, required=True, is_main=True)
 
+    def document(self, number: int) -> int:
+        """A seed of its own for each document of a measurement; -1 is the baseline's own."""
+        return self.options.seed * 1000 + number + 1
+
     @property
     def method(self) -> Method:
         """How the number is being found."""

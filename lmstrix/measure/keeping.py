@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import anyio
+
 from lmstrix.errors import StoreError
 from lmstrix.models import ContextReport, Cost, Observation, Trial
 from lmstrix.ports import Store
 
 __all__ = ["Keeper"]
+
+
+APPEND_DEADLINE_S = 15.0
+"""For one answer to be written, also when the measurement is being cancelled: it may have taken
+minutes to get. Stores wait ten seconds for one another."""
 
 
 class Keeper:
@@ -17,23 +24,33 @@ class Keeper:
     """
 
     def __init__(
-        self, store: Store, measurement_id: str, known: int, note: Callable[[str], None]
+        self,
+        store: Store,
+        measurement_id: str,
+        known: int,
+        note: Callable[[str], None],
+        *,
+        deadly: int | None = None,
     ) -> None:
+        """`deadly` is the size of a load at which an earlier run died: it stays marked when
+        smaller loads have ended, so that no later run tries it either.
+        """
         self.error: StoreError | None = None
         self._store = store
         self._id = measurement_id
         self._kept = known
         self._note = note
+        self._deadly = deadly
         self._marked = False
 
     async def append_trial(self, trial: Trial) -> None:
         """Remember one trial."""
-        await self._write(lambda: self._store.append_trial(self._id, trial))
+        await self._append(lambda: self._store.append_trial(self._id, trial))
         self._kept += self.error is None
 
     async def append_failure(self, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
-        await self._write(lambda: self._store.append_failure(self._id, failure))
+        await self._append(lambda: self._store.append_failure(self._id, failure))
 
     async def save_cost(self, cost: Cost) -> None:
         """Remember what the measurement has cost so far."""
@@ -59,8 +76,23 @@ class Keeper:
         """
         if not self._marked:
             return
-        if await self._write(lambda: self._store.clear_load(self._id), anyway=True):
+        if await self._write(self._unmark, anyway=True):
             self._marked = False
+
+    async def _unmark(self) -> None:
+        if self._deadly is None:
+            await self._store.clear_load(self._id)
+        else:
+            await self._store.mark_load(self._id, self._deadly)
+
+    async def _append(self, append: Callable[[], Awaitable[None]]) -> None:
+        async def to_the_end() -> None:
+            with anyio.move_on_after(APPEND_DEADLINE_S, shield=True) as scope:
+                await append()
+            if scope.cancelled_caught:
+                raise StoreError(f"the store took more than {APPEND_DEADLINE_S:.0f} seconds")
+
+        await self._write(to_the_end)
 
     async def _write(self, write: Callable[[], Awaitable[None]], *, anyway: bool = False) -> bool:
         """Whether it was written."""

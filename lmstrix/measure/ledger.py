@@ -32,6 +32,17 @@ def _tally(trials: Iterable[Trial]) -> tuple[int, int, int]:
     return judged[Judgement.PASS], judged.total(), inconclusive
 
 
+def _at_least(cost: Cost, trials: Sequence[Trial]) -> Cost:
+    """`cost` with what `trials` cost, where it is less: who is killed saves no cost."""
+    cached = sum(t.cached_tokens or 0 for t in trials)
+    return attrs.evolve(
+        cost,
+        prompt_tokens=max(cost.prompt_tokens, sum(t.prompt_tokens for t in trials) - cached),
+        cached_tokens=max(cost.cached_tokens, cached),
+        generated_tokens=max(cost.generated_tokens, sum(t.generated_tokens for t in trials)),
+    )
+
+
 class Ledger:
     """The facts of one measurement; everything else is derived from them."""
 
@@ -40,10 +51,13 @@ class Ledger:
         self.failures: dict[int, Cause] = {
             f.length_tokens: f.failure for f in stored.failures if f.failure is not None
         }
-        self.cost = stored.cost
-        self.resumed = len(stored.trials)
+        self.cost = _at_least(stored.cost, self.trials)
+        self.resumed = self._at_load = len(stored.trials)
         self.deadly = stored.trying
         """A load during which an earlier run died, in tokens; None: none did."""
+        self.reach: int | None = None
+        """The longest length that counts, in tokens: what this run has loaded. An interrupted run
+        may have loaded more; what it found out above says nothing about now. None: any does."""
 
     def add_trial(self, trial: Trial) -> None:
         """One more question asked."""
@@ -54,7 +68,8 @@ class Ledger:
         self.failures[length_tokens] = cause
 
     def add_load(self) -> None:
-        """One more load tried."""
+        """One more load tried, whose cache is empty."""
+        self._at_load = len(self.trials)
         self.cost = attrs.evolve(self.cost, loads=self.cost.loads + 1)
 
     def add_reply(self, reply: Reply) -> None:
@@ -85,9 +100,9 @@ class Ledger:
         passes, trials, _ = _tally(t for t in self.of(level) if t.phase == BASELINE)
         return Baseline(passes=passes, trials=trials, length_tokens=length_tokens)
 
-    def baseline_replies(self, level: str) -> Sequence[str]:
-        """What the model wrote at short length, in the order of the questions."""
-        asked = (t for t in self.of(level) if t.phase == BASELINE)
+    def baseline_replies(self, level: str, kind: str) -> Sequence[str]:
+        """What the model wrote at short length to one kind of question, in their order."""
+        asked = (t for t in self.of(level) if t.phase == BASELINE and t.kind == kind)
         return [t.reply for t in sorted(asked, key=lambda t: t.index)]
 
     def inconclusive(self, phase: str) -> int:
@@ -106,14 +121,14 @@ class Ledger:
 
     def cached(self, seed: int) -> int:
         """The length whose document an engine that reuses prefixes has now, if it is that of
-        `seed`; 0 where the last question was asked on another.
+        `seed`; 0 where the last question was asked on another, or before the last load.
         """
-        last = self.trials[-1] if self.trials else None
+        last = self.trials[-1] if len(self.trials) > self._at_load else None
         return last.length_tokens if last is not None and last.seed == seed else 0
 
     def longest(self) -> int:
-        """The longest prompt that was answered, in tokens of its length; 0 for none."""
-        return max((t.length_tokens for t in self.trials), default=0)
+        """The longest prompt within reach that was answered, in tokens of its length; 0: none."""
+        return max(self._within({t.length_tokens for t in self.trials}), default=0)
 
     def certificate(self, length_tokens: int, seed: int) -> Observation:
         """Only what one certificate's questions said."""
@@ -135,11 +150,23 @@ class Ledger:
         return {t.seed for t in self.of() if t.phase == phase}
 
     def history(self, level: str = MAIN) -> Sequence[Observation]:
-        """Every length tried, in ascending order."""
+        """Every length tried within reach, in ascending order."""
         lengths = {t.length_tokens for t in self.of(level) if t.phase != BASELINE}
         if level == MAIN:
             lengths |= set(self.failures)
-        return [self.observation(n, level) for n in sorted(lengths)]
+        return [self.observation(n, level) for n in sorted(self._within(lengths))]
+
+    def evidence(self) -> Sequence[Observation]:
+        """The history that a strategy goes by: a length where no reply could be judged is none."""
+        return [o for o in self.history() if o.trials or o.failure is not None]
+
+    def beyond(self) -> set[int]:
+        """Lengths out of reach that were tried."""
+        tried = {t.length_tokens for t in self.trials} | set(self.failures)
+        return tried - self._within(tried)
+
+    def _within(self, lengths: set[int]) -> set[int]:
+        return {n for n in lengths if self.reach is None or n <= self.reach}
 
     def _observe(self, length_tokens: int, trials: Iterable[Trial], level: str) -> Observation:
         passes, counted, inconclusive = _tally(trials)

@@ -51,6 +51,11 @@ class LevelSearch:
         """What the model can do at short length, level by level."""
         for level in self.findings.levels:
             length, key = level.validator.baseline_length, level.key
+            if length > main.ceiling:
+                self.announcer.note(
+                    f"{key}: its shortest questions need {length} tokens, of {main.ceiling}"
+                )
+                continue
             missing = BASELINE_TRIALS - self.ledger.asked(BASELINE, length, document, key)
             missing = max(0, missing)
             fitting = self.budget.within(main, document, length, missing)
@@ -97,6 +102,8 @@ class LevelSearch:
             if length in self.ledger.failures and length != low:
                 return  # the engine itself fails there
             for level in tuple(climbing):
+                if length < self._problems[level.key].floor:
+                    continue  # its baseline's questions are longer, and the model can do those
                 if await self._settle(level, length, document) is not Verdict.PASS:
                     climbing.remove(level)
 
@@ -134,8 +141,8 @@ class LevelSearch:
             self.announcer.probed(
                 key, length, (after.passes, after.trials), rule.verdict(after, problem.baseline)
             )
-            if after.trials == seen.trials:
-                self.announcer.note(f"{key}: at {length} tokens no reply could be judged")
+            if after == seen or rule.is_mute(after):  # the same where the engine failed
+                self.announcer.note(f"{key}: at {length} tokens hardly a reply could be judged")
                 return Verdict.UNDECIDED
 
     async def _tell(self, level: Level, main: SearchProblem) -> None:

@@ -7,7 +7,7 @@ from math import sqrt
 
 import attrs
 
-from lmstrix.errors import LoadError, LoadFailed, LoadRefused
+from lmstrix.errors import EngineUnavailable, LoadError, LoadFailed, LoadRefused
 from lmstrix.measure.instance import Instance
 from lmstrix.models import Cause, MemoryEstimate, ModelInfo
 from lmstrix.ports import Adapter
@@ -43,7 +43,11 @@ GRANULARITY = 256
 
 @attrs.frozen(kw_only=True)
 class Loadable:
-    """The largest context that loaded, and why it is not larger (None: it is what was wanted)."""
+    """The largest context that loaded, and why it is not larger (None: it is what was wanted).
+
+    Never more than was asked for, though engines may round up: what a model was not to be tried
+    at, or does not declare, is no part of the answer.
+    """
 
     context_length: int
     limit: Cause | None
@@ -88,7 +92,8 @@ async def find_loadable(
     unless `force` asks for it. Nothing that is expected to need more than `max_memory_bytes` is
     tried, with `force` either.
 
-    Raises `LoadError` where not even `floor` loads.
+    Raises `LoadError` where not even `floor` loads, and `EngineUnavailable` where what loaded a
+    moment ago does not any more: that is trouble with the machine.
     """
     guard = MemoryGuard(max_bytes=max_memory_bytes, force=force)
     expected = await _expected(adapter, model, wanted, MemoryGuard(max_bytes=max_memory_bytes))
@@ -111,7 +116,7 @@ async def find_loadable(
     if effective < target:
         return Loadable(context_length=effective, limit=Cause.CLAMPED)
     return Loadable(
-        context_length=effective,
+        context_length=target,
         limit=Cause.LOAD_REFUSED if refused else None,
         detail=refused or "",
     )
@@ -209,6 +214,8 @@ class _LoadSearch:
     """What loaded; 0: nothing yet."""
     loaded: int = 0
     loads: int = 1
+    clamped: bool = False
+    """Whether the engine gave less than it was asked for: then it gives no more."""
 
     async def run(self, guesses: Sequence[int]) -> Loadable:
         """The largest context that loads, loaded. The first of `guesses` that loads is taken: they
@@ -217,21 +224,24 @@ class _LoadSearch:
         for guess in guesses:
             if await self._load(guess):
                 return self._found()
-        while (target := self._next()) is not None:
+        while not self.clamped and (target := self._next()) is not None:
             await self._load(target)
         if not self.low:
             raise self.error
-        if self.loaded != self.low:
-            self.loaded = (await self.instance.load(self.low)).effective_context
+        if self.loaded != self.low and not await self._load(self.low):
+            message = f"{self.low} tokens loaded before, and do not any more: {self.error}"
+            raise EngineUnavailable(message, hint=self.error.hint)
         return self._found()
 
     async def _load(self, target: int) -> bool:
         self.loads += 1
         try:
-            self.low = self.loaded = (await self.instance.load(target)).effective_context
+            effective = (await self.instance.load(target)).effective_context
         except LoadError as error:
             self.error, self.high, self.loaded = error, target, 0
             return False
+        self.low = self.loaded = min(effective, target)
+        self.clamped = effective < target
         return True
 
     def _next(self) -> int | None:
@@ -248,8 +258,9 @@ class _LoadSearch:
 
     def _found(self) -> Loadable:
         failed = isinstance(self.error, LoadFailed)
+        limit = Cause.LOAD_FAILED if failed else Cause.LOAD_REFUSED
         return Loadable(
             context_length=self.low,
-            limit=Cause.LOAD_FAILED if failed else Cause.LOAD_REFUSED,
+            limit=Cause.CLAMPED if self.clamped else limit,
             detail=str(self.error),
         )

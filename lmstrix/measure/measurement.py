@@ -88,7 +88,13 @@ class Measurement:
     async def _run(self, key: str) -> ContextReport:
         stored = await self._open(key)
         ledger = self._findings.ledger = Ledger(stored)
-        keeper = self._keeper = Keeper(self._store, stored.id, ledger.resumed, self._announcer.note)
+        keeper = self._keeper = Keeper(
+            self._store,
+            stored.id,
+            ledger.resumed,
+            self._announcer.note,
+            deadly=None if self.options.force else ledger.deadly,
+        )
         self._announcer.emit(
             MeasurementStarted(
                 model_key=self.model.key, model=self.model, resumed_trials=ledger.resumed

@@ -34,8 +34,7 @@ class MeasureOptions:
 
     `tolerance` is relative to the answer and never asks for less than 256 tokens; `ratio` is the
     part of the model's own baseline that still counts as a pass (NoLiMa's 85 %), or with `absolute`
-    the pass rate itself; `max_context` is
-    the largest length to try, in tokens.
+    the pass rate itself; `max_context` is the largest length to try, in tokens.
 
     `budget_s` and `budget_tokens` (read or generated, cached ones not counted) end the
     measurement with what is known by then. `certify` asks for a fresh load and fresh documents at
@@ -89,15 +88,19 @@ class MeasureOptions:
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} must be positive")
 
-    def at_one_size(self, shortest: int) -> MeasureOptions:
-        """These for a look at `only_at` alone. Raises `ConfigurationError` where that is less
-        than `shortest`, the length in tokens at which the model's own rate is measured.
+    def check_lengths(self, shortest: int) -> None:
+        """Raises `ConfigurationError` where `only_at` or `max_context` is less than `shortest`,
+        the length in tokens at which the model's own rate is measured.
         """
-        if self.only_at is not None and self.only_at < shortest:
-            raise ConfigurationError(
-                f"{self.only_at} tokens are too few: the questions at short length alone need"
-                f" {shortest}"
-            )
+        for tokens in (self.only_at, self.max_context):
+            if tokens is not None and tokens < shortest:
+                raise ConfigurationError(
+                    f"{tokens} tokens are too few: the questions at short length alone need"
+                    f" {shortest}"
+                )
+
+    def at_one_size(self) -> MeasureOptions:
+        """These for a look at `only_at` alone."""
         return attrs.evolve(self, max_context=self.only_at, certify=False)
 
     @property

@@ -51,7 +51,7 @@ def build_report(findings: Findings, cause: Cause | None, *, seconds: float) -> 
     levels: tuple[LevelReport, ...] = ()
     curve = tuple(curve_of(ledger, problem)) if ledger else ()
     if ledger and problem and cause is not Cause.INCONCLUSIVE:
-        history = ledger.history()
+        history = ledger.evidence()
         bracket = findings.strategy.bracket(problem, history)
         interval = findings.strategy.interval(problem, history)
         true_context = bracket[0] if findings.options.only_at is None else None

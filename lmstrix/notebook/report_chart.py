@@ -10,9 +10,23 @@ from lmstrix.reports.table import say_verdict
 
 __all__ = ["draw_report"]
 
-COLORS = {"pass": "#0072b2", "no miss": "#56b4e9", "open": "#999999", "fail": "#d55e00"}
+DEAD = "engine failed"
+"""The verdict where nothing could be asked: not the same as answers that are wrong."""
+COLORS = {
+    "pass": "#0072b2",
+    "no miss": "#56b4e9",
+    "open": "#999999",
+    "fail": "#d55e00",
+    DEAD: "#000000",
+}
 """Told apart by people who do not tell red from green (Okabe and Ito, 2008)."""
-SHAPES = {"pass": "circle", "no miss": "circle", "open": "diamond", "fail": "cross"}
+SHAPES = {
+    "pass": "circle",
+    "no miss": "circle",
+    "open": "diamond",
+    "fail": "cross",
+    DEAD: "triangle-down",
+}
 GREEN, GRAY = "#009e73", "#666666"
 WIDTH, HEIGHT = 520, 260
 """Of the plot without its legend, in pixels."""
@@ -31,13 +45,14 @@ def draw_report(report: ContextReport) -> alt.LayerChart:
 
 def _row(point: CurvePoint) -> dict[str, object]:
     failure = "" if point.failure is None else point.failure.replace("_", " ")
+    verdict = say_verdict(point.verdict, passes=point.passes, trials=point.trials)
     return {
         "length": point.length_tokens,
         "rate": point.passes / point.trials if point.trials else 0.0,
         "low": point.wilson.low if point.trials else 0.0,
         "high": point.wilson.high if point.trials else 0.0,
         "answers": f"{point.passes} of {point.trials}" if point.trials else failure or "none",
-        "verdict": say_verdict(point.verdict, passes=point.passes, trials=point.trials),
+        "verdict": DEAD if failure and not point.trials else verdict,
     }
 
 
@@ -84,7 +99,7 @@ def _threshold(report: ContextReport) -> list[alt.Chart]:
 
 def _length(field: str) -> alt.X:
     """The one axis of lengths: layers that say the same share it."""
-    title = "prompt and reply, tokens"
+    title = "prompt and reply, tokens (logarithmic)"
     axis = alt.X(f"{field}:Q", title=title).axis(format="d", labelOverlap="greedy")
     return axis.scale(type="log", base=2, nice=False, padding=12)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.model_list import ModelList
-from lmstrix.models import ContextReport
+from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.notebook.templating import fill
 from lmstrix.reports.causes import CAUSE_SENTENCES
+from lmstrix.reports.map_text import say_kept
 from lmstrix.reports.quantities import say_bytes, say_tokens
 from lmstrix.reports.sentences import (
     say_bracket,
@@ -17,17 +18,17 @@ from lmstrix.reports.sentences import (
     say_reach,
     say_remarks,
 )
-from lmstrix.reports.table import CURVE_HEAD, curve_row
+from lmstrix.reports.table import CURVE_HEAD, curve_row, in_order
 
 __all__ = ["map_table", "model_table", "report_table"]
 
-FAINTEST = 0.12
-"""How strongly a cell with score 0 is tinted, from 0 to 1: told apart from one without answers."""
+FAINTEST, STRONGEST = 0.12, 0.5
+"""How strongly a cell with score 0 and one with score 1 is tinted, from 0 to 1: told apart from one
+without answers, and so that the theme's own letters can be read on it, dark or light."""
 
 
 def report_table(report: ContextReport) -> str:
     """The numbers, the cause, how far each level reaches, and what was seen at each length."""
-    curve = sorted(report.curve, key=lambda point: point.length_tokens)
     return fill(
         "report",
         model=report.model,
@@ -35,15 +36,25 @@ def report_table(report: ContextReport) -> str:
         numbers=say_numbers(report),
         cause=str(report.cause).replace("_", " "),
         sentence=CAUSE_SENTENCES[report.cause],
-        evidence=(say_certified(report), say_bracket(report)) if report.true_context else (),
+        evidence=(say_certified(report), say_bracket(report))
+        if report.true_context is not None
+        else (),
         levels=[
             (level.name, say_reach(level), str(level.cause).replace("_", " "))
             for level in report.levels
         ],
         head=CURVE_HEAD[:-1],
-        rows=[curve_row(point)[:-1] for point in curve],
+        rows=[_curve_cells(point) for point in in_order(report.curve)],
         remarks=[*say_remarks(report), say_cost(report)],
     )
+
+
+def _curve_cells(point: CurvePoint) -> tuple[str, ...]:
+    """Without the bar; how the engine itself failed stands beside the verdict."""
+    length, right, interval, verdict, *times, _ = curve_row(point)
+    if point.failure is not None:
+        verdict = f"{verdict} ({point.failure.replace('_', ' ')})"
+    return (length, right, interval, verdict, *times)
 
 
 def map_table(found: ContextMap) -> str:
@@ -63,14 +74,15 @@ def _layer(found: ContextMap, layer: Layer) -> dict[str, object]:
         (length, [_cell(scores.get((length, depth))) for depth in range(DEPTH_BINS)])
         for length in found.lengths
     ]
-    return {"name": layer.name, "rows": rows, "limit": layer.limit(found.ratio)}
+    return {"name": layer.name, "rows": rows, "kept": say_kept(found, layer)}
 
 
 def _cell(score: float | None) -> tuple[str, float]:
     """What stands in a cell, and how strongly it is tinted."""
     if score is None:
         return "", 0.0
-    return f"{100 * score:.0f}", round(FAINTEST + (1 - FAINTEST) * min(1.0, max(0.0, score)), 2)
+    share = min(1.0, max(0.0, score))
+    return f"{100 * score:.0f}", round(FAINTEST + (STRONGEST - FAINTEST) * share, 2)
 
 
 def model_table(models: ModelList) -> str:

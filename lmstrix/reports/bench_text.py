@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lmstrix.benches import BenchPoint, SpeedBench
 from lmstrix.reports.escaping import escape_controls
-from lmstrix.reports.quantities import say_percent, say_seconds
+from lmstrix.reports.quantities import say_percent, say_seconds, say_wait
 
 __all__ = ["BENCH_HEAD", "bench_row", "render_bench"]
 
@@ -34,11 +34,11 @@ def bench_row(point: BenchPoint) -> tuple[str, ...]:
         str(point.length_tokens),
         _speed(point.prefill_tokens_per_second),
         "",
-        _time(point.ttft_s),
+        say_wait(point.ttft_s),
         _speed(point.tokens_per_second),
         "",
         _UNKNOWN if point.reused is None else say_percent(point.reused),
-        _time(point.warm_ttft_s),
+        say_wait(point.warm_ttft_s),
     )
 
 
@@ -101,13 +101,6 @@ def _speed(tokens_per_second: float | None) -> str:
     if tokens_per_second is None:
         return _UNKNOWN
     return f"{tokens_per_second:.1f}" if tokens_per_second < 1000 else f"{tokens_per_second:.0f}"
-
-
-def _time(seconds: float | None) -> str:
-    """Always in seconds, so that a column can be compared at a glance."""
-    if seconds is None:
-        return _UNKNOWN
-    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -80,7 +80,7 @@ def settings_of(report: ContextReport) -> Mapping[str, str]:
         ("strategy", method.strategy),
         ("validator", method.validator),
         ("levels", ", ".join(method.levels) or "none"),
-        ("tolerance", f"{method.tolerance:.4g}"),
+        ("tolerance", f"{method.tolerance:.6g}"),
         ("ratio", f"{method.ratio:.4g}{' absolute' if method.absolute else ''}"),
         ("seed", str(method.seed)),
         ("max context", say_tokens(method.max_context, unknown="as declared")),

@@ -9,7 +9,7 @@ from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.reports.escaping import escape_controls
 from lmstrix.reports.quantities import say_percent, say_seconds
 
-__all__ = ["render_map"]
+__all__ = ["render_map", "say_kept"]
 
 _TITLES = {
     "recall": "recall: answers that were right, in percent",
@@ -35,9 +35,18 @@ def _table(found: ContextMap, layer: Layer) -> Iterator[str]:
     for length in found.lengths:
         row = "".join(_percent(cells.get((length, i))) for i in range(DEPTH_BINS))
         yield f"{length:>8}{row}   {_percent(layer.rate(length))}"
+    kept = say_kept(found, layer)
+    if kept:
+        yield kept
+
+
+def say_kept(found: ContextMap, layer: Layer) -> str:
+    """How far a layer keeps its score; an empty string where that is not known."""
     limit = layer.limit(found.ratio)
-    if limit is not None:
-        yield f"keeps {say_percent(found.ratio)} of what it is at {found.lengths[0]} up to {limit}"
+    if limit is None:
+        return ""
+    share = say_percent(found.ratio)
+    return f"keeps {share} of what it is at {min(found.lengths)} up to {limit}"
 
 
 def _percent(score: float | None) -> str:

@@ -8,6 +8,7 @@ from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.models import ContextReport
 from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.comparison import Comparison
+from lmstrix.reports.map_text import say_kept
 from lmstrix.reports.markdown_escaping import code_block, code_span, escape_markdown
 from lmstrix.reports.quantities import say_moment, say_tokens
 from lmstrix.reports.sentences import (
@@ -21,7 +22,7 @@ from lmstrix.reports.sentences import (
     say_reach,
     say_remarks,
 )
-from lmstrix.reports.table import CURVE_HEAD, curve_row
+from lmstrix.reports.table import CURVE_HEAD, curve_row, in_order
 from lmstrix.reports.text import repeat_command
 
 __all__ = ["MARKER", "render_comparison_markdown", "render_markdown"]
@@ -103,8 +104,10 @@ def _evidence(report: ContextReport) -> list[str]:
 
 
 def _curve(report: ContextReport) -> str:
-    points = sorted(report.curve, key=lambda point: point.length_tokens)
-    rows = [[*curve_row(point)[:6], str(point.failure or "").replace("_", " ")] for point in points]
+    rows = [
+        [*curve_row(point)[:6], str(point.failure or "").replace("_", " ")]
+        for point in in_order(report.curve)
+    ]
     return _table(CURVE_HEAD, rows, words=(3, 6))
 
 
@@ -124,6 +127,9 @@ def _map(found: ContextMap) -> Iterator[str]:
     for layer in found.layers:
         yield f"### {escape_markdown(layer.name)}, mean score in percent by length and depth"
         yield _layer(found, layer)
+        kept = say_kept(found, layer)
+        if kept:
+            yield kept
     if found.notes:
         yield _list([escape_markdown(note) for note in found.notes])
 

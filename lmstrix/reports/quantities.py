@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-__all__ = ["say_bytes", "say_count", "say_moment", "say_percent", "say_seconds", "say_tokens"]
+__all__ = [
+    "say_bytes",
+    "say_count",
+    "say_moment",
+    "say_percent",
+    "say_seconds",
+    "say_tokens",
+    "say_wait",
+]
 
 
 def say_bytes(size_bytes: int) -> str:
@@ -68,6 +76,17 @@ def say_seconds(seconds: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} days"
+
+
+def say_wait(seconds: float | None) -> str:
+    """A time for a column of them: always in seconds, so that they can be compared at a glance.
+
+    >>> say_wait(0.1234), say_wait(3750), say_wait(None)
+    ('0.12 s', '3750 s', '-')
+    """
+    if seconds is None:
+        return "-"
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def say_tokens(tokens: int | None, *, unknown: str = "unknown") -> str:

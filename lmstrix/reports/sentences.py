@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 import attrs
 
-from lmstrix.models import UNFINISHED, ContextReport, CurvePoint, LevelReport, Usable, Verdict
+from lmstrix.models import (
+    UNFINISHED,
+    Cause,
+    ContextReport,
+    CurvePoint,
+    LevelReport,
+    Usable,
+    Verdict,
+)
 from lmstrix.reports.quantities import say_bytes, say_percent, say_seconds, say_tokens
 
 __all__ = [
@@ -147,7 +155,8 @@ def _depths(point: CurvePoint) -> Iterator[str]:
     weak = [d for d in point.depths if d.passes < d.trials]
     if weak:
         listed = ", ".join(f"{d.region} {d.passes} of {d.trials}" for d in weak)
-        yield f"forgets at {point.length_tokens}, right answers by depth: {listed}."
+        how = str(point.failure or Cause.FORGETS).replace("_", " ")
+        yield f"{how} at {point.length_tokens}, right answers by depth: {listed}."
 
 
 def say_cost(report: ContextReport) -> str:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import attrs
 
 from lmstrix.models import CurvePoint, Verdict
-from lmstrix.reports.quantities import say_percent
+from lmstrix.reports.quantities import say_percent, say_wait
 
-__all__ = ["CURVE_HEAD", "curve_row", "curve_table", "say_verdict"]
+__all__ = ["CURVE_HEAD", "curve_row", "curve_table", "in_order", "say_verdict"]
 
 BAR_CELLS = 10
 CURVE_HEAD = ("length", "k of n", "95 % interval", "verdict", "TTFT", "tok/s", "")
 """The columns of `curve_row`."""
 
 
+def in_order(curve: Iterable[CurvePoint]) -> list[CurvePoint]:
+    """The points as a table shows them: the shortest length first, and one kind of time.
+
+    Where the time for a fresh prompt is known at any length, the time of a prompt that was
+    cached in part is shown at none: beside the others it would seem that a longer prompt is faster.
+    """
+    points = sorted(curve, key=lambda point: point.length_tokens)
+    if any(point.full_ttft_s is not None for point in points):
+        return [attrs.evolve(point, ttft_s=None) for point in points]
+    return points
+
+
 def curve_table(curve: Sequence[CurvePoint], width: int) -> list[str]:
     """One line for each length, shortest first. Columns that do not fit `width` are left out
     from the right; the first four always stay.
     """
-    rows = [
-        CURVE_HEAD,
-        *(curve_row(point) for point in sorted(curve, key=lambda p: p.length_tokens)),
-    ]
+    rows = [CURVE_HEAD, *(curve_row(point) for point in in_order(curve))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(CURVE_HEAD))]
     shown = len(CURVE_HEAD)
     while shown > 4 and sum(widths[:shown]) + 2 * shown > width:
@@ -44,23 +55,17 @@ def curve_row(point: CurvePoint) -> tuple[str, ...]:
     counts = f"{point.passes} of {point.trials}" if asked else "-"
     interval = f"{point.wilson.low * 100:.0f} to {say_percent(point.wilson.high)}" if asked else "-"
     wait = point.ttft_s if point.full_ttft_s is None else point.full_ttft_s
-    ttft = "-" if wait is None else _seconds(wait)
     speed = "-" if point.tokens_per_second is None else f"{point.tokens_per_second:.1f}"
     length = str(point.length_tokens)
     verdict = say_verdict(point.verdict, passes=point.passes, trials=point.trials)
-    return (length, counts, interval, verdict, ttft, speed, _bar(point))
+    return (length, counts, interval, verdict, say_wait(wait), speed, _bar(point))
 
 
 def say_verdict(verdict: Verdict, *, passes: int, trials: int) -> str:
     """The verdict in a word. Few answers that were all right settle nothing, and are no doubt."""
     if verdict is Verdict.UNDECIDED:
-        return "no miss" if passes == trials else "open"
+        return "no miss" if passes == trials > 0 else "open"
     return str(verdict)
-
-
-def _seconds(seconds: float) -> str:
-    """Always in seconds, so that a column can be compared at a glance."""
-    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def _bar(point: CurvePoint) -> str:

@@ -21,7 +21,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from lmstrix.models import Interval, Observation
+from lmstrix.models import Cause, Interval, Observation, Verdict
 from lmstrix.problem import SearchProblem
 
 __all__ = ["LEVEL", "Posterior", "posterior", "threshold_interval"]
@@ -49,6 +49,11 @@ held 87 % of slowly fading simulated models."""
 
 _COARSE, _FINE = 32, 64
 """Cells of the first grid and of the second, beside those that tried lengths cut."""
+
+_HIGHEST_RATIO = 0.99
+
+_ANSWERS = frozenset({Cause.FORGETS, Cause.GIBBERISH})
+"""Failures that answers told of, not the engine."""
 
 _NEGLIGIBLE = 1e-5
 """Share of the largest weight below which a point of the grid is left out."""
@@ -131,14 +136,14 @@ class Posterior:
 
 
 Tally: TypeAlias = tuple[int, int, int, bool]
-"""Length, passes, trials, and whether the engine itself failed there."""
+"""Length, passes, trials, and whether it fails whatever the answers."""
 
 
 def posterior(problem: SearchProblem, history: Sequence[Observation]) -> Posterior:
     """The posterior after `history`, whatever its order, and the baseline."""
     # Sorted: a sum's last digits depend on its order.
     tallies = sorted(
-        (o.length_tokens, o.passes, o.trials, o.failure is not None)
+        (o.length_tokens, o.passes, o.trials, _is_certain(problem, o))
         for o in history
         if o.trials or o.failure is not None
     )
@@ -146,10 +151,27 @@ def posterior(problem: SearchProblem, history: Sequence[Observation]) -> Posteri
     return _posterior(
         problem.floor,
         max(problem.ceiling, problem.floor + 1),
-        problem.rule.ratio,
+        _ratio(problem),
         (base.passes, base.trials),
         tuple(tallies),
     )
+
+
+def _ratio(problem: SearchProblem) -> float:
+    """The part of the short rate that just passes. The curve reaches 1 nowhere."""
+    rule, rate = problem.rule, problem.baseline.rate
+    ratio = rule.ratio / rate if rule.absolute and rate else rule.ratio
+    return min(ratio, _HIGHEST_RATIO)
+
+
+def _is_certain(problem: SearchProblem, observation: Observation) -> bool:
+    """Whether a failure is more than its answers. That of a broken certificate mostly is not:
+    they fail the length, and may have been bad luck.
+    """
+    if observation.failure not in _ANSWERS:
+        return observation.failure is not None
+    answers = attrs.evolve(observation, failure=None)
+    return problem.rule.verdict(answers, problem.baseline) is not Verdict.FAIL
 
 
 def threshold_interval(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from lmstrix.errors import ConfigurationError, ModelNotFound
-from lmstrix.models import ContextReport, ModelInfo, StoredReport
+from lmstrix.models import Cause, ContextReport, ModelInfo, StoredReport
 from lmstrix.settings.problems import NotMeasured
 
 __all__ = [
@@ -107,7 +108,11 @@ def caveats(
     found: list[str] = []
     if not report.certified:
         found.append("Not certified: no fresh load and fresh text confirmed this result.")
-    newest = next(s.report for s in reports if s.report.model.key == report.model.key)
+    if report.cause is Cause.MAX_CONTEXT:
+        found.append(
+            "Nothing failed up to the largest context that was to be tried: more may work."
+        )
+    newest = next(s.report for s in reports if _is_same(s.report.model, report.model))
     if newest is not report:
         found.append(
             "A newer measurement of this model ended without a true context:"
@@ -124,11 +129,15 @@ def caveats(
 def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextReport]:
     """Every report of the model that `name` means, in their order: at least one.
 
-    Raises what `find_model` raises.
+    The path of a GGUF file means that file before it means a key: keys of such files are paths
+    as they were written, and those of two files may be the same. Raises what `find_model`
+    raises.
     """
+    of_file = _reports_of_file(reports, name)
+    if of_file:
+        return of_file
     models = [stored.report.model for stored in reports]
-    names = {name, _as_file(name)} - {""}
-    exact = next((model.key for model in models if names & {model.key, model.path}), None)
+    exact = next((model.key for model in models if name and name in {model.key, model.path}), None)
     keys = {model.key for model in models if _last_part(model.key) == name}
     if exact is not None:
         keys = {exact}
@@ -142,13 +151,26 @@ def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextRe
     return [stored.report for stored in reports if stored.report.model.key in keys]
 
 
+def _reports_of_file(reports: Sequence[StoredReport], name: str) -> Sequence[ContextReport]:
+    """The reports of the GGUF file that `name` is the path of, however it is written."""
+    wanted = _as_file(name)
+    paths = {stored.report.model.path for stored in reports} if wanted else ()
+    mine = {path for path in paths if Path(path).is_absolute() and _as_file(path) == wanted}
+    return [stored.report for stored in reports if stored.report.model.path in mine]
+
+
 def _as_file(name: str) -> str:
-    """The absolute path that `name` means if it is that of a GGUF file, or an empty string."""
+    """The real path that `name` means if it is that of a GGUF file, or an empty string."""
     try:
         is_file = name.lower().endswith(".gguf")
-        return str(Path(name).expanduser().absolute()) if is_file else ""
-    except (OSError, RuntimeError):  # no such user, no working folder
+        return os.path.realpath(Path(name).expanduser()) if is_file else ""
+    except (OSError, ValueError, RuntimeError):  # a NUL inside, no such user, no working folder
         return ""
+
+
+def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
+    """Whether two reports are of one model: files in two folders may have the same key."""
+    return one.path == other.path and (one.key == other.key or Path(one.path).is_absolute())
 
 
 def _last_part(key: str) -> str:

@@ -45,10 +45,11 @@ def put(path: Path, content: bytes, *, like: Path | None = None) -> None:
     temporary = path.with_name(f".lmstrix-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
+            # First: what only its owner may read is not shown to others on the way.
+            _take_mode(temporary, like)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _take_mode(temporary, like)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):

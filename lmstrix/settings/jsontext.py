@@ -42,6 +42,8 @@ def parse(text: str) -> Node:
 
     Also for an object that has a key twice: nobody can tell which of the two is meant.
     """
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark")
     try:
         value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_refuse)
     except RecursionError as error:

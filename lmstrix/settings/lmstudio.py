@@ -21,7 +21,9 @@ __all__ = ["CONTEXT_KEY", "Change", "Undo", "plan_change", "plan_undo"]
 T = TypeVar("T")
 
 _WIDEST = 200
-"""Longer lines say nothing in a difference: the file is written without line breaks."""
+"""A longer line that changes says nothing in a difference: the file is written without line
+breaks. A longer one beside it is cut."""
+_IN_LM_STUDIO = "Another context can be set in LM Studio: My Models, the gear beside the model."
 _CHANGED_MEANWHILE = "Somebody else wrote it in the meantime. Try again."
 
 
@@ -46,7 +48,7 @@ class Change:
 
     @property
     def difference(self) -> str:
-        """The change as a unified diff; empty where nothing changes, or lines are too long."""
+        """The change as a unified diff; empty where nothing changes, or the line is too long."""
         return _difference(self.path, self.before, self.after) if self.needed else ""
 
     def write(self) -> Path | None:
@@ -85,7 +87,7 @@ class Change:
         if found != self.after or read_context(_text(self.after)) != self.context:
             raise SettingsError(
                 f"{self.path} does not hold what was written into it",
-                hint=f"What was there before is in {backup}.",
+                hint=_by_hand(digest(self.before), backup),
             )
 
 
@@ -167,13 +169,24 @@ def plan_undo(home: Path, identifier: str) -> Undo:
 
 def _nothing_to_undo(path: Path, now: bytes | None, newest: Backup | None) -> SettingsError:
     if newest is None:
-        return SettingsError(f"there is nothing to take back: {path} has no backup")
+        return SettingsError(
+            f"there is nothing to take back: {path} has no backup", hint=_IN_LM_STUDIO
+        )
     if newest.before == digest(now):
-        return SettingsError(f"there is nothing to take back: {path} is as it was before")
+        return SettingsError(
+            f"there is nothing to take back: {path} is as it was before", hint=_IN_LM_STUDIO
+        )
     return SettingsError(
         f"{path} was changed since LMStrix wrote it, so it is left as it is",
-        hint=f"What was there before is in {newest.path}.",
+        hint=_by_hand(newest.before, newest.path),
     )
+
+
+def _by_hand(before: str, backup: Path) -> str:
+    """How to put back what had the digest `before`, where that is not done for the user."""
+    if before == ABSENT:
+        return "There was no such file before: to be back there, remove it."
+    return f"What was there before is in {backup}: copy that over it to have it back."
 
 
 def _folders_made(backup: Path) -> int:
@@ -208,8 +221,15 @@ def _guarded(path: Path, act: Callable[[], T]) -> T:
 
 
 def _difference(path: Path, before: bytes | None, after: bytes | None) -> str:
-    lines = [(c or b"").decode("utf-8", "replace").splitlines() for c in (before, after)]
-    if any(len(line) > _WIDEST for line in lines[0] + lines[1]):
-        return ""
+    old, new = ((c or b"").decode("utf-8", "replace").splitlines() for c in (before, after))
     was, is_now = ("(no file)" if content is None else str(path) for content in (before, after))
-    return "\n".join(difflib.unified_diff(lines[0], lines[1], was, is_now, n=2, lineterm=""))
+    head, body = [f"--- {was}", f"+++ {is_now}"], list[str]()
+    # Behind the head, whose length is that of the path.
+    for line in list(difflib.unified_diff(old, new, n=2, lineterm=""))[len(head) :]:
+        if len(line) <= _WIDEST:
+            body.append(line)
+        elif line.startswith(" "):
+            body.append(f"{line[:_WIDEST]}…")
+        else:
+            return ""
+    return "\n".join((*head, *body)) if body else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, cast
 
@@ -108,9 +109,14 @@ def _checked_fields(root: dict[str, Any]) -> list[dict[str, Any]]:
     same = [field for field in found if field["key"] == CONTEXT_KEY]
     if len(same) > 1:
         raise _odd(f"it sets {CONTEXT_KEY} more than once")
-    if same and type(same[0].get("value")) not in (int, float):  # a bool is an int
+    if same and not _is_number(same[0].get("value")):
         raise _odd(f"its value of {CONTEXT_KEY} is no number")
     return found
+
+
+def _is_number(value: object) -> bool:
+    """Not so for a bool, which is an int, nor for 1e999, which is infinite."""
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
 
 
 def _odd(what: str) -> SettingsError:

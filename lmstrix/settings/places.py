@@ -10,8 +10,9 @@ a virtual model (`model.yaml`)   ``publisher/name.json``
 one variant of a virtual model   ``publisher/name@publisher/repository/file.gguf.json``
 ===============================  ============================================================
 
-The listing's `path` is that identifier. Variants come without a path; LM Studio's own index
-(``.internal/model-index-cache.json``) knows theirs. All of this is undocumented by LM Studio.
+The listing's `path` is that identifier. Variants come without a path, as does a model of which
+only the key is known; LM Studio's own index (``.internal/model-index-cache.json``) knows theirs.
+All of this is undocumented by LM Studio.
 """
 
 from __future__ import annotations
@@ -58,8 +59,6 @@ def lmstudio_identifier(model: ModelInfo, home: Path) -> str:
         return _below_models(Path(model.path), home)
     if model.path:
         return model.path
-    if "@" not in model.key:
-        return model.key
     return _indexed(model.key, home)
 
 
@@ -142,7 +141,10 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _indexed(key: str, home: Path) -> str:
-    """The identifier of the variant `key`, as LM Studio's index has it."""
+    """The identifier of the model `key`, as LM Studio's index has it.
+
+    A virtual model is its own: its key is ``publisher/name``.
+    """
     entries = _read_object(home / INTERNAL / _INDEX).get("models")
     listed = cast("list[object]", entries) if isinstance(entries, list) else []
     found = {
@@ -150,12 +152,20 @@ def _indexed(key: str, home: Path) -> str:
         for entry in map(_as_object, listed)
         if entry.get("defaultIdentifier") == key
     }
-    if len(found) != 1:
+    if len(found) == 1:
+        return found.pop()
+    if "@" in key:
         raise SettingsError(
             f"{key!r} is a variant, and LM Studio's index does not tell where its settings are",
             hint="Select the variant in LM Studio, and measure the model without the @ part.",
         )
-    return found.pop()
+    if "/" not in key:
+        raise SettingsError(
+            f"LM Studio's index does not tell where the settings of {key[:200]!r} are",
+            hint="Measure it with --adapter lmstudio. --undo also takes the whole name, such as"
+            " publisher/repository/file.gguf.",
+        )
+    return key
 
 
 def _read_object(path: Path) -> Mapping[str, object]:

@@ -81,6 +81,13 @@ def check_regular(path: Path) -> None:
         raise StoreError(f"The store {path} is not a file.", hint=_WRITABLE)
 
 
+_OTHER_KIND = {
+    "jsonl": "Open it as jsonl, as any name that ends in .jsonl is; or name another file.",
+    "sqlite": "Open it as sqlite, as any name without .jsonl at its end is; or name another file.",
+}
+"""What to do with a store of that kind."""
+
+
 def refuse_other_kind(path: Path, kind: str) -> None:
     """Raise `StoreError` for a store of ours of another kind: it is sound, only misnamed."""
     with path.open("rb") as file:
@@ -95,7 +102,7 @@ def refuse_other_kind(path: Path, kind: str) -> None:
     if found != kind:
         raise StoreError(
             f"{path} is a store of the kind {found}, not {kind}.",
-            hint=f"Open it as {found}, or name another file as the store.",
+            hint=_OTHER_KIND[found],
         )
 
 
@@ -136,7 +143,7 @@ def store_error(error: Exception, path: Path) -> StoreError:
         hint = "Start again: a damaged store is set aside and a new one is begun."
     elif code in _NO_RIGHT_CODES or number in _NO_RIGHT:
         message = f"The store {path} may not be written: {error}."
-        hint = _WRITABLE
+        hint = f"{_WRITABLE} One that is there already can be copied."
     elif code == sqlite3.SQLITE_IOERR or number == errno.EIO:
         message = f"The disk of the store {path} failed: {error}."
         hint = "Look at the disk and the space on it, or name another file as the store."

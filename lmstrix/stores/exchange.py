@@ -99,7 +99,7 @@ def _check_head(head: _Head) -> None:
 
 
 def _check(measurements: Iterable[KeptMeasurement]) -> None:
-    """What the types do not say; raises `FormatError`."""
+    """What the types do not say; raises `FormatError`, `StoreError` for a newer report."""
     seen = set[str]()
     for kept in measurements:
         check_id(kept.id)
@@ -107,7 +107,10 @@ def _check(measurements: Iterable[KeptMeasurement]) -> None:
             raise FormatError("two measurements have the same id")
         check_length(kept.trying)
         if kept.report is not None and kept.report.schema_version > SCHEMA_VERSION:
-            raise FormatError("a report is of a newer version")
+            raise StoreError(
+                f"A report in the export is of a newer version ({kept.report.schema_version}).",
+                hint="Update LMStrix to read it.",
+            )
         seen.add(kept.id)
 
 

@@ -118,7 +118,7 @@ def _extension(here: KeptMeasurement, there: KeptMeasurement) -> Extension:
     if here.key != there.key:
         raise StoreError(
             "A measurement to be merged has the id of another one in this store.",
-            hint="The file was changed by hand, or is damaged; nothing was merged.",
+            hint="The file was changed by hand, or is damaged; nothing of it was merged.",
         )
     failures = tuple(dict.fromkeys(f for f in there.failures if f not in here.failures))
     return Extension(

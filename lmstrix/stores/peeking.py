@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -18,13 +20,16 @@ import attrs
 from lmstrix.stores._files import code_of
 from lmstrix.stores._sqlite_schema import APPLICATION_ID, SCHEMA
 
-__all__ = ["Open", "Peek", "peek"]
+__all__ = ["Open", "Peek", "foreign", "peek"]
 
 WAIT_S = 1.0
 """How long a look waits for somebody who is writing."""
 MOST_BYTES = 1 << 30
 """Of a file of lines, which has to be read through."""
-_HEAD = b'{"kind": "store", "format": "lmstrix"'
+_LINES_HEAD = b'{"kind": "store", "format": "lmstrix"'
+_SQLITE_HEAD = b"SQLite format 3\0"
+_NO_STORE = "it is no store of LMStrix"
+_OTHER_DATABASE = "it is a database of another program"
 
 
 @attrs.frozen(kw_only=True)
@@ -56,8 +61,7 @@ def peek(path: Path) -> Peek:
     """What stands in the file `path`. Never raises for what is in it, or for its absence."""
     try:
         size = _size(path)
-        with path.open("rb") as file:
-            head = file.read(100)
+        head = _head(path)
     except FileNotFoundError:
         return Peek(kind="", exists=False)
     except (OSError, ValueError) as error:
@@ -65,11 +69,41 @@ def peek(path: Path) -> Peek:
     found = Peek(kind="", exists=True, size_bytes=size)
     if not head:
         return found
-    if head.startswith(b"SQLite format 3\0"):
+    if head.startswith(_SQLITE_HEAD):
         return _in_sqlite(path, attrs.evolve(found, kind="sqlite"))
-    if head.startswith(_HEAD):
+    if head.startswith(_LINES_HEAD):
         return _in_lines(path, attrs.evolve(found, kind="jsonl"))
-    return attrs.evolve(found, trouble="it is no store of LMStrix")
+    return attrs.evolve(found, trouble=_NO_STORE)
+
+
+def foreign(path: Path) -> str:
+    """Why the file `path` was never a store, a sentence. Quick, however large it is.
+
+    Empty for a store, also a damaged one or one that is being made, and where there is no file.
+    """
+    try:
+        head = _head(path)
+    except (OSError, ValueError):
+        return ""
+    if head.startswith(_LINES_HEAD) or _LINES_HEAD.startswith(head):
+        return ""
+    if not head.startswith(_SQLITE_HEAD):
+        return _NO_STORE
+    try:
+        with closing(_read_only(Path(os.path.realpath(path)))) as connection:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        return ""
+    return _OTHER_DATABASE if application != APPLICATION_ID and objects else ""
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; raises `OSError`, as for a pipe, at which opening would wait."""
+    if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no regular file")
+    with path.open("rb") as file:
+        return file.read(100)
 
 
 def _size(path: Path) -> int:
@@ -108,7 +142,7 @@ def _rows(connection: sqlite3.Connection, found: Peek) -> Peek:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        return attrs.evolve(found, trouble="it is a database of another program")
+        return attrs.evolve(found, trouble=_OTHER_DATABASE)
     if version > SCHEMA:
         return attrs.evolve(found, trouble="a newer LMStrix wrote it")
     (reports,) = connection.execute(

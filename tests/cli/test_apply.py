@@ -72,9 +72,9 @@ def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) 
     assert '-        "value": 4096' in lines
     assert '+        "value": 6144' in lines
     [backup] = path.parent.glob("*.bak")
-    assert f"Before: {backup}" in result.stdout
+    assert f"Backup: {backup}" in result.stdout
     assert "keeps its context until it is loaded again" in result.stdout
-    assert "--undo" in lines[-1]
+    assert lines[-1] == f"To take it back: lmstrix apply --undo --home {home} {KEY}"
 
 
 def test_the_second_time_there_is_nothing_to_do(shell: Shell, home: Path) -> None:
@@ -95,6 +95,18 @@ def test_undo(shell: Shell, home: Path) -> None:
     result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
     assert result.exit_code == 1
     assert "nothing to take back" in result.stderr
+
+
+def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:
+    remember(shell, key="gemma")
+    store = str(shell.store)
+    result = shell.run("--store", store, "apply", "gemma", "--home", str(home), "--yes")
+    assert f"lmstrix --store {store} apply --undo --home {home} gemma\n" in result.stdout
+    shell.store = home / "other.sqlite3"  # a name that it does not know is no file of its own
+    result = shell.run("apply", "gemma", "--home", str(home), "--undo", "--yes")
+    assert result.exit_code == 1
+    assert "index does not tell" in result.stderr
+    assert "publisher/repository/file.gguf" in result.stderr
 
 
 def test_undo_needs_no_store(shell: Shell, home: Path) -> None:
@@ -127,7 +139,9 @@ def test_a_dry_run_writes_nothing(shell: Shell, home: Path) -> None:
     assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
 
 
-@pytest.mark.parametrize(("typed", "code", "value"), [("y\n", 0, "6144"), ("n\n", 1, "4096")])
+@pytest.mark.parametrize(
+    ("typed", "code", "value"), [("y\n", 0, "6144"), ("n\n", 1, "4096"), ("", 1, "4096")]
+)
 def test_on_a_terminal_it_asks(
     shell: Shell,
     home: Path,
@@ -141,6 +155,7 @@ def test_on_a_terminal_it_asks(
     result = shell.run("apply", KEY, "--home", str(home), typed=typed)
     assert result.exit_code == code
     assert "Write this? [y/N]" in result.stderr
+    assert ("\nError: nothing was written\n" in result.stderr) is bool(code)
     assert (home / FOLDER / f"{KEY}.json").read_text() == OLD.replace("4096", value)
 
 
@@ -179,6 +194,14 @@ def test_what_is_not_certain_is_said(shell: Shell, home: Path) -> None:
     result = shell.run("apply", KEY, "--home", str(home), "--yes")
     assert "Note: Not certified" in result.stderr
     assert "Note: Measured with llamacpp" in result.stderr
+
+
+def test_a_limit_that_the_user_set_is_said_to_be_none_of_the_model(
+    shell: Shell, home: Path
+) -> None:
+    remember(shell, cause=Cause.MAX_CONTEXT)
+    result = shell.run("apply", KEY, "--home", str(home), "--dry-run")
+    assert "more may work" in result.stderr
 
 
 def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:

@@ -103,7 +103,7 @@ def test_list_as_csv_can_be_read_and_is_no_formula(filled: Shell) -> None:
 def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
     result = filled.run("list", "--name", "nosuch")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "None of 3 results" in result.stderr
+    assert result.stderr == "No match among 3 results.\n"
     assert filled.run("list", "--json", "--format", "csv").exit_code == 2
 
 
@@ -156,7 +156,9 @@ def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
         assert [row["key"] for row in rows] == expected
     rows = list(csv.DictReader(io.StringIO(filled.run("scan", "--format", "csv").stdout)))
     assert [row["tested_context"] for row in rows] == ["6144", "", ""]
-    assert "None of 3 models" in filled.run("scan", "--name", "nosuch").stderr
+    nothing = filled.run("scan", "--name", "nosuch")
+    assert nothing.stderr == "No match among 3 models.\n"
+    assert "no model is like that" in filled.run("test", "--all", "--name", "nosuch").stderr
     assert filled.run("scan", "--min-size", "2g", "--max-size", "1g").exit_code == 2
 
 

@@ -212,8 +212,9 @@ def test_without_any_stdin(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--template", "nosuch"), "There are 'fixed', 'short'"),
+        (("--template", "nosuch"), ": 'fixed', 'short'."),
         (("--template", "short", "x"), "needs a value for 'style', 'words'"),
+        (("--template", "short", "x"), "Hint: Say --var style=... --var words=... as well."),
         (("--template", "fixed", "x"), "takes no text"),
         (("--template", "fixed", "--var", "a=b"), "has no variable 'a'"),
         (("--template", "short", "--var", "prompt=x", "y"), "are the same"),

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from lmstrix import dump_report
+from lmstrix.testing.samples import sample_report
 from lmstrix_cli.testing import Shell
 
 REGISTRY = {
@@ -49,6 +55,20 @@ def test_another_store_has_it_all_after_an_import(
     assert "1 known already" in again
 
 
+def test_what_was_added_before_a_file_that_cannot_be_is_said(
+    shell: Shell, exported: Path, tmp_path: Path
+) -> None:
+    shell.store = tmp_path / "other.sqlite3"
+    document = json.loads(exported.read_text())
+    document["measurements"][0]["key"] += "!"
+    clash = tmp_path / "clash.json"
+    clash.write_text(json.dumps(document))
+    result = shell.run("import", str(exported), str(clash))
+    assert result.exit_code == 1
+    assert "added 1 measurement" in result.stdout
+    assert "nothing of it was merged" in result.stderr
+
+
 def test_stdout_and_stdin(shell: Shell, exported: Path, tmp_path: Path) -> None:
     text = shell.run("export").stdout
     assert json.loads(text) == json.loads(exported.read_text())
@@ -83,15 +103,39 @@ def test_a_file_that_is_not_sound_adds_nothing(
     shell.store = tmp_path / "other.sqlite3"
     bad = tmp_path / "bad.json"
     bad.write_text(exported.read_text().replace('"length_tokens"', '"length_apples"', 1))
-    for source, said in (
-        (bad, "no export of a store"),
-        (tmp_path / "away.json", "cannot be read"),
-        (tmp_path, "is not a file"),
+    words, reports = tmp_path / "words.txt", tmp_path / "reports.jsonl"
+    words.write_text("hello")
+    reports.write_text(dump_report(sample_report()) + "\n")
+    for source, code, said in (
+        (bad, 1, "no export of a store"),
+        (words, 1, "words.txt' is no export."),
+        (reports, 1, "lmstrix report --from"),
+        (tmp_path / "away.json", 2, "does not exist"),
+        (tmp_path, 2, "is a directory"),
     ):
         result = shell.run("import", str(exported), str(source))
-        assert result.exit_code == 1
+        assert result.exit_code == code
         assert said in result.stderr
+        assert "_Head" not in result.stderr
     assert "Nothing measured yet" in shell.run("list").stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_pipe_takes_an_export_and_stays_a_pipe(
+    shell: Shell, exported: Path, tmp_path: Path, force: tuple[str, ...]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Opened first and without waiting: where nobody writes, nobody hangs.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        result = shell.run("export", str(pipe), *force)
+        assert (result.exit_code, pipe.is_fifo()) == (0, True), result.stderr
+        assert os.read(reader, 1 << 20) == exported.read_bytes()
+    finally:
+        os.close(reader)
+    assert "is a folder" in shell.run("export", str(tmp_path), *force).stderr
 
 
 def test_a_store_itself_is_told_from_an_export(shell: Shell, exported: Path) -> None:
@@ -99,6 +143,34 @@ def test_a_store_itself_is_told_from_an_export(shell: Shell, exported: Path) -> 
     result = shell.run("import", str(shell.store))
     assert result.exit_code == 1
     assert "lmstrix --store FILE export" in result.stderr
+
+
+def test_a_store_is_no_report_and_another_database_is_no_store(
+    shell: Shell, exported: Path, tmp_path: Path
+) -> None:
+    result = shell.run("report", "--from", str(shell.store))
+    assert result.exit_code == 1
+    assert "is a store" in result.stderr
+    assert "--store FILE" in result.stderr
+    foreign = tmp_path / "places.sqlite"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE precious (value TEXT)")
+    result = shell.run("import", str(exported), str(foreign))
+    assert result.exit_code == 1
+    assert "--store" not in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and permissions as there")
+def test_an_export_is_a_file_like_any_other(shell: Shell, exported: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.touch()
+    assert exported.stat().st_mode == new.stat().st_mode
+    exported.chmod(0o640)
+    link = tmp_path / "link.json"
+    link.symlink_to(exported)
+    assert shell.run("export", str(link), "--force").exit_code == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(exported.stat().st_mode) == 0o640
 
 
 def test_wrong_usage(shell: Shell) -> None:

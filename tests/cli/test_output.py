@@ -127,6 +127,8 @@ def test_completing(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "plain,copy,copy",
     ]
     assert complete("lmstrix sta", monkeypatch) == ["plain,status"]
+    for words in ("export all", "import all", "report -o all", "infer m --file all"):
+        assert complete(f"lmstrix {words}", monkeypatch) == ["file,all"]
     assert "plain,--log-file" in complete("lmstrix --l", monkeypatch)
 
 

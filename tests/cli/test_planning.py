@@ -71,11 +71,17 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert shell.run("test", "fine", "-q").exit_code == 0
     text = shell.run("test", "--all", "--dry-run", "--budget", "1h").stdout
     assert text.splitlines()[1].split()[:3] == ["fine", "known", "2048"]
-    assert "1 to measure, 1 known. About 12288 prompt tokens, 2 loads or more" in text
+    assert (
+        "1 to measure (1 h 00 min each at most), 1 known.\nAbout 12k prompt tokens, 2 loads or more"
+        in text
+    )
+    assert max(map(len, text.splitlines())) <= 80
     assert "time: unknown" in text
-    assert "1 h 00 min each at most" in text
     [fine] = shell.lines("test", "fine", "--dry-run", "--json")
     assert fine["seconds"] > 0
+    assert shell.run("test", "nosuch", "--dry-run").stdout == ""
+    all_known = shell.run("test", "--all", "--name", "fine", "--dry-run").stdout
+    assert "Nothing to measure: 1 known." in all_known
 
 
 def test_a_plan_goes_by_the_memory_and_names_what_is_missing(shell: Shell) -> None:
@@ -134,6 +140,7 @@ def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     "words",
     [
         "test fine --at 100",
+        "test fine --max-context 100",
         "test fine --at 1k --max-context 2k",
         "test fine --name x",
         "test --name x",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -99,6 +100,29 @@ def test_the_guess_of_what_is_left() -> None:
     state.hear(PhaseStarted(model_key=KEY, phase="certify"))
     assert state.seconds_left(10.0) == 7936 * 0.5 * 10.0 / read
     assert ProgressState(started_s=0.0).seconds_left(100.0) is None
+    state.hear(PhaseStarted(model_key=KEY, phase="baseline"))
+    assert state.seconds_left(10.0) is None  # replies take the time there, not reading
+
+
+@pytest.mark.parametrize("width", [59, 79])
+def test_a_narrow_line_keeps_the_time(width: int) -> None:
+    """A long name is shortened, and what is least missed goes."""
+    events = [attrs.evolve(event, model_key="publisher/" + "name" * 20) for event in COURSE]
+    state = after(*events)
+    line = status_line(state, 700.0, width)
+    assert line.cell_len <= width
+    assert line.plain.startswith("publi...")
+    assert "11 min 40 s  about" in line.plain
+    assert "at 4096" in line.plain
+    assert "tok/s" in status_line(state, 700.0, 200).plain
+
+
+def test_the_baseline_counts_its_questions() -> None:
+    baseline = PhaseStarted(model_key=KEY, phase="baseline")
+    asked = TrialFinished(model_key=KEY, trial=sample_trial())
+    state = after(*COURSE[:5], baseline, asked, asked)
+    assert "baseline  trial 3" in status_line(state, 1.0).plain
+    assert "load  " not in status_line(after(*COURSE[:4]), 1.0).plain
 
 
 def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
@@ -133,7 +157,7 @@ def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
             progress(event)
     written = screen.getvalue()
     assert "going on after 3 trials" in written
-    assert "[red]m\\x1b[0m" in written
+    assert "[red]...b[0m  search" in written  # shortened, and text, not markup
     assert written.count("\n") <= 3
     assert written.endswith("\x1b[2K")  # the line was taken away
     assert "\x1b[?25h" in written  # the cursor is back

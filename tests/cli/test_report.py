@@ -97,6 +97,16 @@ def test_a_file_that_cannot_be_written_is_an_error_in_two_lines(shell: Shell, he
         assert result.stderr.count("\n") == 2
 
 
+def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Path) -> None:
+    remember(shell, made("m"))
+    for words in ("report -o x.csv", "report -o x.pdf", "compare -o x.txt"):
+        result = shell.run(*words.split())
+        assert result.exit_code == 2
+        assert "say --format" in result.stderr
+    assert list(here.iterdir()) == []
+    assert shell.run("report", "-o", "page.pdf", "--format", "html").exit_code == 0
+
+
 def test_markdown_and_json_go_to_stdout(shell: Shell, here: Path) -> None:
     report = made("m")
     remember(shell, report)
@@ -133,6 +143,14 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
         assert "Hint: " in result.stderr
     (here / "x").write_bytes(b"\xff\xfe")
     assert "not text in UTF-8" in shell.run("report", "--from", "x").stderr
+    (here / "x").write_text(shell.run("export").stdout)
+    told = shell.run("compare", "--from", "x").stderr
+    assert "`lmstrix import FILE`" in told
+    assert "ContextReport" not in told
+    (here / "x").write_text(dump_report(made("m")))
+    told = shell.run("report", "--from", "x", "--map", "x").stderr
+    assert "'x' holds no map: " in told
+    (here / "x").write_bytes(b"\xff\xfe")
     assert shell.run("report", "--map", "x").exit_code in {1, 4}
 
 

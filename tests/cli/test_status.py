@@ -49,13 +49,15 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
         status=Status(adapter="x", engine="y", available=True, loaded=instances)
     )
     text = shell.run("status").stdout
-    said = [line.partition("alone)")[2] for line in text.splitlines() if line.startswith("loaded")]
+    said = [line[11:] for line in text.splitlines() if line.startswith("loaded")]
     assert said == [
-        " at 32768, tested true context 7424: too large",
-        " at 7424, tested true context 7424: fine",
-        " at 4096, not tested",
-        ", context unknown, not tested",
+        "big at 32768: too large, true context 7424",
+        "small at 7424: fine, true context 7424",
+        "new at 4096: not tested",
+        "x context unknown: not tested",
     ]
+    assert "lmstrix apply big\n" in text
+    assert "lmstrix apply small" not in text
     [document] = shell.lines("status", "--json")
     assert [(one["tested_context"], one["fit"]) for one in document["loaded"]] == [
         (7424, "too_large"),
@@ -66,6 +68,15 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
     assert document["store_reports"] == 3
     assert document["store_bytes"] >= shell.store.stat().st_size
     assert document["store_warnings"] == []
+
+
+def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
+    remember(shell, "m", 1024, Cause.MAX_CONTEXT)
+    status = Status(adapter="x", engine="y", available=True, loaded=(loaded("m", 4096),))
+    shell.adapter = ScriptedAdapter(status=status)
+    [document] = shell.lines("status", "--json")
+    assert [one["fit"] for one in document["loaded"]] == ["not_tested"]
+    assert "m at 4096: not tested, only up to 1024 (--max-context)" in shell.run("status").stdout
 
 
 def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
@@ -96,6 +107,14 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
 )
 def test_the_command_to_go_on(measurement: Open, store: str | None, expected: str) -> None:
     assert command_to_go_on(measurement, Settings(store=store)) == expected
+
+
+def test_the_command_to_go_on_names_the_server() -> None:
+    settings = Settings(host="far:1234")
+    there = Open(model_key="m", key='{"adapter": "lmstudio"}')
+    assert command_to_go_on(there, settings) == "lmstrix --host far:1234 test m"
+    here = Open(model_key="m.gguf", key='{"adapter": "llamacpp"}')
+    assert command_to_go_on(here, settings) == "lmstrix test m.gguf"
 
 
 def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:

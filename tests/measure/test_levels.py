@@ -153,3 +153,51 @@ async def test_an_interrupted_measurement_of_levels_goes_on(share: float) -> Non
     assert report.levels == whole.levels
     assert report.bracket == whole.bracket
     assert adapter.replies == undisturbed.counters.replies + 1  # the one that failed
+
+
+async def test_nothing_is_loaded_for_a_level_beyond_what_was_wanted() -> None:
+    """Its shortest questions are longer: that is said, and nothing is reported of it."""
+    report, adapter = await measure(
+        UpTo("long", 10**6, baseline_length=1024), options=MeasureOptions(max_context=600)
+    )
+    assert report.true_context == 600
+    assert adapter.counters.most_prompt_tokens <= 600
+    assert by_name(report)["long"].limit_tokens is None
+    assert by_name(report)["long"].cause is Cause.NOT_MEASURABLE
+    assert any("need 1024 tokens, of 600" in note for note in report.notes)
+
+
+@attrs.frozen
+class From(UpTo):
+    """Passes from `limit` tokens of prompt on, and fails below."""
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        del question
+        return Judgement.PASS if reply.prompt_tokens > self.limit else Judgement.WRONG
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_no_level_is_asked_below_its_own_shortest_length(*, required: bool) -> None:
+    """What is asked there is no task of its kind: a failure would be no limit of the model."""
+    early = attrs.evolve(MODEL, true_context=1200)
+    level = From("long", 1900, baseline_length=2048)
+    report, _ = await measure(level, required=required, model=early)
+    assert (report.true_context, report.cause) == (1024, Cause.FORGETS)
+    assert by_name(report)["long"].bracket == (2048, None)
+
+
+@pytest.mark.parametrize("certify", [True, False])
+async def test_a_level_that_contradicts_its_baseline_leaves_no_number(*, certify: bool) -> None:
+    """It passes at the shortest length, and later fails there: then nothing is known to work."""
+    asked = 0
+
+    class Fickle(UpTo):
+        def judge(self, question: Question, reply: Reply) -> Judgement:
+            nonlocal asked
+            asked += 1
+            return Judgement.PASS if asked <= 4 else super().judge(question, reply)
+
+    options = MeasureOptions(certify=certify)
+    report, _ = await measure(Fickle("writing", 0), required=True, options=options)
+    assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
+    assert any("contradict the baseline" in note for note in report.notes)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
 import attrs
 import pytest
 
-from lmstrix.errors import LoadRefused, OutOfMemory
+from lmstrix import LMStrix, MeasureOptions
+from lmstrix.checks import Outcome
+from lmstrix.errors import EngineUnavailable, LoadRefused, OutOfMemory
 from lmstrix.events import Event
 from lmstrix.measure.instance import Instance
 from lmstrix.measure.loading import MOST_LOADS, Loadable, find_loadable
-from lmstrix.models import Cause
+from lmstrix.models import Cause, LoadProgress, ModelInfo
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 FLOOR = 512
@@ -170,3 +176,84 @@ async def test_a_deadly_size_can_be_asked_for() -> None:
 async def test_a_deadly_size_above_what_is_wanted_does_not_matter() -> None:
     search = Search(SimulatedModel())
     assert (await search.run(4096, deadly=8192)).context_length == 4096
+
+
+class Rounding(SimulatedAdapter):
+    """Gives a multiple of 256 tokens, as llama.cpp does."""
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        size = -(-context_length // 256) * 256
+        async with super().load(model, size, on_progress=on_progress) as loaded:
+            yield loaded
+
+
+@pytest.mark.parametrize(
+    ("declared", "options", "cause"),
+    [
+        (1000, MeasureOptions(), Cause.DECLARED_MAXIMUM),
+        (32768, MeasureOptions(max_context=1000), Cause.MAX_CONTEXT),
+    ],
+)
+async def test_what_an_engine_gives_beyond_what_was_wanted_is_not_used(
+    declared: int, options: MeasureOptions, cause: Cause
+) -> None:
+    adapter = Rounding(SimulatedModel(declared=declared, true_context=10**6))
+    report = await LMStrix(adapter=adapter, store="memory").find_true_context("simulated", options)
+    assert (report.true_context, report.loadable_context) == (1000, 1000)
+    assert report.cause is cause
+    assert adapter.counters.most_prompt_tokens <= 1000
+
+
+async def test_one_size_is_the_size_that_was_asked_for() -> None:
+    adapter = Rounding(SimulatedModel(true_context=10**6))
+    check = await LMStrix(adapter=adapter, store="memory").check_context("simulated", 1000)
+    assert (check.outcome, check.passes) == (Outcome.PASS, 10)
+
+
+async def test_an_engine_that_clamps_after_a_failure_is_believed_at_once() -> None:
+    search = Search(SimulatedModel(loadable=40_000, clamped_to=5000))
+    found = await search.run(65_536)
+    assert (found.context_length, found.limit) == (5000, Cause.CLAMPED)
+    assert search.loads <= 4
+    assert search.left_loaded == 5000
+
+
+class Filling(SimulatedAdapter):
+    """A machine that something else fills: after some loads nothing is left."""
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        full = self.counters.loads > 1
+        size = 10**6 if full else context_length
+        async with super().load(model, size, on_progress=on_progress) as loaded:
+            yield loaded
+
+
+async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> None:
+    """Not a model that cannot be loaded."""
+    adapter = Filling(SimulatedModel(key="m", declared=8192, loadable=3000))
+    instance = Instance(adapter, await adapter.find_model("m"), lambda _: None, lambda: None)
+    with pytest.raises(EngineUnavailable, match="loaded before, and do not any more"):
+        await find_loadable(
+            adapter,
+            await adapter.find_model("m"),
+            instance,
+            wanted=8192,
+            floor=FLOOR,
+            force=False,
+        )
+    await instance.release()
+    assert adapter.counters.left_behind == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.events import Event, PrefillProgressed, Retrying
 from lmstrix.ports import Observer
 
-pytestmark = pytest.mark.engine
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals and no `ps`"),
+]
 
 SMALL = MeasureOptions(max_context=1024, certify=False)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lmstrix.models import Cause, CurvePoint, Proportion, Verdict
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -33,13 +34,30 @@ def test_a_report_shows_intervals_points_bracket_and_what_passes() -> None:
     ]
     assert spec["title"]["text"] == "true context 6144: forgets"
     axes = {layer["encoding"]["x"]["title"] for layer in spec["layer"] if "x" in layer["encoding"]}
-    assert axes == {"prompt and reply, tokens"}
+    assert axes == {"prompt and reply, tokens (logarithmic)"}
 
 
 def test_where_nothing_failed_there_is_a_line_and_no_band() -> None:
     spec = sample_report(bracket=(6144, None)).plot().to_dict()
     assert marks(spec)[0] == "rule"
     assert "nothing is known to fail" in str(spec["title"])
+
+
+def test_a_crash_is_not_drawn_as_wrong_answers() -> None:
+    crash = CurvePoint(
+        length_tokens=7168,
+        trials=0,
+        passes=0,
+        verdict=Verdict.FAIL,
+        wilson=Proportion(low=0, high=1),
+        failure=Cause.CRASHED_ON_FILL,
+    )
+    spec = sample_report(curve=(*sample_report().curve, crash)).plot().to_dict()
+    points = next(rows for rows in values(spec) if len(rows) == 3)
+    assert [p["verdict"] for p in points] == ["pass", "fail", "engine failed"]
+    assert points[-1]["answers"] == "crashed on fill"
+    scales = [layer["encoding"]["color"]["scale"] for layer in spec["layer"][-2:]]
+    assert all("engine failed" in scale["domain"] for scale in scales)
 
 
 def test_a_report_without_lengths_has_a_chart_still() -> None:

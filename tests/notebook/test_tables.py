@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import html.parser
+import re
+from collections.abc import Sequence
 
+import attrs
 import pytest
 
 from lmstrix import LMStrix
 from lmstrix.model_list import ModelList
 from lmstrix.models import Cause
+from lmstrix.notebook.tables import map_table
 from lmstrix.showing import chart_of, html_of
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -53,6 +57,13 @@ def test_a_report_is_a_table_of_numbers_cause_and_curve() -> None:
         assert words in page.words
 
 
+def test_how_the_engine_failed_is_shown() -> None:
+    crash = attrs.evolve(
+        sample_report().curve[1], trials=0, passes=0, failure=Cause.CRASHED_ON_FILL
+    )
+    assert "fail (crashed on fill)" in shown(sample_report(curve=(crash,))).words
+
+
 def test_a_report_without_a_number_is_shown_too() -> None:
     report = sample_report(
         true_context=None, cause=Cause.MODEL_NOT_FOUND, curve=(), levels=(), usable=None
@@ -67,7 +78,30 @@ def test_a_map_shows_each_cell_and_none_where_nothing_was_asked() -> None:
     assert page.tags.count("td") == 20
     assert "A note & more." in page.words
     assert page.words.split().count("100") == 2
-    assert "recall holds up to 512 tokens." in page.words
+    assert "recall keeps 85 % of what it is at 512 up to 512 tokens." in page.words
+
+
+def test_the_letters_of_a_theme_can_be_read_on_every_tint() -> None:
+    text = map_table(sample_map())
+    tints = {float(tint) for tint in re.findall(r"rgba\(66,133,244,([0-9.]+)\)", text)}
+    assert len(tints) == 3
+    for page, letters in ((30, 204), (17, 255), (255, 33)):  # of VS Code, dark; of Jupyter
+        for tint in tints:
+            behind = [tint * c + (1 - tint) * page for c in (66, 133, 244)]
+            assert contrast(behind, [letters] * 3) >= 4.5
+
+
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """The ratio that WCAG 2 defines, of two colours as red, green and blue up to 255."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: Sequence[float]) -> float:
+    """As WCAG 2 defines it."""
+    parts = [c / 255 for c in color]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize(

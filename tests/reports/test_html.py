@@ -128,6 +128,7 @@ def test_the_page_says_what_the_report_says() -> None:
         "0/5",
         "prompt tokens read 15000",
         "strategy gallop",
+        "tolerance 0.015625",
         "loaded with threads 2",
         repeat_command(report),
     ):
@@ -228,6 +229,19 @@ def test_several_models_get_an_overview_with_links_that_lead_somewhere() -> None
         ("loadable", "0.0"),
         ("true", "37.5"),
     ]
+
+
+def test_several_results_of_one_model_are_not_called_several_models() -> None:
+    page = render_html([sample_report(), sample_report(certified=False), unmeasured()])
+    assert "<h1>Context report: 3 results of 2 models</h1>" in page
+
+
+def test_a_small_true_context_is_not_written_over_the_name_of_the_axis() -> None:
+    curve = [attrs.evolve(sample_report().curve[0], length_tokens=n) for n in (512, 32768)]
+    page = render_html([sample_report(true_context=512, bracket=(512, 768), curve=tuple(curve))])
+    [line] = re.findall(r'<line class="truth" x1="([0-9.]+)"', page)
+    [word] = re.findall(r'<text class="truth-word" x="([0-9.]+)"', page)
+    assert (float(line), float(word)) == (46, 90)
 
 
 def test_maps_stand_beside_their_model_or_alone() -> None:

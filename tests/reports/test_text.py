@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shlex
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.models import Baseline, Cause, CurvePoint, Environment, Interval, Proportion, Verdict
+from lmstrix.notebook.tables import report_table
 from lmstrix.reports import escape_controls, render_text
 from lmstrix.reports.causes import CAUSE_SENTENCES
+from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.quantities import say_bytes, say_seconds
+from lmstrix.reports.table import say_verdict
 from lmstrix.reports.text import repeat_command
 from lmstrix.testing.samples import sample_model, sample_report
 
@@ -94,6 +98,29 @@ def test_hard_failures_and_holes_are_shown() -> None:
     assert table[1].split() == ["1024", "-", "-", "fail", "-", "-", "crashed", "on", "fill"]
     assert "at 6400: 1 reply could be judged neither way" in text
     assert "not monotone" in text
+
+
+def test_times_of_cached_prompts_do_not_stand_beside_times_of_fresh_ones() -> None:
+    fresh, other = sample_report().curve
+    cached = attrs.evolve(other, ttft_s=2.5, full_ttft_s=None)
+    report = sample_report(curve=(attrs.evolve(fresh, ttft_s=1.5, full_ttft_s=9.75), cached))
+    for text in (render_text(report), render_markdown([report]), report_table(report)):
+        assert "9.75 s" in text
+        assert "2.50 s" not in text
+    nothing_fresh = sample_report(curve=(cached,))
+    assert "2.50 s" in render_text(nothing_fresh)
+
+
+def test_gibberish_is_not_called_forgetting() -> None:
+    point = attrs.evolve(sample_report().curve[1], failure=Cause.GIBBERISH)
+    text = render_text(sample_report(curve=(point,)))
+    assert "gibberish at 6400, right answers by depth: head 0 of 5" in text
+    assert "forgets at 6400" not in text
+
+
+def test_no_answer_at_all_is_no_praise() -> None:
+    assert say_verdict(Verdict.UNDECIDED, passes=0, trials=0) == "open"
+    assert say_verdict(Verdict.UNDECIDED, passes=2, trials=2) == "no miss"
 
 
 @pytest.mark.parametrize("width", [1, 40, 60, 80, 200])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import log
 from random import Random
 
+import attrs
 import numpy as np
 import pytest
 
@@ -148,3 +149,30 @@ def test_leaving_out_what_is_unlikely_changes_little() -> None:
     assert len(rough.weight) < len(found.weight)
     lengths = np.array([5000.0, 7000.0])
     assert rough.information(lengths, 2) == pytest.approx(found.information(lengths, 2), rel=0.1)
+
+
+@pytest.mark.parametrize("ratio", [0.99, 1.0])
+def test_with_the_whole_rate_wanted_a_cliff_is_where_it_is(ratio: float) -> None:
+    """No answer may be lost: then a curve that only nears its top tells no threshold."""
+    asked = attrs.evolve(problem(), rule=PassRule(ratio=ratio))
+    found = interval(observe(n1024=(4, 4), n4096=(10, 10), n4352=(0, 10)), asked)
+    assert found.high is not None
+    assert 3500 <= found.low <= 4200
+    assert 4200 <= found.high <= 4352
+
+
+def test_an_absolute_rate_is_a_part_of_the_short_one() -> None:
+    history = observe(n1024=(7, 10), n4096=(14, 20), n8192=(6, 20), n16384=(0, 10))
+    absolute = attrs.evolve(problem(passes=8), rule=PassRule(ratio=0.6, absolute=True))
+    relative = attrs.evolve(problem(passes=8), rule=PassRule(ratio=0.6 / 0.8))
+    assert interval(history, absolute) == interval(history, relative)
+
+
+def test_a_certificate_broken_by_its_answers_may_have_been_bad_luck() -> None:
+    """Seventeen of twenty would have passed: sixteen say no more than they are."""
+    history = observe(n4096=(19, 20), n8192=(16, 20), n16384=(0, 10))
+    broken = [
+        attrs.evolve(o, failure=Cause.FORGETS) if o.length_tokens == 8192 else o for o in history
+    ]
+    assert interval(broken) == interval(history)
+    assert posterior(problem(), broken).above(8192) > 0.1

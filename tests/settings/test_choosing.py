@@ -16,6 +16,7 @@ from lmstrix.settings import (
     choose_report,
     find_model,
     recommended_context,
+    reports_of,
 )
 from lmstrix.testing.samples import sample_model, sample_report
 
@@ -41,6 +42,23 @@ def test_the_path_of_a_file_means_it_however_it_is_written(
     reports = [stored(key="x.gguf", path=str(tmp_path / "x.gguf"))]
     for name in ("x.gguf", str(tmp_path / "x.gguf"), "./x.gguf"):
         assert find_model(reports, name).key == "x.gguf"
+
+
+def test_a_file_is_not_taken_for_another_one_with_the_same_key(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    theirs = stored(key="m.gguf", path=str(tmp_path / "theirs" / "m.gguf"), true_context=8192)
+    older = stored(key="../mine/m.gguf", path=str(tmp_path / "mine/../mine/m.gguf"))
+    mine = stored(key="m.gguf", path=str(tmp_path / "mine" / "m.gguf"), true_context=4096)
+    reports = [theirs, mine, older]
+    for name in ("m.gguf", "./m.gguf", "../mine/m.gguf", str(tmp_path / "mine" / "m.gguf")):
+        assert reports_of(reports, name) == [mine.report, older.report]
+    assert choose_report(reports, "m.gguf") is mine.report
+    assert not any("newer" in note for note in caveats(reports, mine.report))
+    # What was measured elsewhere has its key alone.
+    assert choose_report([theirs], "m.gguf") is theirs.report
 
 
 @pytest.mark.parametrize("name", ["", "other", "a", "a/", "../m", "x\0.gguf"])

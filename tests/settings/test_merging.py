@@ -142,6 +142,16 @@ def test_what_lm_studio_does_not_write_is_refused(document: object) -> None:
         with_context(json.dumps(document), 512)
 
 
+def test_a_number_that_nobody_can_reckon_with_is_refused() -> None:
+    with pytest.raises(SettingsError, match="is no number"):
+        with_context(json.dumps({"load": {"fields": [ENTRY]}}).replace("6144", "1e999"), 512)
+
+
+def test_a_byte_order_mark_is_called_so() -> None:
+    with pytest.raises(SettingsError, match="begins with a byte order mark"):
+        read_context("\ufeff{}")
+
+
 def test_a_new_file() -> None:
     assert json.loads(new_text(512)) == {
         "preset": "",

@@ -133,6 +133,17 @@ def test_the_identifier_is_the_path_of_the_listing(home: Path) -> None:
     assert lmstudio_identifier(sample_model(key="a/b", path=""), home) == "a/b"
 
 
+def test_a_key_alone_is_looked_up_in_the_index(home: Path) -> None:
+    alone = sample_model(key="gemma-q8", path="")
+    with pytest.raises(SettingsError, match="index does not tell") as caught:
+        lmstudio_identifier(alone, home)
+    assert "--undo" in caught.value.hint
+    path = "lms/gemma-GGUF/gemma-Q8_0.gguf"
+    entry = {"defaultIdentifier": "gemma-q8", "indexedModelIdentifier": path}
+    (home / ".internal" / "model-index-cache.json").write_text(json.dumps({"models": [entry]}))
+    assert lmstudio_identifier(alone, home) == path
+
+
 def test_a_variant_is_looked_up_in_the_index(home: Path) -> None:
     variant = sample_model(key="google/gemma-3-4b@q8_0", path="")
     found = lmstudio_identifier(variant, home)

@@ -55,6 +55,20 @@ def test_existing_settings_are_kept(home: Path) -> None:
     assert not backup.name.endswith(".json")
 
 
+def test_a_long_line_elsewhere_does_not_hide_the_difference(home: Path) -> None:
+    path = home / FOLDER / f"{GEMMA}.json"
+    entry = {"key": CONTEXT, "value": 4096}
+    path.write_text(json.dumps({"note": "x" * 500, "load": {"fields": [entry]}}, indent=1))
+    assert '-    "value": 4096' in plan_change(home, GEMMA, 6144).difference.splitlines()
+    path.write_text(json.dumps({"load": {"fields": [{**entry, "note": "x" * 500}]}}, indent=1))
+    lines = plan_change(home, GEMMA, 6144).difference.splitlines()
+    assert '+    "value": 6144,' in lines
+    assert max(len(line) for line in lines[2:]) == 201
+    assert lines[-2].endswith("x…")
+    path.write_text(json.dumps({"note": "x" * 500, "load": {"fields": [entry]}}))
+    assert plan_change(home, GEMMA, 6144).difference == ""
+
+
 def test_planning_writes_nothing(home: Path) -> None:
     before = everything(home)
     for name in (GEMMA, LFM, VARIANT, "new/model"):
@@ -131,6 +145,15 @@ def test_undo_does_not_take_back_somebody_elses_change(home: Path) -> None:
         plan_undo(home, GEMMA)
 
 
+def test_a_file_that_was_new_and_changed_since_is_not_said_to_be_in_its_backup(home: Path) -> None:
+    backup = plan_change(home, "new/model", 6144).write()
+    (home / FOLDER / "new" / "model.json").write_text("{}")
+    with pytest.raises(SettingsError, match="changed since") as caught:
+        plan_undo(home, "new/model")
+    assert str(backup) not in caught.value.hint
+    assert "remove it" in caught.value.hint
+
+
 def test_a_damaged_backup_is_not_put_back(home: Path) -> None:
     backup = plan_change(home, GEMMA, 6144).write()
     assert backup is not None
@@ -199,6 +222,25 @@ def test_permissions_stay(home: Path) -> None:
     assert [stat.S_IMODE(p.stat().st_mode) for p in (path, backup)] == [0o600, 0o600]
     plan_undo(home, GEMMA).write()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions there")
+def test_what_is_private_is_so_before_it_is_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / FOLDER / f"{GEMMA}.json").chmod(0o600)
+    seen: list[int] = []
+    sync = os.fsync
+
+    def look(handle: int) -> None:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode):
+            seen.append(stat.S_IMODE(mode))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", look)
+    plan_change(home, GEMMA, 6144).write()
+    assert seen == [0o600, 0o600]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")

@@ -123,8 +123,9 @@ def test_an_id_may_be_there_once(document: dict[str, Any]) -> None:
 
 def test_a_report_of_a_newer_version_is_refused(document: dict[str, Any]) -> None:
     document["measurements"][0]["report"]["schema_version"] = 99
-    with pytest.raises(StoreError, match="newer"):
+    with pytest.raises(StoreError, match="newer") as caught:
         load_contents(json.dumps(document))
+    assert "Update" in caught.value.hint
 
 
 def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:

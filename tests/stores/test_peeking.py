@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from lmstrix.ports import Store
 from lmstrix.stores.jsonl import JsonlStore
-from lmstrix.stores.peeking import Open, peek
+from lmstrix.stores.peeking import Open, foreign, peek
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
@@ -65,6 +67,7 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 200)
     assert "no store" in peek(path).trouble
+    assert "no store" in foreign(path)
     assert peek(tmp_path).trouble  # a folder
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
     assert "damaged" in peek(path).trouble
@@ -73,4 +76,30 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE t (x)")
     connection.close()
     assert "another program" in peek(other).trouble
+    assert "another program" in foreign(other)
     assert sorted(everything(tmp_path)) == ["file", "other.db"]
+
+
+@pytest.mark.parametrize("begin", [b"", b'{"kind": "sto', b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_store_that_is_being_made_or_damaged_is_not_foreign(tmp_path: Path, begin: bytes) -> None:
+    path = tmp_path / "store"
+    assert foreign(path) == ""
+    path.write_bytes(begin)
+    assert foreign(path) == ""
+
+
+def test_a_database_without_tables_yet_is_not_foreign(tmp_path: Path) -> None:
+    """Another process may be about to make them."""
+    path = tmp_path / "new.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        assert path.stat().st_size > 0
+        assert foreign(path) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "regular file" in peek(pipe).trouble
+    assert foreign(pipe) == ""

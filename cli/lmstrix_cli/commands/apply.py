@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,7 @@ class _Wish:
     yes: bool
     dry_run: bool
     as_json: bool
+    store: str | None
 
     def context(self, report: ContextReport) -> int:
         """The context to set, in tokens."""
@@ -120,7 +122,7 @@ def command(settings: Settings, ctx: click.Context, *, undo: bool, **wished: obj
     everything else in the file stays as it is, and a backup is kept beside it. For
     llama-server and Ollama the setting is printed instead.
     """
-    wish = _Wish(**wished)  # pyright: ignore[reportArgumentType] - click gives each option by its name
+    wish = _Wish(**wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish, undo=undo)
     reports = run_async(lambda: _reports(settings))
     if undo:
@@ -165,8 +167,8 @@ def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     if outcome is None:
         backup = str(change.write())
         told["backup"] = backup
-        said = f"Written, and read back. Before: {safe_text.label(backup)}\n{RELOAD}"
-        outcome = _Outcome("written", f"{said}\nTo take it back, say --undo.")
+        said = f"Written, and read back. Backup: {safe_text.label(backup)}\n{RELOAD}"
+        outcome = _Outcome("written", f"{said}\nTo take it back: {_undoing(wish)}")
     return _end(wish, told, outcome)
 
 
@@ -233,7 +235,7 @@ def _show(
     wish: _Wish, path: Path, difference: str, contexts: tuple[float | None, float | None]
 ) -> None:
     """The difference; with ``--json`` on stderr, so that stdout holds the object alone."""
-    say = safe_text.note if wish.as_json else safe_text.out
+    say = safe_text.note_as_it_is if wish.as_json else safe_text.out
     old, new = ("not set" if context is None else f"{context}" for context in contexts)
     say(f"{safe_text.label(str(path))}\n  {CONTEXT_KEY}: {old} -> {new}")
     if difference:
@@ -249,9 +251,21 @@ def _ask(wish: _Wish, question: str) -> _Outcome | None:
     if not _somebody_is_there():
         said = "nothing was written: there is no terminal to ask on"
         return _Outcome("refused", said, ExitCode.USAGE)
-    if click.confirm(question, err=True):
-        return None
+    try:
+        if click.confirm(question, err=True):
+            return None
+    except click.Abort:  # Ctrl-C, or the end of what is typed
+        safe_text.note("")
     return _Outcome("refused", "nothing was written", ExitCode.OTHER)
+
+
+def _undoing(wish: _Wish) -> str:
+    """The command that takes it back."""
+    # The store knows which file the model's name means.
+    store = ["--store", wish.store] if wish.store else []
+    home = [] if wish.home is None else ["--home", str(wish.home)]
+    model = ["--", wish.model] if wish.model.startswith("-") else [wish.model]
+    return safe_text.label(shlex.join(["lmstrix", *store, "apply", "--undo", *home, *model]))
 
 
 def _somebody_is_there() -> bool:

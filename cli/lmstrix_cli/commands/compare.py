@@ -45,7 +45,7 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "--format",
     "wanted",
     type=click.Choice(["table", *_RENDERERS]),
-    help="Default: as the output's name ends, else table.",
+    help="Default: as FILE ends, else table.",
 )
 @click.option(
     "-o",
@@ -77,7 +77,7 @@ def command(
     What differs in settings, engine, method and date is told apart from what is the same.
     Reads the store only: no engine is needed.
     """
-    kind = choose_format(wanted, output, "table")
+    kind = choose_format(wanted, output, "table", _RENDERERS)
     if kind == "table" and output not in {None, STDOUT}:
         raise click.UsageError("a table is printed; a file needs another --format.")
     if sources.count(STDOUT) > 1:

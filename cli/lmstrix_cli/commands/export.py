@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from lmstrix.errors import LMStrixError
 from lmstrix.reports.quantities import say_count
+from lmstrix.settings.files import put
 from lmstrix.stores.exchange import dump_contents
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async
@@ -37,16 +36,15 @@ def command(settings: Settings, file: str, *, force: bool) -> None:
 
     `lmstrix import` reads it on another machine. No engine is needed.
     """
-    if file != STDOUT and not force and Path(file).exists():
-        raise LMStrixError(
-            f"{file!r} is there already", hint="Give another name, or replace it with --force."
-        )
+    path = None if file == STDOUT else Path(file)
+    if path is not None:
+        _check(path, force=force)
     text, kept, reports = run_async(lambda: _contents(settings))
-    if file == STDOUT:
+    if path is None:
         safe_text.json_line(text)
     else:
-        _write(Path(file), f"{text}\n")
-    where = "stdout" if file == STDOUT else safe_text.label(file)
+        _write(path, f"{text}\n")
+    where = "stdout" if path is None else safe_text.label(file)
     safe_text.note(
         f"Exported to {where}: {say_count(kept, 'measurement')}, {say_count(reports, 'report')}."
     )
@@ -60,20 +58,27 @@ async def _contents(settings: Settings) -> tuple[str, int, int]:
     return dump_contents(contents), len(contents.measurements), reports
 
 
+def _check(path: Path, *, force: bool) -> None:
+    """Nothing is replaced unasked, and a folder never."""
+    if path.is_dir():
+        raise LMStrixError(f"{str(path)!r} is a folder", hint="Name a file in it.")
+    if path.is_file() and not force:
+        raise LMStrixError(
+            f"{str(path)!r} is there already", hint="Give another name, or replace it with --force."
+        )
+
+
 def _write(path: Path, text: str) -> None:
-    """All of it or nothing: whoever reads meanwhile finds the old file or the new one."""
+    """All of it or nothing: whoever reads meanwhile finds the old file or the new one.
+
+    A pipe or a device takes the text as it is: in its place no file may be put.
+    """
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".lmstrix-", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            target = Path(os.path.realpath(path))  # a link stays one
+            put(target, text.encode(), like=target)
     except OSError as error:
         raise LMStrixError(
             f"{str(path)!r} cannot be written: {error.strerror or error}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -14,10 +14,18 @@ from lmstrix.errors import StoreError
 from lmstrix.reports.quantities import say_count
 from lmstrix.settings import find_home
 from lmstrix.stores.archive import Archive, Merged, StoreContents
-from lmstrix.stores.exchange import MAX_DOCUMENT_BYTES, as_object, load_contents, read_document
+from lmstrix.stores.exchange import (
+    EXPORT_FORMAT,
+    MAX_DOCUMENT_BYTES,
+    as_object,
+    load_contents,
+    read_document,
+)
 from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.peeking import foreign, peek
 from lmstrix.stores.registry import REGISTRY_NAME, Registry, parse_registry
 from lmstrix_cli import safe_text, session
+from lmstrix_cli.gathering import SOURCE
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -33,7 +41,9 @@ Examples:
 STDIN = "-"
 _WHAT = "what `lmstrix export` has written, or the lmstrix.json of an earlier LMStrix"
 _STORE_HINT = "It is a store: `lmstrix --store FILE export | lmstrix import -`."
-_SQLITE_HEAD = b"SQLite format 3\0"
+_REPORTS_HINT = "It holds reports: `lmstrix report --from FILE` shows them."
+_REPORT_HEAD = '{"model": {"key": '
+"""How a line of ``lmstrix list --json`` begins."""
 
 
 @attrs.frozen(kw_only=True)
@@ -46,7 +56,7 @@ class _Found:
 
 
 @click.command(name="import", epilog=EPILOG)
-@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=SOURCE)
 @click.option(
     "--registry",
     is_flag=True,
@@ -84,33 +94,28 @@ def command(
     sources = [*files, *([str(find_home(home) / REGISTRY_NAME)] if registry else [])]
     # All are read before any is merged: a mistyped name adds nothing.
     found = [_read(source) for source in sources]
-    merged = run_async(lambda: _merge(settings, found, dry_run=dry_run))
-    for one, added in zip(found, merged, strict=True):
-        safe_text.out(_say(one, added, dry_run=dry_run))
+    run_async(lambda: _merge(settings, found, dry_run=dry_run))
 
 
 def _read(source: str) -> _Found:
     text = _stdin() if source == STDIN else _file(Path(source))
     name = "stdin" if source == STDIN else source
-    if _is_registry(text):
+    head = _head(text)
+    if "llms" in head:  # models as earlier versions kept them
         registry = parse_registry(text)
         contents = StoreContents(imported=registry.results)
         return _Found(source=name, contents=contents, registry=registry)
+    if head.get("format") != EXPORT_FORMAT:
+        hint = _REPORTS_HINT if text.startswith(_REPORT_HEAD) else f"Give {_WHAT}."
+        raise StoreError(f"{name!r} is no export.", hint=hint)
     return _Found(source=name, contents=load_contents(text))
 
 
 def _file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            is_store = file.read(len(_SQLITE_HEAD)) == _SQLITE_HEAD
-    except (OSError, ValueError):
-        is_store = False  # what is wrong with the file is said below
-    if is_store:
+    # Not by its first bytes alone: the hint must not lead to a database of another program.
+    if path.is_file() and peek(path).kind and not foreign(path):
         raise StoreError(f"{str(path)!r} is no export.", hint=_STORE_HINT)
-    text = read_document(path, _WHAT)
-    if text.startswith('{"kind"'):
-        raise StoreError(f"{str(path)!r} is no export.", hint=_STORE_HINT)
-    return text
+    return read_document(path, _WHAT)
 
 
 def _stdin() -> str:
@@ -120,25 +125,29 @@ def _stdin() -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StoreError("What stands on stdin is not text in UTF-8.", hint=_WHAT) from error
+        raise StoreError(
+            "What stands on stdin is not text in UTF-8.", hint=f"Give {_WHAT}."
+        ) from error
 
 
-def _is_registry(text: str) -> bool:
-    """Whether it is an object with models as earlier versions kept them."""
+def _head(text: str) -> Mapping[str, object]:
+    """The document, or an empty object where it is something else."""
     try:
-        return "llms" in as_object(json.loads(text))
+        return as_object(json.loads(text))
     except (ValueError, RecursionError):
-        return False  # `load_contents` says what is wrong with it
+        return {}
 
 
-async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> list[Merged]:
+async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> None:
+    """One after the other, each said at once: what failed later does not hide what was added."""
     async with session.client(settings) as client:
         archive: Archive = session.archive_of(client)
         if dry_run:
             trial = MemoryStore()
             await trial.merge(await archive.contents())
             archive = trial
-        return [await archive.merge(one.contents) for one in found]
+        for one in found:
+            safe_text.out(_say(one, await archive.merge(one.contents), dry_run=dry_run))
 
 
 def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
@@ -153,8 +162,11 @@ def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
             f" {known} known already, {left_out} left out (unreadable, or never tested)."
         )
     known = len(found.contents.measurements) - merged.measurements
+    older = ""
+    if found.contents.imported:
+        older = f", {say_count(merged.imported, 'result')} of earlier versions"
     return (
         f"{name}: {verb} {say_count(merged.measurements, 'measurement')} with"
-        f" {say_count(merged.trials, 'trial')}, {say_count(merged.reports, 'report')},"
-        f" {say_count(merged.imported, 'result')} of earlier versions; {known} known already."
+        f" {say_count(merged.trials, 'trial')}, {say_count(merged.reports, 'report')}{older};"
+        f" {known} known already."
     )

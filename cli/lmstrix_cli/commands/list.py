@@ -10,7 +10,7 @@ import click
 
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.reports.quantities import say_seconds, say_tokens
+from lmstrix.reports.quantities import say_count, say_seconds, say_tokens
 from lmstrix.stores.archive import Archive, ImportedResult, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters
@@ -64,7 +64,7 @@ class _Known:
     help="The newest, the largest or the fastest first; names from A to Z.",
 )
 @click.option("--reverse", is_flag=True, help="The other way round. What is not known stays last.")
-@format_options("one report for each model")
+@format_options("one report for each result")
 @pass_settings
 def command(
     settings: Settings,
@@ -89,7 +89,7 @@ def command(
     elif kept or kind == "csv":
         show_rows(kind, _columns(datetime.now(UTC)), kept)
     elif known.rows:
-        safe_text.note(f"None of {len(known.rows)} results is one of those.")
+        safe_text.note(f"No match among {say_count(len(known.rows), 'result')}.")
     else:
         safe_text.out(
             "Nothing measured yet.\n\nWhat next:\n"

@@ -31,6 +31,7 @@ Examples:
 """
 
 FILE = "lmstrix-report.html"
+KINDS = ("html", "md", "json")
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +50,7 @@ class _Wish:
     @property
     def kind(self) -> str:
         """The format."""
-        return choose_format(self.wanted, self.output, "html")
+        return choose_format(self.wanted, self.output, "html", KINDS)
 
     @property
     def target(self) -> str:
@@ -69,7 +70,7 @@ class _Wish:
 @click.option(
     "--format",
     "wanted",
-    type=click.Choice(["html", "md", "json"]),
+    type=click.Choice(KINDS),
     help="One HTML page, Markdown, or JSON Lines. Default: as FILE ends, else html.",
 )
 @click.option(

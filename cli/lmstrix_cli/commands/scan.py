@@ -12,7 +12,7 @@ from lmstrix import LMStrix
 from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import UNFINISHED, ModelInfo, Status
-from lmstrix.reports.quantities import say_bytes, say_tokens
+from lmstrix.reports.quantities import say_bytes, say_count, say_tokens
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ModelFilter, model_filters
 from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
@@ -58,7 +58,7 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
     elif kept or kind == "csv":
         show_rows(kind, _COLUMNS, kept)
     elif found:
-        safe_text.note(f"None of {len(found)} models is one of those.")
+        safe_text.note(f"No match among {say_count(len(found), 'model')}.")
     elif status is not None:
         safe_text.out(_nothing_found(status))
 

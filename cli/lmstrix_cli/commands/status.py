@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,12 +16,13 @@ import click
 from lmstrix import LMStrix
 from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
-from lmstrix.models import UNFINISHED, LoadedInstance, Status
+from lmstrix.models import UNFINISHED, Cause, LoadedInstance, Status
 from lmstrix.reports.quantities import say_bytes, say_count
 from lmstrix.stores.archive import ReportSummary
 from lmstrix.stores.peeking import Open, peek
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.folding import fold, terminal_width
 from lmstrix_cli.going_on import command_to_go_on
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
@@ -43,17 +46,26 @@ class Fit(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class _Loaded:
-    """An instance beside the newest true context of its model, None where there is none."""
+    """An instance beside the newest result for its model, None where there is none."""
 
     instance: LoadedInstance
-    tested: int | None
+    result: ReportSummary | None
+
+    @property
+    def tested(self) -> int | None:
+        """The true context, in tokens."""
+        return self.result.true_context if self.result else None
 
     @property
     def fit(self) -> Fit:
         length = self.instance.context_length
-        if self.tested is None or length is None:
+        if self.result is None or self.tested is None or length is None:
             return Fit.NOT_TESTED
-        return Fit.TOO_LARGE if length > self.tested else Fit.FINE
+        if length <= self.tested:
+            return Fit.FINE
+        # Where the user drew the line, nothing is known of what lies above it.
+        drawn = self.result.cause is Cause.MAX_CONTEXT
+        return Fit.NOT_TESTED if drawn else Fit.TOO_LARGE
 
 
 @attrs.frozen(kw_only=True)
@@ -92,7 +104,8 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     if as_json:
         safe_text.json_line(_as_json(overview))
     else:
-        safe_text.out("\n".join(_lines(overview)))
+        text = "\n".join(_lines(overview))
+        safe_text.out(fold(text, terminal_width(sys.stdout), indent=11))
     if not overview.status.available:
         ctx.exit(ExitCode.UNREACHABLE)
 
@@ -110,7 +123,7 @@ async def _overview(settings: Settings) -> _Overview:
             found = attrs.evolve(found, unfinished=await _unfinished(client))
         return _Overview(
             status=status,
-            loaded=[_Loaded(instance=i, tested=tested.get(i.key)) for i in status.loaded],
+            loaded=[_Loaded(instance=i, result=tested.get(i.key)) for i in status.loaded],
             store=_Store(
                 location=client.store.location,
                 reports=len(summaries),
@@ -130,12 +143,12 @@ async def _unfinished(client: LMStrix) -> tuple[Open, ...]:
     return tuple(Open(model_key=model.key, key="") for model in models)
 
 
-def _tested(summaries: Sequence[ReportSummary]) -> Mapping[str, int]:
+def _tested(summaries: Sequence[ReportSummary]) -> Mapping[str, ReportSummary]:
     """The newest true context of each model; `summaries` are newest first."""
-    known: dict[str, int] = {}
+    known: dict[str, ReportSummary] = {}
     for summary in summaries:
         if summary.true_context is not None and summary.cause not in UNFINISHED:
-            known.setdefault(summary.model_key, summary.true_context)
+            known.setdefault(summary.model_key, summary)
     return known
 
 
@@ -158,7 +171,7 @@ def _as_json(overview: _Overview) -> str:
 def _lines(overview: _Overview) -> Iterator[str]:
     yield from _engine_lines(overview.status)
     for loaded in overview.loaded:
-        yield f"loaded     {_say_loaded(loaded)}"
+        yield from _loaded_lines(loaded)
     yield from _store_lines(overview.store)
     for one in overview.unfinished:
         yield f"unfinished {safe_text.label(one.model)}"
@@ -190,12 +203,16 @@ def _store_lines(store: _Store) -> Iterator[str]:
         yield f"warning    {safe_text.label(warning)}"
 
 
-def _say_loaded(loaded: _Loaded) -> str:
+def _loaded_lines(loaded: _Loaded) -> Iterator[str]:
     instance = loaded.instance
-    owner = "loaded by LMStrix" if instance.ours else "loaded by somebody else, left alone"
-    at = "" if instance.context_length is None else f" at {instance.context_length}"
-    if at and loaded.tested is not None:
-        said = f"{at}, tested true context {loaded.tested}: {loaded.fit}"
-    else:
-        said = f"{at or ', context unknown'}, {loaded.fit}"
-    return f"{safe_text.label(instance.key)} ({owner}){said}"
+    key = safe_text.label(instance.key)
+    length = instance.context_length
+    at = "context unknown" if length is None else f"at {length}"
+    tested = "" if loaded.tested is None else f", true context {loaded.tested}"
+    if tested and length and loaded.fit is Fit.NOT_TESTED:
+        tested = f", only up to {loaded.tested} (--max-context)"
+    yield f"loaded     {key} {at}: {loaded.fit}{tested}"
+    yield f"           loaded by {'LMStrix' if instance.ours else 'somebody else, left alone'}"
+    if loaded.fit is Fit.TOO_LARGE:
+        command = shlex.join(["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key])
+        yield f"           to load it with {loaded.tested} from now on: {command}"

@@ -96,7 +96,7 @@ def command(
         async with session.client(settings, **parts) as client:
             wanted, known = await _choose(client, models, chosen, options)
             if not wanted:
-                safe_text.error("there is no model to measure", "See `lmstrix scan`.")
+                safe_text.error(*_nothing(chosen))
                 batch.record(ExitCode.NOT_MEASURABLE)
             elif dry_run:
                 plans, codes = await plan_models(client, wanted, options, known)
@@ -109,6 +109,16 @@ def command(
     ctx.exit(batch.run(body))
 
 
+def _nothing(chosen: ModelFilter) -> tuple[str, str]:
+    """What is wrong where ``--all`` means no model, and what to do."""
+    if chosen:
+        return (
+            "no model is like that",
+            "`lmstrix scan` takes the same options; without, it shows all.",
+        )
+    return "there is no model to measure", "See `lmstrix scan`."
+
+
 def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool) -> None:
     """Names, or all; a filter says which of all."""
     if models and all_models:
@@ -116,7 +126,7 @@ def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool
     if chosen and not all_models:
         raise click.UsageError("--name, --type, --format and sizes choose among --all.")
     if not models and not all_models:
-        raise click.UsageError("name one or more models, or say --all.")
+        raise click.UsageError("name one or more models (see `lmstrix scan`), or say --all.")
 
 
 def _measure_options(*, no_certify: bool, budget: float | None, **numbers: Any) -> MeasureOptions:  # noqa: ANN401 - as above

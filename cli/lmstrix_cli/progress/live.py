@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -61,34 +61,64 @@ class LiveProgress:
         self._state.hear(event)
 
     def _line(self) -> Text:
-        text = status_line(self._state, time.monotonic())
         # One line, never wrapped: a second line would be left behind on the screen.
-        text.truncate(max(1, self._console.width - 1), overflow="ellipsis")
+        width = max(1, self._console.width - 1)
+        text = status_line(self._state, time.monotonic(), width)
+        text.truncate(width, overflow="ellipsis")
         return text
 
 
-def status_line(state: ProgressState, now_s: float) -> Text:
-    """Model, phase, length, bracket, trials, prefill, speed, time. Text, never markup."""
-    return Text("  ".join(_parts(state, now_s)), no_wrap=True)
+def status_line(state: ProgressState, now_s: float, width: int | None = None) -> Text:
+    """Model, phase, length, bracket, trials, prefill, speed, time. Text, never markup.
+
+    Where it would be wider than `width` cells, the name is shortened first, then what is least
+    missed is left out: how long it takes is what people look for.
+    """
+    parts = dict(_parts(state, now_s))
+    line = _line(state, NAME_CELLS, parts)
+    if width is None:
+        return line
+    for cells in _SHORTER:
+        if line.cell_len > width:
+            line = _line(state, cells, parts)
+    for spared in _SPARED:
+        if line.cell_len > width:
+            parts.pop(spared, None)
+            line = _line(state, _SHORTER[-1], parts)
+    return line
 
 
-def _parts(state: ProgressState, now_s: float) -> Iterator[str]:
-    yield label(state.model_key, NAME_CELLS) or "..."
-    yield label(state.phase)
+_SHORTER = (24, 18, 12)
+"""How many cells the name gets, try by try."""
+_SPARED = ("speed", "right", "bracket", "reading", "trial", "phase")
+"""What is left out, the first of them first."""
+
+
+def _line(state: ProgressState, cells: int, parts: Mapping[str, str]) -> Text:
+    name = label(state.model_key, cells)
+    return Text("  ".join(filter(None, (name, *parts.values()))), no_wrap=True)
+
+
+def _parts(state: ProgressState, now_s: float) -> Iterator[tuple[str, str]]:
+    if not (state.activity and state.phase in {"load", "start"}):
+        yield "phase", label(state.phase)
     if state.activity:
-        yield label(state.activity, ACTIVITY_CELLS)
+        yield "activity", label(state.activity, ACTIVITY_CELLS)
     elif state.length_tokens:
-        yield f"at {state.length_tokens}"
-        yield f"trial {min(state.trials_done + 1, state.trials_wanted)}/{state.trials_wanted}"
+        yield "length", f"at {state.length_tokens}"
+        done = min(state.trials_done + 1, state.trials_wanted)
+        yield "trial", f"trial {done}/{state.trials_wanted}"
         if state.judged:
-            yield f"{state.passes} right"
+            yield "right", f"{state.passes} right"
+    elif state.phase == "baseline":
+        yield "trial", f"trial {state.trials_done + 1}"
     if state.prefill is not None and state.prefill < 1:
-        yield f"reading {say_percent(state.prefill)}"
+        yield "reading", f"reading {say_percent(state.prefill)}"
     if state.low or state.high:
-        yield f"bracket {state.low}..{'?' if state.high is None else state.high}"
+        yield "bracket", f"bracket {state.low}..{'?' if state.high is None else state.high}"
     if state.tokens_per_second:
-        yield f"{state.tokens_per_second:.0f} tok/s"
-    yield say_seconds(round(now_s - state.started_s)).replace(".00", "").replace(".0", "")
+        yield "speed", f"{state.tokens_per_second:.0f} tok/s"
+    yield "time", say_seconds(round(now_s - state.started_s)).replace(".00", "").replace(".0", "")
     left = state.seconds_left(now_s)
     if left is not None:
-        yield f"about {say_seconds(max(10, round(left, -1))).replace('.0 s', ' s')} left"
+        yield "left", f"about {say_seconds(max(10, round(left, -1))).replace('.0 s', ' s')} left"

@@ -27,6 +27,8 @@ __all__ = ["ProgressState"]
 
 EARLIEST_ESTIMATE_S = 5.0
 """Before that, the reading speed is mostly that of starting up."""
+_ESTIMATED = frozenset({"search", "certify"})
+"""Phases whose time is mostly that of reading."""
 
 
 @attrs.define
@@ -63,6 +65,7 @@ class ProgressState:
                 self.ceiling = event.model.declared_context
             case PhaseStarted():
                 self.phase, self.activity = event.phase, ""
+                self.trials_done = 0
             case LoadStarted() | LoadProgressed() | LoadFinished():
                 self._hear_load(event)
             case ProbeStarted():
@@ -110,12 +113,14 @@ class ProgressState:
         """A rough guess: the tokens still to be read at the speed seen so far.
 
         Counts what lies between here and the end of the bracket, and one more reading of the
-        whole window for certifying. None while there is nothing to go by.
+        whole window for certifying. None while there is nothing to go by: the baseline, maps and
+        benchmarks spend their time otherwise.
         """
         elapsed = now_s - self.started_s
         read = self.read_tokens + self.reading_tokens
         end = self.high or self.ceiling
-        if elapsed < EARLIEST_ESTIMATE_S or read < 1 or not end:
+        known = self.phase in _ESTIMATED and read >= 1 and end
+        if elapsed < EARLIEST_ESTIMATE_S or not known or not end:
             return None
         if self.phase == "certify":
             todo = end * (1 - (self.prefill or 0))

@@ -10,6 +10,7 @@ from lmstrix.maps import DEPTH_BINS, ContextMap, Layer, MapCell
 from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.reports.html.canvas import BOTTOM, LEFT, RIGHT, TOP, drawn
 from lmstrix.reports.html.scales import MOST_TOKENS, Axis, share_axis
+from lmstrix.reports.map_text import say_kept
 from lmstrix.reports.quantities import say_percent
 from lmstrix.stats import wilson
 
@@ -142,18 +143,12 @@ def heat_of_layer(found: ContextMap, layer: Layer) -> Heat | None:
     ]
     if not rows:
         return None
-    limit = layer.limit(found.ratio)
-    shortest = min(found.lengths)
-    kept = (
-        f" Keeps {say_percent(found.ratio)} of what it is at {shortest} up to {limit}."
-        if limit is not None
-        else ""
-    )
+    kept = say_kept(found, layer)
     return Heat(
         title=f"Map: {layer.name} by length and depth",
         caption=(
             "Mean score in percent by length and by depth, in tenths of the prompt from its head;"
-            f" longest length first.{kept}"
+            f" longest length first.{f' {kept.capitalize()}.' if kept else ''}"
         ),
         columns=(*(f"{100 * i // DEPTH_BINS} %" for i in range(DEPTH_BINS)), "all"),
         rows=tuple(rows),

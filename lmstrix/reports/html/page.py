@@ -16,6 +16,7 @@ from lmstrix.reports.escaping import escape_controls
 from lmstrix.reports.html import canvas
 from lmstrix.reports.html.bars import number_bars
 from lmstrix.reports.html.sections import Section, make_map_section, make_section
+from lmstrix.reports.quantities import say_count
 
 __all__ = ["GENERATOR", "render_comparison", "render_fragment", "render_html"]
 
@@ -47,7 +48,7 @@ def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = (
         reports,
         maps=others,
         title=_title(reports),
-        heading=_heading(len(reports)),
+        heading=_heading(reports),
     )
 
 
@@ -97,14 +98,19 @@ def _page(
 
 def _title(reports: Sequence[ContextReport]) -> str:
     if len(reports) != 1:
-        return _heading(len(reports))
+        return _heading(reports)
     [report] = reports
     length = "unknown" if report.true_context is None else str(report.true_context)
     return f"{report.model.key}: true context {length}"
 
 
-def _heading(many: int) -> str:
-    return "Context report" if many == 1 else f"Context report of {many} models"
+def _heading(reports: Sequence[ContextReport]) -> str:
+    if len(reports) == 1:
+        return "Context report"
+    models = len({(report.model.key, report.model.digest) for report in reports})
+    if len(reports) == models:
+        return f"Context report of {models} models"
+    return f"Context report: {len(reports)} results of {say_count(models, 'model')}"
 
 
 def _share_out(

@@ -15,6 +15,8 @@ __all__ = ["Dot", "RecallPlot", "plot_near", "plot_recall"]
 
 AROUND = 0.2
 """Part of the bracket's ends within which a length is near it."""
+AXIS_WORD_END = 90.0
+"""Where the word above the vertical axis has ended in any common font, in drawing units."""
 FEWEST = 3
 """Lengths near the bracket for which a drawing of their own is worth it."""
 _SHAPES = {Verdict.PASS: "pass", Verdict.FAIL: "fail", Verdict.UNDECIDED: "open"}
@@ -45,6 +47,11 @@ class RecallPlot:
     truth: Line | None
     text: str
     """What the drawing shows, for who cannot see it."""
+
+    @property
+    def truth_word_at(self) -> float:
+        """Where the word for the true context begins or ends: clear of the axis's own word."""
+        return 0.0 if self.truth is None else max(self.truth.at, AXIS_WORD_END)
 
 
 def plot_recall(report: ContextReport) -> RecallPlot | None:

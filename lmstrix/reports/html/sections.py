@@ -30,7 +30,7 @@ from lmstrix.reports.sentences import (
     say_reach,
     say_remarks,
 )
-from lmstrix.reports.table import curve_row
+from lmstrix.reports.table import curve_row, in_order
 from lmstrix.reports.text import repeat_command
 
 __all__ = ["CurveRow", "LevelRow", "MapSection", "Section", "make_map_section", "make_section"]
@@ -155,11 +155,7 @@ def _heats(found: ContextMap) -> list[Heat]:
 
 
 def _curve_rows(report: ContextReport) -> tuple[CurveRow, ...]:
-    points = sorted(report.curve, key=lambda point: point.length_tokens)
-    if any(point.full_ttft_s is not None for point in points):
-        # One kind of time in one column, as in the drawing.
-        points = [attrs.evolve(point, ttft_s=None) for point in points]
-    return tuple(_curve_row(point) for point in points)
+    return tuple(_curve_row(point) for point in in_order(report.curve))
 
 
 def _curve_row(point: CurvePoint) -> CurveRow:
@@ -195,7 +191,7 @@ def _method(report: ContextReport) -> Pairs:
         ("strategy", method.strategy),
         ("validator", method.validator),
         ("levels", ", ".join(method.levels) or "none"),
-        ("tolerance", f"{method.tolerance:.4g}"),
+        ("tolerance", f"{method.tolerance:.6g}"),
         ("ratio", f"{say_percent(method.ratio)}{'' if method.absolute else ' of the baseline'}"),
         ("seed", str(method.seed)),
         ("largest length", say_tokens(method.max_context, unknown="as declared")),

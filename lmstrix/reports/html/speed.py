@@ -65,7 +65,8 @@ def plot_wait(report: ContextReport) -> SpeedPlot | None:
         if (wait := _wait(p, fresh=fresh)) is not None
     ]
     caption = (
-        "Seconds until the first token of a fresh prompt of that length."
+        "Seconds until the first token of a fresh prompt of that length: expected, from what"
+        " reading its parts took."
         if fresh
         else "Seconds until the first token, the longest at each length; what was read before"
         " may have been cached."

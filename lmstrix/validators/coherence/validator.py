@@ -25,8 +25,8 @@ REQUESTS = (
     ("Write a long story about a boy and a boat.", "Once upon a time, there was a"),
 )
 """What is to be written, and the first words of it, so that base models and reasoning models
-write at once. There are as many as a level's baseline has questions, so that each reply is compared
-with one to the same request."""
+write at once. There are no more than a level's baseline has questions, so that each reply can be
+compared with one to the same request."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +80,7 @@ class _Requests:
         return Question(
             prompt=_Frame(index)(cut.text),
             expected="",
-            kind="writing",
+            kind=f"writing {index % len(REQUESTS)}",  # a reply is compared with its own kind
             depth=None,
             max_tokens=WRITING_TOKENS,
         )

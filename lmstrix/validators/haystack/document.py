@@ -82,7 +82,10 @@ class MasterDocument:
         return last.start_tokens + last.tokens if last else 0
 
     async def cut(self, budget_tokens: int) -> Cut:
-        """The longest beginning of at most `budget_tokens` that ends with a sentence."""
+        """The longest beginning of at most `budget_tokens` that ends with a sentence; an empty one
+        where there is no room at all.
+        """
+        budget_tokens = max(0, budget_tokens)
         while self.tokens <= budget_tokens:
             await self._grow()
         index = max(
