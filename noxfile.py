@@ -7,6 +7,7 @@ what pyproject.toml lists. ``nox -R`` reuses them, ``nox -db uv`` is quicker whe
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -84,6 +85,24 @@ def tests(session: nox.Session) -> None:
         *("-n", str(min(cores, 4))),
         *("--cov", "--cov-append", "--cov-report=term", "--durations=10"),
     )
+
+
+@nox.session(default=False)
+def lowest(session: nox.Session) -> None:
+    """The tests without the engine, with the oldest of every package that users may have.
+
+    Needs the oldest Python that is promised: old packages know no newer one.
+    """
+    session.install("-e", ".", *group("test"), *floors())
+    session.run("pytest", "tests", "-m", "not engine", *(session.posargs or ("-n", "2")))
+
+
+def floors() -> list[str]:
+    """The lowest versions that pyproject.toml allows of what LMStrix and its extras need."""
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    allowed = [*project["dependencies"], *extras["notebook"], *extras["testing"]]
+    return [re.sub(r">=([\d.]+).*", r"==\1", requirement) for requirement in allowed]
 
 
 @nox.session

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for top in ("lmstrix", "cli") for p in (ROOT / top).rglob("*.py"))
+TEXTS = ("j2", "json", "jsonl", "md", "py", "txt")
 FORBIDDEN_MODULES = {"common", "helper", "helpers", "misc", "util", "utils", "_util", "_utils"}
 FORBIDDEN_ENDINGS = ("Manager", "Helper", "Utils")
 MOST_LINES = 400
@@ -27,6 +28,13 @@ def test_a_source_file_is_short_and_well_named(path: Path) -> None:
     assert path.stem not in FORBIDDEN_MODULES
     classes = [n.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
     assert not [name for name in classes if name.endswith(FORBIDDEN_ENDINGS)]
+
+
+def test_a_checkout_converts_no_line_ends() -> None:
+    tops = ("cli", "lmstrix", "tests")  # on Windows, git does where .gitattributes is not heeded
+    texts = [p for top in tops for ending in TEXTS for p in (ROOT / top).rglob(f"*.{ending}")]
+    assert len(texts) > 200
+    assert [p for p in texts if b"\r" in p.read_bytes()] == []
 
 
 def test_only_one_module_imports_the_lm_studio_sdk() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import anyio
@@ -22,6 +23,7 @@ from lmstrix.ports import Adapter
 from lmstrix.testing.contracts.adapter import AdapterContract
 
 pytestmark = pytest.mark.engine
+by_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
 
 LONG = Prompt(user="The river runs past the old mill. " * 200)
 SHORT = Prompt(user="Count from one to ten in words.", answer_prefix="One, two,")
@@ -54,6 +56,7 @@ def seen_of(pid: int) -> str:
     return "".join(file.read_text("utf-8", "replace") for file in files if file.exists())
 
 
+@by_signals
 async def test_the_server_caps_the_context_and_we_say_so(
     llamacpp: LlamaCppAdapter, demo_model: Path
 ) -> None:
@@ -168,6 +171,7 @@ async def test_without_a_template_the_text_goes_as_it_is(
         assert reply.prompt_tokens == tokens
 
 
+@by_signals
 @pytest.mark.parametrize("when", ["prefill", "idle"])
 async def test_a_killed_engine_is_a_crash(
     llamacpp: LlamaCppAdapter, demo_model: Path, when: str
@@ -188,6 +192,7 @@ async def test_a_killed_engine_is_a_crash(
     assert not alive(pid)
 
 
+@by_signals
 async def test_a_silent_engine_is_given_up(demo_model: Path) -> None:
     adapter = LlamaCppAdapter([], threads=1, stall_timeout_s=1.0)
     model = await adapter.find_model(str(demo_model))
@@ -232,6 +237,7 @@ async def test_a_cancelled_prefill_stops_the_engine(
         assert (await loaded.complete(SHORT, max_tokens=4)).generated_tokens >= 1
 
 
+@by_signals
 async def test_an_interrupt_is_the_parents_to_handle(
     llamacpp: LlamaCppAdapter, demo_model: Path
 ) -> None:

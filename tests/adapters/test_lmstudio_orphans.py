@@ -15,6 +15,10 @@ from lmstrix.adapters.lmstudio.orphans import is_orphan, new_identifier
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="nobody is asked there whether a process lives"
+)
+
 KILLED_WHILE_LOADED = """
 import os, signal, sys, anyio
 from lmstrix.adapters.lmstudio import LMStudioAdapter

@@ -96,7 +96,8 @@ class Catalogue:
             names = ", ".join(dict.fromkeys(lower[match] for match in near))
             hint = f"Did you mean {names}?"
         elif found:
-            hint = f"There are {len(found)} other models; list them to see their keys."
+            scan = "`lmstrix --adapter llamacpp scan`"
+            hint = f"{scan} shows the keys of all that there are ({len(found)})."
         else:
             hint = "No model was found. Give the path of a .gguf file."
         return ModelNotFound(f"there is no model {name!r}", hint=hint)

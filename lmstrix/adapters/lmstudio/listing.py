@@ -139,7 +139,7 @@ def _not_found(name: str, known: Mapping[str, ModelInfo]) -> ModelNotFound:
     if near:
         hint = f"Did you mean {', '.join(dict.fromkeys(lower[match] for match in near))}?"
     elif known:
-        hint = f"LM Studio has {len(known)} other models; list them to see their keys."
+        hint = f"`lmstrix scan` shows the keys of all that there are ({len(known)})."
     else:
         hint = "LM Studio has no model yet: download one there."
     return ModelNotFound(f"LM Studio has no model {name[:200]!r}", hint=hint)
