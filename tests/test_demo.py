@@ -108,7 +108,11 @@ def clear(folder: Path) -> None:
         entry.unlink()
 
 
-@pytest.mark.parametrize("wrong", [b"", CONTENT[:-1], bytes(len(CONTENT))])
+@pytest.mark.parametrize(
+    "wrong",
+    [b"", CONTENT[:-1], bytes(len(CONTENT))],
+    ids=["empty", "short", "other"],  # a test's name stands in the environment of what it starts
+)
 async def test_a_corrupt_cached_file_is_replaced(spec: DemoSpec, cache: Path, wrong: bytes) -> None:
     put(cache / "tiny.gguf", wrong)
     assert content_of(await fetch_demo_model(cache, spec=spec)) == CONTENT
