@@ -8,7 +8,7 @@ import attrs
 
 from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.reports.quantities import say_bytes, say_seconds, say_tokens
-from lmstrix.reports.sentences import say_reach
+from lmstrix.reports.sentences import say_interval, say_reach
 
 __all__ = ["NOT_KNOWN", "Comparison", "Row", "compare", "point_at_limit", "settings_of"]
 
@@ -119,8 +119,6 @@ _LAST = ("right there", "tokens/s there", "first token there", "tokens read", "t
 def _facts(report: ContextReport) -> dict[str, str]:
     """What was found, by its name, in the order in which it is shown."""
     low, high = report.bracket
-    interval = report.interval
-    upper = "more" if interval.high is None else str(interval.high)
     usable = report.usable
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
@@ -130,7 +128,7 @@ def _facts(report: ContextReport) -> dict[str, str]:
         "cause": report.cause.replace("_", " "),
         "certified": "yes" if report.certified else "no",
         "bracket": f"{low} to {'?' if high is None else high}" if low or high else NOT_KNOWN,
-        "interval": f"{interval.low} to {upper}" if interval.level > 0 else NOT_KNOWN,
+        "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
     }
     facts |= {f"level {level.name}": say_reach(level) for level in report.levels}
     return facts | _at_limit(report)

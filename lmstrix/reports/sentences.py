@@ -27,6 +27,7 @@ __all__ = [
     "say_certified",
     "say_cost",
     "say_engine",
+    "say_interval",
     "say_model_facts",
     "say_numbers",
     "say_reach",
@@ -99,11 +100,19 @@ def say_bracket(report: ContextReport) -> str:
     text = f"bracket: {works}, {fails}."
     interval = report.interval
     if interval.level > 0:
-        upper = "more" if interval.high is None else str(interval.high)
-        text += f" {say_percent(interval.level)} interval: {interval.low} to {upper}."
+        text += f" {say_percent(interval.level)} interval: {say_interval(report)}."
         if report.estimate is not None and report.bracket[1] is not None:
             text += f" Best guess: {report.estimate}."
     return text
+
+
+def say_interval(report: ContextReport) -> str:
+    """Where the limit lies, as far as that can be said: no more was tried than what loads."""
+    low, high = report.interval.low, report.interval.high
+    if high is not None:
+        return f"{low} to {high}"
+    loaded = report.loadable_context
+    return f"at least {low}" if loaded is None or loaded <= low else f"{low} to more than {loaded}"
 
 
 def _open_end(report: ContextReport) -> str:

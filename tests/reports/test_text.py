@@ -44,6 +44,21 @@ def test_the_three_numbers_and_the_evidence() -> None:
     assert "not monotone" not in text
 
 
+@pytest.mark.parametrize(
+    ("loaded", "said"),
+    [
+        (8192, "interval: 5888 to more than 8192."),
+        (5888, "at least 5888."),
+        (None, "at least 5888."),
+    ],
+)
+def test_an_interval_without_an_end_says_how_far_was_tried(loaded: int | None, said: str) -> None:
+    interval = Interval(low=5888, high=None, level=0.9)
+    report = attrs.evolve(sample_report(), interval=interval, loadable_context=loaded)
+    assert said in render_text(report)
+    assert said in render_markdown([report])
+
+
 def test_every_cause_has_its_own_sentence() -> None:
     assert set(CAUSE_SENTENCES) == set(Cause)
     assert len(set(CAUSE_SENTENCES.values())) == len(Cause)
