@@ -1,4 +1,4 @@
-"""The phases of a measurement: load, baseline, search, certify."""
+"""The phases of a measurement in their order: what opens it, search, levels, certify."""
 
 from __future__ import annotations
 
