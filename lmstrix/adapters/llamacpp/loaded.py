@@ -193,10 +193,12 @@ class LlamaCppModel:
         finally:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await response.aclose()
-                # The body's generators are suspended in each other: one more read, which
-                # fails on the closed connection, ends them all, here and now.
-                with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError, LMStrixError):
-                    await reader.next()
+                # The body's generators are suspended in each other: reading on, which fails on
+                # the closed connection when what has come already is used up, ends them all,
+                # here and now.
+                with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError):
+                    async for _ in chunks:
+                        pass
 
     async def _step(self, reader: EventReader) -> Json | None:
         started = perf_counter()
