@@ -6,12 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
+from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 
-from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.adapters.lmstudio import LMStudioAdapter, orphans
+from lmstrix.adapters.lmstudio.instances import unload
 from lmstrix.adapters.lmstudio.orphans import is_orphan, new_identifier
+from lmstrix.adapters.lmstudio.sdk import Connection
+from lmstrix.adapters.lmstudio.values import Json
+from lmstrix.errors import EngineTimeout
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
@@ -61,6 +68,46 @@ def test_only_what_a_dead_process_of_this_machine_loaded_is_an_orphan() -> None:
         "",
     ):
         assert not is_orphan(other)
+
+
+def test_a_machine_of_the_same_name_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes are not looked for here: their numbers mean nothing."""
+    dead = of_a_dead_process()
+    read, getnode = Path.read_text, uuid.getnode
+
+    def of_another_boot(path: Path, encoding: str | None = None) -> str:
+        return "another" if path.name == "boot_id" else read(path, encoding)
+
+    monkeypatch.setattr(Path, "read_text", of_another_boot)
+    monkeypatch.setattr(uuid, "getnode", lambda: getnode() + 1)
+    orphans._here.cache_clear()  # pyright: ignore[reportPrivateUsage] - it does not change else
+    try:
+        assert not is_orphan(dead)
+    finally:
+        orphans._here.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_one_that_will_not_go_does_not_hold_up_ours() -> None:
+    unloaded: list[str] = []
+    dead, mine = of_a_dead_process(), "lmstrix-mine"
+
+    class Stuck:
+        """A connection to a server that keeps what the dead process left."""
+
+        async def call(
+            self, namespace: str, name: str, parameter: Json | None = None, *, deadline_s: float
+        ) -> object:
+            del namespace, deadline_s
+            if name == "listLoaded":
+                return [{"identifier": one} for one in (dead, mine, "users-own")]
+            assert parameter is not None
+            unloaded.append(str(parameter["identifier"]))
+            if parameter["identifier"] == dead:
+                raise EngineTimeout("it is busy")
+            return None
+
+    assert await unload(cast("Connection", Stuck()), {mine}, 1.0) == {mine}
+    assert unloaded == [mine, dead]
 
 
 async def test_the_next_load_lets_go_of_it() -> None:

@@ -72,6 +72,13 @@ def test_numbers() -> None:
     assert reply_of(started(), fragment("a"), success()).ttft_s == 1.5
 
 
+@pytest.mark.parametrize("read", [0, -1, None, 10**9])
+def test_an_unknown_number_of_prompt_tokens_is_no_limit(read: object) -> None:
+    """Least of all that the server had shortened the prompt."""
+    with pytest.raises(EngineUnavailable, match="how many prompt tokens"):
+        reply_of(started(), fragment("a"), success(read=read))
+
+
 def test_progress() -> None:
     generation = started()
     counts = {"cachedTokenCount": 40, "totalPromptTokenCount": 100}

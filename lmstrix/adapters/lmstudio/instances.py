@@ -116,11 +116,19 @@ async def listed(connection: Connection, deadline_s: float) -> list[Json]:
 async def unload(connection: Connection, identifiers: set[str], deadline_s: float) -> set[str]:
     """Unload what is loaded of `identifiers`; returns those that were.
 
-    What a process of ours that died has left is unloaded too.
+    What a process of ours that died has left is unloaded too, if it lets itself: it comes last,
+    and its trouble is not ours.
     """
     loaded = {as_text(e.get("identifier")) for e in await listed(connection, deadline_s)}
-    there = (loaded & identifiers) | {one for one in loaded if is_orphan(one)}
-    for identifier in sorted(there):
-        parameter = {"identifier": identifier}
-        await connection.call("llm", "unloadModel", parameter, deadline_s=deadline_s)
-    return there
+    mine = loaded & identifiers
+    for identifier in sorted(mine):
+        await _unload(connection, identifier, deadline_s)
+    with suppress(LMStrixError):  # another process may have been quicker
+        for identifier in sorted(loaded - mine):
+            if is_orphan(identifier):
+                await _unload(connection, identifier, deadline_s)
+    return mine
+
+
+async def _unload(connection: Connection, identifier: str, deadline_s: float) -> None:
+    await connection.call("llm", "unloadModel", {"identifier": identifier}, deadline_s=deadline_s)

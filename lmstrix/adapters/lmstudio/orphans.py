@@ -13,6 +13,7 @@ import platform
 import re
 import secrets
 import sys
+import uuid
 from functools import cache
 from pathlib import Path
 
@@ -36,12 +37,18 @@ def is_orphan(identifier: str) -> bool:
 
 @cache
 def _here() -> str:
-    """What process numbers mean something in: this system, on Linux its PID namespace."""
+    """What process numbers mean something in: this system, on Linux its PID namespace.
+
+    Its name is not enough, since many machines have the same one: what tells them apart is the
+    number of this boot on Linux, elsewhere the address of a network card.
+    """
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        namespace = ""
-    name = f"{platform.system()} {platform.node()} {namespace}"
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        # Where there is no such address it is another one in each process: nothing is an orphan.
+        namespace, machine = "", f"{uuid.getnode():x}"
+    name = f"{platform.system()} {platform.node()} {namespace} {machine}"
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 

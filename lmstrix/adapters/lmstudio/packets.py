@@ -151,7 +151,7 @@ class Generation:
 
     def _checked(self, read: int | None) -> int:
         """The prompt's length as the server counts it, which must be what was sent."""
-        if read is None or read > self._context:
+        if not read or read > self._context:
             raise EngineUnavailable("LM Studio does not tell how many prompt tokens it read")
         sent = self._prompt_tokens
         if sent is not None and read < sent:
