@@ -28,6 +28,8 @@ from typing import Any, BinaryIO, NoReturn
 OK = 0
 FAILED = 3
 """Exit status after an error that was reported on standard output."""
+LOG_S = 0.3
+"""What the thread of the log gets to write its last lines."""
 
 
 def main() -> None:
@@ -83,6 +85,8 @@ def _say(answers: BinaryIO, answer: dict[str, str]) -> None:
 
 def _fail(answers: BinaryIO, kind: str, error: Exception) -> NoReturn:
     _say(answers, {"error": f"{type(error).__name__}: {error}"[:2000], "kind": kind})
+    # llama.cpp's log, which says why, is written by a thread of its own: it may be behind.
+    time.sleep(LOG_S)
     os._exit(FAILED)
 
 
