@@ -158,18 +158,24 @@ class LMStudioAdapter:
         async with self._connection() as connection:
             await self._sweep(connection)
             self._ours.add(identifier)
-            release_s, opened, sure = CANCEL_S, False, False
+            # Until LM Studio says that it is there: its refusal is the one sure word.
+            release_s, loading, sure = CANCEL_S, True, False
             try:
-                loaded = await self._open(
-                    connection, model, identifier, context_length, on_progress
+                await instances.load_instance(
+                    connection,
+                    model,
+                    identifier,
+                    context_length,
+                    deadlines=self._deadlines,
+                    on_progress=on_progress,
                 )
-                opened = True
-                yield loaded
+                loading = False
+                yield await self._opened(connection, model, identifier)
                 release_s = RELEASE_S
             except Exception as error:
                 if not isinstance(error, InfrastructureError):
                     release_s = RELEASE_S
-                sure = not opened and isinstance(error, LoadError | ModelError)
+                sure = loading and isinstance(error, LoadError | ModelError)
                 raise
             finally:
                 await self._release(connection, identifier, release_s, sure=sure)
@@ -217,22 +223,9 @@ class LMStudioAdapter:
         ) as connection:
             yield connection
 
-    async def _open(
-        self,
-        connection: Connection,
-        model: ModelInfo,
-        identifier: str,
-        context_length: int,
-        on_progress: Callable[[LoadProgress], None] | None,
+    async def _opened(
+        self, connection: Connection, model: ModelInfo, identifier: str
     ) -> LMStudioModel:
-        await instances.load_instance(
-            connection,
-            model,
-            identifier,
-            context_length,
-            deadlines=self._deadlines,
-            on_progress=on_progress,
-        )
         context = await instances.effective_context(
             connection, model, identifier, deadlines=self._deadlines, note=self._note
         )

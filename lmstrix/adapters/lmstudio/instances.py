@@ -108,8 +108,12 @@ def _field(config: object, key: str) -> object:
 
 
 async def listed(connection: Connection, deadline_s: float) -> list[Json]:
-    """What is loaded, as LM Studio lists it."""
+    """What is loaded, as LM Studio lists it. Raises `EngineUnavailable` for what is no list:
+    nobody may take it for "nothing is loaded".
+    """
     answer = await connection.call("llm", "listLoaded", deadline_s=deadline_s)
+    if not isinstance(answer, list):
+        raise EngineUnavailable("LM Studio's answer is no list of what is loaded")
     return [as_object(entry) for entry in as_list(answer)]
 
 

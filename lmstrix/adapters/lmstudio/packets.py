@@ -139,6 +139,9 @@ class Generation:
             raise PredictionError("LM Studio says that the prediction failed")
         if reason != "contextLengthReached":
             return
+        if self._prompt_tokens is not None and (not read or read > self._context):
+            # What was sent fits: who counts nothing, or nonsense, is not believed that it does not.
+            raise EngineUnavailable("LM Studio does not tell how many prompt tokens it read")
         asked = self._prompt_tokens if read is None else read
         over = asked is not None and asked + self._max_tokens > self._context
         if over or not (generated or self._pieces):
