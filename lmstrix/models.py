@@ -6,6 +6,7 @@ the prompt plus the reserved reply, in the model's own tokens.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -42,6 +43,8 @@ __all__ = [
     "Prompt",
     "Proportion",
     "Question",
+    "Region",
+    "RegionReport",
     "Reply",
     "ReplyChunk",
     "Status",
@@ -55,6 +58,37 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 """Version of the JSON form of `ContextReport`. Raised when a key changes its meaning."""
+
+
+class Region(enum.StrEnum):
+    """A part of the window. Each has a limit of its own; the smallest is the true context."""
+
+    HEAD = "head"
+    """The first tenth: the system prompt and the task stand there."""
+    EARLY = "early"
+    MIDDLE = "middle"
+    LATE = "late"
+    TAIL = "tail"
+    """The last tenth, up to the question."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Where it begins and ends, as shares of the window."""
+        return _SPANS[self]
+
+    @classmethod
+    def at(cls, depth: float) -> Region:
+        """The region in which `depth`, from 0 to 1, lies."""
+        return next((region for region, (_, end) in _SPANS.items() if depth < end), cls.TAIL)
+
+
+_SPANS = {
+    Region.HEAD: (0.0, 0.1),
+    Region.EARLY: (0.1, 0.35),
+    Region.MIDDLE: (0.35, 0.65),
+    Region.LATE: (0.65, 0.9),
+    Region.TAIL: (0.9, 1.0),
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -104,6 +138,11 @@ class Question:
     depth: float | None
     max_tokens: int
     stop: tuple[str, ...] = ()
+    region: Region | None = None
+    """The part of the window that holds the answer; None if the question is about no one place."""
+    parts: tuple[Question, ...] = ()
+    """The single questions, if this request asks several at once. They share `prompt`: the prompt
+    of a part holds its own answer prefix and no document."""
 
 
 @attrs.frozen(kw_only=True)
@@ -135,7 +174,10 @@ class Trial:
     """One question asked at one length, and what came of it.
 
     `phase` is ``baseline``, ``search`` or ``certify``; (`level`, `phase`, `length_tokens`,
-    `seed`, `index`) names the trial within its measurement.
+    `seed`, `region`, `index`) names the trial within its measurement.
+
+    If one request asked several questions, its first trial holds the tokens and the times, and
+    the others hold 0 tokens and no times.
     """
 
     phase: str
@@ -156,6 +198,17 @@ class Trial:
     reply: str = ""
     level: str = ""
     """The level that it was asked for; empty for the measurement's own validator."""
+    region: Region | None = None
+    """The part of the window that held the answer; None for a question about no one place."""
+
+
+@attrs.frozen(kw_only=True)
+class DepthTally:
+    """Passes of the questions about one region at one length."""
+
+    region: Region
+    passes: int
+    trials: int
 
 
 @attrs.frozen(kw_only=True)
@@ -168,7 +221,10 @@ class Observation:
     """Trials that count: passes and fails, without the inconclusive ones."""
     inconclusive: int = 0
     failure: Cause | None = None
-    """Set where the engine itself failed, so that there is nothing to count."""
+    """Set if the engine itself failed, so that there is nothing to count."""
+    regions: tuple[DepthTally, ...] = ()
+    """The same passes and trials by region, those with trials only; empty for questions about no
+    one place."""
 
 
 @attrs.frozen(kw_only=True)
@@ -208,15 +264,6 @@ class Baseline:
     def rate(self) -> float:
         """Passes per trial, 0 where there was no trial."""
         return self.passes / self.trials if self.trials else 0.0
-
-
-@attrs.frozen(kw_only=True)
-class DepthTally:
-    """Passes by region of the document at one length."""
-
-    region: str
-    passes: int
-    trials: int
 
 
 @attrs.frozen(kw_only=True)
@@ -266,6 +313,9 @@ class Method:
     """Whether `ratio` is a pass rate, instead of a part of the baseline's."""
     levels: tuple[str, ...] = ()
     """What else was asked, beside the validator's own questions."""
+    average: bool = False
+    """Whether the pass rate is averaged over the window, as published benchmarks do, instead of
+    required in each region."""
 
 
 @attrs.frozen(kw_only=True)
@@ -293,6 +343,21 @@ class LevelReport:
     cause: Cause
     baseline: Baseline
     curve: tuple[CurvePoint, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class RegionReport:
+    """How far one region of the window is kept.
+
+    `limit_tokens` is the largest length at which the region passed, None if it never did;
+    `bracket` is (that length or 0, the smallest length at which the region failed, or None if it
+    never failed). `cause` says why the limit is not larger.
+    """
+
+    region: Region
+    limit_tokens: int | None
+    bracket: tuple[int, int | None]
+    cause: Cause
 
 
 @attrs.frozen(kw_only=True)
@@ -330,6 +395,10 @@ class ContextReport:
     environment: Environment
     started_at: datetime
     finished_at: datetime
+    regions: tuple[RegionReport, ...] = ()
+    """The limit of each region of the window, from the head to the tail; empty if the validator's
+    questions are about no one place, or if the average over the window was asked for. Without an
+    engine failure or a failing level, the smallest limit is the true context."""
     levels: tuple[LevelReport, ...] = ()
     """Each kind of use with a limit of its own, the validator's among them; empty where only
     the validator's questions were asked."""
@@ -369,9 +438,9 @@ class StoredMeasurement:
     trials: tuple[Trial, ...]
     failures: tuple[Observation, ...] = ()
     cost: Cost = attrs.field(factory=Cost)
-    trying: int | None = None
-    """The context length, in tokens, whose load was begun and never ended: whoever tried it
-    died there. None where every load has ended."""
+    deaths: tuple[int, ...] = ()
+    """Context lengths, in tokens, whose load began and never ended: whoever tried it died there.
+    One entry for each death, in order."""
 
 
 @attrs.frozen(kw_only=True)

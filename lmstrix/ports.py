@@ -23,6 +23,7 @@ from lmstrix.models import (
     PrefillProgress,
     Prompt,
     Question,
+    Region,
     Reply,
     ReplyChunk,
     Status,
@@ -40,6 +41,8 @@ __all__ = [
     "Observer",
     "QuestionSource",
     "SearchStrategy",
+    "SeveralSource",
+    "SeveralValidator",
     "Store",
     "TakesTurns",
     "Validator",
@@ -160,12 +163,31 @@ class TakesTurns(Protocol):
 class QuestionSource(Protocol):
     """Questions on one document, for one loaded model."""
 
-    async def question(self, length_tokens: int, index: int) -> Question:
-        """Question number `index` at `length_tokens`; the same every time it is asked for.
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
+        """Question number `index` about `region` at `length_tokens`; the same every time.
+
+        `region` is one of `Validator.regions`, or None if that is empty. Indices count from 0 in
+        each region. Ten questions in a row cover their region evenly, as far as it holds that
+        many different answers.
 
         Prompt plus `Question.max_tokens` never exceed `length_tokens`, and fall short of it
         by less than one sentence. Questions at one length share everything but their end;
         a longer length extends the shorter one's document.
+        """
+        ...
+
+
+@runtime_checkable
+class SeveralSource(QuestionSource, Protocol):
+    """A source that can also ask several questions in one request."""
+
+    async def several(
+        self, length_tokens: int, wanted: Sequence[tuple[Region | None, int]]
+    ) -> Question:
+        """One request for all `wanted` questions (region and index), in `Question.parts` in their
+        order. The same rules as for `question` hold.
         """
         ...
 
@@ -184,12 +206,31 @@ class Validator(Protocol):
         """The short length, in tokens, at which the model's own rate is measured."""
         ...
 
+    @property
+    def regions(self) -> Sequence[Region]:
+        """The parts of the window that it asks about; empty if it asks about no one place."""
+        ...
+
     def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
         """Questions on the document that `seed` makes, sized with the model's tokenizer."""
         ...
 
     def judge(self, question: Question, reply: Reply) -> Judgement:
         """Pass, wrong, gibberish, empty; or inconclusive, which is never a fail."""
+        ...
+
+
+@runtime_checkable
+class SeveralValidator(Validator, Protocol):
+    """A validator whose sources are `SeveralSource`."""
+
+    @property
+    def most_facts(self) -> int:
+        """How many questions one request may hold, at most."""
+        ...
+
+    def judge_each(self, question: Question, reply: Reply) -> Sequence[Judgement]:
+        """One judgement for each of `Question.parts`, each by itself, in their order."""
         ...
 
 
@@ -268,8 +309,8 @@ class Store(Protocol):
         """The interrupted measurement under `key`, with its trials in order, or None."""
         ...
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
-        """Remember one trial."""
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        """Remember the trials of one request: all of them or none."""
         ...
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
@@ -283,13 +324,13 @@ class Store(Protocol):
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
         """Remember that a load at `context_length` is about to be tried.
 
-        `StoredMeasurement.trying` says so until `clear_load`: where the process or the
-        machine dies of it, the next run can see the length.
+        A mark that nobody clears is an entry of `StoredMeasurement.deaths`: the process or the
+        machine died while it loaded.
         """
         ...
 
     async def clear_load(self, measurement_id: str) -> None:
-        """Remember that the load has ended, in whatever way. No error where none was marked."""
+        """Remove the newest mark: the load has ended, in whatever way. No error without a mark."""
         ...
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from lmstrix.costs import CostModel
-from lmstrix.models import Baseline, Interval, Observation, Verdict
+from lmstrix.models import Baseline, Interval, Observation, Region, Verdict
 from lmstrix.stats import binomial_tail
 
 __all__ = ["Ask", "Done", "PassRule", "SearchProblem"]
@@ -123,10 +123,15 @@ class SearchProblem:
 
 @attrs.frozen(kw_only=True)
 class Ask:
-    """A strategy wants `trials` more questions at `length_tokens`."""
+    """A strategy wants `trials` more questions at `length_tokens`.
+
+    With a `region` all of them are about that part of the window; without one they go to the
+    regions in turn, to those with the fewest trials first.
+    """
 
     length_tokens: int
     trials: int
+    region: Region | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,14 @@ from lmstrix.problem import PassRule
 
 __all__ = ["MeasureOptions", "RetryPolicy"]
 
-_POSITIVE = ("budget_s", "budget_tokens", "max_memory_bytes", "min_tokens_per_second", "max_ttft_s")
+_POSITIVE = (
+    "budget_s",
+    "budget_tokens",
+    "load_timeout_s",
+    "max_memory_bytes",
+    "min_tokens_per_second",
+    "max_ttft_s",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +41,9 @@ class MeasureOptions:
 
     `tolerance` is relative to the answer and never asks for less than 256 tokens; `ratio` is the
     part of the model's own baseline that still counts as a pass (NoLiMa's 85 %), or with `absolute`
-    the pass rate itself; `max_context` is the largest length to try, in tokens.
+    the pass rate itself; `max_context` is the largest length to try, in tokens. With `average` the
+    pass rate is averaged over the window, as published benchmarks do, and a lost region may hide in
+    it; the default asks for the pass rate in every region.
 
     `budget_s` and `budget_tokens` (read or generated, cached ones not counted) end the
     measurement with what is known by then. `certify` asks for a fresh load and fresh documents at
@@ -43,6 +52,8 @@ class MeasureOptions:
     costs one more reading. `fresh` forgets an interrupted measurement; `force` goes beyond what
     the memory estimate says the machine can hold. `max_memory_bytes` is the most that a load may
     be expected to need, weights and context together; `force` does not go beyond that.
+    `load_timeout_s` is how long a load may make no progress before it counts as hung, in seconds;
+    very large files get longer. It is not a deadline for the whole load.
 
     `min_tokens_per_second` and `max_ttft_s` (of a fresh prompt, in seconds) ask for the usable
     context too: they change nothing else.
@@ -56,6 +67,7 @@ class MeasureOptions:
     tolerance: float = 1 / 64
     ratio: float = 0.85
     absolute: bool = False
+    average: bool = False
     seed: int = 1
     max_context: int | None = None
     budget_s: float | None = None
@@ -65,6 +77,7 @@ class MeasureOptions:
     fresh: bool = False
     force: bool = False
     max_memory_bytes: int | None = None
+    load_timeout_s: float = 60.0
     min_tokens_per_second: float | None = None
     max_ttft_s: float | None = None
     only_at: int | None = None
