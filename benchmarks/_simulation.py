@@ -11,7 +11,7 @@ from random import Random
 
 import attrs
 
-from lmstrix.costs import CostModel
+from lmstrix.problem import CostModel
 from lmstrix.models import Baseline, Observation
 from lmstrix.ports import SearchStrategy
 from lmstrix.problem import Done, PassRule, SearchProblem

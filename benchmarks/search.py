@@ -29,7 +29,7 @@ from _simulation import (
     search,
 )
 
-from lmstrix.costs import CostModel, Reuse
+from lmstrix.problem import CostModel, Reuse
 from lmstrix.ports import SearchStrategy
 from lmstrix.problem import PassRule
 from lmstrix.search.auto import Auto

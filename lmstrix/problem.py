@@ -1,31 +1,61 @@
-"""What a search strategy solves: when a length passes, what is wanted, and the steps to it."""
+"""What a search strategy solves: when a length passes, what a step is, and what it costs.
+
+The unit of cost is the time that the engine needs to read one new prompt token at short context.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from itertools import combinations, pairwise
+from math import ceil, log2
+from statistics import median
+
 import attrs
 
-from lmstrix.costs import CostModel
-from lmstrix.models import Baseline, Interval, Observation, Region, Verdict
-from lmstrix.stats import binomial_tail
+from lmstrix.models import Baseline, DepthTally, Interval, Observation, Region, Trial, Verdict
+from lmstrix.stats import binomial_tail, fisher_tail
 
-__all__ = ["Ask", "Done", "PassRule", "SearchProblem"]
-
+__all__ = [
+    "Ask",
+    "CostModel",
+    "Done",
+    "PassRule",
+    "Reuse",
+    "SearchProblem",
+    "learn_costs",
+    "missing_at",
+    "spread",
+]
 
 REFUTED = 0.1
+"""A pass rate is refuted if so few passes are less likely than this at a rate that just passes."""
+APART = 0.05
+"""A region differs from the rest of the window if chance alone separates them so far less often
+than this (Fisher's exact test, one-sided)."""
+POOLED_FIRST = 4
+"""Fewest answers at a length, over all regions, that can make it pass."""
 MUTE = 4
-"""Replies that say nothing for each one that can be judged, from which asking on is no use."""
+"""Inconclusive replies for each one that can be judged, above which more questions are useless."""
 
 
 @attrs.frozen(kw_only=True)
 class PassRule:
     """When the answers at one length count as a pass, relative to the model's own baseline.
 
-    A length passes when its pass rate is at least `ratio` of the baseline's. Evidence comes
-    in stages: after `first` trials a length passes if all of them did, after `full` ones if
-    their rate does, and `most` trials end it. At any stage it fails where so few passes are
-    unlikely at a passing rate (see `refutes`). With the default ratio .85 and a perfect
-    baseline that is: pass at 4 of 4, 9 of 10, 17 of 20; fail at 1 of 4, 6 of 10, 16 of 20;
-    in between, ask on. So one lapse in ten decides nothing.
+    A pass rate passes if it is at least `ratio` of the baseline's. Evidence comes in stages:
+    after `first` trials it passes if all of them did, after `full` ones if their rate does, and
+    `most` trials end it. At any stage it fails if so few passes are unlikely at a passing rate
+    (see `refutes`). With the default ratio .85 and a perfect baseline that is: pass at 4 of 4,
+    9 of 10, 17 of 20; fail at 1 of 4, 6 of 10, 16 of 20; in between, ask on. So one lapse in ten
+    decides nothing.
+
+    With `regions` this holds in each region of the window, and a length passes if all regions
+    do and fails if one does. A region goes by its own answers if they differ from the rest's
+    (Fisher's exact test, 5 %), else by all answers at the length together: with a few questions
+    in each region, bad luck in one of them is likelier than a loss that is only there. Without
+    regions the rate is averaged over the window.
     """
 
     ratio: float = 0.85
@@ -34,6 +64,7 @@ class PassRule:
     first: int = 4
     full: int = 10
     most: int = 20
+    regions: tuple[Region, ...] = ()
 
     def threshold(self, baseline: Baseline) -> float:
         """Smallest pass rate that still counts as a pass."""
@@ -43,39 +74,352 @@ class PassRule:
         """Pass, fail, or undecided while more trials could still change it."""
         if observation.failure is not None:
             return Verdict.FAIL
-        passes, trials = observation.passes, observation.trials
-        if trials < self.first:
-            return Verdict.UNDECIDED
-        if trials >= self.most:
-            return Verdict.PASS if self._passes(observation, baseline) else Verdict.FAIL
-        if self.refutes(observation, baseline):
+        if not self.regions:
+            return self._staged(observation.passes, observation.trials, baseline, self.first)
+        found = self.region_verdicts(observation, baseline).values()
+        if Verdict.FAIL in found:
             return Verdict.FAIL
-        agreed = passes == trials if trials < self.full else self._passes(observation, baseline)
-        return Verdict.PASS if agreed else Verdict.UNDECIDED
+        sure = len(found) == len(self.regions) and all(v is Verdict.PASS for v in found)
+        return Verdict.PASS if sure else Verdict.UNDECIDED
 
-    def _passes(self, observation: Observation, baseline: Baseline) -> bool:
-        return observation.passes >= self.threshold(baseline) * observation.trials
+    def region_verdicts(
+        self, observation: Observation, baseline: Baseline
+    ) -> Mapping[Region, Verdict]:
+        """The verdict on each region that has trials at this length."""
+        apart = {t.region: differs(t, observation) for t in observation.regions}
+        pooled = self._pooled(observation, baseline)
+        return {
+            tally.region: self._region_verdict(
+                tally, baseline, None if apart[tally.region] else pooled
+            )
+            for tally in observation.regions
+        }
+
+    def _region_verdict(
+        self, tally: DepthTally, baseline: Baseline, pooled: Verdict | None
+    ) -> Verdict:
+        if pooled is None:
+            return self._staged(tally.passes, tally.trials, baseline, self.first)
+        if pooled is Verdict.PASS and tally.trials < self.first:
+            return Verdict.UNDECIDED
+        return pooled
+
+    def _pooled(self, observation: Observation, baseline: Baseline) -> Verdict:
+        """The verdict on all regions together that do not differ from the rest."""
+        alike = [t for t in observation.regions if not differs(t, observation)]
+        return self._staged(
+            sum(t.passes for t in alike),
+            sum(t.trials for t in alike),
+            baseline,
+            max(self.first, min(POOLED_FIRST, self.full)),
+        )
+
+    def wanted_in(self, region: Region, observation: Observation, baseline: Baseline) -> int:
+        """How many more trials `region` needs at this length before it can pass; 0 if none."""
+        tally = next((t for t in observation.regions if t.region is region), None)
+        if tally is None or tally.trials < self.first:
+            return self.first - (tally.trials if tally else 0)
+        own = self._staged(tally.passes, tally.trials, baseline, self.first)
+        pooled = own if differs(tally, observation) else self._pooled(observation, baseline)
+        settled = own is Verdict.PASS or pooled is not Verdict.UNDECIDED
+        return 0 if settled else self._to_next_stage(tally.trials)
+
+    def _staged(self, passes: int, trials: int, baseline: Baseline, first: int) -> Verdict:
+        if trials < first:
+            return Verdict.UNDECIDED
+        passing = passes >= self.threshold(baseline) * trials
+        if trials >= self.most:
+            return Verdict.PASS if passing else Verdict.FAIL
+        if self._tail(passes, trials, baseline) < REFUTED:
+            return Verdict.FAIL
+        agreed = passes == trials if trials < self.full else passing
+        return Verdict.PASS if agreed else Verdict.UNDECIDED
 
     def refutes(self, observation: Observation, baseline: Baseline) -> bool:
         """Whether so few passes would be seen less than one time in ten at a passing rate.
 
-        One-sided exact binomial test of the threshold, at 10 %.
+        One-sided exact binomial test of the threshold, at 10 %, over the whole window.
         """
         return observation.failure is not None or self.tail(observation, baseline) < REFUTED
 
     def tail(self, observation: Observation, baseline: Baseline) -> float:
         """Probability of so few passes, or fewer, at a rate that just passes."""
-        rate = min(1.0, self.threshold(baseline))
-        return binomial_tail(observation.passes, observation.trials, rate)
+        return self._tail(observation.passes, observation.trials, baseline)
+
+    def _tail(self, passes: int, trials: int, baseline: Baseline) -> float:
+        return binomial_tail(passes, trials, min(1.0, self.threshold(baseline)))
 
     def is_mute(self, observation: Observation) -> bool:
-        """Whether so few replies can be judged that further questions are no use."""
+        """Whether so few replies can be judged that more questions are useless."""
         return observation.inconclusive >= self.full + MUTE * observation.trials
 
     def wanted(self, observation: Observation) -> int:
-        """How many further trials reach the next stage."""
+        """How many further trials reach the next stage, over the whole window."""
+        return self._to_next_stage(observation.trials)
+
+    def _to_next_stage(self, trials: int) -> int:
         stages = (self.first, self.full, self.most)
-        return next((s - observation.trials for s in stages if observation.trials < s), 0)
+        return next((s - trials for s in stages if trials < s), 0)
+
+
+def differs(tally: DepthTally, observation: Observation) -> bool:
+    """Whether the answers about one region differ from those about the rest of the window."""
+    low = fisher_tail(tally.passes, tally.trials, observation.passes, observation.trials)
+    if low < APART:
+        return True
+    misses = tally.trials - tally.passes
+    all_misses = observation.trials - observation.passes
+    return fisher_tail(misses, tally.trials, all_misses, observation.trials) < APART
+
+
+class Reuse(StrEnum):
+    """What an engine keeps of the previous prompt when the next one arrives."""
+
+    PREFIX = "prefix"
+    """The common beginning of both, however long: as llama-server does it."""
+    CHECKPOINTS = "checkpoints"
+    """The cache can be extended, not stepped back: a shorter prompt is read again from the
+    longest earlier prompt that it extends, or from the start (recurrent and hybrid models,
+    sliding windows)."""
+    NONE = "none"
+    """Nothing: each question reads its whole prompt."""
+
+
+@attrs.frozen(kw_only=True)
+class CostModel:
+    """What reading, asking and answering cost on one engine with one model.
+
+    The defaults describe an engine with prefix reuse and short answers, of which nothing is
+    known yet. A length is that of the prompt's document; each question adds its own tokens.
+    """
+
+    question_tokens: float = 16.0
+    """New prompt tokens that one question costs beside the document."""
+    generated_tokens: float = 6.0
+    """Tokens generated for one answer."""
+    cached_token: float = 0.0
+    """Weight of a prompt token that is not read again."""
+    generated_token: float = 8.0
+    """Weight of a generated token. Single-stream decoding is that much slower than prefill,
+    or more, on all the machines that a local model runs on."""
+    probe: float = 64.0
+    """Weight of going to another length at all: a document to cut to size and to tokenize, a
+    request. An assumption (a tenth of a second at 640 tokens per second); it is not learnt."""
+    load: float = 0.0
+    """Weight of one load of the model."""
+    facts: int = 1
+    """Questions that one request asks."""
+    attention_tokens: float | None = None
+    """The length at which attention costs as much as everything else: reading the first *n*
+    tokens costs ``n + n**2 / attention_tokens``. None: not known, so left out."""
+    reuse: Reuse = Reuse.PREFIX
+    seconds_per_token: float | None = None
+    """Seconds for one new prompt token at short context; None where it is not known."""
+
+    def reread_from(self, length: int, cached: int, checkpoint: int = 0) -> int:
+        """The position at which the engine starts to read for a prompt of `length`.
+
+        `cached` is the length of the document that it has read last, `checkpoint` the longest
+        earlier prompt that is no longer than `length`.
+        """
+        if self.reuse is Reuse.NONE:
+            return 0
+        if cached <= length:
+            return cached
+        return length if self.reuse is Reuse.PREFIX else min(length, checkpoint)
+
+    def prompt_tokens(
+        self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0
+    ) -> float:
+        """Expected prompt tokens that are really read for `trials` questions at `length`."""
+        questions = trials * self.question_tokens
+        if self.reuse is Reuse.NONE:
+            return ceil(trials / self.facts) * length + questions
+        return length - self.reread_from(length, cached, checkpoint) + questions
+
+    def tokens(
+        self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0
+    ) -> float:
+        """Expected tokens, read or generated: what a token budget is charged."""
+        read = self.prompt_tokens(length, cached=cached, trials=trials, checkpoint=checkpoint)
+        return read + trials * self.generated_tokens
+
+    def reading(self, length: float) -> float:
+        """Cost of reading the first `length` tokens of a document."""
+        quadratic = 0.0 if self.attention_tokens is None else length / self.attention_tokens
+        return length * (1 + quadratic)
+
+    def asking(self, length: float) -> float:
+        """Cost of one more question at `length`, besides what it makes the engine read again."""
+        slope = 0.0 if self.attention_tokens is None else 2 * length / self.attention_tokens
+        answer = self.generated_tokens * self.generated_token
+        again = 0.0 if self.reuse is Reuse.NONE else self.cached_token * length
+        return self.question_tokens * (1 + slope) + answer + again
+
+    def cost(self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0) -> float:
+        """Expected cost of `trials` questions at `length`, in new tokens at short context."""
+        start = self.reread_from(length, cached, checkpoint)
+        if self.reuse is Reuse.NONE:
+            new = ceil(trials / self.facts) * self.reading(length)
+        else:
+            new = self.reading(length) - self.reading(start)
+        going = 0.0 if cached == length else self.probe
+        return going + new + trials * self.asking(length)
+
+    def seconds(
+        self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0
+    ) -> float | None:
+        """Expected seconds of the same; None where the speed is not known."""
+        if self.seconds_per_token is None:
+            return None
+        cost = self.cost(length, cached=cached, trials=trials, checkpoint=checkpoint)
+        return cost * self.seconds_per_token
+
+
+MANY = 256
+"""New tokens from which a time to first token says something about the reading speed."""
+
+FEW = 4
+"""Samples below which nothing is concluded from times."""
+
+SPAN = 4
+"""Longest over shortest read from which the quadratic part of attention can be told."""
+
+
+NO_FASTER = 0.75
+"""Time of a further question over the first one's from which nothing is reused."""
+
+FLAT = 8
+"""An attention length beyond so many times the longest read is noise, and changes no plan."""
+
+
+def learn_costs(trials: Sequence[Trial]) -> CostModel:
+    """The cost model that a measurement's own `trials`, in order, speak for.
+
+    Reuse and the size of a question come from the engine's exact token counts. What comes
+    from times is a median, needs several samples, and is rounded to a power of two (seconds:
+    of its fourth root), so that a little noise does not change a search's path. What is not
+    known yet stays at its default. Where the engine counts no cached tokens, times must tell
+    whether it reuses prefixes.
+    """
+    default = CostModel()
+    counted = any(_known(t) for t in trials)
+    trials = trials if counted else _imputed(trials, default.question_tokens)
+    steps = [(a, b) for a, b in pairwise(trials) if a.seed == b.seed]
+    again = [b for a, b in steps if a.length_tokens == b.length_tokens and _known(b)]
+    question = _typical([_new(b) for b in again], default.question_tokens)
+    reuse = _reuse(steps, again, question)
+    if reuse is Reuse.NONE:
+        # The whole prompt is read for each question; the length says so already.
+        question = 0.0
+    seconds, attention = _reading_speed(trials)
+    return CostModel(
+        question_tokens=question,
+        generated_tokens=_typical([t.generated_tokens for t in trials], default.generated_tokens),
+        cached_token=_cached_weight(again, question, seconds),
+        generated_token=_generated_weight(trials, seconds, default.generated_token),
+        attention_tokens=attention,
+        reuse=reuse,
+        seconds_per_token=seconds,
+    )
+
+
+def _imputed(trials: Sequence[Trial], question: float) -> Sequence[Trial]:
+    """The trials of an engine without counts, with those that its times speak for.
+
+    With prefix reuse, a further question at one length takes far less time than the first.
+    """
+    pairs = list(pairwise(trials))
+    shares = [
+        b.ttft_s / a.ttft_s
+        for a, b in pairs
+        if a.ttft_s and b.ttft_s and a.index == 0 and _same(a, b, "seed", "length_tokens")
+    ]
+    if len(shares) < FEW:
+        return trials
+    if median(shares) > NO_FASTER:
+        return [attrs.evolve(t, cached_tokens=0) for t in trials]
+    shared = {id(b): min(a.prompt_tokens, b.prompt_tokens) for a, b in pairs if _same(a, b, "seed")}
+    return [
+        attrs.evolve(t, cached_tokens=max(0, shared[id(t)] - round(question)))
+        if id(t) in shared
+        else attrs.evolve(t, cached_tokens=0)
+        for t in trials
+    ]
+
+
+def _same(a: Trial, b: Trial, *names: str) -> bool:
+    return all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def _known(trial: Trial) -> bool:
+    return trial.cached_tokens is not None and trial.prompt_tokens > 0
+
+
+def _new(trial: Trial) -> int:
+    return trial.prompt_tokens - (trial.cached_tokens or 0)
+
+
+def _typical(values: Iterable[float], default: float) -> float:
+    found = list(values)
+    return float(round(median(found))) if found else default
+
+
+def _reuse(steps: Sequence[tuple[Trial, Trial]], again: Sequence[Trial], question: float) -> Reuse:
+    """From counts alone; an engine that tells none is taken to reuse prefixes, as most do."""
+    if again and 2 * median([_new(t) / t.prompt_tokens for t in again]) > 1:
+        return Reuse.NONE
+    slack = max(128.0, 4 * question)
+    back = [_new(b) > slack for a, b in steps if b.length_tokens < a.length_tokens and _known(b)]
+    return Reuse.CHECKPOINTS if 2 * sum(back) > len(back) else Reuse.PREFIX
+
+
+def _reading_speed(trials: Sequence[Trial]) -> tuple[float | None, float | None]:
+    """Seconds per token and attention's length, from the reads that were long enough.
+
+    Reading from *a* to *b* takes ``c * (b - a) * (1 + (a + b) / n_c)`` seconds: the time per
+    token is a line over *a* + *b*. The line is Theil and Sen's: the median of all slopes.
+    """
+    reads = [
+        (float(t.prompt_tokens + (t.cached_tokens or 0)), t.ttft_s / _new(t))
+        for t in trials
+        if t.ttft_s and _known(t) and _new(t) >= MANY
+    ]
+    if not reads:
+        return None, None
+    speed = median([per_token for _, per_token in reads])
+    positions = [position for position, _ in reads]
+    if len(reads) < FEW or max(positions) < SPAN * min(positions):
+        return _rounded(speed, 4), None
+    slope = median([(t - s) / (b - a) for (a, s), (b, t) in combinations(reads, 2) if a != b])
+    intercept = median([t - slope * a for a, t in reads])
+    if slope <= 0 or intercept <= 0 or intercept / slope > FLAT * max(positions):
+        return _rounded(speed, 4), None
+    return _rounded(intercept, 4), _rounded(intercept / slope, 1)
+
+
+def _generated_weight(trials: Sequence[Trial], seconds: float | None, default: float) -> float:
+    speeds = [t.tokens_per_second for t in trials if t.tokens_per_second]
+    if seconds is None or len(speeds) < FEW:
+        return default
+    return _rounded(1 / (median(speeds) * seconds), 1)
+
+
+def _cached_weight(again: Sequence[Trial], question: float, seconds: float | None) -> float:
+    """What a further question takes beyond its own tokens, spread over those not read again."""
+    shares = [
+        max(0.0, t.ttft_s / seconds - question) / t.cached_tokens
+        for t in again
+        if seconds and t.ttft_s and t.cached_tokens
+    ]
+    if len(shares) < FEW or (share := median(shares)) < 1 / 1024:
+        return 0.0
+    return _rounded(share, 1)
+
+
+def _rounded(value: float, per_octave: int) -> float:
+    """The nearest power of the `per_octave`-th root of two."""
+    return 2.0 ** (round(log2(value) * per_octave) / per_octave)
 
 
 @attrs.frozen(kw_only=True)
@@ -147,3 +491,75 @@ class Done:
     high: int | None
     interval: Interval
     estimate: int | None = None
+
+
+def missing_at(
+    problem: SearchProblem,
+    length: int,
+    seen: Observation | None,
+    *,
+    full: bool = False,
+    order: Sequence[Region] = (),
+) -> Ask | None:
+    """The questions that the verdict on a length still lacks; None if it has them.
+
+    With regions they are about one at a time, in `order` (default: the rule's own). Without,
+    `full` asks for `PassRule.full` answers in all, also if fewer have passed.
+    """
+    rule, baseline = problem.rule, problem.baseline
+    known = seen or Observation(length_tokens=length)
+    if known.failure is not None:
+        return None
+    if not rule.regions:
+        verdict = rule.verdict(known, baseline)
+        missing = rule.wanted(known) if verdict is Verdict.UNDECIDED else 0
+        missing = missing or (rule.full - known.trials if full else 0)
+        return Ask(length_tokens=length, trials=missing) if missing > 0 else None
+    if rule.verdict(known, baseline) is Verdict.FAIL:
+        return None
+    wanted = {r: rule.wanted_in(r, known, baseline) for r in order or rule.regions}
+    region, missing = next(((r, n) for r, n in wanted.items() if n > 0), (None, 0))
+    if not missing:
+        return None
+    if problem.costs.facts > 1:
+        unasked = sum(wanted.values()) > missing
+        missing = _whole(sum(wanted.values()) if unasked else missing, problem)
+        region = None if unasked else region
+    return Ask(length_tokens=length, trials=missing, region=region)
+
+
+def _whole(trials: int, problem: SearchProblem) -> int:
+    """As many questions as fill the requests that `trials` need anyway."""
+    facts = problem.costs.facts
+    return -(-trials // facts) * facts
+
+
+def spread(
+    regions: Sequence[Region], history: Sequence[Observation], length_tokens: int, trials: int
+) -> list[Region | None]:
+    """The regions that `trials` more questions at a length go to, if a strategy names none.
+
+    Those with the fewest trials at this length come first, then those with the fewest at all
+    lengths. So a climb with two questions at each length looks everywhere in turn.
+    """
+    if not regions:
+        return [None] * trials
+    here: Counter[Region] = Counter()
+    everywhere: Counter[Region] = Counter()
+    for seen in history:
+        for tally in seen.regions:
+            everywhere[tally.region] += tally.trials
+            here[tally.region] += tally.trials * (seen.length_tokens == length_tokens)
+    order: list[Region | None] = []
+    for _ in range(trials):
+        chosen = min(
+            (r for r in _ORDER if r in regions), key=lambda r: (here[r], everywhere[r])
+        )
+        here[chosen] += 1
+        everywhere[chosen] += 1
+        order.append(chosen)
+    return order
+
+
+_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
+"""The ends and the middle first: that is where windows are lost."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import comb, sqrt
 
 from lmstrix.models import Proportion
 
-__all__ = ["Z_95", "binomial_tail", "isotonic_fall", "wilson"]
+__all__ = ["Z_95", "binomial_tail", "fisher_tail", "isotonic_fall", "wilson"]
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
@@ -76,3 +77,23 @@ def isotonic_fall(rates: Sequence[float], weights: Sequence[float]) -> list[floa
             heavy, many = both, many + its_many
         blocks.append((mean, heavy, many))
     return [mean for mean, _, many in blocks for _ in range(many)]
+
+
+@lru_cache(maxsize=4096)
+def fisher_tail(passes: int, trials: int, all_passes: int, all_trials: int) -> float:
+    """How likely at most `passes` of `trials` are, if `all_passes` of `all_trials` fall at random.
+
+    One-sided exact test of a part against the whole that contains it. Source: R. A. Fisher,
+    *Statistical Methods for Research Workers*; the lower tail of the hypergeometric distribution.
+
+    >>> round(fisher_tail(1, 3, 17, 20), 4)
+    0.0456
+    """
+    if not 0 <= passes <= trials <= all_trials or not passes <= all_passes <= all_trials:
+        raise ValueError("the part must lie within the whole")
+    fewest = max(0, trials - (all_trials - all_passes))
+    ways = sum(
+        comb(all_passes, k) * comb(all_trials - all_passes, trials - k)
+        for k in range(fewest, passes + 1)
+    )
+    return ways / comb(all_trials, trials)

@@ -8,7 +8,7 @@ from random import Random
 import attrs
 import pytest
 
-from lmstrix.costs import CostModel, Reuse, learn_costs
+from lmstrix.problem import CostModel, Reuse, learn_costs
 from lmstrix.models import Baseline, Judgement, Trial
 from lmstrix.problem import PassRule, SearchProblem
 

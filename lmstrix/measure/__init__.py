@@ -1,18 +1,18 @@
 """Runs one measurement from ports alone; knows no concrete plug-in.
 
-`measurement` is one from the outside, `opening` and `course` are its phases; `options` is what a
-caller may ask for; `loading` finds the largest load; `instance` owns the one loaded model; `asking`
-asks questions, retries, and remembers; `ledger` holds what is known; `levels` finds the limits of
-other kinds of use in what was read; `reporting` turns all that into a report.
+`run` has the phases from top to bottom; `state` is what they share; `trials` asks, retries and
+stores; `engine` owns the one loaded model; `loading` finds the largest load; `levels` finds the
+limits of other kinds of use; `report` turns the state into a report; `options` is what a caller may
+ask for.
 """
 
 from lmstrix.measure.benching import BenchOptions, BenchRun
 from lmstrix.measure.forecast import Forecast
-from lmstrix.measure.level import Level
+from lmstrix.measure.state import Level
 from lmstrix.measure.mapping import MapOptions, MapRun
-from lmstrix.measure.measurement import Measurement
+from lmstrix.measure.run import Measurement
 from lmstrix.measure.options import MeasureOptions, RetryPolicy
-from lmstrix.measure.reporting import unmeasured_report
+from lmstrix.measure.report import unmeasured_report
 from lmstrix.measure.watching import watch_measurement
 
 __all__ = [

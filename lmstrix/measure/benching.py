@@ -15,12 +15,12 @@ import attrs
 from lmstrix.benches import BenchPoint, BenchSample, SpeedBench, point_of
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
 from lmstrix.events import ReplyTimed
-from lmstrix.measure.announcing import Announcer
-from lmstrix.measure.instance import Instance
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
-from lmstrix.measure.retrying import with_retries
+from lmstrix.measure.state import Announcer
 from lmstrix.measure.taking_turns import its_turn
+from lmstrix.measure.trials import attempts
 from lmstrix.models import Environment, ModelInfo, Status
 from lmstrix.ports import Adapter, Observer, Validator
 
@@ -112,13 +112,13 @@ class BenchRun:
 
     async def _run(self) -> SpeedBench:
         self._status = await self._adapter.status()
-        instance = Instance(self._adapter, self.model, self._announcer.emit, lambda: None)
+        engine = Engine(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
             lengths = self.options.lengths(await self._load(instance))
             self._announcer.phase(PHASE)
-            self._complete = await self._measure(instance, lengths)
+            self._complete = await self._measure(engine, lengths)
         finally:
-            await instance.release()
+            await engine.release()
         return self.result()
 
     def result(self) -> SpeedBench:
@@ -140,13 +140,13 @@ class BenchRun:
             notes=tuple(self._announcer.notes),
         )
 
-    async def _load(self, instance: Instance) -> int:
+    async def _load(self, engine: Engine) -> int:
         """The longest length: what was wanted, or what could be loaded of it."""
         wanted = self.options.max_context or LONGEST
         wanted = min(wanted, self.model.declared_context or wanted)
         floor = min(SHORTEST, wanted)
         loadable = await find_loadable(
-            self._adapter, self.model, instance, wanted=wanted, floor=floor, force=False
+            self._adapter, self.model, engine, wanted=wanted, floor=floor, force=False
         )
         self._context = loadable.context_length
         if loadable.detail:
@@ -155,14 +155,14 @@ class BenchRun:
             raise ConfigurationError(f"a benchmark needs {SHORTEST} tokens; {self._context} loaded")
         return min(wanted, self._context)
 
-    async def _measure(self, instance: Instance, lengths: list[int]) -> bool:
+    async def _measure(self, engine: Engine, lengths: list[int]) -> bool:
         """Whether every length could be measured."""
         for length in lengths:
             samples: list[BenchSample] = []
             self._announcer.probe(PHASE, length, 2 * self.options.rounds)
             try:
                 for _ in range(self.options.rounds):
-                    samples += await self._round(instance, length)
+                    samples += await self._round(engine, length)
             except PredictionError as error:
                 if not self._points and not samples:
                     raise
@@ -173,28 +173,23 @@ class BenchRun:
                     self._points.append(point_of(length, samples))
         return True
 
-    async def _round(self, instance: Instance, length: int) -> list[BenchSample]:
-        """A new text, and the same one again; both again on a new engine where that fails."""
+    async def _round(self, engine: Engine, length: int) -> list[BenchSample]:
+        """A new text, and the same one again; both again on a new engine if that fails."""
+        retried = (InfrastructureError, PredictionError)
+        async for attempt in attempts(self.options.retry, retried, self._announcer):
+            with attempt:
+                self._texts += 1
+                try:
+                    return [await self._timed(engine, length, warm=warm) for warm in (False, True)]
+                except (InfrastructureError, PredictionError):
+                    await engine.release()
+                    raise
+        raise AssertionError  # the last attempt returns or raises
 
-        async def attempt() -> list[BenchSample]:
-            self._texts += 1
-            try:
-                return [await self._timed(instance, length, warm=warm) for warm in (False, True)]
-            except (InfrastructureError, PredictionError):
-                await instance.release()
-                raise
-
-        return await with_retries(
-            self.options.retry,
-            attempt,
-            on=(InfrastructureError, PredictionError),
-            announce=self._announcer.retry,
-        )
-
-    async def _timed(self, instance: Instance, length: int, *, warm: bool) -> BenchSample:
-        loaded = await instance.at_least(length, self._context)
+    async def _timed(self, engine: Engine, length: int, *, warm: bool) -> BenchSample:
+        loaded = await engine.at_least(length, self._context)
         # Texts of its own: a measurement's have the numbers from 0 on, a map's is number 500.
-        source = instance.source(self._writing, self.options.seed * 1000 + 500 + self._texts)
+        source = engine.source(self._writing, self.options.seed * 1000 + 500 + self._texts)
         question = await source.question(length, int(warm))
         clock = time.monotonic()
         reply = await loaded.complete(

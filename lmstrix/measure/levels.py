@@ -2,7 +2,8 @@
 
 A level costs its questions, not another climb: it is asked at both ends of the main bracket and
 at the longest prompt that was read, and then between a length that passed and one that failed.
-Nothing longer is read for it, so a level that nothing contradicts is *at least* that long.
+Nothing longer is read for it, so a level that nothing contradicts is *at least* that long. The
+regions of the window that have not failed are asked about at the longest prompt, too.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ from math import sqrt
 
 import attrs
 
-from lmstrix.measure.announcing import Announcer
-from lmstrix.measure.asking import Asker
-from lmstrix.measure.budget import Budget, BudgetSpent
-from lmstrix.measure.findings import Findings, limit_of
-from lmstrix.measure.ledger import BASELINE, SEARCH, Ledger
-from lmstrix.measure.level import LEVEL_RULE, Level
-from lmstrix.models import Verdict
-from lmstrix.problem import SearchProblem
+from lmstrix.measure.state import BASELINE, LEVEL_RULE, SEARCH, BudgetSpent, Level, State, limit_of
+from lmstrix.measure.trials import Asker
+from lmstrix.models import Region, Verdict
+from lmstrix.problem import Reuse, SearchProblem, learn_costs
 
-__all__ = ["LevelSearch", "level_bracket"]
+__all__ = ["Levels", "level_bracket"]
 
 BASELINE_TRIALS = 4
 LOWEST_BASELINE = 0.5
 """The same as for the main number: less is not measurable by this validator."""
+
+REGION_TRIALS = 4
+"""Questions about a region at the longest prompt, if it has not failed there."""
 
 LEVELS = "levels"
 """The phase in which levels are asked for, as events name it."""
@@ -34,39 +34,36 @@ LEVEL_TOLERANCE = 1 / 16
 """A level's limit is told less finely than the main number: each step costs a reply or two."""
 
 
-@attrs.frozen(kw_only=True)
-class LevelSearch:
-    """Finds each level's limit within what was read. Goes on from what the ledger holds.
+class Levels:
+    """Finds each level's limit within what was read. Goes on from what the state holds.
 
-    What asks raises `BudgetSpent` where the next question is not expected to fit.
+    Methods that ask raise `BudgetSpent` if the next question is not expected to fit.
     """
 
-    findings: Findings
-    ledger: Ledger
-    budget: Budget
-    asker: Asker
-    announcer: Announcer
+    def __init__(self, state: State, asker: Asker) -> None:
+        self._state = state
+        self._asker = asker
 
     async def baselines(self, main: SearchProblem, document: int) -> None:
         """What the model can do at short length, level by level."""
-        for level in self.findings.levels:
+        for level in self._state.levels:
             length, key = level.validator.baseline_length, level.key
             if length > main.ceiling:
-                self.announcer.note(
+                self._state.announcer.note(
                     f"{key}: its shortest questions need {length} tokens, of {main.ceiling}"
                 )
                 continue
-            missing = BASELINE_TRIALS - self.ledger.asked(BASELINE, length, document, key)
+            missing = BASELINE_TRIALS - self._state.asked(BASELINE, length, document, key).total()
             missing = max(0, missing)
-            fitting = self.budget.within(main, document, length, missing)
-            await self.asker.ask(level, BASELINE, length, document, fitting)
+            fitting = self._state.fitting(main, document, length, missing)
+            await self._asker.ask(level, BASELINE, length, document, fitting)
             if fitting < missing:
                 raise BudgetSpent
-            baseline = self.ledger.baseline(length, key)
+            baseline = self._state.baseline(length, key)
             if baseline.trials * 2 >= BASELINE_TRIALS and baseline.rate >= LOWEST_BASELINE:
-                self.findings.level_problems[key] = self._problem(level)
+                self._state.level_problems[key] = self._problem(level)
             else:
-                self.announcer.note(
+                self._state.announcer.note(
                     f"{key}: at {length} tokens it passes {baseline.passes} of {baseline.trials}, "
                     "so nothing can be said about longer prompts"
                 )
@@ -77,35 +74,66 @@ class LevelSearch:
         """
         before = self._main_bracket(main)
         if self._problems:
-            self.announcer.phase(LEVELS)
-        levels = [v for v in self.findings.levels if v.key in self._problems]
+            self._state.announcer.phase(LEVELS)
+        levels = [v for v in self._state.levels if v.key in self._problems]
         await self._climb(levels, main, document)
         # The one that reaches farthest first: stepping back in the cache costs nothing.
         for level in sorted(levels, key=self._limit, reverse=True):
-            if self.findings.options.only_at is None:
+            if self._state.options.only_at is None:
                 await self._close_in(level, document)
             await self._tell(level, main)
         return self._main_bracket(main) == before
 
     def bracket(self, level: Level) -> tuple[int, int | None]:
         """The largest length at which it passed, and the smallest at which it failed."""
-        return level_bracket(self.ledger, self.findings.level_problems[level.key], level)
+        return level_bracket(self._state, self._state.level_problems[level.key], level)
 
     async def _climb(self, levels: Sequence[Level], main: SearchProblem, document: int) -> None:
         """All levels at both ends of the main bracket and at the longest length, upwards: what
-        is in the cache already is extended, not read again.
+        is in the cache already is extended, not read again. If the engine reuses nothing, from
+        the longest down: a level that passes there need not be asked below.
         """
         low, high = self._main_bracket(main)
-        longest = max(low, high or 0, self.ledger.longest())
+        longest = max(low, high or 0, self._state.longest())
+        lengths = sorted({low, high or low, longest}, reverse=self._reads_anew)
         climbing = list(levels)
-        for length in sorted({low, high or low, longest}):
-            if length in self.ledger.failures and length != low:
+        for length in lengths:
+            if length in self._state.failures and length != low:
+                if self._reads_anew:
+                    continue
                 return  # the engine itself fails there
             for level in tuple(climbing):
                 if length < self._problems[level.key].floor:
                     continue  # its baseline's questions are longer, and the model can do those
-                if await self._settle(level, length, document) is not Verdict.PASS:
+                passed = await self._settle(level, length, document) is Verdict.PASS
+                if passed is self._reads_anew:
                     climbing.remove(level)
+            if length == longest and high is not None:
+                await self._other_regions(main, length, document)
+
+    async def _other_regions(self, main: SearchProblem, length: int, document: int) -> None:
+        """Bring the regions that have not failed at `length` to a verdict of their own."""
+        state, rule = self._state, main.rule
+        seen = state.observation(length)
+        if seen.failure is not None or not rule.regions or state.options.only_at is not None:
+            return
+        verdicts = rule.region_verdicts(seen, main.baseline)
+        trials = {tally.region: tally.trials for tally in seen.regions}
+        missing: list[Region | None] = [
+            region
+            for region in rule.regions
+            if verdicts.get(region) is not Verdict.FAIL
+            for _ in range(REGION_TRIALS - trials.get(region, 0))
+        ]
+        if missing:
+            fitting = state.fitting(main, document, length, len(missing))
+            state.announcer.probe(SEARCH, length, fitting)
+            await self._asker.ask_about(state.main, SEARCH, length, document, missing[:fitting])
+            state.announcer.probed(SEARCH, state.observation(length), state.verdict(length))
+
+    @property
+    def _reads_anew(self) -> bool:
+        return learn_costs(self._state.trials).reuse is Reuse.NONE
 
     async def _close_in(self, level: Level, document: int) -> None:
         while (length := self._between(level)) is not None:
@@ -130,19 +158,17 @@ class LevelSearch:
         key, problem = level.key, self._problems[level.key]
         rule = problem.rule
         while True:
-            seen = self.ledger.observation(length, key)
+            seen = self._state.observation(length, key)
             verdict = rule.verdict(seen, problem.baseline)
             if verdict is not Verdict.UNDECIDED:
                 return verdict
-            wanted = self.budget.within(problem, document, length, rule.wanted(seen))
-            self.announcer.probe(key, length, wanted)
-            await self.asker.ask(level, SEARCH, length, document, wanted)
-            after = self.ledger.observation(length, key)
-            self.announcer.probed(
-                key, length, (after.passes, after.trials), rule.verdict(after, problem.baseline)
-            )
+            wanted = self._state.fitting(problem, document, length, rule.wanted(seen))
+            self._state.announcer.probe(key, length, wanted)
+            await self._asker.ask(level, SEARCH, length, document, wanted)
+            after = self._state.observation(length, key)
+            self._state.announcer.probed(key, after, rule.verdict(after, problem.baseline))
             if after == seen or rule.is_mute(after):  # the same where the engine failed
-                self.announcer.note(f"{key}: at {length} tokens hardly a reply could be judged")
+                self._state.announcer.note(f"{key}: at {length} tokens too few replies could be judged")
                 return Verdict.UNDECIDED
 
     async def _tell(self, level: Level, main: SearchProblem) -> None:
@@ -150,36 +176,37 @@ class LevelSearch:
         low, _ = self._main_bracket(main)
         _, fails = self.bracket(level)
         if level.required and fails is not None and fails <= low:
-            self.announcer.note(f"{level.key} fails at {fails} already")
-            await self.asker.record_failure(fails, limit_of(self.ledger.at(fails, level.key)))
+            self._state.announcer.note(f"{level.key} fails at {fails} already")
+            await self._asker.record_failure(fails, limit_of(self._state.at(fails, level.key)))
 
     def _main_bracket(self, main: SearchProblem) -> tuple[int, int | None]:
-        return self.findings.strategy.bracket(main, self.ledger.history())
+        return self._state.strategy.bracket(main, self._state.evidence())
 
     def _problem(self, level: Level) -> SearchProblem:
         length = level.validator.baseline_length
         return SearchProblem(
             floor=length,
-            ceiling=self.asker.context_length,
-            baseline=self.ledger.baseline(length, level.key),
+            ceiling=self._state.context_length,
+            baseline=self._state.baseline(length, level.key),
             rule=attrs.evolve(
                 LEVEL_RULE,
-                ratio=self.findings.options.ratio,
-                absolute=self.findings.options.absolute,
+                first=1 if self._reads_anew else LEVEL_RULE.first,
+                ratio=self._state.options.ratio,
+                absolute=self._state.options.absolute,
             ),
-            tolerance=max(LEVEL_TOLERANCE, self.findings.options.tolerance),
+            tolerance=max(LEVEL_TOLERANCE, self._state.options.tolerance),
         )
 
     @property
     def _problems(self) -> dict[str, SearchProblem]:
-        return self.findings.level_problems
+        return self._state.level_problems
 
 
-def level_bracket(ledger: Ledger, problem: SearchProblem, level: Level) -> tuple[int, int | None]:
+def level_bracket(state: State, problem: SearchProblem, level: Level) -> tuple[int, int | None]:
     """Largest length that passed below every failure, and the smallest failure."""
     verdicts = {
         o.length_tokens: problem.rule.verdict(o, problem.baseline)
-        for o in ledger.history(level.key)
+        for o in state.history(level.key)
     }
     high = min((n for n, v in verdicts.items() if v is Verdict.FAIL), default=None)
     low = max(

@@ -17,13 +17,13 @@ import attrs
 
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
 from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
-from lmstrix.measure.announcing import Announcer
-from lmstrix.measure.instance import Instance
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
-from lmstrix.measure.retrying import with_retries
+from lmstrix.measure.state import Announcer
 from lmstrix.measure.taking_turns import its_turn
-from lmstrix.models import Environment, Judgement, ModelInfo, Reply, Verdict
+from lmstrix.measure.trials import attempts
+from lmstrix.models import Environment, Judgement, ModelInfo, Observation, Reply, Verdict
 from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
 
 __all__ = ["MapOptions", "MapRun"]
@@ -134,12 +134,12 @@ class MapRun:
     async def _run(self) -> ContextMap:
         started, clock = datetime.now(UTC), time.monotonic()
         status = await self._adapter.status()
-        instance = Instance(self._adapter, self.model, self._announcer.emit, lambda: None)
+        engine = Engine(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
             wanted = self._wanted()
             # With the memory guard of a measurement: `force` is about reading, not about loading.
             loadable = await find_loadable(
-                self._adapter, self.model, instance, wanted=wanted, floor=SHORTEST, force=False
+                self._adapter, self.model, engine, wanted=wanted, floor=SHORTEST, force=False
             )
             self._context = loadable.context_length
             if loadable.detail:
@@ -149,11 +149,11 @@ class MapRun:
             lengths = self.options.grid(min(wanted, self._context))
             self._announcer.phase(PHASE)
             for at, length in enumerate(lengths):
-                await self._ask(instance, length)
+                await self._ask(engine, length)
                 if at == 0:
                     self._check_reuse(lengths)
         finally:
-            await instance.release()
+            await engine.release()
         return ContextMap(
             model=self.model,
             lengths=tuple(lengths),
@@ -177,34 +177,34 @@ class MapRun:
             return min(declared or LONGEST, LONGEST)
         return min(self.options.max_context, declared or self.options.max_context)
 
-    async def _ask(self, instance: Instance, length: int) -> None:
+    async def _ask(self, engine: Engine, length: int) -> None:
         replies: list[Reply] = []
         for validator in self._validators:
             phase = f"{PHASE}: {validator.name}"
             self._announcer.probe(phase, length, self.options.trials)
             before = len(self._answers[validator.name])
-            asking = partial(self._answer, instance, validator, length)
+            asking = partial(self._answer, engine, validator, length)
             replies += [await self._patiently(asking, i) for i in range(self.options.trials)]
             found = self._answers[validator.name][before:]
             passes = sum(passed for _, _, passed, _ in found)
-            self._announcer.probed(phase, length, (passes, len(found)), Verdict.UNDECIDED)
+            seen = Observation(length_tokens=length, passes=passes, trials=len(found))
+            self._announcer.probed(phase, seen, Verdict.UNDECIDED)
         self._reading.add(replies)
 
     async def _patiently(self, ask: Callable[[int], Awaitable[Reply]], index: int) -> Reply:
         """With retries on a new engine."""
-        return await with_retries(
-            self.options.retry,
-            lambda: ask(index),
-            on=(InfrastructureError, PredictionError),
-            announce=self._announcer.retry,
-        )
+        retried = (InfrastructureError, PredictionError)
+        async for attempt in attempts(self.options.retry, retried, self._announcer):
+            with attempt:
+                return await ask(index)
+        raise AssertionError  # the last attempt returns or raises
 
     async def _answer(
-        self, instance: Instance, validator: Validator, length: int, index: int
+        self, engine: Engine, validator: Validator, length: int, index: int
     ) -> Reply:
         try:
-            loaded = await instance.at_least(length, self._context)
-            question = await instance.source(validator, self._seed).question(length, index)
+            loaded = await engine.at_least(length, self._context)
+            question = await engine.source(validator, self._seed).question(length, index)
             reply = await loaded.complete(
                 question.prompt,
                 max_tokens=question.max_tokens,
@@ -212,7 +212,7 @@ class MapRun:
                 on_progress=self._announcer.prefill(length),
             )
         except (InfrastructureError, PredictionError):
-            await instance.release()
+            await engine.release()
             raise
         judged = validator.judge(question, reply)
         if judged is not Judgement.INCONCLUSIVE and question.depth is not None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from lmstrix.events import WaitingForTurn
-from lmstrix.measure.announcing import Announcer
+from lmstrix.measure.state import Announcer
 from lmstrix.ports import Adapter, TakesTurns
 from lmstrix.turns import Holder, hold_turn
 

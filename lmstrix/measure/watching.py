@@ -10,7 +10,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from lmstrix.errors import LMStrixError
 from lmstrix.events import Event
-from lmstrix.measure.measurement import Measurement
+from lmstrix.measure.run import Measurement
 from lmstrix.ports import Observer
 
 __all__ = ["watch_measurement"]

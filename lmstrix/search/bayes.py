@@ -1,39 +1,43 @@
-"""Ask what teaches most about the threshold for its cost, and stop when it is known.
+"""Ask what teaches most about the smallest threshold for its cost, and stop when it is known.
 
 Three kinds of steps, told apart by the history alone:
 
-- *climb* while the threshold is most likely above all that was tried: few questions, at the
-  length that the cheapest noiseless search would take next;
-- *learn*: the length and the number of questions with the most expected information on the
-  threshold for their cost, until what they buy is not worth it;
-- *settle*: questions at the length nearest to the posterior's median, up to a verdict there,
-  until verdicts bracket the answer as closely as was asked for, and both ends are sure.
+- *climb* while the threshold is most likely above all that was tried: few questions at each
+  length, in steps that weigh the questions against the tokens read in vain;
+- *learn*: the length, the region and the number of questions with the most expected information
+  on the smallest threshold for their cost, until they are not worth it;
+- *settle*: questions at the length nearest to the posterior's median, the likeliest region to
+  fail first, until verdicts bracket the answer as closely as was asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 
 import attrs
 import numpy as np
 
-from lmstrix.models import Interval, Observation
-from lmstrix.problem import Ask, Done, SearchProblem
+from lmstrix.models import Interval, Observation, Region
+from lmstrix.problem import Ask, Done, Reuse, SearchProblem, missing_at
 from lmstrix.search.bracketing import (
     bracket_of,
     checkpoint_below,
     in_doubt,
-    missing_at_edge,
+    inside,
+    lattice,
+    thinned,
     within_budget,
 )
-from lmstrix.search.cost_aware import cheapest_length
-from lmstrix.search.lattice import inside, lattice, thinned
-from lmstrix.search.posterior import Posterior, posterior, threshold_interval
+from lmstrix.search.posterior import Place, Posterior, posterior, threshold_interval
 
 __all__ = ["Bayes"]
 
 CLIMBING = 2
 """Questions at a length on the way up: one lapse among them is seen for what it is."""
+
+FRESH_FACTOR = 2.0
+"""Factor between lengths on the way up if an engine reads every prompt anew."""
 
 LIKELY = 0.75
 """Probability of a threshold above all lengths tried at which the search climbs on."""
@@ -51,10 +55,6 @@ length once must buy for a learning step to be taken. Smaller values ask more qu
 MOST_QUESTIONS = 300
 """No learning steps after so many answers: then the answers contradict the model."""
 
-ROUGH = 0.01
-"""Share of the heaviest point of the grid below which points do not count in the choice of a
-step; they do in the interval."""
-
 STEP_BACK = 0.5
 """Share of the tokens stepped back over that is expected to be read again."""
 
@@ -66,11 +66,11 @@ REACH = 1.5
 
 CENTRAL = 0.1
 """Share of a wide bracket, at each of its ends, in which no length is settled, so that the
-bracket shrinks fast also where answers and model contradict each other."""
+bracket shrinks fast also if answers and model contradict each other."""
 
 
 class Bayes:
-    """Learn the threshold, then settle verdicts around it.
+    """Learn the smallest threshold, then settle verdicts around it.
 
     For noisy answers: a lapse now and then, or a rate that falls slowly with the length. The
     baseline's own answers tell how often the model errs for no reason of length. `worth` is
@@ -114,9 +114,7 @@ class Bayes:
         if problem.floor == problem.ceiling:
             return None
         if view.climbs():
-            trials = min(CLIMBING, problem.rule.first)
-            length = cheapest_length(problem, view.top, None, trials)
-            return Ask(length_tokens=length, trials=trials)
+            return view.climbing()
         return view.learning(self._worth) or view.settling()
 
 
@@ -153,29 +151,50 @@ class _View:
             return False
         return posterior(self.problem, self.history).above(self.top) > LIKELY
 
+    def climbing(self) -> Ask:
+        """The next length up, and few questions there.
+
+        Each step costs its questions, and the last one reads about half of itself in vain: for
+        a limit log-uniform between here and the ceiling the sum is least near sqrt(2 c n).
+        """
+        problem, costs, top = self.problem, self.problem.costs, self.top
+        trials = max(costs.facts, min(CLIMBING, problem.rule.full))
+        if costs.reuse is Reuse.NONE:
+            target = top * FRESH_FACTOR
+        else:
+            target = top + sqrt(2 * top * (costs.probe + trials * costs.asking(top)))
+        above = inside(lattice(problem), top, None)
+        length = max((n for n in above if n <= target), default=above[0])
+        return Ask(length_tokens=length, trials=trials)
+
     def learning(self, worth: float) -> Ask | None:
         """The step with the most information for its cost, or None if it is not worth it."""
         if sum(o.trials for o in self.history) >= MOST_QUESTIONS:
             return None
         found = posterior(self.problem, self.history)
-        lengths = self._candidates(found)
-        if not lengths:
-            return None
         # In units of "relative accuracy for reading the answer's length once".
         scale = found.spread * float(np.exp(found.quantile(0.5)))
-        rough = found.coarser(ROUGH)
         best, choice = worth, None
-        for trials in BATCHES:
-            gains = rough.information(np.array(lengths, dtype=np.float64), trials)
-            for length, gain in zip(lengths, gains, strict=True):
-                value = scale * float(gain) / self._cost(length, trials)
-                if value > best:
-                    left = self.problem.rule.most - self._asked(length)
-                    best, choice = value, Ask(length_tokens=length, trials=min(trials, left))
+        facts = self.problem.costs.facts
+        for place in found.points:
+            lengths = self._candidates(found, place)
+            if not lengths:
+                continue
+            for trials in (facts,) if facts > 1 else BATCHES:
+                gains = found.information(place, np.array(lengths, dtype=np.float64), trials)
+                for length, gain in zip(lengths, gains, strict=True):
+                    value = scale * float(gain) / self._cost(length, trials)
+                    if value > best:
+                        left = self.problem.rule.most - self._asked(length, place)
+                        best = value
+                        choice = Ask(length_tokens=length, trials=min(trials, left), region=place)
         return choice
 
-    def _asked(self, length: int) -> int:
-        return self.known[length].trials if length in self.known else 0
+    def _asked(self, length: int, place: Place) -> int:
+        seen = self.known.get(length)
+        if seen is None:
+            return 0
+        return seen.trials if place is None else _trials_in(seen, place)
 
     def _cost(self, length: int, trials: int) -> float:
         problem = self.problem
@@ -186,11 +205,11 @@ class _View:
             length, cached=cached, trials=trials, checkpoint=checkpoint
         )
 
-    def _candidates(self, found: Posterior) -> list[int]:
+    def _candidates(self, found: Posterior, place: Place) -> list[int]:
         """Lengths near the threshold: new ones, and those that may be asked at again.
 
-        None below `low`, and none where the engine itself failed or beyond. Where a length
-        failed by its tally, new ones beyond it only if that may have been chance.
+        None below `low`, and none at or beyond a length at which the engine itself failed. If a
+        length failed by its tally, new ones beyond it only if that may have been chance.
         """
         dead = min((n for n, o in self.known.items() if o.failure), default=None)
         bottom = max(self.low, float(np.exp(found.quantile(0.005))) / 1.1)
@@ -202,21 +221,27 @@ class _View:
         return sorted(
             n
             for n in tried.union(thinned(new, CANDIDATES))
-            if self._asked(n) < self.problem.rule.most and (dead is None or n < dead)
+            if self._asked(n, place) < self.problem.rule.most and (dead is None or n < dead)
         )
 
     def settling(self) -> Ask | None:
         """Questions up to the next verdict that is missing, or None at the end."""
-        problem, rule = self.problem, self.problem.rule
+        problem = self.problem
+        order = self._likeliest_first()
         is_open = self.high is None or not problem.is_tight(self.low, self.high)
         if is_open and self.low < problem.ceiling:
             length = self._to_settle()
-            seen = self.known.get(length)
-            return Ask(length_tokens=length, trials=rule.wanted(seen) if seen else rule.first)
+            return missing_at(problem, length, self.known.get(length), order=order)
         for edge in (self.high, self.low):
-            if edge is not None and (missing := missing_at_edge(problem, self.known.get(edge))):
-                return Ask(length_tokens=edge, trials=missing)
+            if edge is not None and edge in self.known:
+                ask = missing_at(problem, edge, self.known[edge], full=True, order=order)
+                if ask is not None:
+                    return ask
         return None
+
+    def _likeliest_first(self) -> Sequence[Region]:
+        shares = posterior(self.problem, self.history).shares
+        return sorted(self.problem.rule.regions, key=lambda region: -shares[region])
 
     def _to_settle(self) -> int:
         """What is in doubt below the median first, for the answer cannot pass it by; else the
@@ -231,6 +256,10 @@ class _View:
         nearest = min(lengths, key=lambda n: (abs(float(np.log(n)) - middle), n))
         doubts = (n for n in lengths if n in self.known and in_doubt(self.problem, self.known[n]))
         return min((nearest, *doubts))
+
+
+def _trials_in(seen: Observation, region: Region) -> int:
+    return next((t.trials for t in seen.regions if t.region is region), 0)
 
 
 def _estimate(problem: SearchProblem, history: Sequence[Observation]) -> int:

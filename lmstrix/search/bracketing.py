@@ -1,19 +1,24 @@
-"""What all strategies share that go by verdicts alone: a bracket, and when it is settled."""
+"""What all strategies share: the lengths to choose from, a bracket, and when it is settled."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
 
 from lmstrix.models import Interval, Observation, Verdict
-from lmstrix.problem import Ask, Done, SearchProblem
+from lmstrix.problem import Ask, Done, SearchProblem, missing_at
 
 __all__ = [
     "Bracketing",
+    "OneSize",
     "bracket_of",
     "checkpoint_below",
     "in_doubt",
-    "missing_at_edge",
+    "inside",
+    "lattice",
+    "thinned",
     "within_budget",
 ]
 
@@ -23,8 +28,8 @@ MORE_LIKELY_THAN_NOT = 0.5
 class Bracketing(ABC):
     """Ask at a length until its verdict is settled, move the bracket, choose the next length.
 
-    Few trials where all agree, more where they do not, and a full set at both ends of the
-    final bracket. A subclass chooses the lengths.
+    Few trials if all agree, more if they do not, and a full set at both ends of the final
+    bracket. A subclass chooses the lengths.
     """
 
     name = ""
@@ -55,13 +60,21 @@ class Bracketing(ABC):
         """The next step if it can be paid for; None at the end."""
         known = {o.length_tokens: o for o in history}
         low, high = self.bracket(problem, history)
-        if (length := _undecided(problem, known, low, high)) is not None:
-            return Ask(length_tokens=length, trials=problem.rule.wanted(known[length]))
+        undecided = (
+            n
+            for n, o in known.items()
+            if low < n < (high or n + 1)
+            and problem.rule.verdict(o, problem.baseline) is Verdict.UNDECIDED
+        )
+        if (length := min(undecided, default=None)) is not None:
+            return missing_at(problem, length, known.get(length))
         if low < problem.ceiling and (high is None or not problem.is_tight(low, high)):
-            return Ask(length_tokens=self._choose(problem, low, high), trials=problem.rule.first)
+            return missing_at(problem, self._choose(problem, low, high), None)
         for edge in (high, low):
-            if edge is not None and (missing := missing_at_edge(problem, known.get(edge))):
-                return Ask(length_tokens=edge, trials=missing)
+            if edge is not None and edge in known:
+                ask = missing_at(problem, edge, known[edge], full=True)
+                if ask is not None:
+                    return ask
         return None
 
     @abstractmethod
@@ -71,8 +84,28 @@ class Bracketing(ABC):
         """
 
 
+class OneSize(Bracketing):
+    """No search: asks at the largest length and nowhere else, until the verdict is settled.
+
+    Made for `lmstrix.LMStrix.check_context`, so no name chooses it.
+    """
+
+    name = "one_size"
+
+    def _wish(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | None:
+        length = problem.ceiling
+        seen = next((o for o in history if o.length_tokens == length), None)
+        if seen and problem.rule.verdict(seen, problem.baseline) is Verdict.FAIL:
+            return None
+        return missing_at(problem, length, seen, full=True)
+
+    def _choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+        del low, high
+        return problem.ceiling
+
+
 def bracket_of(problem: SearchProblem, history: Sequence[Observation]) -> tuple[int, int | None]:
-    """The smallest length that failed, and the largest below it that passed.
+    """The largest length that passed below every failure, and the smallest length that failed.
 
     Nothing that failed lies below the answer, so a hole ends it, whatever passes beyond; nor
     does a length that may yet turn out to be one (see `in_doubt`).
@@ -90,20 +123,29 @@ def bracket_of(problem: SearchProblem, history: Sequence[Observation]) -> tuple[
 
 
 def in_doubt(problem: SearchProblem, observation: Observation) -> bool:
-    """Whether an open tally speaks more against a pass than for it.
+    """Whether an open tally speaks more against a pass than for it, in all or in one region.
 
     So few passes would be seen less than half of the time at a rate that just passes: 0 of 1,
     1 of 2 and 2 of 4 are in doubt, 3 of 4 is not.
     """
-    undecided = problem.rule.verdict(observation, problem.baseline) is Verdict.UNDECIDED
-    return undecided and problem.rule.tail(observation, problem.baseline) < MORE_LIKELY_THAN_NOT
+    rule, baseline = problem.rule, problem.baseline
+    if rule.verdict(observation, baseline) is not Verdict.UNDECIDED:
+        return False
+    parts = [
+        Observation(length_tokens=observation.length_tokens, passes=t.passes, trials=t.trials)
+        for t in observation.regions
+        if rule.regions
+    ]
+    return any(rule.tail(part, baseline) < MORE_LIKELY_THAN_NOT for part in (observation, *parts))
 
 
 def within_budget(problem: SearchProblem, history: Sequence[Observation], ask: Ask) -> Ask | None:
-    """`ask` with as many trials as can be paid for; None where not even one can."""
+    """`ask` with as many trials as can be paid for; None if not even one can."""
     checkpoint = checkpoint_below(problem, history, ask.length_tokens)
     trials = problem.affordable(ask.length_tokens, ask.trials, checkpoint=checkpoint)
-    return Ask(length_tokens=ask.length_tokens, trials=trials) if trials else None
+    if not trials:
+        return None
+    return Ask(length_tokens=ask.length_tokens, trials=trials, region=ask.region)
 
 
 def checkpoint_below(problem: SearchProblem, history: Sequence[Observation], length: int) -> int:
@@ -113,22 +155,34 @@ def checkpoint_below(problem: SearchProblem, history: Sequence[Observation], len
     return max(ends, default=min(problem.floor, most))
 
 
-def _undecided(
-    problem: SearchProblem, known: Mapping[int, Observation], low: int, high: int | None
-) -> int | None:
-    """The shortest length inside the bracket that was asked at and is not settled."""
-    return min(
-        (
-            n
-            for n, o in known.items()
-            if low < n
-            and (high is None or n < high)
-            and problem.rule.verdict(o, problem.baseline) is Verdict.UNDECIDED
-        ),
-        default=None,
-    )
+def lattice(problem: SearchProblem) -> tuple[int, ...]:
+    """The lengths that a search may ask at, from the floor to the ceiling, both included.
+
+    All between them are multiples of the granularity, and each neighbouring pair is tight.
+    Whatever path a search takes over them, the bracket around a sharp limit is the same.
+    """
+    return _lattice(problem.floor, problem.ceiling, problem.tolerance, problem.granularity)
 
 
-def missing_at_edge(problem: SearchProblem, edge: Observation | None) -> int:
-    """Trials that the evidence at one end of the final bracket still lacks."""
-    return 0 if edge is None or edge.failure else max(0, problem.rule.full - edge.trials)
+@lru_cache(maxsize=64)
+def _lattice(floor: int, ceiling: int, tolerance: float, step: int) -> tuple[int, ...]:
+    lengths = [floor]
+    while lengths[-1] < ceiling:
+        last = lengths[-1]
+        furthest = last + max(step, int(tolerance * last))
+        lengths.append(min(ceiling, furthest // step * step))
+    return tuple(lengths)
+
+
+def inside(lengths: tuple[int, ...], low: int, high: int | None) -> tuple[int, ...]:
+    """Those strictly between `low` and `high`; all above `low` if `high` is None."""
+    start = bisect_right(lengths, low)
+    return lengths[start:] if high is None else lengths[start : bisect_left(lengths, high)]
+
+
+def thinned(lengths: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """At most `most` of them, evenly picked, the first and the last among them."""
+    if len(lengths) <= most:
+        return lengths
+    gap = (len(lengths) - 1) / (most - 1)
+    return tuple(lengths[round(i * gap)] for i in range(most))

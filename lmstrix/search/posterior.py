@@ -1,18 +1,24 @@
-"""What the answers say about the threshold: a posterior over length, slope and lapse.
+"""What the answers say about the thresholds: a posterior over length, slope and lapse.
 
-The pass rate is modelled as ``(1 - lapse) / (1 + odds * (n / t) ** slope)``, a logistic
-curve in log length, where *t* is the length at which the rate has fallen to the rule's ratio
-of what it is at short length (the usual psychometric function; see Kingdom and Prins,
-*Psychophysics*, ch. 4). It is evaluated on a grid: steep slopes stand for a cliff, shallow
-ones for slow forgetting, and lapses for misses that have nothing to do with length.
+The pass rate in one region of the window is modelled as ``(1 - lapse) / (1 + odds * (n / t) **
+slope)``, a logistic curve in log length. *t* is the region's threshold: the length at which the
+rate has fallen to the rule's ratio of what it is at short length (the usual psychometric function;
+see Kingdom and Prins, *Psychophysics*, ch. 4). Slope and lapse rate are shared by all regions:
+steep slopes stand for a cliff, shallow ones for slow forgetting, and lapses for misses that have
+nothing to do with length or place.
 
-The grid is coarse over all lengths first and then fine where the threshold may be. Cells end
-at every length that was tried: where a cliff lies between two of them is not known.
+Models forget either everywhere alike or in one place first. So there is a common threshold; each
+region has it with probability `_ALIKE`, and else one of its own somewhere below. The true context
+belongs to the smallest threshold of all regions, whose distribution follows exactly.
+
+Everything is evaluated on a grid: coarse over all lengths, and fine where the smallest threshold
+may be. Cells end at every length that was tried: where a cliff lies between two of them is not
+known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import comb, log
 from typing import TypeAlias
@@ -21,23 +27,28 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from lmstrix.models import Cause, Interval, Observation, Verdict
+from lmstrix.models import Cause, Interval, Observation, Region, Verdict
 from lmstrix.problem import SearchProblem
 
 __all__ = ["LEVEL", "Posterior", "posterior", "threshold_interval"]
 
 Floats: TypeAlias = NDArray[np.float64]
+Place: TypeAlias = Region | None
+"""A region, or None for questions about no one place."""
 
 LEVEL = 0.9
 """Confidence level of the interval."""
 
+_ALIKE = 0.8
+"""Prior probability that a region has the common threshold. All five have it one time in three."""
+
 _BEYOND = 2.0
 """Prior room above the ceiling, as a factor: thresholds there are censored."""
 
-_SLOPES = np.array([2.5, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 60.0, 200.0, 1000.0, 6000.0])
+_SLOPES = np.array([2.5, 4.0, 6.0, 9.0, 14.0, 22.0, 60.0, 300.0, 6000.0])
 """The steepest falls from all to nothing within half a percent of the length: a cliff."""
 
-_SLOPE_PRIOR = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2.0])
+_SLOPE_PRIOR = np.array([1, 1, 1, 1, 1, 1, 1, 1, 2.0])
 
 _LAPSES = np.array([0.002, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5])
 _LAPSE_PRIOR = np.array([2, 2, 2, 1, 0.5, 0.25, 0.12])
@@ -47,49 +58,48 @@ _TRUST = 0.93
 search that stops when it is sure stops too early a little too often; at 1 the 90 % interval
 held 87 % of slowly fading simulated models."""
 
-_COARSE, _FINE = 32, 64
-"""Cells of the first grid and of the second, beside those that tried lengths cut."""
+_COARSE, _FINE = 24, 48
+"""Cells of the grid over all lengths, and of the one where the threshold may be, besides those
+that tried lengths cut."""
 
 _HIGHEST_RATIO = 0.99
 
 _ANSWERS = frozenset({Cause.FORGETS, Cause.GIBBERISH})
-"""Failures that answers told of, not the engine."""
+"""Failures that come from answers, not from the engine."""
 
 _NEGLIGIBLE = 1e-5
-"""Share of the largest weight below which a point of the grid is left out."""
+"""Share of all the mass below which the ends of the grid are left out of its fine part."""
+
+_ROUGH = 0.01
+"""Share of the heaviest point below which points do not count in the choice of a step."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Posterior:
-    """Weighted points (threshold, slope, lapse), by cells of the threshold, ascending."""
+class _Points:
+    """Weighted points (threshold, slope, lapse) of one region, by cells of the threshold."""
 
-    edges: Floats
-    """Ends of the cells, in natural logarithms of tokens."""
-    mass: Floats
-    """Probability of each cell."""
     cell: NDArray[np.intp]
-    """For each point, the cell that it lies in."""
     threshold: Floats
     slope: Floats
     lapse: Floats
     weight: Floats
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Posterior:
+    """The smallest threshold's distribution, and each region's own."""
+
+    edges: Floats
+    """Ends of the cells, in natural logarithms of tokens."""
+    mass: Floats
+    """Probability that the smallest threshold lies in each cell."""
+    shares: Mapping[Place, float]
+    """How likely each region is to have the smallest threshold, over the likeliest one's."""
+    points: Mapping[Place, _Points]
     odds: float
 
-    def coarser(self, share: float) -> Posterior:
-        """Without the points that weigh less than `share` of the heaviest."""
-        kept = self.weight > share * self.weight.max()
-        weight = self.weight[kept] / self.weight[kept].sum()
-        return attrs.evolve(
-            self,
-            cell=self.cell[kept],
-            threshold=self.threshold[kept],
-            slope=self.slope[kept],
-            lapse=self.lapse[kept],
-            weight=weight,
-        )
-
     def above(self, length: float) -> float:
-        """Probability that the threshold is above `length`."""
+        """Probability that the smallest threshold is above `length`."""
         return 1 - float(np.interp(log(length), self.edges, self._cumulative()))
 
     def quantile(self, level: float) -> float:
@@ -102,26 +112,25 @@ class Posterior:
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the threshold's logarithm."""
+        """Standard deviation of the smallest threshold's logarithm."""
         middle: Floats = (self.edges[1:] + self.edges[:-1]) / 2
         mean = float(np.sum(self.mass * middle))
         within: Floats = np.diff(self.edges) ** 2 / 12
         return float(np.sqrt(np.sum(self.mass * ((middle - mean) ** 2 + within))))
 
-    def rates(self, lengths: Floats) -> Floats:
-        """Pass rates at `lengths` (rows) for each point (columns)."""
-        exponent = self.slope * (np.log(lengths)[:, None] - self.threshold)
-        return (1 - self.lapse) / (1 + self.odds * np.exp(np.clip(exponent, -60, 60)))
+    def information(self, place: Place, lengths: Floats, trials: int) -> Floats:
+        """Expected information on the smallest threshold, in nats, from `trials` more questions
+        about `place` at each length.
 
-    def information(self, lengths: Floats, trials: int) -> Floats:
-        """Expected information on the threshold, in nats, from `trials` more at each length.
-
-        It is the mutual information of the number of passes and the threshold's cell.
+        It is the mutual information of the number of passes and the region's threshold, times
+        how likely that is the smallest.
         """
-        rates = self.rates(lengths)
-        starts = np.flatnonzero(np.diff(self.cell, prepend=-1))
-        mass = np.add.reduceat(self.weight, starts)
-        failed = [self.weight * np.ones_like(rates)]
+        found = self.points[place]
+        exponent = found.slope * (np.log(lengths)[:, None] - found.threshold)
+        rates = (1 - found.lapse) / (1 + self.odds * np.exp(np.clip(exponent, -60, 60)))
+        starts = np.flatnonzero(np.diff(found.cell, prepend=-1))
+        mass = np.add.reduceat(found.weight, starts)
+        failed = [found.weight * np.ones_like(rates)]
         for _ in range(trials):
             failed.append(failed[-1] * (1 - rates))
         gain = np.zeros(len(lengths))
@@ -132,28 +141,32 @@ class Posterior:
             ratio = joint / (joint.sum(axis=1)[:, None] * mass)
             gain += (joint * np.log(np.maximum(ratio, 1e-300))).sum(axis=1)
             passed = passed * rates
-        return np.maximum(gain, 0.0)
+        return np.maximum(gain, 0.0) * self.shares[place]
 
 
-Tally: TypeAlias = tuple[int, int, int, bool]
-"""Length, passes, trials, and whether it fails whatever the answers."""
+Tally: TypeAlias = tuple[int, int, int]
+"""Length, passes, trials."""
 
 
 def posterior(problem: SearchProblem, history: Sequence[Observation]) -> Posterior:
     """The posterior after `history`, whatever its order, and the baseline."""
-    # Sorted: a sum's last digits depend on its order.
-    tallies = sorted(
-        (o.length_tokens, o.passes, o.trials, _is_certain(problem, o))
-        for o in history
-        if o.trials or o.failure is not None
-    )
+    places: tuple[Place, ...] = problem.rule.regions or (None,)
+    tallies: dict[Place, list[Tally]] = {place: [] for place in places}
+    for seen in history:
+        if not problem.rule.regions:
+            tallies[None].append((seen.length_tokens, seen.passes, seen.trials))
+        for tally in seen.regions:
+            if tally.region in tallies and problem.rule.regions:
+                tallies[tally.region].append((seen.length_tokens, tally.passes, tally.trials))
     base = problem.baseline
     return _posterior(
         problem.floor,
         max(problem.ceiling, problem.floor + 1),
         _ratio(problem),
         (base.passes, base.trials),
-        tuple(tallies),
+        min((o.length_tokens for o in history if _is_certain(problem, o)), default=None),
+        # Sorted: a sum's last digits depend on its order.
+        tuple((place, tuple(sorted(t for t in found if t[2]))) for place, found in tallies.items()),
     )
 
 
@@ -165,8 +178,8 @@ def _ratio(problem: SearchProblem) -> float:
 
 
 def _is_certain(problem: SearchProblem, observation: Observation) -> bool:
-    """Whether a failure is more than its answers. That of a broken certificate mostly is not:
-    they fail the length, and may have been bad luck.
+    """Whether a failure is more than its answers. A certificate that did not hold mostly is not:
+    its answers fail the length, and may have been bad luck.
     """
     if observation.failure not in _ANSWERS:
         return observation.failure is not None
@@ -177,10 +190,10 @@ def _is_certain(problem: SearchProblem, observation: Observation) -> bool:
 def threshold_interval(
     problem: SearchProblem, history: Sequence[Observation], *, fallback: int
 ) -> Interval:
-    """The central interval for the threshold, in tokens, at `LEVEL`.
+    """The central interval for the smallest threshold, in tokens, at `LEVEL`.
 
-    Its upper end is None where the evidence does not exclude the ceiling: nothing above it
-    was or could be tried. With no history the interval is [`fallback`, None].
+    Its upper end is None if the evidence does not exclude the ceiling: nothing above it was or
+    could be tried. With no history the interval is [`fallback`, None].
     """
     if not any(o.trials or o.failure is not None for o in history):
         return Interval(low=fallback, high=None, level=LEVEL)
@@ -195,71 +208,147 @@ def threshold_interval(
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _posterior(
     floor: int,
     ceiling: int,
     ratio: float,
     baseline: tuple[int, int],
-    tallies: tuple[Tally, ...],
+    dead: int | None,
+    tallies: tuple[tuple[Place, tuple[Tally, ...]], ...],
 ) -> Posterior:
     odds = 1 / ratio - 1
     ends = np.log([floor, ceiling, ceiling * _BEYOND])
-    tried = np.log(np.array([max(1, n) for n, *_ in tallies]))
+    lengths = {n for _, found in tallies for n, *_ in found}
     # A dead engine is certain: whatever the answers, the threshold is below it.
-    dead = min((n for n, *_, failed in tallies if failed), default=None)
-    top = ends[2] if dead is None else max(min(float(np.log(dead)), ends[2]), ends[0] + 1e-6)
-    cuts = (*tried, ends[1])
-    edges = _edges(ends[0], top, _COARSE, cuts)
-    coarse = _weights(edges, odds, baseline, tallies).sum(axis=(1, 2))
-    edges = _edges(*_region(edges, coarse), _FINE, cuts)
-    weight = _weights(edges, odds, baseline, tallies)
-    kept = weight > _NEGLIGIBLE * weight.max()
-    where = np.nonzero(kept)
-    found = weight[where] / weight[where].sum()
+    top = ends[2] if dead is None else max(min(log(max(1, dead)), ends[2]), ends[0] + 1e-6)
+    cuts = (*(log(max(1, n)) for n in lengths), ends[1])
+    edges = _edges(np.linspace(ends[0], top, _COARSE + 1), cuts)
+    coarse = _Grid(edges, odds, baseline, [found for _, found in tallies]).smallest()
+    held = np.flatnonzero(coarse > _NEGLIGIBLE)
+    fine = np.linspace(edges[held[0]], edges[held[-1] + 1], _FINE + 1)
+    edges = _edges(np.concatenate((edges, fine)), ())
+    grid = _Grid(edges, odds, baseline, [found for _, found in tallies])
+    marginals = [grid.marginal(at) for at in range(len(tallies))]
+    places = [place for place, _ in tallies]
+    shares = _shares([m.sum(axis=(1, 2)) for m in marginals])
     return Posterior(
         edges=edges,
-        mass=np.bincount(where[0], found, minlength=len(edges) - 1).astype(np.float64),
-        cell=where[0],
-        threshold=((edges[1:] + edges[:-1]) / 2)[where[0]],
-        slope=_SLOPES[where[1]],
-        lapse=_LAPSES[where[2]],
-        weight=found,
+        mass=grid.smallest(),
+        shares=dict(zip(places, shares, strict=True)),
+        points={
+            place: _points(edges, marginal)
+            for place, marginal in zip(places, marginals, strict=True)
+        },
         odds=odds,
     )
 
 
-def _edges(bottom: float, top: float, cells: int, cuts: Sequence[float]) -> Floats:
-    inside = [cut for cut in cuts if bottom < cut < top]
-    edges = np.unique(np.concatenate((np.linspace(bottom, top, cells + 1), inside)))
+def _edges(grid: Floats, cuts: Sequence[float]) -> Floats:
+    inside = [cut for cut in cuts if grid[0] < cut < grid[-1]]
+    edges = np.unique(np.concatenate((grid, inside)))
     return edges[np.diff(edges, prepend=-np.inf) > 1e-9]
 
 
-def _region(edges: Floats, mass: Floats) -> tuple[float, float]:
-    """The cells that hold all but a negligible part of the mass."""
-    held = np.flatnonzero(mass > _NEGLIGIBLE * mass.sum())
-    return float(edges[held[0]]), float(edges[held[-1] + 1])
+def _points(edges: Floats, weight: Floats) -> _Points:
+    where = np.nonzero(weight > _ROUGH * weight.max())
+    found = weight[where]
+    return _Points(
+        cell=where[0],
+        threshold=((edges[1:] + edges[:-1]) / 2)[where[0]],
+        slope=_SLOPES[where[1]],
+        lapse=_LAPSES[where[2]],
+        weight=found / found.sum(),
+    )
 
 
-def _weights(
-    edges: Floats, odds: float, baseline: tuple[int, int], tallies: tuple[Tally, ...]
-) -> Floats:
-    """Prior times likelihood, for each (cell, slope, lapse); the largest is 1."""
-    middle = (edges[1:] + edges[:-1]) / 2
-    total = np.log(np.diff(edges))[:, None, None] + np.log(_SLOPE_PRIOR)[:, None]
-    total = total + np.log(_LAPSE_PRIOR) + _counts(1 - _LAPSES, *baseline)
-    answers = np.zeros(())
+def _shares(marginals: Sequence[Floats]) -> list[float]:
+    """How likely each threshold is the smallest, over the likeliest; as if independent."""
+    above = [1 - np.cumsum(m) + m / 2 for m in marginals]
+    likely = [
+        float(np.sum(m * np.prod([a for j, a in enumerate(above) if j != at], axis=0)))
+        for at, m in enumerate(marginals)
+    ]
+    return [share / max(likely) for share in likely]
+
+
+class _Grid:
+    """Prior times likelihood for each (cell, slope, lapse) and each region."""
+
+    def __init__(
+        self,
+        edges: Floats,
+        odds: float,
+        baseline: tuple[int, int],
+        tallies: Sequence[Sequence[Tally]],
+    ) -> None:
+        width = np.diff(edges)
+        self._width = width[:, None, None]
+        self._below: Floats = np.cumsum(width)[:, None, None]
+        """Prior mass of all thresholds up to each cell."""
+        shared = np.log(_SLOPE_PRIOR)[:, None] + np.log(_LAPSE_PRIOR)
+        shared = shared + _counts(1 - _LAPSES, *baseline)
+        self._prior: Floats = np.exp(shared - shared.max())
+        middle = (edges[1:] + edges[:-1]) / 2
+        self._likely = [_likelihood(middle, odds, found) for found in tallies]
+        self._alike = _ALIKE if len(tallies) > 1 else 1.0
+        self._sums: list[Floats] = [
+            np.cumsum(self._width * likely, axis=0) for likely in self._likely
+        ]
+        self._mixed: list[Floats] = [
+            self._alike * likely + (1 - self._alike) * total / self._below
+            for likely, total in zip(self._likely, self._sums, strict=True)
+        ]
+
+    def smallest(self) -> Floats:
+        """The distribution of the smallest threshold over the cells."""
+        cells = len(self._width)
+        whole = self._width * self._prior
+        if len(self._likely) == 1:
+            mass = (whole * self._likely[0]).sum(axis=(1, 2))
+            return mass / mass.sum()
+        # The mass of "all thresholds are in this cell or above it", for each cell.
+        above = np.zeros(cells + 1)
+        for first in range(cells):
+            product = whole[first:]
+            for likely, total in zip(self._likely, self._sums, strict=True):
+                own = total[first:] if first == 0 else total[first:] - total[first - 1]
+                product = product * (
+                    self._alike * likely[first:] + (1 - self._alike) * own / self._below[first:]
+                )
+            above[first] = product.sum()
+        mass = np.maximum(-np.diff(above), 0.0)
+        return mass / mass.sum()
+
+    def marginal(self, at: int) -> Floats:
+        """The distribution of one region's threshold, with slope and lapse."""
+        common = self._width * self._prior
+        for other, mixed in enumerate(self._mixed):
+            if other != at:
+                common = common * mixed
+        own = self._alike * self._likely[at] * common
+        if self._alike < 1:
+            beyond = np.cumsum((common / self._below)[::-1], axis=0)[::-1]
+            own = own + (1 - self._alike) * self._width * self._likely[at] * beyond
+        return own / own.sum()
+
+
+def _likelihood(middle: Floats, odds: float, tallies: Sequence[Tally]) -> Floats:
+    """Of the answers about one region, for each (cell, slope, lapse); the largest is 1."""
+    if not tallies:
+        return np.ones((len(middle), len(_SLOPES), len(_LAPSES)))
+    answers = sum(passes for _, passes, _ in tallies) * np.log(1 - _LAPSES)
     alike = np.zeros((len(middle), len(_SLOPES)))
-    for n, passes, trials, _ in tallies:
+    missed = np.zeros((len(middle), len(_SLOPES), len(_LAPSES)))
+    for n, passes, trials in tallies:
         exponent = _SLOPES * (np.log(n) - middle[:, None])
         rate = 1 / (1 + odds * np.exp(np.clip(exponent, -60, 60)))
         if passes:
             alike += passes * np.log(rate)
         if trials > passes:
-            missed = np.maximum(1 - rate[:, :, None] * (1 - _LAPSES), 1e-9)
-            answers = answers + (trials - passes) * np.log(missed)
-    answers = answers + sum(passes for _, passes, *_ in tallies) * np.log(1 - _LAPSES)
-    total = total + _TRUST * (answers + alike[:, :, None])
+            missing = np.maximum(1 - rate[:, :, None] * (1 - _LAPSES), 1e-9)
+            missed += (trials - passes) * np.log(missing)
+    total = _TRUST * (answers + alike[:, :, None] + missed)
     return np.exp(total - total.max())
 
 

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
-from lmstrix.costs import CostModel
+from lmstrix.problem import CostModel
 from lmstrix.errors import ConfigurationError
 from lmstrix.measure import Measurement
 from lmstrix.models import ContextReport, Judgement, Observation, Prompt, Question, Reply

@@ -8,7 +8,7 @@ from random import Random
 import attrs
 import pytest
 
-from lmstrix.costs import CostModel
+from lmstrix.problem import CostModel
 from lmstrix.models import Baseline, Cause, Observation, Verdict
 from lmstrix.problem import Done, PassRule, SearchProblem
 from lmstrix.search.auto import Auto

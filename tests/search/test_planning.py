@@ -7,7 +7,7 @@ from functools import cache
 import attrs
 import pytest
 
-from lmstrix.costs import CostModel, Reuse
+from lmstrix.problem import CostModel, Reuse
 from lmstrix.models import Baseline, Observation
 from lmstrix.ports import SearchStrategy
 from lmstrix.problem import Ask, Done, PassRule, SearchProblem

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmstrix.costs import CostModel, Reuse
+from lmstrix.problem import CostModel, Reuse
 from lmstrix.models import Baseline, Verdict
 from lmstrix.ports import SearchStrategy
 from lmstrix.problem import Ask, PassRule, SearchProblem

@@ -1,0 +1,645 @@
+"""One measurement: its phases from the load to the report, as docs/method.md tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import monotonic
+
+import anyio
+import attrs
+
+from lmstrix.errors import (
+    ConfigurationError,
+    EngineUnavailable,
+    InfrastructureError,
+    LoadError,
+    StoreError,
+)
+from lmstrix.events import (
+    BaselineMeasured,
+    BracketChanged,
+    MeasurementFinished,
+    MeasurementStarted,
+)
+from lmstrix.measure.engine import Engine
+from lmstrix.measure.forecast import Forecast, forecast
+from lmstrix.measure.levels import Levels
+from lmstrix.measure.loading import find_loadable, load_cause, wanted_context
+from lmstrix.measure.options import MeasureOptions
+from lmstrix.measure.report import build_report
+from lmstrix.measure.state import (
+    BASELINE,
+    CERTIFY,
+    SEARCH,
+    SEVERAL,
+    Announcer,
+    BudgetSpent,
+    Level,
+    State,
+    limit_of,
+)
+from lmstrix.measure.taking_turns import its_turn
+from lmstrix.measure.trials import Asker, Keeper, attempts
+from lmstrix.models import (
+    Cause,
+    ContextReport,
+    Judgement,
+    ModelInfo,
+    Observation,
+    Region,
+    Status,
+    Trial,
+    Verdict,
+)
+from lmstrix.ports import Adapter, Observer, SearchStrategy, SeveralValidator, Store, Validator
+from lmstrix.problem import Ask, Done, Reuse, SearchProblem, learn_costs, missing_at, spread
+
+__all__ = ["Measurement"]
+
+BASELINE_TRIALS = 12
+LOWEST_BASELINE = 0.5
+"""A model that misses more than half at short length is not measurable by this validator."""
+
+SEVERAL_TRIALS = 16
+SEVERAL_RATE = 15 / 16
+"""Part of its own rate that a model must reach when it is asked several questions at once."""
+
+CERTIFY_IN_REGION = 10
+"""Fresh questions about each region. A third of a region that is lost slips through ten with a
+chance of 2 % if each needle stood at random, and with less as they stand evenly."""
+CERTIFY_SEVERAL = 8
+"""The same for an engine that reads the whole prompt again for each request."""
+CERTIFY_TRIALS = 14
+"""Fresh questions if they are about no one place. Fourteen passes of fourteen show a rate above
+80 % at one-sided 95 %: .8 ** 14 < .05."""
+MOST_CERTIFICATES = 4
+NEAR_ENOUGH = 7 / 8
+"""An answer is certified on a load made for it, or for one larger by an eighth at most."""
+
+FAR, NEAR = 2, 5 / 4
+"""How many times the answer the prompt is that shows a truncation, and at least must be."""
+KEPT_WITHIN = 1 / 8
+"""How near the tokens that survive must be to the answer: facts stand that far apart."""
+
+SAVE_DEADLINE_S = 10.0
+"""For the last words to the store when the measurement is being cancelled."""
+
+
+class _Unjudged(Exception):
+    """Too few replies at a certificate's length can be judged: it says neither yes nor no."""
+
+
+class Measurement:
+    """One search on one model. Run it once; ask it for a report at any time."""
+
+    def __init__(
+        self,
+        *,
+        adapter: Adapter,
+        model: ModelInfo,
+        strategy: SearchStrategy,
+        validator: Validator,
+        store: Store,
+        levels: Sequence[Level] = (),
+        options: MeasureOptions | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.model = model
+        self.options = options or MeasureOptions()
+        self._adapter = adapter
+        self._store = store
+        self._announcer = Announcer(model.key, tuple(observers))
+        self._state = State(
+            model=model,
+            strategy=strategy,
+            validator=validator,
+            levels=tuple(levels),
+            options=self.options,
+            announcer=self._announcer,
+        )
+        self._keeper: Keeper | None = None
+
+    async def run(self) -> ContextReport:
+        """Wait for our turn, measure, store and report.
+
+        Also returns a report if the model is not measurable, if it cannot be loaded, and if the
+        budget is spent (then `ContextReport.cause` says so, and a later run goes on). Cancelling
+        releases the model, keeps every trial, and propagates.
+
+        Raises:
+            InfrastructureError: the engine is away, and stayed away.
+            PredictionError: the engine keeps answering with an error of its own.
+            ModelError: the model turned out to be broken or of the wrong kind at loading.
+            StoreError: the store cannot be opened. One that fails later does not end the
+                measurement: see `store_error`.
+        """
+        state = self._state
+        status = state.status = await self._status()
+        async with its_turn(self._adapter, self._announcer):
+            # The wait is not part of what the measurement took.
+            state.clock, state.started_at = monotonic(), datetime.now(UTC)
+            key = state.key(status)
+            stored = None if self.options.fresh else await self._store.unfinished(key)
+            stored = stored or await self._store.begin(key, self.model)
+            state.resume(stored)
+            keeper = self._keeper = Keeper(self._store, stored.id, state)
+            self._announcer.emit(
+                MeasurementStarted(
+                    model_key=self.model.key, model=self.model, resumed_trials=state.resumed
+                )
+            )
+            cause: Cause | None = None
+            try:
+                with anyio.move_on_after(self.options.budget_s) as scope:
+                    cause = await self._measure(keeper)
+                if scope.cancelled_caught:
+                    cause = Cause.BUDGET_SPENT
+            finally:
+                with anyio.move_on_after(SAVE_DEADLINE_S, shield=True):
+                    await keeper.save_cost()
+                    await keeper.clear_load()
+            report = self.partial_report(cause)
+            if report.cause is not Cause.BUDGET_SPENT:
+                await keeper.finish(report)
+                if keeper.error is not None:
+                    report = self.partial_report(cause)  # with the note on what was not kept
+            self._announcer.emit(MeasurementFinished(model_key=self.model.key, report=report))
+            return report
+
+    @property
+    def store_error(self) -> StoreError | None:
+        """Why the store does not have everything that the report says; None: it has."""
+        return self._keeper.error if self._keeper else None
+
+    async def give_up_load(self) -> None:
+        """Say that a load which may be under way is being broken off, not deadly for its size.
+
+        For a caller that cancels `run` and may then end the process before `run` does. Raises
+        nothing.
+        """
+        if self._keeper is not None:
+            await self._keeper.clear_load()
+
+    async def key(self) -> str:
+        """The key under which the store keeps its report: model, engine, method, versions."""
+        return self._state.key(await self._adapter.status())
+
+    async def forecast(self) -> Forecast:
+        """What it would try and read. Loads nothing."""
+        return await forecast(self._adapter, self.model, self.options)
+
+    def partial_report(self, cause: Cause | None = None) -> ContextReport:
+        """The report so far. `cause` overrides the limit that the evidence shows."""
+        return build_report(self._state, cause)
+
+    async def _status(self) -> Status:
+        """The engine's, once it answers: results are stored by the versions that it reports."""
+        async for attempt in attempts(
+            self.options.retry, (InfrastructureError,), self._announcer
+        ):
+            with attempt:
+                status = await self._adapter.status()
+                if not status.available:
+                    raise EngineUnavailable(status.detail, hint=status.hint)
+                return status
+        raise AssertionError  # the last attempt returns or raises
+
+    async def _measure(self, keeper: Keeper) -> Cause | None:
+        """The phases, top to bottom; leaves nothing loaded.
+
+        Returns a cause if there is no number, None if the evidence speaks for itself.
+        """
+        engine = Engine(
+            self._adapter, self.model, self._announcer.emit, self._state.add_load, keeper.mark
+        )
+        run = _Run(self._adapter, self._state, engine, Asker(self._adapter, engine, self._state, keeper))
+        try:
+            async for attempt in attempts(
+                self.options.retry, (InfrastructureError,), self._announcer
+            ):
+                with attempt:
+                    cause = await run.load()
+            cause = cause or await run.baseline()
+            if cause is None and self._state.problem is not None:
+                cause = await run.search_and_certify()
+            return cause
+        except BudgetSpent:
+            return Cause.BUDGET_SPENT
+        finally:
+            # The adapter shields its own cleanup and gives it a deadline.
+            await engine.release()
+
+
+class _Run:
+    """The phases of one run, which share a state, an engine, and a way to ask."""
+
+    def __init__(self, adapter: Adapter, state: State, engine: Engine, asker: Asker) -> None:
+        self._adapter = adapter
+        self._state = state
+        self._engine = engine
+        self._asker = asker
+        self._announcer = state.announcer
+        self._levels = Levels(state, asker)
+
+    # 1. Load.
+
+    async def load(self) -> Cause | None:
+        """Load the largest context that loads; a cause if there will be no number."""
+        state, options, model = self._state, self._state.options, self._state.model
+        self._announcer.phase("load")
+        shortest = state.validator.baseline_length
+        wanted = wanted_context(model, options.max_context)
+        if model.declared_context is None and options.max_context is None:
+            self._announcer.note(f"it declares no context, so at most {wanted} tokens are tried")
+        if wanted < (options.only_at or 0):
+            self._announcer.note(
+                f"it declares {wanted} tokens, so {options.only_at} were not tried"
+            )
+            return Cause.DECLARED_MAXIMUM
+        try:
+            loadable = state.loadable = await find_loadable(
+                self._adapter,
+                model,
+                self._engine,
+                wanted=wanted,
+                floor=options.only_at or min(shortest, wanted),
+                force=options.force,
+                deaths=state.deaths,
+                loaded_before=state.largest_loaded(),
+                max_memory_bytes=options.max_memory_bytes,
+                load_timeout_s=options.load_timeout_s,
+            )
+        except LoadError as error:
+            self._announcer.note(str(error))
+            return load_cause(error)
+        if loadable.detail:
+            self._announcer.note(loadable.detail)
+        if loadable.context_length < (options.only_at or 0):
+            return Cause.CLAMPED
+        if loadable.context_length < shortest:
+            self._announcer.note(
+                f"the engine gives {loadable.context_length} tokens, and the baseline alone "
+                f"needs {shortest}"
+            )
+            return Cause.NOT_MEASURABLE
+        # From now on that much is loaded, and no more of what earlier runs found counts.
+        state.context_length = state.reach = loadable.context_length
+        if beyond := state.beyond():
+            self._announcer.note(
+                f"an earlier run had more loaded: its answers at {min(beyond)} tokens"
+                f"{' and more' if len(beyond) > 1 else ''} are left out"
+            )
+        return None
+
+    # 2. Baseline.
+
+    async def baseline(self) -> Cause | None:
+        """The model's own rate at short length: half on a document of its own, half on the one
+        that the search goes on with.
+        """
+        self._announcer.phase(BASELINE)
+        state, main = self._state, self._state.main
+        length, regions = main.validator.baseline_length, tuple(main.validator.regions)
+        for document in (state.document(-1), state.document(0)):
+            half = spread(regions, (), length, BASELINE_TRIALS // 2)
+            missing = half[state.asked(BASELINE, length, document).total() :]
+            try:
+                await self._asker.ask_about(main, BASELINE, length, document, missing)
+            except ConfigurationError as error:  # a chat template may be longer than that
+                self._announcer.note(f"at {length} tokens nothing can be asked: {error}")
+                return Cause.NOT_MEASURABLE
+            if length in state.failures:
+                return state.failures[length]
+        baseline = state.baseline(length)
+        self._announcer.emit(BaselineMeasured(model_key=state.model.key, baseline=baseline))
+        if state.inconclusive(BASELINE) * 2 > BASELINE_TRIALS:
+            return Cause.INCONCLUSIVE
+        problem = SearchProblem(
+            floor=length,
+            ceiling=state.context_length,
+            baseline=baseline,
+            rule=state.rule,
+            tolerance=state.options.tolerance,
+        )
+        at_floor = Observation(
+            length_tokens=length, passes=baseline.passes, trials=baseline.trials
+        )
+        # With an absolute pass rate the baseline itself may miss it.
+        if baseline.rate < LOWEST_BASELINE or problem.rule.refutes(at_floor, baseline):
+            self._announcer.note(
+                f"at {length} tokens it passes {baseline.passes} of {baseline.trials} "
+                f"{main.validator.name} questions, so nothing can be said about longer prompts"
+            )
+            return Cause.NOT_MEASURABLE
+        state.problem = await self._several(problem)
+        await self._levels.baselines(state.problem, state.document(0))
+        return None
+
+    async def _several(self, problem: SearchProblem) -> SearchProblem:
+        """`problem` for several questions in one request, if the engine reuses nothing and the
+        model answers several at short length as well as single ones.
+        """
+        state, validator = self._state, self._state.validator
+        reuses = learn_costs(state.trials).reuse is not Reuse.NONE
+        if reuses or not isinstance(validator, SeveralValidator):
+            return problem
+        length, document = problem.floor, state.document(0)
+        level = Level(validator=validator, name=SEVERAL)
+        asked = state.asked(BASELINE, length, document, SEVERAL).total()
+        missing = spread(tuple(validator.regions), (), length, SEVERAL_TRIALS)[asked:]
+        await self._asker.ask_about(
+            level, BASELINE, length, document, missing, facts=validator.most_facts
+        )
+        found, single = state.baseline(length, SEVERAL), problem.baseline
+        if found.trials < SEVERAL_TRIALS or found.rate < SEVERAL_RATE * single.rate:
+            return problem
+        state.facts = validator.most_facts
+        return attrs.evolve(
+            problem,
+            # Where each request costs a whole reading, a certificate has to do with fewer.
+            rule=attrs.evolve(problem.rule, first=1),
+            baseline=attrs.evolve(
+                single,
+                passes=single.passes + found.passes,
+                trials=single.trials + found.trials,
+            ),
+        )
+
+    # 3. Search: climb and refine.  4. Certify.
+
+    async def search_and_certify(self) -> Cause | None:
+        """Search, and put the answer to the test, until one holds."""
+        state = self._state
+        problem = self._problem
+        for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
+            stuck = await self._answer(self._searched(certificate))
+            if stuck is not None or not state.options.certify:
+                return stuck
+            if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
+                return Cause.BUDGET_SPENT
+            try:
+                held = await self._certify(self._certifying(certificate))
+            except _Unjudged as length:
+                self._announcer.note(
+                    f"not certified: at {length} tokens too few replies could be judged"
+                )
+                return None
+            if held:
+                state.certified = not (state.loadable and state.loadable.untried)
+                return None
+            state.context_length = problem.ceiling
+        self._announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
+        # The last one has moved the bracket too, perhaps wide open.
+        return await self._answer(self._searched(MOST_CERTIFICATES + 1))
+
+    async def _answer(self, document: int) -> Cause | None:
+        """Search, with the levels. If one that counts fails below the answer, it moves.
+
+        Returns a cause if that gives no answer.
+        """
+        problem = self._problem
+        stuck = await self._search(document)
+        while stuck is None and not await self._levels.measure(problem, document):
+            stuck = await self._search(document)
+        if stuck is not None or self._state.options.only_at is not None:
+            return stuck
+        if self._state.verdict(problem.floor) is Verdict.FAIL:
+            self._announcer.note(f"its answers at {problem.floor} tokens contradict the baseline")
+            return Cause.INCONCLUSIVE
+        await self._look_for_truncation(document)
+        return None
+
+    async def _look_for_truncation(self, document: int) -> None:
+        """Whether a server cuts the middle out of long prompts without saying so.
+
+        Then the number of tokens that survive stays the same however long the prompt is, while
+        a middle that a model forgets grows or stays in proportion. A prompt that is far longer
+        than the answer tells: the tokens before the first lost fact and after the last one.
+        """
+        state, problem = self._state, self._problem
+        low, high = state.bracket()
+        if high is None or high in state.failures or not problem.rule.regions:
+            return
+        verdicts = problem.rule.region_verdicts(state.observation(high), problem.baseline)
+        ends = {verdicts.get(Region.HEAD), verdicts.get(Region.TAIL)}
+        if verdicts.get(Region.MIDDLE) is not Verdict.FAIL or Verdict.FAIL in ends:
+            return
+        length = min(problem.ceiling, FAR * low)
+        if length < NEAR * low:
+            return
+        count = len(Region) * problem.rule.full
+        asked = state.asked(SEARCH, length, document).total()
+        fitting = state.fitting(problem, document, length, max(0, count - asked))
+        step = Ask(length_tokens=length, trials=fitting)
+        if fitting:
+            await self._probe(step, SEARCH, document)
+        kept = _kept_tokens(state.at(length), length)
+        if kept is not None and abs(kept - low) < low * KEPT_WITHIN:
+            state.truncated_to = kept
+            self._announcer.note(
+                f"of {length} tokens the server seems to read about {kept}: it drops the middle "
+                "of longer prompts without saying so"
+            )
+
+    async def _search(self, document: int) -> Cause | None:
+        """Do what the strategy says until it is done."""
+        state, problem = self._state, self._problem
+        self._announcer.phase(SEARCH)
+        shown: tuple[int, int | None] | None = None
+        while True:
+            history = state.evidence()
+            bracket = state.strategy.bracket(problem, history)
+            if bracket != shown:
+                shown = bracket
+                self._announcer.emit(
+                    BracketChanged(model_key=state.model.key, low=bracket[0], high=bracket[1])
+                )
+            limited = state.refreshed(problem, document)
+            step = state.strategy.next_step(limited, history)
+            if isinstance(step, Done):
+                # A search that ends because nothing is left to spend goes on another time.
+                unlimited = state.strategy.next_step(_unlimited(limited), history)
+                return None if isinstance(unlimited, Done) else Cause.BUDGET_SPENT
+            await self._probe(step, SEARCH, document)
+            seen = state.observation(step.length_tokens)
+            if seen.failure is None and problem.rule.is_mute(seen):
+                self._note_unjudged(step.length_tokens)
+                return Cause.INCONCLUSIVE
+
+    def _note_unjudged(self, length: int) -> None:
+        """With what is known all the same: below that length there may have been an answer."""
+        right = [o.length_tokens for o in self._state.evidence() if o.trials == o.passes]
+        longest = max((n for n in right if n < length), default=None)
+        known = "" if longest is None else f"; at {longest} tokens every answer was right"
+        self._announcer.note(f"at {length} tokens too few replies could be judged{known}")
+
+    async def _certify(self, documents: Sequence[int]) -> bool:
+        """Whether both ends of the bracket hold on a fresh load, on each of fresh documents."""
+        self._announcer.phase(CERTIFY)
+        await self._engine.release()
+        for document in documents:
+            if not await self._certify_on(document):
+                return False
+        return True
+
+    async def _certify_on(self, document: int) -> bool:
+        """Whether both ends of the bracket hold on a fresh document.
+
+        The load is made for the upper end, so that one reading serves both: it is larger than
+        the answer by the bracket's width, a 64th. If the engine itself failed there, or nothing
+        did, it is made for the answer. If the answer does not hold and another one is known just
+        below, that one is put to the test at once: the document is read already.
+        """
+        state, problem = self._state, self._problem
+        low, high = state.bracket()
+        size = low if high is None or high in state.failures else high
+        state.context_length = size
+        while not await self._holds(low, document):
+            self._announcer.note(f"{low} did not hold on a fresh load and a fresh document")
+            if low <= problem.floor:  # the baseline's own length: there is no lower answer
+                return False
+            await self._asker.record_failure(low, limit_of(state.at(low)))
+            low, high = state.bracket()
+            costing = _unlimited(state.refreshed(problem, document))
+            step = state.strategy.next_step(costing, state.evidence())
+            if not isinstance(step, Done) or low < NEAR_ENOUGH * size:
+                return False
+        if high is None or high in state.failures:
+            return True
+        if await self._fails_again(high, document):
+            return True
+        self._announcer.note(f"{high} did not fail again on a fresh document")
+        return False
+
+    async def _holds(self, length: int, document: int) -> bool:
+        """Whether all that is known at this length, the old document's answers and the new one's,
+        still passes, and the new ones alone do not fail.
+
+        Raises `_Unjudged` if most of the new ones say nothing either way.
+        """
+        state, problem = self._state, self._problem
+        rule = problem.rule
+        wanted = CERTIFY_IN_REGION if state.facts == 1 else CERTIFY_SEVERAL
+        count = wanted * len(rule.regions) if rule.regions else CERTIFY_TRIALS
+        await self._ask_fresh(length, document, count)
+        alone = state.certificate(length, document)
+        if alone.failure is None and alone.inconclusive * 2 > count:
+            raise _Unjudged(length)
+        while state.verdict(length) is Verdict.UNDECIDED:
+            costing = state.refreshed(problem, document)
+            ask = missing_at(costing, length, state.observation(length))
+            if ask is None:
+                break
+            fitting = state.fitting(problem, document, length, ask.trials)
+            await self._probe(attrs.evolve(ask, trials=fitting), CERTIFY, document)
+        alone = state.certificate(length, document)
+        passes = state.verdict(length) is Verdict.PASS
+        return passes and rule.verdict(alone, problem.baseline) is not Verdict.FAIL
+
+    async def _fails_again(self, length: int, document: int) -> bool:
+        """Whether a length that failed also fails on a fresh document: the regions that were
+        lost there, or all if none stands out.
+        """
+        state, problem = self._state, self._problem
+        rule = problem.rule
+        lost: list[Region | None] = [
+            region
+            for region, verdict in rule.region_verdicts(
+                state.observation(length), problem.baseline
+            ).items()
+            if verdict is Verdict.FAIL
+        ]
+        apart = lost if 0 < len(lost) < len(rule.regions) else []
+        await self._ask_fresh(length, document, rule.full, apart)
+        return state.verdict(length) is Verdict.FAIL
+
+    async def _ask_fresh(
+        self, length: int, document: int, count: int, regions: Sequence[Region | None] = ()
+    ) -> None:
+        """Bring a certificate's questions at one length up to `count`, about `regions` or all.
+
+        Raises `BudgetSpent` if they are not expected to fit, after those that are.
+        """
+        state, problem = self._state, self._problem
+        asked = state.asked(CERTIFY, length, document)
+        if regions:
+            planned = [regions[at % len(regions)] for at in range(count)]
+        else:
+            planned = spread(problem.rule.regions, (), length, count)
+        missing: list[Region | None] = []
+        for region in planned:
+            if asked[region]:
+                asked[region] -= 1
+            else:
+                missing.append(region)
+        fitting = state.fitting(problem, document, length, len(missing))
+        await self._ask(missing[:fitting], CERTIFY, length, document)
+        if fitting < len(missing) and length not in state.failures:
+            raise BudgetSpent
+
+    async def _probe(self, step: Ask, phase: str, document: int) -> None:
+        regions: list[Region | None] = (
+            spread(
+                self._problem.rule.regions or tuple(self._state.validator.regions),
+                self._state.history(),
+                step.length_tokens,
+                step.trials,
+            )
+            if step.region is None
+            else [step.region] * step.trials
+        )
+        await self._ask(regions, phase, step.length_tokens, document)
+
+    async def _ask(
+        self, regions: Sequence[Region | None], phase: str, length: int, document: int
+    ) -> None:
+        state = self._state
+        self._announcer.probe(phase, length, len(regions))
+        await self._asker.ask_about(state.main, phase, length, document, regions)
+        self._announcer.probed(phase, state.observation(length), state.verdict(length))
+
+    def _searched(self, certificate: int) -> int:
+        """The document of the search before a certificate: after a broken one its first, which
+        may be in the cache.
+        """
+        if certificate == 1:
+            return self._state.document(0)
+        return self._certifying(certificate - 1)[0]
+
+    def _certifying(self, certificate: int) -> Sequence[int]:
+        """The fresh documents of a certificate; the first has the number 1."""
+        fresh = self._state.options.documents - 1
+        first = 1 + (certificate - 1) * fresh
+        return [self._state.document(number) for number in range(first, first + fresh)]
+
+    @property
+    def _problem(self) -> SearchProblem:
+        if self._state.problem is None:
+            raise RuntimeError("the baseline is not measured yet")
+        return self._state.problem
+
+
+def _unlimited(problem: SearchProblem) -> SearchProblem:
+    """The same, with as much to spend as it takes."""
+    return attrs.evolve(problem, remaining_tokens=None, remaining_s=None)
+
+
+def _kept_tokens(trials: Sequence[Trial], length: int) -> int | None:
+    """Tokens before the first lost fact and after the last one; None if none or all are lost.
+
+    A miss counts as a loss only next to another one, for it may be a lapse.
+    """
+    told = sorted((t.depth, t.judgement is Judgement.PASS) for t in trials if t.depth is not None)
+    right = [True, *(passed for _, passed in told), True]
+    missed = [
+        at
+        for at in range(len(told))
+        # `right` is shifted by one: these are the neighbours.
+        if not right[at + 1] and not (right[at] and right[at + 2])
+    ]
+    if not missed or missed[0] == 0 or missed[-1] == len(told) - 1:
+        return None
+    first = (told[missed[0] - 1][0] + told[missed[0]][0]) / 2
+    last = (told[missed[-1]][0] + told[missed[-1] + 1][0]) / 2
+    return round(length * (1 - (last - first)))

@@ -1,0 +1,480 @@
+"""The one state of a run: what was asked and answered, what it cost, and what may still be spent.
+
+Everything else is derived from it. No engine, no store, no clock but the budget's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+
+import attrs
+
+from lmstrix.events import (
+    Event,
+    Noted,
+    PhaseStarted,
+    PrefillProgressed,
+    ProbeFinished,
+    ProbeStarted,
+    Retrying,
+)
+from lmstrix.measure.loading import Loadable
+from lmstrix.measure.options import MeasureOptions
+from lmstrix.models import (
+    Baseline,
+    Cause,
+    Cost,
+    DepthTally,
+    Judgement,
+    Method,
+    ModelInfo,
+    Observation,
+    PrefillProgress,
+    Region,
+    Reply,
+    Status,
+    StoredMeasurement,
+    Trial,
+    Verdict,
+)
+from lmstrix.ports import Observer, SearchStrategy, Validator
+from lmstrix.problem import PassRule, SearchProblem, learn_costs
+
+__all__ = [
+    "BASELINE",
+    "CERTIFY",
+    "LEVEL_RULE",
+    "MAIN",
+    "SEARCH",
+    "SEVERAL",
+    "Announcer",
+    "BudgetSpent",
+    "Level",
+    "State",
+    "limit_of",
+]
+
+BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
+MAIN = ""
+"""The level of the measurement's own validator."""
+SEVERAL = "several"
+"""The level under which the check is kept whether the model answers several questions at once."""
+
+LEVEL_RULE = PassRule(first=2, full=4, most=8)
+"""Fewer trials than for the main number: with a perfect baseline a length passes at 2 of 2, 4 of
+4 and 7 of 8, and fails at 0 of 2, 1 of 4 and 6 of 8."""
+
+
+class BudgetSpent(Exception):
+    """The next question is not expected to fit into the rest of the budget."""
+
+
+@attrs.frozen(kw_only=True)
+class Level:
+    """A validator besides the measurement's own.
+
+    A `required` level is part of the true context: if it fails, the model does not work.
+    """
+
+    validator: Validator
+    required: bool = False
+    is_main: bool = False
+    name: str = ""
+    """What it is called if not by its validator's name."""
+
+    @property
+    def key(self) -> str:
+        """How its trials are marked."""
+        return MAIN if self.is_main else self.name or self.validator.name
+
+
+@attrs.frozen
+class Announcer:
+    """Tells observers what happens to one model, and keeps the notes of its report.
+
+    `observers` hear every event in the order of events; what one of them raises is dropped.
+    """
+
+    model_key: str
+    observers: Sequence[Observer]
+    notes: list[str] = attrs.field(factory=list[str])
+
+    def emit(self, event: Event) -> None:
+        """Let every observer hear `event`."""
+        for observer in self.observers:
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001, S112 - by contract an observer cannot hurt
+                continue
+
+    def phase(self, name: str) -> None:
+        """A phase begins."""
+        self.emit(PhaseStarted(model_key=self.model_key, phase=name))
+
+    def note(self, text: str) -> None:
+        """A sentence for the user, now and in the report. The same one is said once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.emit(Noted(model_key=self.model_key, text=text))
+
+    def retry(self, attempt: int, reason: str) -> None:
+        """Attempt number `attempt` comes next, because of `reason`."""
+        self.emit(Retrying(model_key=self.model_key, attempt=attempt, reason=reason))
+
+    def prefill(self, length_tokens: int) -> Callable[[PrefillProgress], None]:
+        """A callback for how far the engine has read a prompt of `length_tokens`."""
+
+        def tell(progress: PrefillProgress) -> None:
+            self.emit(
+                PrefillProgressed(
+                    model_key=self.model_key, length_tokens=length_tokens, progress=progress
+                )
+            )
+
+        return tell
+
+    def probe(self, phase: str, length_tokens: int, trials: int) -> None:
+        """`trials` questions at `length_tokens` come next."""
+        self.emit(
+            ProbeStarted(
+                model_key=self.model_key, phase=phase, length_tokens=length_tokens, trials=trials
+            )
+        )
+
+    def probed(self, phase: str, seen: Observation, verdict: Verdict) -> None:
+        """All that is known at a length so far."""
+        self.emit(
+            ProbeFinished(
+                model_key=self.model_key,
+                phase=phase,
+                length_tokens=seen.length_tokens,
+                passes=seen.passes,
+                trials=seen.trials,
+                verdict=verdict,
+                failure=seen.failure,
+            )
+        )
+
+
+@attrs.define(kw_only=True)
+class State:
+    """The facts of one measurement, filled in as it goes on. A report can be made at any time."""
+
+    model: ModelInfo
+    strategy: SearchStrategy
+    validator: Validator
+    options: MeasureOptions
+    announcer: Announcer
+    levels: tuple[Level, ...] = ()
+    started_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+    clock: float = attrs.field(factory=time.monotonic)
+    status: Status | None = None
+    loadable: Loadable | None = None
+    problem: SearchProblem | None = None
+    level_problems: dict[str, SearchProblem] = attrs.field(factory=dict[str, SearchProblem])
+    """By level; a level that the model cannot do at short length either has none."""
+    certified: bool = False
+    facts: int = 1
+    """Questions that one request asks."""
+    truncated_to: int | None = None
+    """How many tokens of a longer prompt the server really reads, if it drops some."""
+    context_length: int = 0
+    """What to load when nothing is loaded, in tokens."""
+    trials: list[Trial] = attrs.field(factory=list[Trial])
+    failures: dict[int, Cause] = attrs.field(factory=dict[int, Cause])
+    """Lengths at which the engine failed, or the certificate did not hold."""
+    cost: Cost = attrs.field(factory=Cost)
+    deaths: tuple[int, ...] = ()
+    """Sizes of loads during which earlier runs died, in tokens."""
+    resumed: int = 0
+    """Trials that were taken over from an interrupted run."""
+    reach: int | None = None
+    """The longest length that counts, in tokens: the size that this run has loaded. What an
+    interrupted run found out above says nothing about now. None: any length counts."""
+    _at_load: int = 0
+    _spent_before: int = 0
+    _by_length: dict[tuple[str, int], list[Trial]] = attrs.field(
+        factory=lambda: defaultdict[tuple[str, int], list[Trial]](list)
+    )
+
+    @property
+    def main(self) -> Level:
+        """The measurement's own validator as a level."""
+        return Level(validator=self.validator, required=True, is_main=True)
+
+    @property
+    def rule(self) -> PassRule:
+        """When a length passes."""
+        regions = () if self.options.average else tuple(self.validator.regions)
+        return attrs.evolve(self.options.rule, regions=regions)
+
+    @property
+    def method(self) -> Method:
+        """How the number is being found."""
+        options = self.options
+        return Method(
+            strategy=self.strategy.name,
+            validator=self.validator.name,
+            tolerance=options.tolerance,
+            ratio=options.ratio,
+            seed=options.seed,
+            max_context=options.max_context,
+            absolute=options.absolute,
+            average=options.average,
+            levels=tuple(level.validator.name for level in self.levels),
+        )
+
+    def document(self, number: int) -> int:
+        """A seed of its own for each document of a measurement; -1 is the baseline's own."""
+        return self.options.seed * 1000 + number + 1
+
+    def key(self, status: Status) -> str:
+        """What a result depends on: under another key it is another result."""
+        depends: dict[str, object] = {
+            "adapter": status.adapter,
+            "versions": dict(sorted(status.versions.items())),
+            "model": [self.model.key, self.model.digest, self.model.size_bytes],
+            "declared": self.model.declared_context,
+            "method": attrs.asdict(self.method),
+        }
+        if self.options.max_memory_bytes is not None:
+            depends["memory"] = self.options.max_memory_bytes
+        return json.dumps(depends, sort_keys=True)
+
+    # Facts come in.
+
+    def resume(self, stored: StoredMeasurement) -> None:
+        """Take over what an interrupted run has found out."""
+        for trial in stored.trials:
+            self._add(trial)
+        self.failures = {
+            f.length_tokens: f.failure for f in stored.failures if f.failure is not None
+        }
+        self.cost = _at_least(stored.cost, self.trials)
+        self.resumed = self._at_load = len(stored.trials)
+        self.deaths = stored.deaths
+        self._spent_before = self._spent()
+
+    def add_load(self) -> None:
+        """One more load tried; its cache is empty."""
+        self._at_load = len(self.trials)
+        self.cost = attrs.evolve(self.cost, loads=self.cost.loads + 1)
+
+    def add_reply(self, reply: Reply, trials: Sequence[Trial]) -> None:
+        """One more request, its questions, and what it cost by the engine's own numbers."""
+        cached = reply.cached_tokens or 0
+        self.cost = attrs.evolve(
+            self.cost,
+            prompt_tokens=self.cost.prompt_tokens + reply.prompt_tokens - cached,
+            cached_tokens=self.cost.cached_tokens + cached,
+            generated_tokens=self.cost.generated_tokens + reply.generated_tokens,
+        )
+        for trial in trials:
+            self._add(trial)
+
+    def _add(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        if trial.phase != BASELINE:
+            self._by_length[trial.level, trial.length_tokens].append(trial)
+
+    # What is known.
+
+    def of(self, level: str = MAIN) -> Iterable[Trial]:
+        """The trials of one level."""
+        return (t for t in self.trials if t.level == level)
+
+    def asked(
+        self, phase: str, length_tokens: int, seed: int, level: str = MAIN
+    ) -> Counter[Region | None]:
+        """How many questions of a document were asked at a length in a phase, by region."""
+        wanted = (phase, length_tokens, seed)
+        return Counter(
+            t.region for t in self.of(level) if (t.phase, t.length_tokens, t.seed) == wanted
+        )
+
+    def baseline(self, length_tokens: int, level: str = MAIN) -> Baseline:
+        """The model's own rate at short length."""
+        passes, trials, _ = _tally(t for t in self.of(level) if t.phase == BASELINE)
+        return Baseline(passes=passes, trials=trials, length_tokens=length_tokens)
+
+    def baseline_replies(self, level: str, kind: str) -> Sequence[str]:
+        """What the model wrote at short length to one kind of question, in their order."""
+        asked = (t for t in self.of(level) if t.phase == BASELINE and t.kind == kind)
+        return [t.reply for t in sorted(asked, key=lambda t: t.index)]
+
+    def inconclusive(self, phase: str) -> int:
+        """Replies of a phase that could be judged neither way."""
+        return _tally(t for t in self.of() if t.phase == phase)[2]
+
+    def at(self, length_tokens: int, level: str = MAIN) -> Sequence[Trial]:
+        """All trials at a length except the baseline's."""
+        return self._by_length.get((level, length_tokens), [])
+
+    def observation(self, length_tokens: int, level: str = MAIN) -> Observation:
+        """All that is known at one length."""
+        failure = self.failures.get(length_tokens) if level == MAIN else None
+        return _observe(length_tokens, self.at(length_tokens, level), failure)
+
+    def certificate(self, length_tokens: int, seed: int) -> Observation:
+        """The answers to one certificate's questions alone."""
+        asked = (t for t in self.at(length_tokens) if t.phase == CERTIFY and t.seed == seed)
+        return _observe(length_tokens, list(asked), self.failures.get(length_tokens))
+
+    def settled_certificates(self) -> int:
+        """How many certificates are settled, as seen by a measurement that goes on.
+
+        The search goes on in the document of a certificate that did not hold, so each seed that
+        was asked about in both phases stands for one.
+        """
+        seeds = {
+            phase: {t.seed for t in self.of() if t.phase == phase} for phase in (CERTIFY, SEARCH)
+        }
+        return len(seeds[CERTIFY] & seeds[SEARCH])
+
+    def history(self, level: str = MAIN) -> Sequence[Observation]:
+        """Every length tried within reach, in ascending order."""
+        lengths = {n for key, n in self._by_length if key == level}
+        if level == MAIN:
+            lengths |= set(self.failures)
+        return [self.observation(n, level) for n in sorted(self._within(lengths))]
+
+    def evidence(self) -> Sequence[Observation]:
+        """The history for a strategy: without lengths at which no reply could be judged."""
+        return [o for o in self.history() if o.trials or o.failure is not None]
+
+    def bracket(self) -> tuple[int, int | None]:
+        """The strategy's bracket so far; the problem must be known."""
+        return self.strategy.bracket(self._problem(), self.evidence())
+
+    def verdict(self, length_tokens: int) -> Verdict:
+        """The rule's verdict on a length; the problem must be known."""
+        problem = self._problem()
+        return problem.rule.verdict(self.observation(length_tokens), problem.baseline)
+
+    def cached(self, seed: int) -> int:
+        """The length whose document an engine that reuses prefixes has now, if it is that of
+        `seed`; 0 if the last question was about another, or asked before the last load.
+        """
+        last = self.trials[-1] if len(self.trials) > self._at_load else None
+        return last.length_tokens if last is not None and last.seed == seed else 0
+
+    def longest(self) -> int:
+        """The longest length within reach that was answered; 0 if none was."""
+        return max(self._within({t.length_tokens for t in self.trials}), default=0)
+
+    def largest_loaded(self) -> int:
+        """A size that some run of this measurement has loaded for certain, in tokens."""
+        return max((t.length_tokens for t in self.trials), default=0)
+
+    def beyond(self) -> set[int]:
+        """Lengths out of reach that were tried."""
+        tried = {t.length_tokens for t in self.trials} | set(self.failures)
+        return tried - self._within(tried)
+
+    def _within(self, lengths: set[int]) -> set[int]:
+        return {n for n in lengths if self.reach is None or n <= self.reach}
+
+    def _problem(self) -> SearchProblem:
+        if self.problem is None:
+            raise RuntimeError("the baseline is not measured yet")
+        return self.problem
+
+    # What may still be spent.
+
+    def refreshed(self, problem: SearchProblem, document: int) -> SearchProblem:
+        """`problem` with costs as the engine's own numbers have them by now, how much of
+        `document` is cached, and what remains of the budget.
+        """
+        return attrs.evolve(
+            problem,
+            costs=attrs.evolve(learn_costs(self.trials), facts=self.facts),
+            cached_tokens=self.cached(document),
+            remaining_tokens=self._tokens_left(),
+            remaining_s=self._seconds_left(),
+        )
+
+    def affords(self, problem: SearchProblem, length_tokens: int, trials: int) -> bool:
+        """Whether `trials` questions on a document that was never read are expected to fit."""
+        fresh = attrs.evolve(self.refreshed(problem, -1), cached_tokens=0)
+        return fresh.affordable(length_tokens, trials) == trials
+
+    def fitting(
+        self, problem: SearchProblem, document: int, length_tokens: int, trials: int
+    ) -> int:
+        """How many of `trials` questions on `document` are expected to fit.
+
+        Raises `BudgetSpent` if not one does.
+        """
+        found = self.refreshed(problem, document).affordable(length_tokens, trials)
+        if trials and not found:
+            raise BudgetSpent
+        return found
+
+    def seconds(self) -> float:
+        """How long this run has taken so far."""
+        return time.monotonic() - self.clock
+
+    def total_cost(self) -> Cost:
+        """The cost of all runs, with the time of this one."""
+        return attrs.evolve(self.cost, seconds=self.cost.seconds + self.seconds())
+
+    def _tokens_left(self) -> int | None:
+        if self.options.budget_tokens is None:
+            return None
+        return max(0, self.options.budget_tokens - (self._spent() - self._spent_before))
+
+    def _spent(self) -> int:
+        return self.cost.prompt_tokens + self.cost.generated_tokens
+
+    def _seconds_left(self) -> float | None:
+        if self.options.budget_s is None:
+            return None
+        return max(0.0, self.options.budget_s - self.seconds())
+
+
+def limit_of(trials: Iterable[Trial]) -> Cause:
+    """What the wrong answers at a failed length have in common."""
+    judged = Counter(t.judgement for t in trials)
+    broken = judged[Judgement.GIBBERISH] + judged[Judgement.EMPTY]
+    return Cause.GIBBERISH if broken > judged[Judgement.WRONG] else Cause.FORGETS
+
+
+def _observe(
+    length_tokens: int, trials: Sequence[Trial], failure: Cause | None
+) -> Observation:
+    passes, counted, inconclusive = _tally(trials)
+    by_region = {r: _tally(t for t in trials if t.region is r) for r in Region}
+    return Observation(
+        length_tokens=length_tokens,
+        passes=passes,
+        trials=counted,
+        inconclusive=inconclusive,
+        failure=failure,
+        regions=tuple(
+            DepthTally(region=region, passes=right, trials=asked)
+            for region, (right, asked, _) in by_region.items()
+            if asked
+        ),
+    )
+
+
+def _tally(trials: Iterable[Trial]) -> tuple[int, int, int]:
+    """Passes, counted trials, inconclusive ones."""
+    judged = Counter(trial.judgement for trial in trials)
+    inconclusive = judged.pop(Judgement.INCONCLUSIVE, 0)
+    return judged[Judgement.PASS], judged.total(), inconclusive
+
+
+def _at_least(cost: Cost, trials: Sequence[Trial]) -> Cost:
+    """`cost`, or what `trials` cost if that is more: a run that is killed saves no cost."""
+    cached = sum(t.cached_tokens or 0 for t in trials)
+    return attrs.evolve(
+        cost,
+        prompt_tokens=max(cost.prompt_tokens, sum(t.prompt_tokens for t in trials) - cached),
+        cached_tokens=max(cost.cached_tokens, cached),
+        generated_tokens=max(cost.generated_tokens, sum(t.generated_tokens for t in trials)),
+    )

@@ -1,0 +1,357 @@
+"""Ask questions at a length: retry what is worth it, store, announce, before going on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import anyio
+import tenacity
+
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineUnavailable,
+    InfrastructureError,
+    LoadError,
+    PredictionError,
+    PredictionTooSlow,
+    PromptTruncated,
+    StoreError,
+)
+from lmstrix.events import TrialFinished
+from lmstrix.measure.engine import Crashes, Engine
+from lmstrix.measure.options import RetryPolicy
+from lmstrix.measure.state import BASELINE, Announcer, Level, State
+from lmstrix.models import (
+    Cause,
+    ContextReport,
+    Judgement,
+    Observation,
+    Question,
+    Region,
+    Reply,
+    Trial,
+)
+from lmstrix.ports import (
+    Adapter,
+    ComparingValidator,
+    LoadedModel,
+    SeveralSource,
+    SeveralValidator,
+    Store,
+)
+from lmstrix.problem import spread
+
+__all__ = ["Asker", "Keeper", "attempts"]
+
+APPEND_DEADLINE_S = 15.0
+"""For one answer to be written, also when the measurement is being cancelled: it may have taken
+minutes to get. Stores wait ten seconds for one another."""
+
+Asked = tuple[Region | None, int]
+"""The region of a question and its number in there."""
+
+
+def attempts(
+    policy: RetryPolicy, on: tuple[type[Exception], ...], announcer: Announcer
+) -> AsyncIterator[tenacity.AttemptManager]:
+    """Attempts at something, for ``async for`` and ``with``: another one follows the errors `on`.
+
+    Observers hear that another attempt comes, and why. The last attempt's error propagates.
+    """
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        announcer.retry(state.attempt_number + 1, str(error))
+
+    return aiter(
+        tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(on),
+            stop=tenacity.stop_after_attempt(policy.attempts),
+            wait=tenacity.wait_exponential(multiplier=policy.first_wait_s, max=policy.longest_wait_s)
+            + tenacity.wait_random(0, policy.first_wait_s),
+            sleep=anyio.sleep,
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+    )
+
+
+class _EngineFailed(Exception):
+    """The engine itself failed at a length, and would again."""
+
+    def __init__(self, cause: Cause, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+class Keeper:
+    """Writes for one measurement. After the first `StoreError` nothing more is written: the
+    measurement goes on, and `error` says why it is not kept.
+    """
+
+    def __init__(self, store: Store, measurement_id: str, state: State) -> None:
+        self.error: StoreError | None = None
+        self._store = store
+        self._id = measurement_id
+        self._state = state
+        self._kept = state.resumed
+        self._marked = False
+
+    async def append_trials(self, trials: Sequence[Trial]) -> None:
+        """Remember the trials of one request."""
+        if await self._to_the_end(lambda: self._store.append_trials(self._id, trials)):
+            self._kept += len(trials)
+
+    async def append_failure(self, failure: Observation) -> None:
+        """Remember that the engine failed at a length."""
+        await self._to_the_end(lambda: self._store.append_failure(self._id, failure))
+
+    async def save_cost(self) -> None:
+        """Remember what the measurement has cost so far."""
+        await self._write(lambda: self._store.save_cost(self._id, self._state.total_cost()))
+
+    async def finish(self, report: ContextReport) -> None:
+        """Keep the report."""
+        await self._write(lambda: self._store.finish(self._id, report))
+
+    async def mark(self, context_length: int | None) -> None:
+        """Remember that a load is about to be tried; None: that it has ended."""
+        if context_length is None:
+            await self.clear_load()
+        elif self.error is None:
+            self._marked = True
+            await self._write(lambda: self._store.mark_load(self._id, context_length))
+
+    async def clear_load(self) -> None:
+        """Remember that no load is under way.
+
+        A mark that was left because the store failed is tried once more: the next run would take
+        it for a death.
+        """
+        if self._marked and await self._write(
+            lambda: self._store.clear_load(self._id), anyway=True
+        ):
+            self._marked = False
+
+    async def _to_the_end(self, append: Callable[[], Awaitable[None]]) -> bool:
+        async def shielded() -> None:
+            with anyio.move_on_after(APPEND_DEADLINE_S, shield=True) as scope:
+                await append()
+            if scope.cancelled_caught:
+                raise StoreError(f"the store took more than {APPEND_DEADLINE_S:.0f} seconds")
+
+        return await self._write(shielded)
+
+    async def _write(self, write: Callable[[], Awaitable[None]], *, anyway: bool = False) -> bool:
+        """Whether it was written."""
+        if self.error is not None and not anyway:
+            return False
+        try:
+            await write()
+        except StoreError as error:
+            if self.error is None:
+                self.error = error
+                self._state.announcer.note(
+                    f"the results after {self._kept} answers could not be stored: {error}"
+                )
+            return False
+        return True
+
+
+class Asker:
+    """Turns (level, phase, length, document seed, how many) into stored trials."""
+
+    def __init__(self, adapter: Adapter, engine: Engine, state: State, keeper: Keeper) -> None:
+        self._adapter = adapter
+        self._engine = engine
+        self._state = state
+        self._keeper = keeper
+        self._crashed: Counter[int] = Counter()
+        self._lost = Crashes()
+
+    async def ask(
+        self,
+        level: Level,
+        phase: str,
+        length_tokens: int,
+        seed: int,
+        trials: int,
+        region: Region | None = None,
+    ) -> None:
+        """Ask `trials` more questions, about `region` or spread over the window. A failure of
+        the engine itself ends the length and is stored.
+
+        Raises `InfrastructureError` once the retry policy is exhausted.
+        """
+        regions = tuple(level.validator.regions)
+        if region is not None and regions:
+            chosen: list[Region | None] = [region] * trials
+        else:
+            chosen = spread(regions, self._state.history(level.key), length_tokens, trials)
+        await self.ask_about(level, phase, length_tokens, seed, chosen)
+
+    async def ask_about(
+        self,
+        level: Level,
+        phase: str,
+        length_tokens: int,
+        seed: int,
+        regions: Sequence[Region | None],
+        facts: int | None = None,
+    ) -> None:
+        """One more question about each of `regions`, several in one request if `facts` says so
+        (default: what the measurement found out).
+        """
+        facts = facts or (self._state.facts if level.is_main and phase != BASELINE else 1)
+        try:
+            for start in range(0, len(regions), facts):
+                await self._request(
+                    level, phase, length_tokens, seed, regions[start : start + facts]
+                )
+        except _EngineFailed as failure:
+            if str(failure):
+                self._state.announcer.note(str(failure))
+            await self.record_failure(length_tokens, failure.cause)
+
+    async def record_failure(self, length_tokens: int, cause: Cause) -> None:
+        """Remember that nothing more is to be learnt at this length."""
+        self._state.failures[length_tokens] = cause
+        await self._keeper.append_failure(Observation(length_tokens=length_tokens, failure=cause))
+
+    async def _request(
+        self,
+        level: Level,
+        phase: str,
+        length_tokens: int,
+        seed: int,
+        regions: Sequence[Region | None],
+    ) -> None:
+        """One request, and its trials stored."""
+        known = self._state.asked(phase, length_tokens, seed, level.key)
+        wanted: list[Asked] = []
+        for region in regions:
+            wanted.append((region, known[region]))
+            known[region] += 1
+        question, reply = await self._reply(level, length_tokens, seed, wanted)
+        parts = question.parts or (question,)
+        trials = [
+            Trial(
+                level=level.key,
+                phase=phase,
+                length_tokens=length_tokens,
+                seed=seed,
+                region=region,
+                index=index,
+                depth=part.depth,
+                kind=part.kind,
+                judgement=judgement,
+                prompt_tokens=0 if at else reply.prompt_tokens,
+                cached_tokens=0 if at else reply.cached_tokens,
+                generated_tokens=0 if at else reply.generated_tokens,
+                ttft_s=None if at else reply.ttft_s,
+                tokens_per_second=None if at else reply.tokens_per_second,
+                stop_reason=reply.stop_reason,
+                expected=part.expected,
+                reply="" if at else reply.text,
+            )
+            for at, ((region, index), part, judgement) in enumerate(
+                zip(wanted, parts, self._judge(level, phase, question, reply), strict=True)
+            )
+        ]
+        self._state.add_reply(reply, trials)
+        await self._keeper.append_trials(trials)
+        for trial in trials:
+            self._state.announcer.emit(TrialFinished(model_key=self._state.model.key, trial=trial))
+
+    def _judge(
+        self, level: Level, phase: str, question: Question, reply: Reply
+    ) -> Sequence[Judgement]:
+        """By the model's own short reply to the same kind of question, if the validator can do
+        that. Short replies are not compared: a broken one there is a miss.
+        """
+        validator = level.validator
+        if question.parts and isinstance(validator, SeveralValidator):
+            return validator.judge_each(question, reply)
+        if phase != BASELINE and isinstance(validator, ComparingValidator):
+            own = self._state.baseline_replies(level.key, question.kind)
+            if own:
+                at = sum(1 for t in self._state.of(level.key) if t.phase != BASELINE)
+                return [validator.compare(question, reply, own[at % len(own)])]
+        return [validator.judge(question, reply)]
+
+    async def _reply(
+        self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
+    ) -> tuple[Question, Reply]:
+        """One request and its reply, with retries on a new engine."""
+        retried = (InfrastructureError, PredictionError)
+        async for attempt in attempts(self._state.options.retry, retried, self._state.announcer):
+            with attempt:
+                return await self._reply_once(level, length_tokens, seed, wanted)
+        raise AssertionError  # the last attempt returns or raises
+
+    async def _reply_once(
+        self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
+    ) -> tuple[Question, Reply]:
+        try:
+            if self._lost.needs_shorter(length_tokens):
+                await self._complete(level, level.validator.baseline_length, seed, wanted[:1])
+            return await self._complete(level, length_tokens, seed, wanted)
+        except PromptTruncated as error:
+            self._state.truncated_to = error.read_tokens
+            raise _EngineFailed(
+                Cause.TRUNCATED,
+                f"the server read {error.read_tokens} of {error.sent_tokens} prompt tokens: it "
+                "dropped the rest of the prompt",
+            ) from error
+        except ContextOverflow as error:
+            raise _EngineFailed(Cause.OVERFLOW, "") from error
+        except PredictionTooSlow as error:
+            raise _EngineFailed(Cause.TOO_SLOW, "") from error
+        except EngineCrashed as error:
+            await self._engine.release()
+            self._crashed[length_tokens] += 1
+            if self._crashed[length_tokens] > self._state.options.retry.crashes:
+                raise _EngineFailed(Cause.CRASHED_ON_FILL, "") from error
+            raise
+        except (InfrastructureError, PredictionError):
+            await self._engine.release()
+            raise
+
+    async def _complete(
+        self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
+    ) -> tuple[Question, Reply]:
+        """One request and its reply. A lost connection is remembered: see `Crashes`."""
+        loaded = await self._loaded(length_tokens)
+        source = self._engine.source(level.validator, seed)
+        if len(wanted) > 1 and isinstance(source, SeveralSource):
+            question = await source.several(length_tokens, wanted)
+        else:
+            region, index = wanted[0]
+            question = await source.question(length_tokens, index, region)
+        try:
+            reply = await loaded.complete(
+                question.prompt,
+                max_tokens=question.max_tokens,
+                stop=question.stop,
+                on_progress=self._state.announcer.prefill(length_tokens),
+            )
+        except EngineUnavailable as error:
+            self._lost.lost(length_tokens)
+            if self._lost.is_crash(length_tokens) and (await self._adapter.status()).available:
+                await self._engine.release()
+                raise _EngineFailed(Cause.CRASHED_ON_FILL, "") from error
+            raise
+        self._lost.answered(length_tokens)
+        return question, reply
+
+    async def _loaded(self, length_tokens: int) -> LoadedModel:
+        """A model that holds `length_tokens`. If it loaded before and does not load now, that is
+        trouble with the machine, not a limit of the model.
+        """
+        try:
+            return await self._engine.at_least(length_tokens, self._state.context_length)
+        except LoadError as error:
+            message = f"the model loaded before, and does not any more: {error}"
+            raise EngineUnavailable(message, hint=error.hint) from error
