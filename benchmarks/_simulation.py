@@ -1,160 +1,283 @@
-"""Simulated engines and models for `search.py`: who answers what, and what each question costs.
+"""Simulated models with a known limit, measured by the whole measurement, certificate included.
 
-Nothing here is run on its own.
+No text is made: a question is the position of a needle as the documents plant it, and a model
+answers by position and length. Everything else is the product's own code. Nothing here is run on
+its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
 from math import exp, log
 from random import Random
 
+import anyio
 import attrs
 
-from lmstrix.problem import CostModel
-from lmstrix.models import Baseline, Observation
-from lmstrix.ports import SearchStrategy
-from lmstrix.problem import Done, PassRule, SearchProblem
+from lmstrix import ContextReport, LMStrix, MeasureOptions
+from lmstrix.errors import ModelNotFound
+from lmstrix.models import (
+    Judgement,
+    LoadProgress,
+    ModelInfo,
+    Prompt,
+    Question,
+    Region,
+    Reply,
+    Status,
+    StopReason,
+)
+from lmstrix.ports import LoadedModel, SearchStrategy
+from lmstrix.validators.needles import choices, standing
 
 FLOOR = 512
 DECLARED = 131_072
-SHORTEST = 1024
-"""True limits are log-uniform from here to what is declared."""
-
-LAPSE = 0.04
 RATIO = 0.85
-BASELINE_TRIALS = 12
-SLOPES = {"cliff": 200.0, "soft": 12.0, "gradual": 4.0}
-"""Slopes of the logistic curve in log length."""
+QUESTION_TOKENS, ANSWER_TOKENS = 14, 6
+"""Of a question about one fact beside the document; of an answer. As on the demo model."""
+OVERHEAD_TOKENS = 40
 
-ONE = PassRule(first=1, full=1, most=1)
-"""One answer settles a length."""
-
-
-def limits(count: int, seed: int) -> list[float]:
-    """Log-uniform, one in each of `count` equal parts, so that few of them show the mean."""
-    rng = Random(seed)
-    ratio = DECLARED / SHORTEST
-    return [SHORTEST * ratio ** ((i + rng.random()) / count) for i in range(count)]
+Knows = Callable[[int, float, float], float]
+"""From length, position and a random number that belongs to the needle, to the pass rate."""
 
 
 @attrs.frozen(kw_only=True)
-class Model:
-    """A model with a known limit; without a slope it never errs below it."""
+class Simulated:
+    """A model by what it knows: its true context, and the pass rate of each question."""
 
     limit: float
-    slope: float | None = None
+    knows: Knows
+    lapses: float = 0.0
+    declared: int = DECLARED
+    reuses: bool = True
+    several: bool = True
+    """Whether it answers several questions at once as well as single ones."""
     seed: int = 0
 
-    def passes(self, length: int, index: int) -> bool:
-        """Whether question number `index` at `length` is answered right."""
-        if self.slope is None:
-            return length <= self.limit
-        draw = Random(f"{self.seed} {length} {index}").random()
-        return draw < (1 - LAPSE) * self._recall(length, self._middle())
-
-    def _recall(self, length: float, middle: float) -> float:
-        slope = self.slope or 0.0
-        return 1 / (1 + exp(min(60.0, slope * log(length / middle))))
-
-    def _middle(self) -> float:
-        """Where half is recalled, such that `RATIO` of the baseline's rate is left at the limit."""
-        low, middle, high = self.limit / 4, self.limit, self.limit * 16
-        for _ in range(50):
-            middle = (low * high) ** 0.5
-            wanted = RATIO * self._recall(FLOOR, middle)
-            if self._recall(self.limit, middle) < wanted:
-                low = middle
-            else:
-                high = middle
-        return middle
-
-    def baseline(self) -> Baseline:
-        """Its answers at the floor."""
-        passed = sum(self.passes(FLOOR, -1 - i) for i in range(BASELINE_TRIALS))
-        return Baseline(passes=passed, trials=BASELINE_TRIALS, length_tokens=FLOOR)
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """One search: what it said, and what it cost. Tokens are shares of the true limit."""
-
-    limit: float
-    done: Done
-    prompt: float
-    cost: float
-    """Prompt tokens with the quadratic part of attention."""
-    generated: float
-    questions: int
-    probes: int
-
     @property
-    def error(self) -> float:
-        """|ln| of the estimate over the limit; with none, of the bracket's middle."""
-        done = self.done
-        return abs(log((done.estimate or (done.low * (done.high or DECLARED)) ** 0.5) / self.limit))
+    def info(self) -> ModelInfo:
+        return ModelInfo(key="simulated", declared_context=self.declared)
 
-    @property
-    def low_error(self) -> float:
-        """|ln| of the lower end of the bracket over the limit."""
-        return abs(log(self.done.low / self.limit))
-
-    @property
-    def covered(self) -> bool:
-        """Whether the 90 % interval holds the limit."""
-        interval = self.done.interval
-        return interval.low <= self.limit <= (interval.high or DECLARED)
+    def passes(self, document: int, length: int, position: float, index: int) -> bool:
+        """Whether one question is answered right: always the same for the same question."""
+        rng = Random(f"{self.seed} {document} {length} {round(position)} {index}")
+        rate = self.knows(length, position, Random(f"{self.seed} {document} {position}").random())
+        return rng.random() < rate * (1 - self.lapses)
 
 
-def search(strategy: SearchStrategy, model: Model, problem: SearchProblem) -> Outcome:
-    """Run `strategy` to its end, with the floor's document in the cache, as after a baseline."""
-    known: dict[int, Observation] = {}
-    costs = problem.costs
-    prompt = cost = 0.0
-    questions = probes = 0
-    cached = FLOOR
-    while True:
-        problem = attrs.evolve(problem, cached_tokens=cached)
-        step = strategy.next_step(problem, [known[n] for n in sorted(known)])
-        if isinstance(step, Done):
-            break
-        length, asked = step.length_tokens, step.trials
-        at = max((n for n in (FLOOR, *known) if n <= min(length, cached)), default=0)
-        prompt += costs.prompt_tokens(length, cached=cached, trials=asked, checkpoint=at)
-        cost += costs.cost(length, cached=cached, trials=asked, checkpoint=at)
-        seen = known.get(length, Observation(length_tokens=length))
-        passed = sum(model.passes(length, seen.trials + i) for i in range(asked))
-        known[length] = attrs.evolve(seen, trials=seen.trials + asked, passes=seen.passes + passed)
-        cached, questions, probes = length, questions + asked, probes + 1
-    return Outcome(
-        limit=model.limit,
-        done=step,
-        prompt=prompt / model.limit,
-        cost=cost / model.limit,
-        generated=questions * costs.generated_tokens / model.limit,
-        questions=questions,
-        probes=probes,
+def limits(count: int, seed: int, low: float, high: float) -> list[float]:
+    """Log-uniform, one in each of `count` equal parts, so that few of them show the mean."""
+    rng = Random(seed)
+    return [low * (high / low) ** ((i + rng.random()) / count) for i in range(count)]
+
+
+def kept_last(window: float) -> Knows:
+    """Knows only the last `window` tokens."""
+    return lambda length, position, _: float(position >= length - window)
+
+
+def kept_first(window: float) -> Knows:
+    """Knows only the first `window` tokens, and the request."""
+    return lambda length, position, _: float(length <= window or position < window)
+
+
+def loses_middle(window: float) -> Knows:
+    """Knows only the first and the last half of `window` tokens."""
+    return lambda length, position, _: float(
+        length <= window or position < window / 2 or position >= length - window / 2
     )
 
 
-def problem_for(
-    model: Model,
-    costs: CostModel,
+def loses_band(limit: float, begin: float, end: float) -> Knows:
+    """Loses what stands between two shares of the window, at lengths above `limit`."""
+    return lambda length, position, _: float(
+        length <= limit or not begin <= position / length < end
+    )
+
+
+def cliff(limit: float) -> Knows:
+    """Knows everything up to `limit`, and nothing above."""
+    return lambda length, _, __: float(length <= limit)
+
+
+def logistic(limit: float, slope: float) -> Knows:
+    """Recalls less and less, everywhere alike: at `limit` it recalls `RATIO` of what it does at
+    the floor. The curve is logistic in the logarithm of the length.
+    """
+    low, high = limit / 4, limit * 16
+    middle = limit
+    for _ in range(50):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if _rate(limit, middle, slope) < RATIO * _rate(
+            FLOOR, middle, slope
+        ) else (low, middle)
+    return lambda length, _, __: _rate(length, middle, slope)
+
+
+def _rate(length: float, middle: float, slope: float) -> float:
+    return 1 / (1 + exp(min(60.0, slope * log(length / middle))))
+
+
+@lru_cache(maxsize=4096)
+def _standing(seed: int, length: int) -> tuple[float, ...]:
+    return tuple(standing(seed, length))
+
+
+@lru_cache(maxsize=65536)
+def _choices(seed: int, length: int, region: Region, questions: int) -> tuple[int | None, ...]:
+    return choices(_standing(seed, length), length, region, questions)
+
+
+@attrs.frozen
+class Needles:
+    """A validator that asks for needles by their positions, as `recall` does."""
+
+    name = "recall"
+    baseline_length = FLOOR
+    regions = tuple(Region)
+    most_facts = 8
+
+    def questions(self, loaded: LoadedModel, seed: int) -> _Source:
+        del loaded
+        return _Source(seed)
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        del question
+        return Judgement.PASS if reply.text == "1" else Judgement.WRONG
+
+    def judge_each(self, question: Question, reply: Reply) -> Sequence[Judgement]:
+        del question
+        return [Judgement.PASS if mark == "1" else Judgement.WRONG for mark in reply.text]
+
+
+@attrs.frozen
+class _Source:
+    seed: int
+
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
+        assert region is not None
+        positions = _standing(self.seed, length_tokens)
+        at = _choices(self.seed, length_tokens, region, (index // 10 + 1) * 10)[index]
+        position = float(length_tokens - 90) if at is None else positions[at]
+        return Question(
+            prompt=Prompt(user=f"{self.seed} {length_tokens} {position} {index}"),
+            expected="1",
+            kind="number",
+            depth=min(1.0, position / length_tokens),
+            max_tokens=16,
+            region=region,
+        )
+
+    async def several(
+        self, length_tokens: int, wanted: Sequence[tuple[Region | None, int]]
+    ) -> Question:
+        parts = [await self.question(length_tokens, index, region) for region, index in wanted]
+        return attrs.evolve(
+            parts[0],
+            prompt=Prompt(user="\n".join(part.prompt.user for part in parts)),
+            parts=tuple(parts),
+        )
+
+
+@attrs.define
+class _Loaded:
+    simulated: Simulated
+    effective_context: int
+    cached: tuple[int, int] = (0, 0)
+    """Seed and length of the document that was read last."""
+
+    @property
+    def model(self) -> ModelInfo:
+        return self.simulated.info
+
+    async def count_tokens(self, text: str) -> int:
+        return len(text) // 4
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return len(prompt.user) // 4
+
+    async def complete(self, prompt: Prompt, **_: object) -> Reply:
+        await anyio.lowlevel.checkpoint()
+        questions = [line.split() for line in prompt.user.splitlines()]
+        seed, length = int(questions[0][0]), int(questions[0][1])
+        before, longest = self.cached
+        shared = min(length, longest) - OVERHEAD_TOKENS if before == seed else 0
+        self.cached = (seed, length)
+        marks = [
+            self.simulated.passes(seed, length, float(position), int(index))
+            for _, _, position, index in questions
+        ]
+        if len(marks) > 1 and not self.simulated.several:
+            marks = [False] * len(marks)
+        text = "".join("1" if right else "0" for right in marks)
+        read = length - OVERHEAD_TOKENS + QUESTION_TOKENS * len(marks)
+        return Reply(
+            text=text,
+            stop_reason=StopReason.STOP_STRING,
+            prompt_tokens=read,
+            cached_tokens=max(0, shared) if self.simulated.reuses else 0,
+            generated_tokens=ANSWER_TOKENS * len(marks),
+        )
+
+    async def stream(self, prompt: Prompt, **_: object) -> AsyncGenerator[Reply, None]:
+        yield await self.complete(prompt)
+
+
+@attrs.frozen
+class _Engine:
+    simulated: Simulated
+    name = "simulated"
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        return [self.simulated.info]
+
+    async def find_model(self, name: str) -> ModelInfo:
+        if name != self.simulated.info.key:
+            raise ModelNotFound(name)
+        return self.simulated.info
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> None:
+        del model, context_length
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[_Loaded, None]:
+        del model, on_progress
+        await anyio.lowlevel.checkpoint()
+        yield _Loaded(self.simulated, context_length)
+
+    async def status(self) -> Status:
+        return Status(adapter=self.name, engine="simulation", available=True)
+
+
+def measure(
+    simulated: Simulated,
+    options: MeasureOptions | None = None,
     *,
-    rule: PassRule,
-    tolerance: float,
-    granularity: int,
-) -> SearchProblem:
-    """The problem that a measurement of `model` would set."""
-    return SearchProblem(
-        floor=FLOOR,
-        ceiling=DECLARED,
-        baseline=model.baseline(),
-        rule=rule,
-        tolerance=tolerance,
-        granularity=granularity,
-        costs=costs,
-    )
+    strategy: SearchStrategy | str = "bayes",
+) -> ContextReport:
+    """The report of one whole measurement."""
+
+    async def run() -> ContextReport:
+        async with LMStrix(
+            adapter=_Engine(simulated),
+            strategy=strategy,
+            validator=Needles(),
+            levels=(),
+            store="memory",
+        ) as client:
+            return await client.find_true_context("simulated", options)
+
+    return anyio.run(run)
 
 
 def mean(values: Sequence[float]) -> float:

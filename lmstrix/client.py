@@ -50,7 +50,7 @@ from lmstrix.parts import (
 )
 from lmstrix.ports import Adapter, LoadedModel, Observer, SearchStrategy, Store, Validator
 from lmstrix.prompting import REPLY_TOKENS
-from lmstrix.search.one_size import OneSize
+from lmstrix.search.bracketing import OneSize
 from lmstrix.stores.archive import Archive, ReportSummary, summarize
 from lmstrix.stores.memory import MemoryStore
 from lmstrix.validators.sharing import share_haystack
@@ -63,7 +63,7 @@ __all__ = [
     "LMStrix",
 ]
 
-DEFAULT_STRATEGY = "auto"
+DEFAULT_STRATEGY = "bayes"
 DEFAULT_LEVELS = ("coherence",)
 REQUIRED_LEVELS = frozenset({"coherence"})
 """A model that no longer writes language does not work, however well it recalls."""
@@ -77,7 +77,7 @@ class LMStrix:
     """Find out how much context a model really handles, and use it.
 
     Every part may be an object or a name: `adapter` (default ``lmstudio``, and ``llamacpp``
-    for a model that is named by the path of a GGUF file), `strategy` (default ``auto``),
+    for a model that is named by the path of a GGUF file), `strategy` (default ``bayes``),
     `validator` (default ``recall``), `levels` (what else is asked of what was read anyway:
     ``coherence`` is part of the true context, any other has a limit of its own) and `store`
     (default the durable one in the user's data folder; ``memory`` keeps nothing; a path is a file

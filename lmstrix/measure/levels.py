@@ -91,10 +91,10 @@ class Levels:
     async def _climb(self, levels: Sequence[Level], main: SearchProblem, document: int) -> None:
         """All levels at both ends of the main bracket and at the longest length, upwards: what
         is in the cache already is extended, not read again. If the engine reuses nothing, from
-        the longest down: a level that passes there need not be asked below.
+        the upper end down: a level that passes there need not be asked below.
         """
         low, high = self._main_bracket(main)
-        longest = max(low, high or 0, self._state.longest())
+        longest = max(low, high or 0, 0 if self._reads_anew else self._state.longest())
         lengths = sorted({low, high or low, longest}, reverse=self._reads_anew)
         climbing = list(levels)
         for length in lengths:
@@ -112,17 +112,18 @@ class Levels:
                 await self._other_regions(main, length, document)
 
     async def _other_regions(self, main: SearchProblem, length: int, document: int) -> None:
-        """Bring the regions that have not failed at `length` to a verdict of their own."""
+        """Ask about every region at `length` often enough to tell which are lost there, unless
+        almost nothing is known there any more.
+        """
         state, rule = self._state, main.rule
         seen = state.observation(length)
-        if seen.failure is not None or not rule.regions or state.options.only_at is not None:
+        lost = rule.refutes(seen, main.baseline) and seen.passes * 4 < seen.trials
+        if lost or not rule.regions or state.options.only_at is not None:
             return
-        verdicts = rule.region_verdicts(seen, main.baseline)
         trials = {tally.region: tally.trials for tally in seen.regions}
         missing: list[Region | None] = [
             region
             for region in rule.regions
-            if verdicts.get(region) is not Verdict.FAIL
             for _ in range(REGION_TRIALS - trials.get(region, 0))
         ]
         if missing:

@@ -53,7 +53,18 @@ from lmstrix.models import (
     Verdict,
 )
 from lmstrix.ports import Adapter, Observer, SearchStrategy, SeveralValidator, Store, Validator
-from lmstrix.problem import Ask, Done, Reuse, SearchProblem, learn_costs, missing_at, spread
+from lmstrix.problem import (
+    APART,
+    POOLED_FIRST,
+    Ask,
+    Done,
+    Reuse,
+    SearchProblem,
+    learn_costs,
+    missing_at,
+    spread,
+)
+from lmstrix.stats import fisher_tail
 
 __all__ = ["Measurement"]
 
@@ -62,13 +73,14 @@ LOWEST_BASELINE = 0.5
 """A model that misses more than half at short length is not measurable by this validator."""
 
 SEVERAL_TRIALS = 16
-SEVERAL_RATE = 15 / 16
-"""Part of its own rate that a model must reach when it is asked several questions at once."""
+SEVERAL_RATE = 0.8
+"""Part of its own rate that a model must reach when it is asked several questions at once. A rate
+that is worse by more than chance (Fisher's exact test, 5 %) is not enough either."""
 
 CERTIFY_IN_REGION = 10
 """Fresh questions about each region. A third of a region that is lost slips through ten with a
 chance of 2 % if each needle stood at random, and with less as they stand evenly."""
-CERTIFY_SEVERAL = 8
+CERTIFY_SEVERAL = 6
 """The same for an engine that reads the whole prompt again for each request."""
 CERTIFY_TRIALS = 14
 """Fresh questions if they are about no one place. Fourteen passes of fourteen show a rate above
@@ -352,18 +364,20 @@ class _Run:
             level, BASELINE, length, document, missing, facts=validator.most_facts
         )
         found, single = state.baseline(length, SEVERAL), problem.baseline
-        if found.trials < SEVERAL_TRIALS or found.rate < SEVERAL_RATE * single.rate:
+        worse = fisher_tail(
+            found.passes,
+            found.trials,
+            found.passes + single.passes,
+            found.trials + single.trials,
+        )
+        if found.rate < SEVERAL_RATE * single.rate or worse < APART:
             return problem
         state.facts = validator.most_facts
         return attrs.evolve(
             problem,
             # Where each request costs a whole reading, a certificate has to do with fewer.
             rule=attrs.evolve(problem.rule, first=1),
-            baseline=attrs.evolve(
-                single,
-                passes=single.passes + found.passes,
-                trials=single.trials + found.trials,
-            ),
+            baseline=found,
         )
 
     # 3. Search: climb and refine.  4. Certify.
@@ -421,9 +435,11 @@ class _Run:
         low, high = state.bracket()
         if high is None or high in state.failures or not problem.rule.regions:
             return
-        verdicts = problem.rule.region_verdicts(state.observation(high), problem.baseline)
+        # At the longest length every region was asked about: see `Levels`.
+        longest = state.observation(max(high, state.longest()))
+        verdicts = problem.rule.region_verdicts(longest, problem.baseline)
         ends = {verdicts.get(Region.HEAD), verdicts.get(Region.TAIL)}
-        if verdicts.get(Region.MIDDLE) is not Verdict.FAIL or Verdict.FAIL in ends:
+        if verdicts.get(Region.MIDDLE) is not Verdict.FAIL or ends != {Verdict.PASS}:
             return
         length = min(problem.ceiling, FAR * low)
         if length < NEAR * low:
@@ -551,7 +567,11 @@ class _Run:
             if verdict is Verdict.FAIL
         ]
         apart = lost if 0 < len(lost) < len(rule.regions) else []
-        await self._ask_fresh(length, document, rule.full, apart)
+        for count in (max(POOLED_FIRST, state.facts), rule.full):
+            await self._ask_fresh(length, document, count, apart)
+            alone = state.certificate(length, document)
+            if rule.verdict(alone, problem.baseline) is Verdict.FAIL:
+                break
         return state.verdict(length) is Verdict.FAIL
 
     async def _ask_fresh(

@@ -245,13 +245,16 @@ class _View:
 
     def _to_settle(self) -> int:
         """What is in doubt below the median first, for the answer cannot pass it by; else the
-        length nearest to the median, off the ends of the bracket.
+        length nearest to the median, off the ends of what is likely: the upper end of the
+        bracket, and the longest length below it at which all answers were right.
         """
         middle = posterior(self.problem, self.history).quantile(0.5)
         tried = {n for n in self.known if self.low < n and (self.high is None or n < self.high)}
         lengths = tried.union(inside(self.fine, self.low, self.high))
         if self.high is not None:
-            bottom, width = np.log(self.low), np.log(self.high / self.low)
+            clean = (o.length_tokens for o in self.history if o.trials == o.passes > 0)
+            lowest = max((self.low, *(n for n in clean if n < self.high)))
+            bottom, width = np.log(lowest), np.log(self.high / lowest)
             middle = min(max(middle, bottom + CENTRAL * width), bottom + (1 - CENTRAL) * width)
         nearest = min(lengths, key=lambda n: (abs(float(np.log(n)) - middle), n))
         doubts = (n for n in lengths if n in self.known and in_doubt(self.problem, self.known[n]))

@@ -1,11 +1,12 @@
-"""What the answers say about the thresholds: a posterior over length, slope and lapse.
+"""What the answers say about the thresholds: a posterior over length, shape and lapse.
 
-The pass rate in one region of the window is modelled as ``(1 - lapse) / (1 + odds * (n / t) **
-slope)``, a logistic curve in log length. *t* is the region's threshold: the length at which the
-rate has fallen to the rule's ratio of what it is at short length (the usual psychometric function;
-see Kingdom and Prins, *Psychophysics*, ch. 4). Slope and lapse rate are shared by all regions:
-steep slopes stand for a cliff, shallow ones for slow forgetting, and lapses for misses that have
-nothing to do with length or place.
+The pass rate in one region of the window is modelled as ``(1 - lapse) * (rest + (1 - rest) / (1 +
+odds * (n / t) ** slope))``, a logistic curve in log length. *t* is the region's threshold: the
+length at which the rate has fallen to the rule's ratio of what it is at short length (the usual
+psychometric function; see Kingdom and Prins, *Psychophysics*, ch. 4). Shape and lapse rate are
+shared by all regions: steep slopes stand for a cliff, shallow ones for slow forgetting, a rest for
+a region of which only a part is lost, and lapses for misses that have nothing to do with length or
+place.
 
 Models forget either everywhere alike or in one place first. So there is a common threshold; each
 region has it with probability `_ALIKE`, and else one of its own somewhere below. The true context
@@ -45,10 +46,17 @@ _ALIKE = 0.8
 _BEYOND = 2.0
 """Prior room above the ceiling, as a factor: thresholds there are censored."""
 
-_SLOPES = np.array([2.5, 4.0, 6.0, 9.0, 14.0, 22.0, 60.0, 300.0, 6000.0])
-"""The steepest falls from all to nothing within half a percent of the length: a cliff."""
+_SHAPES = np.array(
+    [
+        *((slope, 0.0) for slope in (2.5, 4.0, 6.0, 9.0, 14.0, 22.0, 60.0, 300.0)),
+        *((300.0, 0.4), (300.0, 0.8), (6000.0, 0.4), (6000.0, 0.8), (6000.0, 0.0)),
+    ]
+)
+"""Slopes, and the rests as parts of the ratio that just passes. The steepest slope falls from all to
+nothing within half a percent of the length: a cliff."""
+_SLOPES, _RESTS = _SHAPES[:, 0], _SHAPES[:, 1]
 
-_SLOPE_PRIOR = np.array([1, 1, 1, 1, 1, 1, 1, 1, 2.0])
+_SHAPE_PRIOR = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.3, 0.3, 0.3, 0.3, 2.0])
 
 _LAPSES = np.array([0.002, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5])
 _LAPSE_PRIOR = np.array([2, 2, 2, 1, 0.5, 0.25, 0.12])
@@ -76,11 +84,11 @@ _ROUGH = 0.01
 
 @attrs.frozen(kw_only=True, eq=False)
 class _Points:
-    """Weighted points (threshold, slope, lapse) of one region, by cells of the threshold."""
+    """Weighted points (threshold, shape, lapse) of one region, by cells of the threshold."""
 
     cell: NDArray[np.intp]
     threshold: Floats
-    slope: Floats
+    shape: NDArray[np.intp]
     lapse: Floats
     weight: Floats
 
@@ -96,7 +104,7 @@ class Posterior:
     shares: Mapping[Place, float]
     """How likely each region is to have the smallest threshold, over the likeliest one's."""
     points: Mapping[Place, _Points]
-    odds: float
+    ratio: float
 
     def above(self, length: float) -> float:
         """Probability that the smallest threshold is above `length`."""
@@ -126,8 +134,8 @@ class Posterior:
         how likely that is the smallest.
         """
         found = self.points[place]
-        exponent = found.slope * (np.log(lengths)[:, None] - found.threshold)
-        rates = (1 - found.lapse) / (1 + self.odds * np.exp(np.clip(exponent, -60, 60)))
+        distance = np.log(lengths)[:, None] - found.threshold
+        rates = (1 - found.lapse) * _kept(distance, found.shape, self.ratio)
         starts = np.flatnonzero(np.diff(found.cell, prepend=-1))
         mass = np.add.reduceat(found.weight, starts)
         failed = [found.weight * np.ones_like(rates)]
@@ -217,18 +225,17 @@ def _posterior(
     dead: int | None,
     tallies: tuple[tuple[Place, tuple[Tally, ...]], ...],
 ) -> Posterior:
-    odds = 1 / ratio - 1
     ends = np.log([floor, ceiling, ceiling * _BEYOND])
     lengths = {n for _, found in tallies for n, *_ in found}
     # A dead engine is certain: whatever the answers, the threshold is below it.
     top = ends[2] if dead is None else max(min(log(max(1, dead)), ends[2]), ends[0] + 1e-6)
     cuts = (*(log(max(1, n)) for n in lengths), ends[1])
     edges = _edges(np.linspace(ends[0], top, _COARSE + 1), cuts)
-    coarse = _Grid(edges, odds, baseline, [found for _, found in tallies]).smallest()
+    coarse = _Grid(edges, ratio, baseline, [found for _, found in tallies]).smallest()
     held = np.flatnonzero(coarse > _NEGLIGIBLE)
     fine = np.linspace(edges[held[0]], edges[held[-1] + 1], _FINE + 1)
     edges = _edges(np.concatenate((edges, fine)), ())
-    grid = _Grid(edges, odds, baseline, [found for _, found in tallies])
+    grid = _Grid(edges, ratio, baseline, [found for _, found in tallies])
     marginals = [grid.marginal(at) for at in range(len(tallies))]
     places = [place for place, _ in tallies]
     shares = _shares([m.sum(axis=(1, 2)) for m in marginals])
@@ -240,7 +247,7 @@ def _posterior(
             place: _points(edges, marginal)
             for place, marginal in zip(places, marginals, strict=True)
         },
-        odds=odds,
+        ratio=ratio,
     )
 
 
@@ -256,7 +263,7 @@ def _points(edges: Floats, weight: Floats) -> _Points:
     return _Points(
         cell=where[0],
         threshold=((edges[1:] + edges[:-1]) / 2)[where[0]],
-        slope=_SLOPES[where[1]],
+        shape=where[1],
         lapse=_LAPSES[where[2]],
         weight=found / found.sum(),
     )
@@ -273,12 +280,12 @@ def _shares(marginals: Sequence[Floats]) -> list[float]:
 
 
 class _Grid:
-    """Prior times likelihood for each (cell, slope, lapse) and each region."""
+    """Prior times likelihood for each (cell, shape, lapse) and each region."""
 
     def __init__(
         self,
         edges: Floats,
-        odds: float,
+        ratio: float,
         baseline: tuple[int, int],
         tallies: Sequence[Sequence[Tally]],
     ) -> None:
@@ -286,11 +293,11 @@ class _Grid:
         self._width = width[:, None, None]
         self._below: Floats = np.cumsum(width)[:, None, None]
         """Prior mass of all thresholds up to each cell."""
-        shared = np.log(_SLOPE_PRIOR)[:, None] + np.log(_LAPSE_PRIOR)
+        shared = np.log(_SHAPE_PRIOR)[:, None] + np.log(_LAPSE_PRIOR)
         shared = shared + _counts(1 - _LAPSES, *baseline)
         self._prior: Floats = np.exp(shared - shared.max())
         middle = (edges[1:] + edges[:-1]) / 2
-        self._likely = [_likelihood(middle, odds, found) for found in tallies]
+        self._likely = [_likelihood(middle, ratio, found) for found in tallies]
         self._alike = _ALIKE if len(tallies) > 1 else 1.0
         self._sums: list[Floats] = [
             np.cumsum(self._width * likely, axis=0) for likely in self._likely
@@ -321,7 +328,7 @@ class _Grid:
         return mass / mass.sum()
 
     def marginal(self, at: int) -> Floats:
-        """The distribution of one region's threshold, with slope and lapse."""
+        """The distribution of one region's threshold, with shape and lapse."""
         common = self._width * self._prior
         for other, mixed in enumerate(self._mixed):
             if other != at:
@@ -333,16 +340,16 @@ class _Grid:
         return own / own.sum()
 
 
-def _likelihood(middle: Floats, odds: float, tallies: Sequence[Tally]) -> Floats:
-    """Of the answers about one region, for each (cell, slope, lapse); the largest is 1."""
+def _likelihood(middle: Floats, ratio: float, tallies: Sequence[Tally]) -> Floats:
+    """Of the answers about one region, for each (cell, shape, lapse); the largest is 1."""
     if not tallies:
-        return np.ones((len(middle), len(_SLOPES), len(_LAPSES)))
+        return np.ones((len(middle), len(_SHAPES), len(_LAPSES)))
     answers = sum(passes for _, passes, _ in tallies) * np.log(1 - _LAPSES)
-    alike = np.zeros((len(middle), len(_SLOPES)))
-    missed = np.zeros((len(middle), len(_SLOPES), len(_LAPSES)))
+    alike = np.zeros((len(middle), len(_SHAPES)))
+    missed = np.zeros((len(middle), len(_SHAPES), len(_LAPSES)))
+    every = np.arange(len(_SHAPES))
     for n, passes, trials in tallies:
-        exponent = _SLOPES * (np.log(n) - middle[:, None])
-        rate = 1 / (1 + odds * np.exp(np.clip(exponent, -60, 60)))
+        rate = _kept(np.log(n) - middle[:, None], every, ratio)
         if passes:
             alike += passes * np.log(rate)
         if trials > passes:
@@ -350,6 +357,14 @@ def _likelihood(middle: Floats, odds: float, tallies: Sequence[Tally]) -> Floats
             missed += (trials - passes) * np.log(missing)
     total = _TRUST * (answers + alike[:, :, None] + missed)
     return np.exp(total - total.max())
+
+
+def _kept(distance: Floats, shape: NDArray[np.intp], ratio: float) -> Floats:
+    """The part of the short rate that is kept at a log distance above the threshold."""
+    rest = _RESTS[shape] * ratio
+    odds = (1 - ratio) / (ratio - rest)
+    exponent = np.clip(_SLOPES[shape] * distance, -60, 60)
+    return rest + (1 - rest) / (1 + odds * np.exp(exponent))
 
 
 def _counts(rate: Floats, passes: int, trials: int) -> Floats:

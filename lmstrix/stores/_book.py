@@ -27,7 +27,7 @@ class Page(Generic[TrialT, ReportT]):
     trials: list[TrialT] = attrs.field(factory=list[TrialT])
     failures: list[Observation] = attrs.field(factory=list[Observation])
     cost: Cost = attrs.field(factory=Cost)
-    trying: int | None = None
+    deaths: tuple[int, ...] = ()
     replaced: bool = False
     report: ReportT | None = None
 

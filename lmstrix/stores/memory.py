@@ -70,10 +70,10 @@ class MemoryStore:
         page = self._book.offered(key)
         return None if page is None else _stored(page)
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
         """Remember one trial."""
         await anyio.lowlevel.checkpoint()
-        self._find(measurement_id).trials.append(trial)
+        self._find(measurement_id).trials.extend(trials)
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
@@ -90,12 +90,12 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         if not 0 < context_length <= LARGEST_LENGTH:
             raise StoreError(f"{context_length} is no context length.")
-        self._find(measurement_id).trying = context_length
+        self._find(measurement_id).deaths = (*self._find(measurement_id).deaths, context_length)
 
     async def clear_load(self, measurement_id: str) -> None:
         """Remember that the load has ended."""
         await anyio.lowlevel.checkpoint()
-        self._find(measurement_id).trying = None
+        self._find(measurement_id).deaths = self._find(measurement_id).deaths[:-1]
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
         """Keep the report; the measurement is no longer unfinished."""
@@ -165,7 +165,7 @@ class MemoryStore:
                 trials=list(new.trials),
                 failures=list(new.failures),
                 cost=new.cost,
-                trying=new.trying,
+                deaths=new.deaths,
                 replaced=new.replaced,
                 report=new.report,
             )
@@ -197,7 +197,7 @@ def _stored(page: _Page) -> StoredMeasurement:
         trials=tuple(page.trials),
         failures=tuple(page.failures),
         cost=page.cost,
-        trying=page.trying,
+        deaths=page.deaths,
     )
 
 
@@ -210,7 +210,7 @@ def _kept(page: _Page) -> KeptMeasurement:
         trials=tuple(page.trials),
         failures=tuple(page.failures),
         cost=page.cost,
-        trying=page.trying,
+        deaths=page.deaths,
         replaced=page.replaced,
         report=page.report,
     )
