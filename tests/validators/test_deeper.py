@@ -11,12 +11,10 @@ from lmstrix.models import Judgement, Reply, StopReason
 from lmstrix.ports import GradedValidator, LoadedModel, QuestionSource, Validator
 from lmstrix.testing.contracts.validator import ValidatorContract
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix.validators.copy import Copy, copy_score
-from lmstrix.validators.copy.scoring import copied_share
-from lmstrix.validators.crowd import Crowd
+from lmstrix.validators.copy import Copy, copied_share, copy_score
 from lmstrix.validators.haystack import HaystackSpec
-from lmstrix.validators.haystack.chains import answer_from, names_stem, stem_of
-from lmstrix.validators.tracing import Tracing
+from lmstrix.validators.planting import answer_from, names_stem, stem_of
+from lmstrix.validators.ruler import Crowd, Tracing
 
 HUGE = 10**6
 

@@ -13,8 +13,7 @@ from lmstrix.models import Prompt, Question
 from lmstrix.ports import LoadedModel, Validator
 from lmstrix.testing.contracts.validator import ValidatorContract
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix.validators.haystack.needles import deck, distractors
-from lmstrix.validators.haystack.planting import SPARE_FACTS
+from lmstrix.validators.needles import SPARE_FACTS, deck, distractors
 from lmstrix.validators.recall import Recall
 
 HUGE = 10**6

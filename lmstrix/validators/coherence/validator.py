@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from lmstrix.models import Judgement, Prompt, Question, Reply, StopReason
+from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
 from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.validators.coherence.text import assess
 from lmstrix.validators.haystack import PLAIN, Haystack, HaystackSpec, asked_of
@@ -36,6 +36,11 @@ class Coherence:
     spec: HaystackSpec = PLAIN
     name: str = attrs.field(default="coherence", init=False)
     baseline_length: int = attrs.field(default=512, init=False)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """None: a request is not about one part of the window."""
+        return ()
 
     def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
         """See `lmstrix.ports.Validator`."""
@@ -72,10 +77,13 @@ class _Requests:
             reply_tokens=WRITING_TOKENS,
         )
 
-    async def question(self, length_tokens: int, index: int) -> Question:
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
         """See `lmstrix.ports.QuestionSource`. After all requests the first comes again, in
         other words than before.
         """
+        del region
         cut = await self._haystack.cut(length_tokens)
         return Question(
             prompt=_Frame(index)(cut.text),

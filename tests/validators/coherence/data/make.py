@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from lmstrix.validators.haystack.grammar import filler_sentences
+from lmstrix.validators.haystack import filler_sentences
 
 HERE = Path(__file__).parent
 SPACED = ("en", "en_small", "de", "fr")

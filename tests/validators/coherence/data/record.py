@@ -21,7 +21,7 @@ import anyio
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.models import Prompt
 from lmstrix.ports import LoadedModel
-from lmstrix.validators.haystack.grammar import filler_sentences
+from lmstrix.validators.haystack import filler_sentences
 
 REPLY_TOKENS = 96
 WORDINGS = (
