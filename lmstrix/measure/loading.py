@@ -85,7 +85,7 @@ class MemoryGuard:
         return attrs.evolve(estimate, available_bytes=min(known, default=None))
 
 
-async def find_loadable(
+async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     adapter: Adapter,
     model: ModelInfo,
     engine: Engine,
@@ -105,15 +105,14 @@ async def find_loadable(
     fails, a search over loads alone follows, down to `floor`: the estimate first, 12 sizes at
     most. A load that fails for no clear reason, or hangs, is tried once more before it counts.
 
-    Args:
-        deaths: sizes whose load ended with the death of an earlier run, one entry for each. A
-            size with two is not tried, nor anything above it, unless `force` asks for it. They
-            count only if the adapter owns its engine (`lmstrix.ports.OwnsEngine`).
-        loaded_before: the largest size that any run of this measurement has loaded; a death at
-            that size or below does not count.
-        max_memory_bytes: nothing that is expected to need more is tried, even with `force`.
-        load_timeout_s: how long a load may make no progress, now and later; None keeps what
-            the engine has.
+    `deaths` are the sizes whose load ended with the death of an earlier run, one entry for each:
+    a size with two is not tried, nor anything above it, unless `force` asks for it. They count
+    only if the adapter owns its engine (`lmstrix.ports.OwnsEngine`), and only above
+    `loaded_before`, the largest size that any run of this measurement has loaded.
+
+    Nothing that is expected to need more than `max_memory_bytes` is tried, even with `force`.
+    `load_timeout_s` is how long a load may make no progress, in this search and later; None
+    keeps the engine's setting.
 
     Raises `LoadError` if not even `floor` loads, and `EngineUnavailable` if a size that loaded a
     moment ago does not load any more: that is trouble with the machine.

@@ -225,7 +225,7 @@ class Measurement:
         engine = Engine(
             self._adapter, self.model, self._announcer.emit, self._state.add_load, keeper.mark
         )
-        run = _Run(self._adapter, self._state, engine, Asker(self._adapter, engine, self._state, keeper))
+        run = _Run(self._adapter, self._state, engine, Asker(engine, self._state, keeper))
         try:
             async for attempt in attempts(
                 self.options.retry, (InfrastructureError,), self._announcer
@@ -278,7 +278,7 @@ class _Run:
                 floor=options.only_at or min(shortest, wanted),
                 force=options.force,
                 deaths=state.deaths,
-                loaded_before=state.largest_loaded(),
+                loaded_before=state.largest_loaded() or None,
                 max_memory_bytes=options.max_memory_bytes,
                 load_timeout_s=options.load_timeout_s,
             )

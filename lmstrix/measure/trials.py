@@ -9,6 +9,7 @@ import anyio
 import tenacity
 
 from lmstrix.errors import (
+    ConnectionLost,
     ContextOverflow,
     EngineCrashed,
     EngineUnavailable,
@@ -34,7 +35,6 @@ from lmstrix.models import (
     Trial,
 )
 from lmstrix.ports import (
-    Adapter,
     ComparingValidator,
     LoadedModel,
     SeveralSource,
@@ -163,8 +163,7 @@ class Keeper:
 class Asker:
     """Turns (level, phase, length, document seed, how many) into stored trials."""
 
-    def __init__(self, adapter: Adapter, engine: Engine, state: State, keeper: Keeper) -> None:
-        self._adapter = adapter
+    def __init__(self, engine: Engine, state: State, keeper: Keeper) -> None:
         self._engine = engine
         self._state = state
         self._keeper = keeper
@@ -295,8 +294,9 @@ class Asker:
         self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
     ) -> tuple[Question, Reply]:
         try:
-            if self._lost.needs_shorter(length_tokens):
-                await self._complete(level, level.validator.baseline_length, seed, wanted[:1])
+            shortest = level.validator.baseline_length
+            if self._lost.needs_shorter(length_tokens) and length_tokens > shortest:
+                await self._complete(level, shortest, seed, wanted[:1])
             return await self._complete(level, length_tokens, seed, wanted)
         except PromptTruncated as error:
             self._state.truncated_to = error.read_tokens
@@ -337,10 +337,10 @@ class Asker:
                 stop=question.stop,
                 on_progress=self._state.announcer.prefill(length_tokens),
             )
-        except EngineUnavailable as error:
+        except ConnectionLost as error:
             self._lost.lost(length_tokens)
-            if self._lost.is_crash(length_tokens) and (await self._adapter.status()).available:
-                await self._engine.release()
+            await self._engine.release()
+            if await self._engine.answers_again() and self._lost.is_crash(length_tokens):
                 raise _EngineFailed(Cause.CRASHED_ON_FILL, "") from error
             raise
         self._lost.answered(length_tokens)

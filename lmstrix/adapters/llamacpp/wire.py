@@ -9,7 +9,12 @@ from typing import cast
 
 from lmstrix.adapters.llamacpp import failures
 from lmstrix.adapters.thoughts import ThoughtSplitter
-from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineUnavailable,
+    PredictionError,
+    PromptTruncated,
+)
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = ["EventReader", "Generation", "Json", "completion_request", "json_object", "member"]
@@ -127,8 +132,8 @@ class Generation:
         """The whole reply, once the last event has come."""
 
     def feed(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
-        """What one event says; raises `ContextOverflow`, `PredictionError`,
-        `EngineUnavailable`.
+        """What one event says; raises `ContextOverflow`, `PromptTruncated`,
+        `PredictionError` or `EngineUnavailable`.
         """
         if "error" in event:
             raise failures.server_error(200, event)
@@ -150,7 +155,14 @@ class Generation:
         timings = member(event, "timings")
         read = _count(event, "tokens_evaluated")
         generated = _count(timings, "predicted_n") or _count(event, "tokens_predicted") or 0
-        if read is not None and read != self._prompt_tokens:
+        if read is not None and read < self._prompt_tokens:
+            raise PromptTruncated(
+                f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent: "
+                "it shortened the prompt",
+                read_tokens=read,
+                sent_tokens=self._prompt_tokens,
+            )
+        if read is not None and read > self._prompt_tokens:
             raise PredictionError(
                 f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent"
             )
