@@ -110,9 +110,11 @@ def logistic(limit: float, slope: float) -> Knows:
     middle = limit
     for _ in range(50):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if _rate(limit, middle, slope) < RATIO * _rate(
-            FLOOR, middle, slope
-        ) else (low, middle)
+        low, high = (
+            (middle, high)
+            if _rate(limit, middle, slope) < RATIO * _rate(FLOOR, middle, slope)
+            else (low, middle)
+        )
     return lambda length, _, __: _rate(length, middle, slope)
 
 
@@ -159,7 +161,7 @@ class _Source:
     async def question(
         self, length_tokens: int, index: int, region: Region | None = None
     ) -> Question:
-        assert region is not None
+        region = region or Region.MIDDLE
         positions = _standing(self.seed, length_tokens)
         at = _choices(self.seed, length_tokens, region, (index // 10 + 1) * 10)[index]
         position = float(length_tokens - 90) if at is None else positions[at]

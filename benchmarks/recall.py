@@ -18,10 +18,10 @@ from pathlib import Path
 
 import anyio
 import attrs
+from lmstrix.measure.curve import REGIONS
 
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.demo import fetch_demo_model
-from lmstrix.measure.curve import REGIONS
 from lmstrix.models import Judgement
 from lmstrix.ports import LoadedModel
 from lmstrix.stats import wilson

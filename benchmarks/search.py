@@ -28,14 +28,13 @@ from _simulation import (
     quantile,
     search,
 )
-
-from lmstrix.problem import CostModel, Reuse
-from lmstrix.ports import SearchStrategy
-from lmstrix.problem import PassRule
 from lmstrix.search.auto import Auto
-from lmstrix.search.bayes import Bayes
 from lmstrix.search.binary import Binary
 from lmstrix.search.cost_aware import CostAware
+
+from lmstrix.ports import SearchStrategy
+from lmstrix.problem import CostModel, PassRule, Reuse
+from lmstrix.search.bayes import Bayes
 from lmstrix.search.gallop import Gallop
 
 FINE, COARSE = 1 / 64, 1 / 16

@@ -27,7 +27,7 @@ from lmstrix.measure import (
     unmeasured_report,
     watch_measurement,
 )
-from lmstrix.measure.announcing import Announcer
+from lmstrix.measure.state import Announcer
 from lmstrix.measure.taking_turns import its_turn
 from lmstrix.model_list import ModelList
 from lmstrix.models import (

@@ -552,9 +552,7 @@ def spread(
             here[tally.region] += tally.trials * (seen.length_tokens == length_tokens)
     order: list[Region | None] = []
     for _ in range(trials):
-        chosen = min(
-            (r for r in _ORDER if r in regions), key=lambda r: (here[r], everywhere[r])
-        )
+        chosen = min((r for r in _ORDER if r in regions), key=lambda r: (here[r], everywhere[r]))
         here[chosen] += 1
         everywhere[chosen] += 1
         order.append(chosen)

@@ -8,11 +8,11 @@ ask for.
 
 from lmstrix.measure.benching import BenchOptions, BenchRun
 from lmstrix.measure.forecast import Forecast
-from lmstrix.measure.state import Level
 from lmstrix.measure.mapping import MapOptions, MapRun
-from lmstrix.measure.run import Measurement
 from lmstrix.measure.options import MeasureOptions, RetryPolicy
 from lmstrix.measure.report import unmeasured_report
+from lmstrix.measure.run import Measurement
+from lmstrix.measure.state import Level
 from lmstrix.measure.watching import watch_measurement
 
 __all__ = [

@@ -114,7 +114,7 @@ class BenchRun:
         self._status = await self._adapter.status()
         engine = Engine(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
-            lengths = self.options.lengths(await self._load(instance))
+            lengths = self.options.lengths(await self._load(engine))
             self._announcer.phase(PHASE)
             self._complete = await self._measure(engine, lengths)
         finally:

@@ -122,9 +122,7 @@ class Levels:
             return
         trials = {tally.region: tally.trials for tally in seen.regions}
         missing: list[Region | None] = [
-            region
-            for region in rule.regions
-            for _ in range(REGION_TRIALS - trials.get(region, 0))
+            region for region in rule.regions for _ in range(REGION_TRIALS - trials.get(region, 0))
         ]
         if missing:
             fitting = state.fitting(main, document, length, len(missing))
@@ -169,7 +167,9 @@ class Levels:
             after = self._state.observation(length, key)
             self._state.announcer.probed(key, after, rule.verdict(after, problem.baseline))
             if after == seen or rule.is_mute(after):  # the same where the engine failed
-                self._state.announcer.note(f"{key}: at {length} tokens too few replies could be judged")
+                self._state.announcer.note(
+                    f"{key}: at {length} tokens too few replies could be judged"
+                )
                 return Verdict.UNDECIDED
 
     async def _tell(self, level: Level, main: SearchProblem) -> None:
@@ -206,8 +206,7 @@ class Levels:
 def level_bracket(state: State, problem: SearchProblem, level: Level) -> tuple[int, int | None]:
     """Largest length that passed below every failure, and the smallest failure."""
     verdicts = {
-        o.length_tokens: problem.rule.verdict(o, problem.baseline)
-        for o in state.history(level.key)
+        o.length_tokens: problem.rule.verdict(o, problem.baseline) for o in state.history(level.key)
     }
     high = min((n for n, v in verdicts.items() if v is Verdict.FAIL), default=None)
     low = max(

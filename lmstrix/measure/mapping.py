@@ -199,9 +199,7 @@ class MapRun:
                 return await ask(index)
         raise AssertionError  # the last attempt returns or raises
 
-    async def _answer(
-        self, engine: Engine, validator: Validator, length: int, index: int
-    ) -> Reply:
+    async def _answer(self, engine: Engine, validator: Validator, length: int, index: int) -> Reply:
         try:
             loaded = await engine.at_least(length, self._context)
             question = await engine.source(validator, self._seed).question(length, index)

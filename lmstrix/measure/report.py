@@ -26,7 +26,6 @@ from lmstrix.models import (
     CurvePoint,
     Environment,
     Interval,
-    Judgement,
     LevelReport,
     Method,
     ModelInfo,
@@ -122,9 +121,7 @@ def unmeasured_report(
     )
 
 
-def _estimate(
-    state: State, problem: SearchProblem, history: Sequence[Observation]
-) -> int | None:
+def _estimate(state: State, problem: SearchProblem, history: Sequence[Observation]) -> int | None:
     step = state.strategy.next_step(problem, history)
     return step.estimate if isinstance(step, Done) else None
 

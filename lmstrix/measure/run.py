@@ -207,9 +207,7 @@ class Measurement:
 
     async def _status(self) -> Status:
         """The engine's, once it answers: results are stored by the versions that it reports."""
-        async for attempt in attempts(
-            self.options.retry, (InfrastructureError,), self._announcer
-        ):
+        async for attempt in attempts(self.options.retry, (InfrastructureError,), self._announcer):
             with attempt:
                 status = await self._adapter.status()
                 if not status.available:
@@ -233,9 +231,7 @@ class Measurement:
                 with attempt:
                     cause = await run.load()
             cause = cause or await run.baseline()
-            if cause is None and self._state.problem is not None:
-                cause = await run.search_and_certify()
-            return cause
+            return cause or await run.search_and_certify()
         except BudgetSpent:
             return Cause.BUDGET_SPENT
         finally:
@@ -334,9 +330,7 @@ class _Run:
             rule=state.rule,
             tolerance=state.options.tolerance,
         )
-        at_floor = Observation(
-            length_tokens=length, passes=baseline.passes, trials=baseline.trials
-        )
+        at_floor = Observation(length_tokens=length, passes=baseline.passes, trials=baseline.trials)
         # With an absolute pass rate the baseline itself may miss it.
         if baseline.rate < LOWEST_BASELINE or problem.rule.refutes(at_floor, baseline):
             self._announcer.note(

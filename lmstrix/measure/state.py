@@ -443,9 +443,7 @@ def limit_of(trials: Iterable[Trial]) -> Cause:
     return Cause.GIBBERISH if broken > judged[Judgement.WRONG] else Cause.FORGETS
 
 
-def _observe(
-    length_tokens: int, trials: Sequence[Trial], failure: Cause | None
-) -> Observation:
+def _observe(length_tokens: int, trials: Sequence[Trial], failure: Cause | None) -> Observation:
     passes, counted, inconclusive = _tally(trials)
     by_region = {r: _tally(t for t in trials if t.region is r) for r in Region}
     return Observation(

@@ -69,7 +69,9 @@ def attempts(
         tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(on),
             stop=tenacity.stop_after_attempt(policy.attempts),
-            wait=tenacity.wait_exponential(multiplier=policy.first_wait_s, max=policy.longest_wait_s)
+            wait=tenacity.wait_exponential(
+                multiplier=policy.first_wait_s, max=policy.longest_wait_s
+            )
             + tenacity.wait_random(0, policy.first_wait_s),
             sleep=anyio.sleep,
             before_sleep=before_sleep,

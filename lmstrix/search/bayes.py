@@ -107,7 +107,7 @@ class Bayes:
 
     def interval(self, problem: SearchProblem, history: Sequence[Observation]) -> Interval:
         """See `lmstrix.ports.SearchStrategy`."""
-        return threshold_interval(problem, history, fallback=problem.floor)
+        return threshold_interval(problem, history, self.bracket(problem, history))
 
     def _wish(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | None:
         view = _View.of(problem, history)

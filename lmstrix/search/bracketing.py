@@ -54,7 +54,7 @@ class Bracketing(ABC):
         # numpy takes as long to import as all the rest of `import lmstrix`.
         from lmstrix.search.posterior import threshold_interval  # noqa: PLC0415 - see above
 
-        return threshold_interval(problem, history, fallback=problem.floor)
+        return threshold_interval(problem, history, self.bracket(problem, history))
 
     def _wish(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | None:
         """The next step if it can be paid for; None at the end."""

@@ -52,8 +52,8 @@ _SHAPES = np.array(
         *((300.0, 0.4), (300.0, 0.8), (6000.0, 0.4), (6000.0, 0.8), (6000.0, 0.0)),
     ]
 )
-"""Slopes, and the rests as parts of the ratio that just passes. The steepest slope falls from all to
-nothing within half a percent of the length: a cliff."""
+"""Slopes, and the rests as parts of the ratio that just passes. The steepest slope falls from all
+to nothing within half a percent of the length: a cliff."""
 _SLOPES, _RESTS = _SHAPES[:, 0], _SHAPES[:, 1]
 
 _SHAPE_PRIOR = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0.3, 0.3, 0.3, 0.3, 2.0])
@@ -196,22 +196,28 @@ def _is_certain(problem: SearchProblem, observation: Observation) -> bool:
 
 
 def threshold_interval(
-    problem: SearchProblem, history: Sequence[Observation], *, fallback: int
+    problem: SearchProblem,
+    history: Sequence[Observation],
+    bracket: tuple[int, int | None],
 ) -> Interval:
     """The central interval for the smallest threshold, in tokens, at `LEVEL`.
 
-    Its upper end is None if the evidence does not exclude the ceiling: nothing above it was or
-    could be tried. With no history the interval is [`fallback`, None].
+    It is never narrower than `bracket` if that is tight: between two neighbouring lengths nothing
+    was tried, so nothing tells where a cliff lies. The upper end is None if the evidence does
+    not exclude the ceiling: nothing above it was or could be tried.
     """
+    low, high = bracket
     if not any(o.trials or o.failure is not None for o in history):
-        return Interval(low=fallback, high=None, level=LEVEL)
+        return Interval(low=problem.floor, high=None, level=LEVEL)
     found = posterior(problem, history)
-    low = float(np.exp(found.quantile((1 - LEVEL) / 2)))
-    high = float(np.exp(found.quantile((1 + LEVEL) / 2)))
-    clipped = max(problem.floor, round(min(low, problem.ceiling)))
+    lowest = min(float(np.exp(found.quantile((1 - LEVEL) / 2))), problem.ceiling)
+    highest = float(np.exp(found.quantile((1 + LEVEL) / 2)))
+    if high is not None and problem.is_tight(low, high):
+        lowest, highest = min(lowest, low), max(highest, high)
+    clipped = max(problem.floor, round(lowest))
     return Interval(
         low=clipped,
-        high=None if high > problem.ceiling else max(clipped, round(high)),
+        high=None if highest > problem.ceiling else max(clipped, round(highest)),
         level=LEVEL,
     )
 

@@ -20,10 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmstrix.problem import CostModel, Reuse
 from lmstrix.models import Baseline, Verdict
 from lmstrix.ports import SearchStrategy
-from lmstrix.problem import Ask, PassRule, SearchProblem
+from lmstrix.problem import Ask, CostModel, PassRule, Reuse, SearchProblem
 from lmstrix.testing.searching import Answers, Search
 
 __all__ = ["Answers", "Search", "StrategyContract"]
