@@ -231,7 +231,7 @@ def _posterior(
     dead: int | None,
     tallies: tuple[tuple[Place, tuple[Tally, ...]], ...],
 ) -> Posterior:
-    ends = np.log([floor, ceiling, ceiling * _BEYOND])
+    ends = [log(floor), log(ceiling), log(ceiling * _BEYOND)]
     lengths = {n for _, found in tallies for n, *_ in found}
     # A dead engine is certain: whatever the answers, the threshold is below it.
     top = ends[2] if dead is None else max(min(log(max(1, dead)), ends[2]), ends[0] + 1e-6)
