@@ -6,7 +6,6 @@ from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.model_list import ModelList
 from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.notebook.templating import fill
-from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.map_text import say_kept
 from lmstrix.reports.quantities import say_bytes, say_tokens
 from lmstrix.reports.sentences import (
@@ -19,6 +18,7 @@ from lmstrix.reports.sentences import (
     say_remarks,
 )
 from lmstrix.reports.table import CURVE_HEAD, curve_row, in_order
+from lmstrix.reports.words import REGION_HEAD, region_rows, say_cause, say_regions, say_why
 
 __all__ = ["map_table", "model_table", "report_table"]
 
@@ -34,11 +34,13 @@ def report_table(report: ContextReport) -> str:
         model=report.model,
         facts=say_model_facts(report),
         numbers=say_numbers(report),
-        cause=str(report.cause).replace("_", " "),
-        sentence=CAUSE_SENTENCES[report.cause],
-        evidence=(say_certified(report), say_bracket(report))
+        cause=say_cause(report.cause),
+        sentence=say_why(report),
+        evidence=(say_regions(report), say_certified(report), say_bracket(report))
         if report.true_context is not None
         else (),
+        region_head=REGION_HEAD,
+        regions=region_rows(report),
         levels=[
             (level.name, say_reach(level), str(level.cause).replace("_", " "))
             for level in report.levels

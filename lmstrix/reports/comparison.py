@@ -82,6 +82,7 @@ def settings_of(report: ContextReport) -> Mapping[str, str]:
         ("levels", ", ".join(method.levels) or "none"),
         ("tolerance", f"{method.tolerance:.6g}"),
         ("ratio", f"{method.ratio:.4g}{' absolute' if method.absolute else ''}"),
+        ("pass rate", "averaged over the window" if method.average else ""),
         ("seed", str(method.seed)),
         ("max context", say_tokens(method.max_context, unknown="as declared")),
         ("adapter", where.adapter),

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.models import ContextReport
-from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.comparison import Comparison
 from lmstrix.reports.map_text import say_kept
 from lmstrix.reports.markdown_escaping import code_block, code_span, escape_markdown
@@ -24,6 +23,7 @@ from lmstrix.reports.sentences import (
 )
 from lmstrix.reports.table import CURVE_HEAD, curve_row, in_order
 from lmstrix.reports.text import repeat_command
+from lmstrix.reports.words import REGION_HEAD, region_rows, say_cause, say_regions, say_why
 
 __all__ = ["MARKER", "render_comparison_markdown", "render_markdown"]
 
@@ -83,10 +83,12 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
         yield escape_markdown(facts)
     numbers = [[f"**{n.name}**", n.value, n.meaning] for n in say_numbers(report)]
     yield _table(["", "tokens", ""], numbers, words=(0, 2))
-    cause = report.cause.replace("_", " ")
-    yield _list([f"cause: **{cause}**. {CAUSE_SENTENCES[report.cause]}", *_evidence(report)])
+    cause = say_cause(report.cause)
+    yield _list([f"cause: **{cause}**. {say_why(report)}", *_evidence(report)])
     if report.curve:
         yield _curve(report)
+    if report.regions:
+        yield _table(REGION_HEAD, region_rows(report), words=(0, 1, 4))
     if report.levels:
         rows = [_cells(x.name, say_reach(x), x.cause.replace("_", " ")) for x in report.levels]
         yield _table(["level", "limit", "why no further"], rows, words=(0, 2))
@@ -100,7 +102,13 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
 def _evidence(report: ContextReport) -> list[str]:
     if report.true_context is None:
         return []
-    return [s for s in (say_certified(report), say_bracket(report), say_baseline(report)) if s]
+    sentences = (
+        say_regions(report),
+        say_certified(report),
+        say_bracket(report),
+        say_baseline(report),
+    )
+    return [sentence for sentence in sentences if sentence]
 
 
 def _curve(report: ContextReport) -> str:

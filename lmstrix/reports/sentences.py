@@ -20,6 +20,8 @@ from lmstrix.models import (
 )
 from lmstrix.reports.quantities import say_bytes, say_percent, say_seconds, say_tokens
 
+_LOADS = frozenset({Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG})
+
 __all__ = [
     "Number",
     "say_baseline",
@@ -96,7 +98,7 @@ def say_bracket(report: ContextReport) -> str:
     """What works, what does not, and how sure that is."""
     low, high = report.bracket
     works = f"{low} works" if low else "no length is known to work"
-    fails = _open_end(report) if high is None else f"{high} does not"
+    fails = _open_end(report) if high is None else f"{high} {_how_it_fails(report, high)}"
     text = f"bracket: {works}, {fails}."
     interval = report.interval
     if interval.level > 0:
@@ -115,6 +117,17 @@ def say_interval(report: ContextReport) -> str:
     return f"at least {low}" if loaded is None or loaded <= low else f"{low} to more than {loaded}"
 
 
+def _how_it_fails(report: ContextReport, high: int) -> str:
+    """A size beyond the loadable context was never filled: loading it is what failed."""
+    loaded = report.loadable_context
+    if high in {point.length_tokens for point in report.curve} or (loaded and high <= loaded):
+        return "does not"
+    if report.cause is Cause.CLAMPED:
+        return "loads smaller than asked"
+    known = loaded is not None or report.cause in _LOADS
+    return "does not load" if known else "does not"
+
+
 def _open_end(report: ContextReport) -> str:
     """What is known of longer prompts where no length is known to fail."""
     longer = [point for point in report.curve if point.length_tokens > report.bracket[0]]
@@ -128,10 +141,13 @@ def say_baseline(report: ContextReport) -> str:
     baseline = report.baseline
     if not baseline.trials:
         return ""
+    method = report.method
+    where = " in every region" if report.regions else ""
+    where = " on average over the window" if method.average else where
     return (
-        f"baseline: {baseline.passes} of {baseline.trials} right at"
-        f" {baseline.length_tokens} tokens; a length passes with"
-        f" {say_percent(report.method.ratio)}{'' if report.method.absolute else ' of that rate'}."
+        f"baseline: {baseline.passes} of {baseline.trials} correct at {baseline.length_tokens}"
+        f" tokens; a length passes with {say_percent(method.ratio)}"
+        f"{'' if method.absolute else ' of that rate'}{where}."
     )
 
 

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterator
 
 from lmstrix.models import ContextReport
-from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.escaping import escape_controls
 from lmstrix.reports.quantities import say_moment
 from lmstrix.reports.sentences import (
@@ -22,6 +21,7 @@ from lmstrix.reports.sentences import (
     say_remarks,
 )
 from lmstrix.reports.table import curve_table
+from lmstrix.reports.words import REGION_HEAD, region_rows, say_cause, say_regions, say_why
 
 __all__ = ["render_text", "repeat_command"]
 
@@ -42,6 +42,7 @@ def render_text(report: ContextReport, *, width: int = 80) -> str:
         list(_numbers(report)),
         list(_evidence(report, width)),
         curve_table(report.curve, width) if report.curve else [],
+        list(_regions(report)),
         list(_levels(report)),
         list(_remarks(report, width)),
         list(_provenance(report, width)),
@@ -60,6 +61,8 @@ def repeat_command(report: ContextReport) -> str:
     words += ["--tolerance", f"{method.tolerance:.6g}", "--ratio", f"{method.ratio:.6g}"]
     if method.absolute:
         words.append("--absolute")
+    if method.average:
+        words.append("--average")
     words += ["--levels", ",".join(method.levels) or NO_LEVELS]
     if method.max_context is not None:
         words += ["--max-context", str(method.max_context)]
@@ -83,11 +86,26 @@ def _numbers(report: ContextReport) -> Iterator[str]:
 
 
 def _evidence(report: ContextReport, width: int) -> Iterator[str]:
-    cause = report.cause
-    yield from _wrap(f"cause: {cause.replace('_', ' ')}. {CAUSE_SENTENCES[cause]}", width)
+    yield from _wrap(f"cause: {say_cause(report.cause)}. {say_why(report)}", width)
     if report.true_context is not None:
+        yield from _wrap(say_regions(report), width)
         for sentence in (say_certified(report), say_bracket(report), say_baseline(report)):
             yield from _wrap(sentence, width)
+
+
+def _regions(report: ContextReport) -> Iterator[str]:
+    """One line for each region of the window."""
+    rows = region_rows(report)
+    if not rows:
+        return
+    cells = [REGION_HEAD, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(REGION_HEAD))]
+    for name, part, limit, failed, cause in cells:
+        line = (
+            f"  {name.ljust(widths[0])}  {part.ljust(widths[1])}  {limit.rjust(widths[2])}"
+            f"  {failed.rjust(widths[3])}  {cause}"
+        )
+        yield line
 
 
 def _levels(report: ContextReport) -> Iterator[str]:

@@ -52,7 +52,7 @@ def shown(fact: object) -> Balance:
 
 def test_a_report_is_a_table_of_numbers_cause_and_curve() -> None:
     page = shown(sample_report())
-    assert page.tags.count("table") == 3
+    assert page.tags.count("table") == 4
     for words in ("declared", "8192", "6144", "forgets", "10 of 10", "5 of 10", "head 0 of 5"):
         assert words in page.words
 

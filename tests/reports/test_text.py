@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from lmstrix.models import Baseline, Cause, CurvePoint, Environment, Interval, Proportion, Verdict
 from lmstrix.notebook.tables import report_table
 from lmstrix.reports import escape_controls, render_text
-from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.quantities import say_bytes, say_seconds
 from lmstrix.reports.table import say_verdict
 from lmstrix.reports.text import repeat_command
+from lmstrix.reports.words import CAUSE_SENTENCES
 from lmstrix.testing.samples import sample_model, sample_report
 
 
@@ -31,7 +31,7 @@ def test_the_three_numbers_and_the_evidence() -> None:
         "certified: yes",
         "6144 works, 6400 does not",
         "95 % interval: 5888 to 6400",
-        "10 of 10 right at 512 tokens",
+        "10 of 10 correct at 512 tokens",
         "72 to 100 %",
         "[##########]",
         "[#####.....]",

@@ -94,7 +94,9 @@ def heat_of_report(report: ContextReport) -> Heat | None:
     """What the measurement itself asked, by length and region; None where no depth is known."""
     rows: list[HeatRow] = []
     for point in reversed(drawn(report.curve)):
-        tallies = {d.region: (d.passes, d.trials) for d in point.depths if d.trials > 0}
+        tallies: dict[str, tuple[int, int]] = {
+            d.region: (d.passes, d.trials) for d in point.depths if d.trials > 0
+        }
         cells = [_tally(point, region, tallies.get(region)) for region, _ in REGIONS]
         if any(cell.step is not None for cell in cells):
             rows.append(HeatRow(str(point.length_tokens), tuple(cells)))

@@ -8,7 +8,6 @@ import attrs
 
 from lmstrix.maps import ContextMap
 from lmstrix.models import ContextReport, CurvePoint, LevelReport
-from lmstrix.reports.causes import CAUSE_SENTENCES
 from lmstrix.reports.html.bars import NumberBars, number_bars
 from lmstrix.reports.html.depths import (
     DepthPlot,
@@ -32,6 +31,7 @@ from lmstrix.reports.sentences import (
 )
 from lmstrix.reports.table import curve_row, in_order
 from lmstrix.reports.text import repeat_command
+from lmstrix.reports.words import region_rows, say_cause, say_regions, say_why
 
 __all__ = ["CurveRow", "LevelRow", "MapSection", "Section", "make_map_section", "make_section"]
 
@@ -85,6 +85,7 @@ class Section:
     wait: SpeedPlot | None
     heats: tuple[Heat, ...]
     rows: tuple[CurveRow, ...]
+    regions: tuple[tuple[str, ...], ...]
     levels: tuple[LevelRow, ...]
     cost: Pairs
     method: Pairs
@@ -111,7 +112,12 @@ def make_section(
 ) -> Section:
     """What is shown of `report`, and of the maps of its model."""
     recall = plot_recall(report)
-    evidence = (say_certified(report), say_bracket(report), say_baseline(report))
+    evidence = (
+        say_regions(report),
+        say_certified(report),
+        say_bracket(report),
+        say_baseline(report),
+    )
     notes = (f"map: {note}" for found in maps for note in found.notes)
     own = heat_of_report(report)
     return Section(
@@ -122,8 +128,8 @@ def make_section(
         moment=say_moment(report.finished_at),
         numbers=say_numbers(report),
         bars=number_bars([report])[0],
-        cause=report.cause.replace("_", " "),
-        cause_sentence=CAUSE_SENTENCES[report.cause],
+        cause=say_cause(report.cause),
+        cause_sentence=say_why(report),
         certified="yes" if report.certified else "no",
         evidence=tuple(s for s in evidence if s) if report.true_context is not None else (),
         remarks=(*say_remarks(report), *notes),
@@ -135,6 +141,7 @@ def make_section(
         wait=plot_wait(report),
         heats=(*((own,) if own else ()), *(heat for m in maps for heat in _heats(m))),
         rows=_curve_rows(report),
+        regions=tuple(region_rows(report)),
         levels=tuple(_level_row(level) for level in report.levels),
         cost=_cost(report),
         method=_method(report),
