@@ -16,8 +16,8 @@ import attrs
 import click
 from rich.cells import cell_len
 
-from lmstrix.reports.comparison_data import csv_cell
-from lmstrix.reports.markdown_escaping import escape_markdown
+from lmstrix.reports.compare import csv_cell
+from lmstrix.reports.markdown import escape_markdown
 from lmstrix_cli import safe_text
 from lmstrix_cli.options import Decorator, chain, json_option
 from lmstrix_cli.tables import columns

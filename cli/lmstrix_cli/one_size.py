@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from lmstrix.checks import Outcome, SizeCheck
 from lmstrix.models import Cause, ContextReport, LevelReport
-from lmstrix.reports.words import CAUSE_SENTENCES
-from lmstrix.reports.quantities import say_percent, say_seconds
+from lmstrix.reports.words import CAUSE_SENTENCES, say_percent, say_seconds
 from lmstrix_cli.exit_codes import ExitCode, code_of_report
 from lmstrix_cli.safe_text import label
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
-from lmstrix.reports.comparison import NOT_KNOWN, Comparison, Row
+from lmstrix.reports.compare import NOT_KNOWN, Comparison, Row
 from lmstrix_cli.safe_text import label
 from lmstrix_cli.tables import columns
 

@@ -8,7 +8,7 @@ import pytest
 from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.maps import ContextMap, cells_of
 from lmstrix.measure import MapOptions, MapRun, RetryPolicy
-from lmstrix.reports.map_text import render_map
+from lmstrix.reports.text import render_map
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.copy import Copy
 from lmstrix.validators.recall import Recall

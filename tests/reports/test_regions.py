@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from lmstrix.models import Cause, ContextReport, Region, RegionReport
-from lmstrix.notebook.tables import report_table
+from lmstrix.notebook import report_table
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_text
@@ -71,8 +71,8 @@ CASES = {
     "two lost one after the other": (
         report(region(MIDDLE, 7168, 7424), region(HEAD, 6656, 6912)),
         (
-            "forgets the start first: the first tenth is lost from 6,912 tokens on, the middle is lost"
-            " from 7,424 tokens on; the rest still works at 8,192."
+            "forgets the start first: the first tenth is lost from 6,912 tokens on, the middle is"
+            " lost from 7,424 tokens on; the rest still works at 8,192."
         ),
     ),
     "all lost alike": (
@@ -105,9 +105,9 @@ CASES = {
     "some were not asked about at longer lengths": (
         report(region(HEAD, 6656, 6912), region(LATE, 4096), region(MIDDLE, 4352)),
         (
-            "forgets the start: the first tenth is lost from 6,912 tokens on; the early part and the"
-            " last tenth still work at 8,192, the middle and the late part were not asked about beyond"
-            " 4,096."
+            "forgets the start: the first tenth is lost from 6,912 tokens on; the early part"
+            " and the last tenth still work at 8,192, the middle and the late part were not asked"
+            " about beyond 4,096."
         ),
     ),
     "one was never asked about": (
@@ -135,8 +135,8 @@ CASES = {
     "lost in two ways": (
         report(region(HEAD, 4096, 4352), region(TAIL, 5120, 5376, Cause.GIBBERISH)),
         (
-            "forgets the start first: the first tenth is lost from 4,352 tokens on, answers about the"
-            " last tenth are gibberish from 5,376 tokens on; the rest still works at 8,192."
+            "forgets the start first: the first tenth is lost from 4,352 tokens on, answers about"
+            " the last tenth are gibberish from 5,376 tokens on; the rest still works at 8,192."
         ),
     ),
     "an engine that fails loses no region": (
@@ -155,8 +155,8 @@ def test_a_sentence_says_which_part_of_the_window_is_lost(found: ContextReport, 
 def test_each_region_has_its_limit_in_a_table() -> None:
     for form, text in shown(report(region(HEAD, 6656, 6912), region(LATE, None))).items():
         cells = " ".join(text.replace("|", " ").split())
-        assert "head 0 to 10 % 6656 6912 forgets" in cells, form
-        assert "late 65 to 90 % - - declared maximum" in cells, form
+        assert "head 0 to 10% 6656 6912 forgets" in cells, form
+        assert "late 65 to 90% - - declared maximum" in cells, form
 
 
 def test_an_average_says_what_it_may_hide() -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from lmstrix.models import ContextReport
-from lmstrix.reports.comparison import Comparison, compare
-from lmstrix.reports.comparison_data import comparison_csv, comparison_json
+from lmstrix.reports.compare import Comparison, compare, comparison_csv, comparison_json
 from lmstrix.reports.html import render_comparison
 from lmstrix.reports.markdown import render_comparison_markdown
 from lmstrix_cli import safe_text

@@ -10,7 +10,7 @@ import click
 
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.reports.quantities import say_count, say_seconds, say_tokens
+from lmstrix.reports.words import say_count, say_seconds, say_tokens
 from lmstrix.stores.archive import Archive, ImportedResult, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters
