@@ -112,7 +112,7 @@ def test_lengths_rise_to_the_longest(longest: int) -> None:
 
 async def test_it_reads_well() -> None:
     text = render_map(await draw(SimulatedAdapter(MODEL)))
-    assert "recall: answers that were right" in text
+    assert "recall: correct answers" in text
     assert "copy: words of a passage" in text
     assert "tokens of the document read (1.0" in text
     assert all(len(line) <= 80 for line in text.splitlines())

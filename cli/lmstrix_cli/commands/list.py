@@ -10,7 +10,7 @@ import click
 
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.reports.words import say_count, say_seconds, say_tokens
+from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
 from lmstrix.stores.archive import Archive, ImportedResult, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters
@@ -161,7 +161,7 @@ def _columns(now: datetime) -> list[Column[_Row]]:
             head="CAUSE",
             least=10,
             value=lambda r: str(r.cause),
-            text=lambda r: r.cause.replace("_", " "),
+            text=lambda r: say_cause(r.cause),
         ),
         Column(
             key="certified",
