@@ -43,6 +43,7 @@ from lmstrix.reports.words import (
     say_cost,
     say_evidence,
     say_kept,
+    say_limit,
     say_model_facts,
     say_numbers,
     say_remarks,
@@ -235,7 +236,7 @@ def plot_report(report: ContextReport) -> alt.LayerChart:
 
 
 def _title(report: ContextReport) -> str:
-    return f"true context {say_tokens(report.true_context)}: {say_cause(report.cause)}"
+    return f"true context {say_tokens(report.true_context)}: {say_limit(report)}"
 
 
 def _subtitle(report: ContextReport) -> list[str]:

@@ -13,8 +13,8 @@ from lmstrix.models import ContextReport, CurvePoint, RegionReport
 from lmstrix.reports.words import (
     escape_controls,
     say_bytes,
-    say_cause,
     say_interval,
+    say_limit,
     say_reach,
     say_seconds,
     say_speed,
@@ -147,7 +147,7 @@ def _facts(report: ContextReport) -> dict[str, str]:
         "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
         "true": say_tokens(report.true_context, unknown=NOT_KNOWN),
         "usable": NOT_KNOWN if usable is None else str(usable.limit_tokens or 0),
-        "cause": say_cause(report.cause),
+        "cause": say_limit(report),
         "certified": "yes" if report.certified else "no",
         "bracket": f"{low} to {'?' if high is None else high}" if low or high else NOT_KNOWN,
         "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,

@@ -22,6 +22,7 @@ from lmstrix.reports.words import (
     say_engine,
     say_evidence,
     say_kept,
+    say_limit,
     say_model_facts,
     say_moment,
     say_numbers,
@@ -122,7 +123,7 @@ def _overview(reports: Sequence[ContextReport]) -> str:
             say_tokens(report.declared_context),
             say_tokens(report.loadable_context),
             say_tokens(report.true_context),
-            say_cause(report.cause),
+            say_limit(report),
             "yes" if report.certified else "no",
         ]
         for report in reports

@@ -49,6 +49,7 @@ __all__ = [
     "say_evidence",
     "say_interval",
     "say_kept",
+    "say_limit",
     "say_model_facts",
     "say_moment",
     "say_numbers",
@@ -288,21 +289,17 @@ def say_regions(report: ContextReport) -> str:
         return _AVERAGE
     if not report.regions:
         return ""
-    lost = [one for one in report.regions if _is_lost(one)]
+    groups = _lost(report)
     so_far = " so far" if report.cause in UNFINISHED else ""
-    if not lost:
+    if not groups:
         return f"{_say_kept(report.regions, 0, everything='every part of the window')}{so_far}."
-    if len(lost) == len(report.regions) and _alike(lost):
-        return _say_alike(lost)
-    lost.sort(key=lambda one: (_failure(one), one.cause))
-    groups = [list(same) for _, same in groupby(lost, key=lambda one: (_failure(one), one.cause))]
-    first = groups[0]
-    text = f"{_HEADLINES[first[0].cause]} {_list(REGION_NAMES[one.region][0] for one in first)}"
-    text += " first: " if len(groups) > 1 else ": "
+    if _alike(report, groups):
+        return _say_alike(groups[0])
+    text = _headline(groups[0]) + (" first: " if len(groups) > 1 else ": ")
     text += ", ".join(_say_lost(group) for group in groups)
     kept = [one for one in report.regions if not _is_lost(one)]
     if kept:
-        text += f"; {_say_kept(kept, _failure(first[0]), everything='the rest')}{so_far}"
+        text += f"; {_say_kept(kept, _failure(groups[0][0]), everything='the rest')}{so_far}"
     return f"{text}."
 
 
@@ -320,6 +317,32 @@ def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
     ]
 
 
+def say_limit(report: ContextReport) -> str:
+    """The cause in a few words, with the part of the window that it hits: "forgets the start"."""
+    groups = [] if report.method.average else _lost(report)
+    if not groups or groups[0][0].cause is not report.cause:
+        return say_cause(report.cause)
+    if _alike(report, groups):
+        return f"{say_cause(report.cause)} everywhere"
+    return _headline(groups[0])
+
+
+def _headline(group: Sequence[RegionReport]) -> str:
+    return f"{_HEADLINES[group[0].cause]} {_list(REGION_NAMES[one.region][0] for one in group)}"
+
+
+def _lost(report: ContextReport) -> list[list[RegionReport]]:
+    """The regions that failed while the engine worked, grouped by the length at which they failed
+    and by cause, the smallest length first.
+    """
+
+    def order(one: RegionReport) -> tuple[int, Cause]:
+        return _failure(one), one.cause
+
+    lost = sorted((one for one in report.regions if _is_lost(one)), key=order)
+    return [list(group) for _, group in groupby(lost, key=order)]
+
+
 def _is_lost(one: RegionReport) -> bool:
     return one.bracket[1] is not None and one.cause in _HEADLINES
 
@@ -329,14 +352,18 @@ def _failure(one: RegionReport) -> int:
     return one.bracket[1] or 0
 
 
-def _alike(lost: Sequence[RegionReport]) -> bool:
-    """Whether no region passed at a length at which another one failed, for the same cause."""
+def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> bool:
+    """Whether every region is lost for one cause, and none passed at a length at which another one
+    failed.
+    """
+    lost = [one for group in groups for one in group]
     passed = max(one.limit_tokens or 0 for one in lost)
-    return passed < min(map(_failure, lost)) and len({one.cause for one in lost}) == 1
+    causes = {one.cause for one in lost}
+    return len(lost) == len(report.regions) and len(causes) == 1 and passed < _failure(lost[0])
 
 
 def _say_alike(lost: Sequence[RegionReport]) -> str:
-    where = f"everywhere alike from {min(map(_failure, lost)):,} tokens on."
+    where = f"everywhere alike from {_failure(lost[0]):,} tokens on."
     match lost[0].cause:
         case Cause.FORGETS:
             return f"forgets {where}"

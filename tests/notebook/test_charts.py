@@ -33,7 +33,7 @@ def test_a_report_shows_intervals_points_bracket_and_what_passes() -> None:
         (6144, 0.72, 1.0, 1.0),
         (6400, 0.24, 0.5, 0.76),
     ]
-    assert spec["title"]["text"] == "true context 6144: forgets"
+    assert spec["title"]["text"] == "true context 6144: forgets the start"
     assert "the first tenth is lost from 6,400 tokens on" in str(spec["title"]["subtitle"])
     axes = {layer["encoding"]["x"]["title"] for layer in spec["layer"] if "x" in layer["encoding"]}
     assert axes == {"prompt and reply, tokens (logarithmic)"}

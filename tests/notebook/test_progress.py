@@ -100,7 +100,7 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
         ),
         (
             MeasurementFinished(model_key=KEY, report=sample_report()),
-            "true context 6144: forgets, 6144 works, 6400 fails",
+            "true context 6144: forgets the start, 6144 works, 6400 fails",
         ),
         (
             MeasurementFinished(

@@ -159,6 +159,22 @@ def test_each_region_has_its_limit_in_a_table() -> None:
         assert "late 65 to 90% - - declared maximum" in cells, form
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (CASES["one lost"][0], "forgets the start"),
+        (CASES["two lost at one length"][0], "forgets the early part and the end"),
+        (CASES["all lost alike"][0], "forgets everywhere"),
+        (report(cause=Cause.LOAD_FAILED), "load failed"),
+        (CASES["gibberish"][0], "forgets"),  # the report itself has another cause
+    ],
+)
+def test_an_overview_names_the_lost_part(found: ContextReport, said: str) -> None:
+    row = render_markdown([found, sample_report(model=sample_model(key="other"))]).splitlines()[6]
+    assert f"| {said} |" in row
+    assert f" {said} " in _visible(render_html([found]))
+
+
 def test_an_average_says_what_it_may_hide() -> None:
     method = attrs.evolve(sample_report().method, average=True)
     found = sample_report(regions=(), method=method)
