@@ -14,7 +14,6 @@ import attrs
 from lmstrix.maps import DEPTH_BINS, ContextMap, Layer, MapCell
 from lmstrix.models import ContextReport, CurvePoint, Region
 from lmstrix.reports.words import say_cause, say_kept, say_percent, say_seconds, say_verdict
-from lmstrix.stats import wilson
 
 __all__ = [
     "BOX",
@@ -22,7 +21,6 @@ __all__ = [
     "Answers",
     "Axis",
     "Box",
-    "DepthPlot",
     "Heat",
     "NumberBars",
     "RecallPlot",
@@ -35,11 +33,11 @@ __all__ = [
     "map_cells",
     "number_bars",
     "pass_rate",
-    "plot_depths",
     "plot_near",
     "plot_recall",
     "plot_speed",
     "plot_wait",
+    "share_axis",
     "value_axis",
 ]
 
@@ -115,14 +113,13 @@ def bracket_of(report: ContextReport) -> tuple[int, int | None] | None:
     return low, high if high is not None and low < high <= MOST_TOKENS else None
 
 
-def _answers_by_region(points: Iterable[CurvePoint]) -> dict[Region, tuple[int, int]]:
-    """Correct answers and answers by region, summed over the lengths."""
-    sums: dict[Region, tuple[int, int]] = {}
-    for tally in (tally for point in points for tally in point.depths):
-        if 0 <= tally.passes <= tally.trials and tally.trials:
-            passes, trials = sums.get(tally.region, (0, 0))
-            sums[tally.region] = (passes + tally.passes, trials + tally.trials)
-    return {region: sums[region] for region in Region if region in sums}
+def _answers_by_region(point: CurvePoint) -> dict[Region, tuple[int, int]]:
+    """Correct answers and answers by region."""
+    return {
+        tally.region: (tally.passes, tally.trials)
+        for tally in point.depths
+        if 0 <= tally.passes <= tally.trials and tally.trials
+    }
 
 
 def map_cells(layer: Layer) -> tuple[MapCell, ...]:
@@ -231,7 +228,7 @@ def value_axis(highest: float) -> Axis:
     return attrs.evolve(axis, ticks=ticks)
 
 
-def _share_axis() -> Axis:
+def share_axis() -> Axis:
     """An axis from 0 to 100%."""
     axis = Axis(0, 1, BOX.bottom, BOX.top)
     return attrs.evolve(axis, ticks=tuple(Tick(axis.at(n / 4), f"{25 * n}%") for n in range(5)))
@@ -241,47 +238,27 @@ def _share_axis() -> Axis:
 
 
 @attrs.frozen
-class Line:
-    """A line across a drawing and its label; `anchor` is SVG's ``text-anchor``."""
-
-    at: float
-    label: str
-    anchor: str = "start"
-
-
-@attrs.frozen
-class Dot:
-    """The answers at one length: `shape` is pass, fail, undecided, or dead (the engine failed)."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    shape: str
-    label: str
-
-
-@attrs.frozen
 class RecallPlot:
     """Correct answers by length, with Wilson intervals."""
 
     x: Axis
     y: Axis
-    dots: tuple[Dot, ...]
-    path: str
-    bracket: tuple[float, float] | None
-    threshold: Line | None
-    truth: Line | None
-    text: str
-    """The drawing in words, for people who cannot see it."""
+    series: tuple[Answers, ...]
+    bracket: tuple[int, int] | None
+    rate: float | None
+    """The rate that passes."""
+    true: int | None
+    """The true context, if it is in the drawing."""
 
     @property
-    def truth_word_at(self) -> float:
-        """Where the label of the true context begins or ends: clear of the axis's own label."""
-        return 0.0 if self.truth is None else max(self.truth.at, 90.0)
+    def text(self) -> str:
+        """The drawing in words, for people who cannot see it."""
+        return "Correct answers by length: " + "; ".join(one.label for one in self.series)
 
-
-_SHAPES = {"passed": "pass", "failed": "fail", ENGINE_FAILED: "dead"}
+    @property
+    def any_dead(self) -> bool:
+        """Whether the engine failed at a length."""
+        return any(one.verdict == ENGINE_FAILED for one in self.series)
 
 
 def plot_recall(report: ContextReport) -> RecallPlot | None:
@@ -289,7 +266,7 @@ def plot_recall(report: ContextReport) -> RecallPlot | None:
     series = answers_by_length(report)
     if not series:
         return None
-    return _plot_answers(report, series, length_axis([a.length for a in series]))
+    return _plot_answers(report, series, length_axis([one.length for one in series]))
 
 
 def plot_near(report: ContextReport) -> RecallPlot | None:
@@ -298,86 +275,51 @@ def plot_near(report: ContextReport) -> RecallPlot | None:
     series = answers_by_length(report)
     if high is None:
         return None
-    near = [a for a in series if low * 0.8 <= a.length <= high * 1.2]
+    near = tuple(one for one in series if low * 0.8 <= one.length <= high * 1.2)
     if not 3 <= len(near) < len(series):
         return None
-    return _plot_answers(report, near, length_axis([a.length for a in near], close=True))
+    return _plot_answers(report, near, length_axis([one.length for one in near], close=True))
 
 
-def _plot_answers(report: ContextReport, series: Sequence[Answers], x: Axis) -> RecallPlot:
-    y = _share_axis()
-    dots = tuple(
-        Dot(
-            x.at(a.length),
-            y.at(a.rate),
-            y.at(a.low),
-            y.at(a.high),
-            _SHAPES.get(a.verdict, "undecided"),
-            a.label,
-        )
-        for a in series
-    )
-    rate, bracket, length = pass_rate(report), bracket_of(report), report.true_context
-    truth = None
-    if length and x.low <= length <= x.high:
-        anchor = "end" if x.at(length) > BOX.width / 2 else "start"
-        truth = Line(x.at(length), f"true {length}", anchor)
-    shaded = None
-    if bracket is not None and bracket[1] is not None:
-        shaded = (x.at(bracket[0]), x.at(bracket[1]))
+def _plot_answers(report: ContextReport, series: tuple[Answers, ...], x: Axis) -> RecallPlot:
+    low, high = bracket_of(report) or (0, None)
+    true = report.true_context
     return RecallPlot(
         x=x,
-        y=y,
-        dots=dots,
-        path=_path([(dot.x, dot.y) for dot in dots if dot.shape != "dead"]),
-        bracket=shaded,
-        threshold=None if rate is None else Line(y.at(rate), f"passes from {say_percent(rate)}"),
-        truth=truth,
-        text="Correct answers by length: " + "; ".join(dot.label for dot in dots),
+        y=share_axis(),
+        series=series,
+        bracket=None if high is None else (low, high),
+        rate=pass_rate(report),
+        true=true if true and x.low <= true <= x.high else None,
     )
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    """The SVG path that joins the points by straight lines; empty for fewer than two."""
-    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) if len(points) > 1 else ""
-
-
-@attrs.frozen
-class Mark:
-    """One measured value."""
-
-    x: float
-    y: float
-    label: str
 
 
 @attrs.frozen
 class SpeedPlot:
-    """Values by length, and the limit that was asked for."""
+    """Speeds or times by length: (length, value, words), and the limit that was asked for."""
 
     x: Axis
     y: Axis
-    marks: tuple[Mark, ...]
-    path: str
-    wish: Line | None
+    series: tuple[tuple[int, float, str], ...]
+    wish: float | None
     title: str
     unit: str
     caption: str
-    text: str
+
+    @property
+    def text(self) -> str:
+        """The drawing in words."""
+        values = "; ".join(f"{length} tokens: {words}" for length, _, words in self.series)
+        return f"{self.title} by length: {values}"
 
 
 def plot_speed(report: ContextReport) -> SpeedPlot | None:
     """Generated tokens per second by length; None if nothing is known."""
     points = _sound_points(report.curve)
-    return _plot_values(
-        points,
-        [
-            (p.tokens_per_second, f"{p.tokens_per_second or 0:.1f} tokens per second")
-            for p in points
-        ],
-        report.usable.min_tokens_per_second if report.usable else None,
-        ("Generation speed", "tokens per second", "The median of generation at each length."),
-    )
+    speeds = [(p.tokens_per_second, f"{p.tokens_per_second or 0:.1f} tokens/s") for p in points]
+    wish = report.usable.min_tokens_per_second if report.usable else None
+    words = ("Generation speed", "tokens per second", "The median of generation at each length.")
+    return _plot_values(points, speeds, wish, words)
 
 
 def plot_wait(report: ContextReport) -> SpeedPlot | None:
@@ -395,12 +337,9 @@ def plot_wait(report: ContextReport) -> SpeedPlot | None:
         else "The longest time to first token at each length. Part of the prompt may have been"
         " cached."
     )
-    return _plot_values(
-        points,
-        [(wait, say_seconds(wait or 0)) for wait in waits],
-        report.usable.max_ttft_s if report.usable else None,
-        ("Time to first token", "seconds", caption),
-    )
+    values = [(wait, say_seconds(wait or 0)) for wait in waits]
+    wish = report.usable.max_ttft_s if report.usable else None
+    return _plot_values(points, values, wish, ("Time to first token", "seconds", caption))
 
 
 def _plot_values(
@@ -409,97 +348,28 @@ def _plot_values(
     wish: float | None,
     words: tuple[str, str, str],
 ) -> SpeedPlot | None:
-    known = [
+    known = tuple(
         (point.length_tokens, value, label)
         for point, (value, label) in zip(points, values, strict=True)
         if value is not None and 0 <= value <= MOST
-    ]
+    )
     if not known:
         return None
     wish = wish if wish is not None and 0 <= wish <= MOST else None
-    # The axis of correct answers, so that the drawings can be compared.
-    x = length_axis([point.length_tokens for point in points])
-    y = value_axis(max([value for _, value, _ in known] + [wish or 0.0]))
-    marks = tuple(Mark(x.at(n), y.at(v), f"{n} tokens: {label}") for n, v, label in known)
     title, unit, caption = words
     return SpeedPlot(
-        x=x,
-        y=y,
-        marks=marks,
-        path=_path([(mark.x, mark.y) for mark in marks]),
-        wish=None if wish is None else Line(y.at(wish), f"asked for {wish:g}"),
+        # The axis of correct answers, so that the drawings can be compared.
+        x=length_axis([point.length_tokens for point in points]),
+        y=value_axis(max([value for _, value, _ in known] + [wish or 0.0])),
+        series=known,
+        wish=wish,
         title=title,
         unit=unit,
         caption=caption,
-        text=f"{title} by length: " + "; ".join(mark.label for mark in marks),
     )
 
 
 # Drawings by depth
-
-
-@attrs.frozen
-class Bar:
-    """Correct answers in one region, with the ends of its Wilson interval."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    width: float
-    kind: str
-    label: str
-
-
-@attrs.frozen
-class DepthPlot:
-    """Correct answers by region, up to the true context and beyond it."""
-
-    y: Axis
-    bars: tuple[Bar, ...]
-    columns: tuple[tuple[float, str], ...]
-    kinds: tuple[tuple[str, str], ...]
-    text: str
-
-
-def plot_depths(report: ContextReport) -> DepthPlot | None:
-    """Correct answers by region, summed over the lengths; None if no region is known."""
-    limit = report.true_context or 0
-    points = _sound_points(report.curve)
-    groups = (
-        ("within", "up to the true context", [p for p in points if p.length_tokens <= limit]),
-        ("beyond", "beyond it", [p for p in points if p.length_tokens > limit]),
-    )
-    shown = [(kind, words, sums) for kind, words, g in groups if (sums := _answers_by_region(g))]
-    if not shown:
-        return None
-    y = _share_axis()
-    room = (BOX.right - BOX.left) / len(Region)
-    width = room * 0.7 / len(shown)
-    bars: list[Bar] = []
-    for order, (kind, words, sums) in enumerate(shown):
-        for region, (passes, trials) in sums.items():
-            interval = wilson(passes, trials)
-            x = BOX.left + room * (list(Region).index(region) + 0.15) + order * width
-            bars.append(
-                Bar(
-                    x=round(x, 1),
-                    y=y.at(passes / trials),
-                    low=y.at(interval.low),
-                    high=y.at(interval.high),
-                    width=round(width * 0.9, 1),
-                    kind=kind,
-                    label=f"{region}, {words}: {passes} of {trials}",
-                )
-            )
-    centres = (round(BOX.left + room * (i + 0.5), 1) for i in range(len(Region)))
-    return DepthPlot(
-        y=y,
-        bars=tuple(bars),
-        columns=tuple((x, str(region)) for x, region in zip(centres, Region, strict=True)),
-        kinds=tuple((kind, words) for kind, words, _ in shown),
-        text="Correct answers by region: " + "; ".join(bar.label for bar in bars),
-    )
 
 
 @attrs.frozen
@@ -530,7 +400,7 @@ def heat_of_report(report: ContextReport) -> Heat | None:
     """The measurement's own questions by length and region; None if no region is known."""
     rows: list[tuple[str, tuple[Cell, ...]]] = []
     for point in reversed(_sound_points(report.curve)):
-        tallies = _answers_by_region([point])
+        tallies = _answers_by_region(point)
         cells = tuple(_tally(point, region, tallies.get(region)) for region in Region)
         if tallies:
             rows.append((str(point.length_tokens), cells))
@@ -540,7 +410,8 @@ def heat_of_report(report: ContextReport) -> Heat | None:
         title="Correct answers by length and region",
         caption=(
             "Correct of asked, by the place of the answer in the prompt; longest length first."
-            " Few questions are asked far from the limit."
+            " Head is the first tenth of the prompt, tail the last. Few questions are asked far from"
+            " the limit."
         ),
         columns=tuple(map(str, Region)),
         rows=tuple(rows),

@@ -145,7 +145,6 @@ def _section(
     distinction: str = "",
     maps: Sequence[ContextMap] = (),
 ) -> Section:
-    recall = charts.plot_recall(report)
     own = charts.heat_of_report(report)
     notes = (f"map: {note}" for found in maps for note in found.notes)
     baselines = [f"{x.baseline.passes} of {x.baseline.trials}" for x in report.levels]
@@ -162,10 +161,8 @@ def _section(
         "certified": "yes" if report.certified else "no",
         "evidence": say_evidence(report),
         "remarks": [*say_remarks(report), *notes],
-        "recall": recall,
+        "recall": charts.plot_recall(report),
         "near": charts.plot_near(report),
-        "any_dead": recall is not None and any(dot.shape == "dead" for dot in recall.dots),
-        "depths": charts.plot_depths(report),
         "speeds": [p for p in (charts.plot_speed(report), charts.plot_wait(report)) if p],
         "heats": [*([own] if own else []), *(heat for m in maps for heat in _heats(m))],
         "curve": curve_rows(report),
