@@ -10,7 +10,7 @@ import os
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.demo import fetch_demo_model
-from lmstrix.notebook import NotebookProgress
+from lmstrix.notebook import NotebookProgress, plot_report
 
 # %% [markdown]
 # Set `LMSTRIX_EXAMPLE_GGUF` to the path of a GGUF file, or let the demo model be fetched. With
@@ -34,14 +34,15 @@ print(f"loadable {report.loadable_context}")
 print(f"true {report.true_context} ({report.cause})")
 
 # %% [markdown]
-# A report shows itself as a table, with the evidence at every length:
+# With this extension a report shows itself as a table, with the evidence at every length:
 
 # %%
+# %load_ext lmstrix.notebook
 report
 
 # %% [markdown]
-# And as a chart: right answers by length with their 95 % Wilson intervals, the rate that passes,
-# and in green what works and what is not known to.
+# A chart shows the correct answers by length with their 95% Wilson intervals, the rate that passes,
+# and in green the bracket.
 
 # %%
-report.plot()
+plot_report(report)

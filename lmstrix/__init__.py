@@ -7,7 +7,6 @@
 ...     print(report.declared_context, report.loadable_context, report.true_context)
 """
 
-from lmstrix import notebook
 from lmstrix.client import LMStrix
 from lmstrix.converter import dump_report, load_report
 from lmstrix.errors import (
@@ -67,5 +66,3 @@ __all__ = [
     "dump_report",
     "load_report",
 ]
-
-notebook.register()

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import attrs
 
 from lmstrix.models import Environment, ModelInfo
-from lmstrix.showing import chart_of, html_of
 from lmstrix.stats import isotonic_fall
-
-if TYPE_CHECKING:
-    import altair as alt
 
 __all__ = ["DEPTH_BINS", "MAP_SCHEMA_VERSION", "ContextMap", "Layer", "MapCell", "MapCost"]
 
@@ -112,17 +107,6 @@ class ContextMap:
         if found is None:
             raise KeyError(name)
         return found
-
-    def plot(self) -> alt.Chart:
-        """A heat map of scores by length and depth for each layer, as an altair chart.
-
-        Raises `ModuleNotFoundError` where altair (extra ``notebook``) is not installed.
-        """
-        chart: alt.Chart = chart_of(self)
-        return chart
-
-    def _repr_html_(self) -> str | None:
-        return html_of(self)
 
 
 def cells_of(

@@ -9,16 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import attrs
 
 from lmstrix.causes import UNFINISHED, Cause, Judgement, StopReason, Verdict
 from lmstrix.engines import LoadedInstance, LoadProgress, MemoryEstimate, PrefillProgress, Status
-from lmstrix.showing import chart_of, html_of
-
-if TYPE_CHECKING:
-    import altair as alt
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -415,17 +410,6 @@ class ContextReport:
     def measured(self) -> bool:
         """Whether there is a true context that the evidence carries."""
         return self.true_context is not None and self.cause not in UNFINISHED
-
-    def plot(self) -> alt.LayerChart:
-        """Right answers by length with their intervals, and the bracket, as an altair chart.
-
-        Raises `ModuleNotFoundError` where altair (extra ``notebook``) is not installed.
-        """
-        chart: alt.LayerChart = chart_of(self)
-        return chart
-
-    def _repr_html_(self) -> str | None:
-        return html_of(self)
 
 
 @attrs.frozen(kw_only=True)

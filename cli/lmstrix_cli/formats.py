@@ -1,6 +1,6 @@
 """Rows for people and for programs: a table, JSON Lines, CSV or Markdown.
 
-On a terminal a table is as wide as that, and long cells are shortened; piped, nothing is.
+On a terminal, long cells of a table are shortened to fit; in a pipe they are not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import attrs
 import click
 from rich.cells import cell_len
 
-from lmstrix.reports.comparison_data import csv_cell
-from lmstrix.reports.markdown_escaping import escape_markdown
+from lmstrix.reports.compare import csv_cell
+from lmstrix.reports.markdown import escape_markdown
 from lmstrix_cli import safe_text
 from lmstrix_cli.options import Decorator, chain, json_option
 from lmstrix_cli.tables import columns
@@ -48,17 +48,17 @@ class Column(Generic[T]):
     """One fact about each row. Texts are escaped where they are printed, not here."""
 
     key: str = ""
-    """Its name in CSV; empty: for people only."""
+    """Its name in CSV; empty if it is for people only."""
     value: Callable[[T], object] = str
-    """What CSV holds; None is an empty cell."""
+    """The value in CSV; None is an empty cell."""
     head: str = ""
-    """Its name for people; empty: in CSV only."""
+    """Its name for people; empty if it is in CSV only."""
     text: Callable[[T], str] = str
-    """What people read."""
+    """The text for people."""
     short: str = ""
-    """Its name where there is little room."""
+    """Its name if there is little room."""
     least: int = 0
-    """Cells that a shortened text may shrink to; 0: it is never shortened."""
+    """The least width of a shortened text, in cells; 0 if it is never shortened."""
     right: bool = False
 
 
@@ -69,21 +69,21 @@ def format_options(what: str) -> Decorator:
             "--format",
             "kind",
             type=click.Choice(_KINDS),
-            help="Default: table; on a terminal no wider than that.",
+            help="Default: table, which fits the terminal.",
         ),
         json_option(f"Short for --format json: {what} (JSON Lines)."),
     )
 
 
 def choose_format(kind: str | None, *, as_json: bool) -> str:
-    """The format that was asked for; a usage error where two were."""
+    """The format that was asked for. Two different ones are a usage error."""
     if as_json and kind not in {None, JSON}:
         raise click.UsageError(f"--json and --format {kind} contradict each other.")
     return JSON if as_json else kind or _KINDS[0]
 
 
 def show_rows(kind: str, shown: Sequence[Column[T]], rows: Sequence[T]) -> None:
-    """Print `rows` as a table, as CSV or as Markdown. JSON is each command's own."""
+    """Print `rows` as a table, as CSV or as Markdown. Each command prints its own JSON."""
     if kind == "csv":
         click.echo(csv_text(shown, rows), nl=False)
     elif kind == "md":
@@ -95,7 +95,7 @@ def show_rows(kind: str, shown: Sequence[Column[T]], rows: Sequence[T]) -> None:
 
 def csv_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
     """A head and one line for each row. Controls are escaped, and a text that a spreadsheet
-    would take for a formula gets an apostrophe in front.
+    would read as a formula gets an apostrophe in front.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -106,7 +106,7 @@ def csv_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
 
 
 def markdown_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
-    """A table as GitHub knows it, without a final newline."""
+    """A GitHub table, without a final newline."""
     kept = [column for column in shown if column.head]
     heads = [column.head.lower() for column in kept]
     lines = [heads, ["---:" if column.right else "---" for column in kept]]

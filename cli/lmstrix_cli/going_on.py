@@ -9,7 +9,7 @@ from typing import cast
 
 from lmstrix import MeasureOptions
 from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
-from lmstrix.reports.text import NO_LEVELS
+from lmstrix.reports.words import NO_LEVELS
 from lmstrix.stores.peeking import Open
 from lmstrix_cli.settings import Settings
 

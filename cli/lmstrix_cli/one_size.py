@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from lmstrix.checks import Outcome, SizeCheck
 from lmstrix.models import Cause, ContextReport, LevelReport
-from lmstrix.reports.causes import CAUSE_SENTENCES
-from lmstrix.reports.quantities import say_percent, say_seconds
+from lmstrix.reports.words import CAUSE_SENTENCES, say_cause, say_percent, say_seconds
 from lmstrix_cli.exit_codes import ExitCode, code_of_report
 from lmstrix_cli.safe_text import label
 
@@ -31,13 +30,13 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
     yield f"{label(check.model.key)} at {check.length_tokens} tokens: {check.outcome}"
     if check.cause is not None:
         said = "" if check.cause in _NO_FAILURE else f". {CAUSE_SENTENCES[check.cause]}"
-        yield f"cause: {check.cause.replace('_', ' ')}{said}"
+        yield f"cause: {say_cause(check.cause)}{said}"
     if check.trials:
         low, high = check.wilson.low, check.wilson.high
         short = check.baseline
         yield (
-            f"{check.passes} of {check.trials} right"
-            f" (95 % interval {100 * low:.0f} to {say_percent(high)}),"
+            f"{check.passes} of {check.trials} correct"
+            f" (95% interval {100 * low:.0f} to {say_percent(high)}),"
             f" at {short.length_tokens} tokens {short.passes} of {short.trials}"
         )
     for level in check.levels:

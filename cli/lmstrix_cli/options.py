@@ -11,7 +11,7 @@ import click
 
 from lmstrix import MeasureOptions
 from lmstrix.client import DEFAULT_LEVELS, DEFAULT_STRATEGY
-from lmstrix.reports.text import NO_LEVELS
+from lmstrix.reports.words import NO_LEVELS
 from lmstrix_cli.parameters import DURATION, NAMES, SHARE, SIZE, TOKENS
 
 __all__ = [

@@ -13,12 +13,12 @@ __all__ = ["paint"]
 
 _BOLD, _RED, _GREEN, _YELLOW = 1, 31, 32, 33
 _WORDS: Mapping[str, int] = {
-    **dict.fromkeys(("pass", "ok", "fine", "yes"), _GREEN),
+    **dict.fromkeys(("pass", "passed", "ok", "fine", "yes"), _GREEN),
     **dict.fromkeys(
-        ("fail", "problem", "too large", "gibberish", "forgets", "crashed on fill"), _RED
+        ("fail", "failed", "problem", "too large", "gibberish", "forgets", "crashed on fill"), _RED
     ),
     **dict.fromkeys(
-        ("open", "no miss", "undecided", "warning", "not tested", "partial", "interrupted"),
+        ("all correct", "undecided", "warning", "not tested", "partial", "interrupted"),
         _YELLOW,
     ),
 }
@@ -30,7 +30,8 @@ _VERDICT = re.compile(
 _HEADS = re.compile(
     r"^(?:"
     r"[A-Z][A-Z0-9%/ .-]*(?:  [A-Z0-9%/. -]+)+"  # MODEL  FORMAT  SIZE
-    r"| *length(?:  +| +k of n).*"  # the table of lengths, in a report and in a benchmark
+    r"| *length  .*"  # the table of lengths, in a report and in a benchmark
+    r"|  region  +part of the window  .*"
     r")$",
     re.MULTILINE,
 )

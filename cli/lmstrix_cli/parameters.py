@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import click
 
-from lmstrix.reports.text import NO_LEVELS
+from lmstrix.reports.words import NO_LEVELS
 
 __all__ = [
     "DURATION",

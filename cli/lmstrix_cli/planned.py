@@ -11,7 +11,7 @@ from lmstrix import LMStrix, MeasureOptions
 from lmstrix.errors import ConfigurationError, LMStrixError, StoreError
 from lmstrix.measure import Forecast
 from lmstrix.models import ContextReport, ModelInfo
-from lmstrix.reports.quantities import say_bytes, say_seconds
+from lmstrix.reports.words import say_bytes, say_seconds
 from lmstrix_cli import safe_text
 from lmstrix_cli.exit_codes import ExitCode
 from lmstrix_cli.failures import explain_known

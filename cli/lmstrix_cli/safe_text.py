@@ -1,6 +1,6 @@
 """The only way out for text: everything untrusted is escaped here.
 
-Nothing is ever handed to rich as markup: `lmstrix_cli.progress.live` builds `rich.text.Text`.
+Nothing is ever handed to rich as markup: `lmstrix_cli.progress` builds `rich.text.Text`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import click
 
-from lmstrix.reports.escaping import REPLY_KEEPS, escape_controls
+from lmstrix.reports.words import REPLY_KEEPS, escape_controls
 from lmstrix_cli.folding import fold, terminal_width
 from lmstrix_cli.painting import paint
 

@@ -1,4 +1,4 @@
-"""A comparison on a terminal: results as columns, or, where they do not fit, as lines."""
+"""A comparison on a terminal: results as columns, or as lines if the columns do not fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 
-from lmstrix.reports.comparison import NOT_KNOWN, Comparison, Row
+from lmstrix.reports.compare import NOT_KNOWN, Comparison, Row
 from lmstrix_cli.safe_text import label
 from lmstrix_cli.tables import columns
 
@@ -48,7 +48,7 @@ def _as_columns(compared: Comparison, head: Sequence[str]) -> str:
     rows = [_cells(row) for row in compared.found]
     if compared.differing:
         blank = ("",) * len(head)
-        rows += [("", *blank), ("what differs", *blank)]
+        rows += [("", *blank), ("differences", *blank)]
         rows += [_cells(row) for row in compared.differing]
     return columns(("", *head), rows, right=tuple(range(1, len(head) + 1)))
 
@@ -77,8 +77,8 @@ def _as_lines(compared: Comparison, numbers: Sequence[str], width: int) -> str:
 
 
 def _details(compared: Comparison, numbers: Sequence[str], width: int) -> str:
-    """Levels, and what differs, one paragraph for each result."""
-    rows = [row for row in compared.found if row.label.startswith("level ")]
+    """Limits of regions and levels, and the differences: one paragraph for each result."""
+    rows = [row for row in compared.found if row.label.startswith(("region ", "level "))]
     rows += compared.differing
     if not rows:
         return ""
@@ -90,7 +90,7 @@ def _details(compared: Comparison, numbers: Sequence[str], width: int) -> str:
         )
         for i, number in enumerate(numbers)
     ]
-    return "\n".join(["what differs", *paragraphs])
+    return "\n".join(["differences", *paragraphs])
 
 
 def _same(compared: Comparison, width: int) -> str:

@@ -1,44 +1,99 @@
-"""Reports and comparisons as Markdown, for issues, wikis and pull requests."""
+"""Reports, maps and comparisons as Markdown, for issues, wikis and pull requests."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
 from lmstrix.models import ContextReport
-from lmstrix.reports.causes import CAUSE_SENTENCES
-from lmstrix.reports.comparison import Comparison
-from lmstrix.reports.map_text import say_kept
-from lmstrix.reports.markdown_escaping import code_block, code_span, escape_markdown
-from lmstrix.reports.quantities import say_moment, say_tokens
-from lmstrix.reports.sentences import (
-    say_baseline,
-    say_bracket,
-    say_certified,
+from lmstrix.reports.compare import Comparison
+from lmstrix.reports.words import (
+    CURVE_HEAD,
+    REGION_HEAD,
+    curve_row,
+    escape_controls,
+    in_order,
+    level_rows,
+    region_rows,
+    repeat_command,
+    say_cause,
     say_cost,
     say_engine,
+    say_evidence,
+    say_kept,
+    say_limit,
     say_model_facts,
+    say_moment,
     say_numbers,
-    say_reach,
     say_remarks,
+    say_tokens,
+    say_why,
 )
-from lmstrix.reports.table import CURVE_HEAD, curve_row, in_order
-from lmstrix.reports.text import repeat_command
 
-__all__ = ["MARKER", "render_comparison_markdown", "render_markdown"]
+__all__ = [
+    "MARKER",
+    "code_block",
+    "code_span",
+    "escape_markdown",
+    "render_comparison_markdown",
+    "render_markdown",
+]
 
 MARKER = "<!-- LMStrix -->"
-"""The first line of every document of ours; Markdown does not show it."""
+"""The first line of every document of ours. Markdown does not show it."""
+
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&$#@!]")
+"""Beginnings of emphasis, code, links, images, HTML, cells, entities, formulas and mentions."""
+_AT_START = re.compile(r"^(\s*(?:\d+(?=[.)]))?)([-+=.)])")
+"""The beginning of a list, or the line below a heading."""
+_LINK = re.compile(r"(?i)(://|\bwww\.)")
+"""The text that GitHub turns into a link by itself."""
+
+
+def escape_markdown(text: str) -> str:
+    r"""`text` on one line so that it shows as it is; controls are written as ``\xNN``.
+
+    >>> print(escape_markdown("a|b <i> *c*"))
+    a\|b \<i\> \*c\*
+    """
+    text = _SPECIAL.sub(lambda match: "\\" + match[0], escape_controls(text))
+    text = _LINK.sub(lambda match: match[0][:-1] + "\\" + match[0][-1], text)
+    return _AT_START.sub(r"\1\\\2", text)
+
+
+def code_span(text: str, *, in_table: bool = False) -> str:
+    r"""`text` as code on one line: within it nothing means anything, except a pipe in a table.
+
+    >>> print(code_span("a`b"))
+    ``a`b``
+    """
+    text = escape_controls(text) or " "
+    fence = "`" * (_longest_run(text) + 1)
+    if in_table:
+        text = text.replace("|", "\\|")
+    padding = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{padding}{text}{padding}{fence}"
+
+
+def code_block(text: str) -> str:
+    """`text` as a block of code."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}sh\n{escape_controls(text, keep=chr(10))}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 def render_markdown(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = ()) -> str:
-    """Every report in that order, with an overview where there are several, and every map.
+    """Every report in that order, then every map. Several reports get an overview.
 
     Untrusted text in it is escaped.
     """
     blocks = [MARKER]
     if len(reports) > 1:
-        blocks += ["# Context reports", *_overview(reports)]
+        blocks += ["# Context reports", _overview(reports)]
     for report in reports:
         blocks += _report(report, "##" if len(reports) > 1 else "#")
     for found in maps:
@@ -53,14 +108,14 @@ def render_comparison_markdown(compared: Comparison) -> str:
     blocks = [MARKER, "# Results side by side", _table(head, found, words=(0,))]
     if compared.differing:
         rows = [_cells(row.label, *row.values) for row in compared.differing]
-        blocks += ["## What differs", _table(head, rows, words=(0,))]
+        blocks += ["## Differences", _table(head, rows, words=(0,))]
     if compared.same:
         rows = [_cells(label, value) for label, value in compared.same]
         blocks += ["## The same in all", _table(["", ""], rows, words=(0, 1))]
     return "\n\n".join(blocks) + "\n"
 
 
-def _overview(reports: Sequence[ContextReport]) -> Iterator[str]:
+def _overview(reports: Sequence[ContextReport]) -> str:
     head = ["model", "declared", "loadable", "true", "cause", "certified"]
     rows = [
         [
@@ -68,12 +123,12 @@ def _overview(reports: Sequence[ContextReport]) -> Iterator[str]:
             say_tokens(report.declared_context),
             say_tokens(report.loadable_context),
             say_tokens(report.true_context),
-            report.cause.replace("_", " "),
+            say_limit(report),
             "yes" if report.certified else "no",
         ]
         for report in reports
     ]
-    yield _table(head, rows, words=(0, 4, 5))
+    return _table(head, rows, words=(0, 4, 5))
 
 
 def _report(report: ContextReport, heading: str) -> Iterator[str]:
@@ -83,43 +138,31 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
         yield escape_markdown(facts)
     numbers = [[f"**{n.name}**", n.value, n.meaning] for n in say_numbers(report)]
     yield _table(["", "tokens", ""], numbers, words=(0, 2))
-    cause = report.cause.replace("_", " ")
-    yield _list([f"cause: **{cause}**. {CAUSE_SENTENCES[report.cause]}", *_evidence(report)])
+    why = f"cause: **{say_cause(report.cause)}**. {say_why(report)}"
+    yield _list([why, *say_evidence(report)])
     if report.curve:
-        yield _curve(report)
+        rows = [
+            [*curve_row(point), say_cause(point.failure) if point.failure else ""]
+            for point in in_order(report.curve)
+        ]
+        yield _table([*CURVE_HEAD, ""], rows, words=(3, 6))
+    if report.regions:
+        yield _table(REGION_HEAD, region_rows(report), words=(0, 1, 4))
     if report.levels:
-        rows = [_cells(x.name, say_reach(x), x.cause.replace("_", " ")) for x in report.levels]
-        yield _table(["level", "limit", "why no further"], rows, words=(0, 2))
+        rows = [_cells(*row) for row in level_rows(report)]
+        yield _table(["level", "limit", "cause"], rows, words=(0, 2))
     remarks = [escape_markdown(remark) for remark in say_remarks(report)]
     if remarks:
         yield _list(remarks)
-    yield _list(_provenance(report))
-    yield code_block(repeat_command(report))
-
-
-def _evidence(report: ContextReport) -> list[str]:
-    if report.true_context is None:
-        return []
-    return [s for s in (say_certified(report), say_bracket(report), say_baseline(report)) if s]
-
-
-def _curve(report: ContextReport) -> str:
-    rows = [
-        [*curve_row(point)[:6], str(point.failure or "").replace("_", " ")]
-        for point in in_order(report.curve)
-    ]
-    return _table(CURVE_HEAD, rows, words=(3, 6))
-
-
-def _provenance(report: ContextReport) -> list[str]:
     engine = say_engine(report)
-    cost = say_cost(report)
-    return [
-        *([cost] if cost else []),
-        *([f"engine: {escape_markdown(engine)}"] if engine else []),
+    provenance = [
+        say_cost(report),
+        f"engine: {escape_markdown(engine)}" if engine else "",
         f"finished: {say_moment(report.finished_at)}",
         "repeat it with",
     ]
+    yield _list([line for line in provenance if line])
+    yield code_block(repeat_command(report))
 
 
 def _map(found: ContextMap) -> Iterator[str]:
@@ -136,7 +179,7 @@ def _map(found: ContextMap) -> Iterator[str]:
 
 def _layer(found: ContextMap, layer: Layer) -> str:
     known = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
-    head = ["length", *(f"{100 * i // DEPTH_BINS} %" for i in range(DEPTH_BINS)), "all"]
+    head = ["length", *(f"{100 * i // DEPTH_BINS}%" for i in range(DEPTH_BINS)), "all"]
     rows = [
         [
             str(length),
@@ -161,6 +204,6 @@ def _cells(*texts: str) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int]) -> str:
-    """A table of cells that are Markdown already; columns in `words` are aligned to the left."""
+    """A table of cells that are Markdown already. Columns in `words` are aligned to the left."""
     rule = ["---" if column in words else "--:" for column in range(len(head))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))

@@ -1,126 +1,228 @@
-"""A `ContextReport` as plain text: what a terminal shows and a bug report quotes."""
+"""Reports, maps and benchmarks as plain text, for terminals and bug reports."""
 
 from __future__ import annotations
 
-import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from lmstrix.models import ContextReport
-from lmstrix.reports.causes import CAUSE_SENTENCES
-from lmstrix.reports.escaping import escape_controls
-from lmstrix.reports.quantities import say_moment
-from lmstrix.reports.sentences import (
-    say_baseline,
-    say_bracket,
-    say_certified,
+from lmstrix.benches import BenchPoint, SpeedBench
+from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
+from lmstrix.models import ContextReport, CurvePoint
+from lmstrix.reports.words import (
+    CURVE_HEAD,
+    REGION_HEAD,
+    bar,
+    curve_row,
+    escape_controls,
+    in_order,
+    level_rows,
+    region_rows,
+    repeat_command,
+    say_cause,
     say_cost,
     say_engine,
+    say_evidence,
+    say_kept,
     say_model_facts,
+    say_moment,
     say_numbers,
-    say_reach,
+    say_percent,
     say_remarks,
+    say_seconds,
+    say_speed,
+    say_wait,
+    say_why,
 )
-from lmstrix.reports.table import curve_table
 
-__all__ = ["render_text", "repeat_command"]
-
-NO_LEVELS = "none"
-"""The word for measuring nothing but the validator's own questions."""
+__all__ = ["BENCH_HEAD", "bench_row", "render_bench", "render_map", "render_text"]
 
 NARROWEST = 40
-"""Columns below which nothing readable fits; a smaller width is taken as this."""
+"""The least width, in columns. A smaller one is taken as this."""
+
+BENCH_HEAD = ("length", "prefill", "", "TTFT", "generate", "", "reused", "warm TTFT")
+"""The columns of `bench_row`."""
+_BENCH_BARS = (2, 5)
+
+_MAP_TITLES = {
+    "recall": "recall: correct answers, in percent",
+    "copy": "copy: words of a passage copied in order, in percent",
+}
+_MAP_CELL = 4
 
 
 def render_text(report: ContextReport, *, width: int = 80) -> str:
-    """The whole report in at most `width` columns where words can be broken, without a final
-    newline. Untrusted text in it is escaped; commands are never broken.
+    """The whole report without a final newline. Untrusted text in it is escaped.
+
+    Lines are at most `width` columns wide if their words can be wrapped; commands never are.
     """
     width = max(width, NARROWEST)
-    blocks = (
-        [_model_line(report)],
-        list(_numbers(report)),
-        list(_evidence(report, width)),
-        curve_table(report.curve, width) if report.curve else [],
-        list(_levels(report)),
-        list(_remarks(report, width)),
-        list(_provenance(report, width)),
+    facts = say_model_facts(report)
+    return _join(
+        [escape_controls(f"{report.model.key} ({facts})" if facts else report.model.key)],
+        _columns([(f"{n.name} {n.value}", n.meaning) for n in say_numbers(report)], margin=""),
+        _wrap_all(
+            [f"cause: {say_cause(report.cause)}. {say_why(report)}", *say_evidence(report)], width
+        ),
+        _curve(report.curve, width),
+        _columns([REGION_HEAD, *region_rows(report)], right=(2, 3)) if report.regions else [],
+        ["levels", *_columns(level_rows(report), right=(1,))] if report.levels else [],
+        _wrap_all(say_remarks(report), width),
+        [*_wrap_all(_provenance(report), width), f"repeat: {repeat_command(report)}"],
     )
-    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def repeat_command(report: ContextReport) -> str:
-    """The command line that asks the same questions again, quoted for a POSIX shell."""
-    method, environment = report.method, report.environment
-    words = ["lmstrix"]
-    if environment.adapter:
-        words += ["--adapter", environment.adapter]
-    words += ["test", "--fresh", "--seed", str(method.seed)]
-    words += ["--strategy", method.strategy, "--validator", method.validator]
-    words += ["--tolerance", f"{method.tolerance:.6g}", "--ratio", f"{method.ratio:.6g}"]
-    if method.absolute:
-        words.append("--absolute")
-    words += ["--levels", ",".join(method.levels) or NO_LEVELS]
-    if method.max_context is not None:
-        words += ["--max-context", str(method.max_context)]
-    if report.model.key.startswith("-"):
-        words.append("--")
-    words.append(report.model.key)
-    return escape_controls(shlex.join(words))
-
-
-def _model_line(report: ContextReport) -> str:
-    described = say_model_facts(report)
-    return escape_controls(f"{report.model.key} ({described})" if described else report.model.key)
-
-
-def _numbers(report: ContextReport) -> Iterator[str]:
-    numbers = say_numbers(report)
-    labels = [f"{number.name} {number.value}" for number in numbers]
-    widest = max(len(label) for label in labels)
-    for label, number in zip(labels, numbers, strict=True):
-        yield f"{label.ljust(widest)}   {number.meaning}"
-
-
-def _evidence(report: ContextReport, width: int) -> Iterator[str]:
-    cause = report.cause
-    yield from _wrap(f"cause: {cause.replace('_', ' ')}. {CAUSE_SENTENCES[cause]}", width)
-    if report.true_context is not None:
-        for sentence in (say_certified(report), say_bracket(report), say_baseline(report)):
-            yield from _wrap(sentence, width)
-
-
-def _levels(report: ContextReport) -> Iterator[str]:
-    """One line for each kind of use: how far it reaches, and why no further."""
-    if not report.levels:
-        return
-    yield "levels"
-    rows = [
-        (level.name, say_reach(level), str(level.cause).replace("_", " "))
-        for level in report.levels
+def _provenance(report: ContextReport) -> list[str]:
+    engine = say_engine(report)
+    return [
+        say_cost(report),
+        f"engine: {engine}" if engine else "",
+        f"finished: {say_moment(report.finished_at)}",
     ]
-    names = max(len(name) for name, _, _ in rows)
-    limits = max(len(limit) for _, limit, _ in rows)
-    for name, limit, why in rows:
-        yield escape_controls(f"  {name.ljust(names)}  {limit.rjust(limits)}  {why}")
 
 
-def _remarks(report: ContextReport, width: int) -> Iterator[str]:
-    for remark in say_remarks(report):
-        yield from _wrap(remark, width)
+def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
+    """The table of lengths. Columns that do not fit in `width` are left out from the right; the
+    first four always stay.
+    """
+    if not curve:
+        return []
+    rows = [(*CURVE_HEAD, ""), *((*curve_row(p), _bar_or_failure(p)) for p in in_order(curve))]
+    for shown in range(len(rows[0]), 4, -1):
+        lines = _columns([row[:shown] for row in rows], right=(0, 1, 2, 4, 5))
+        if max(map(len, lines)) <= width:
+            return lines
+    return _columns([row[:4] for row in rows], right=(0, 1, 2))
 
 
-def _provenance(report: ContextReport, width: int) -> Iterator[str]:
-    yield from _wrap(say_cost(report), width)
-    where = say_engine(report)
-    if where:
-        yield from _wrap(f"engine: {where}", width)
-    yield from _wrap(f"finished: {say_moment(report.finished_at)}", width)
-    yield f"repeat: {repeat_command(report)}"
+def _bar_or_failure(point: CurvePoint) -> str:
+    if point.failure is not None:
+        return say_cause(point.failure)
+    return bar(point.passes / point.trials if point.trials > 0 else 0, 10)
 
 
-def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` columns; none for no text."""
-    return textwrap.wrap(
-        escape_controls(text), width, subsequent_indent="  ", break_on_hyphens=False
+def render_map(found: ContextMap, *, width: int = 80) -> str:
+    """The whole map without a final newline: for each validator a table of lengths by depths.
+    Untrusted text in it is escaped.
+    """
+    cost = found.cost
+    share = cost.document_tokens / found.lengths[-1]
+    spent = (
+        f"cost: {cost.document_tokens} tokens of the document read ({share:.2f} times its length),"
+        f" {cost.question_tokens} of {cost.questions} questions, {cost.cached_tokens} reused from"
+        f" cache, {cost.generated_tokens} generated, {say_seconds(cost.seconds)}."
     )
+    return _join(
+        [escape_controls(found.model.key)],
+        *(list(_layer(found, layer)) for layer in found.layers),
+        _wrap_all((f"note: {note}" for note in found.notes), width),
+        _wrap_all([spent], width),
+    )
+
+
+def _layer(found: ContextMap, layer: Layer) -> Iterator[str]:
+    yield escape_controls(_MAP_TITLES.get(layer.name, f"{layer.name}: mean score, in percent"))
+    depths = "".join(f"{100 * i // DEPTH_BINS}".rjust(_MAP_CELL) for i in range(DEPTH_BINS))
+    yield f"  length{depths}    all"
+    cells = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
+    for length in found.lengths:
+        row = "".join(_score(cells.get((length, i))) for i in range(DEPTH_BINS))
+        yield f"{length:>8}{row}   {_score(layer.rate(length))}"
+    kept = say_kept(found, layer)
+    if kept:
+        yield kept
+
+
+def _score(score: float | None) -> str:
+    return ("." if score is None else f"{100 * score:.0f}").rjust(_MAP_CELL)
+
+
+def render_bench(found: SpeedBench, *, width: int = 80) -> str:
+    """The whole benchmark without a final newline: one line for each length, with a bar for each
+    of its speeds. Untrusted text in it is escaped.
+    """
+    rounds = "once" if found.rounds == 1 else f"{found.rounds} times; medians are shown"
+    engine = found.environment.engine or found.environment.adapter
+    return _join(
+        [escape_controls(found.model.key)],
+        _bench_table(found.points, width),
+        _wrap_all((f"note: {note}" for note in found.notes), width),
+        _wrap_all(
+            [
+                "" if found.complete else "ended before the longest length.",
+                (
+                    "prefill (of a new text) and generate: tokens per second. warm: the same text"
+                    " with another request, reused from the KV cache. each length was measured"
+                    f" {rounds}."
+                ),
+                (
+                    f"loaded: {found.context_length} tokens in {engine}. took:"
+                    f" {say_seconds(found.seconds)}."
+                ),
+            ],
+            width,
+        ),
+    )
+
+
+def bench_row(point: BenchPoint) -> tuple[str, ...]:
+    """The cells of one length, as `BENCH_HEAD` names them. The bars are empty."""
+    return (
+        str(point.length_tokens),
+        say_speed(point.prefill_tokens_per_second),
+        "",
+        say_wait(point.ttft_s),
+        say_speed(point.tokens_per_second),
+        "",
+        "-" if point.reused is None else say_percent(point.reused),
+        say_wait(point.warm_ttft_s),
+    )
+
+
+def _bench_table(points: Sequence[BenchPoint], width: int) -> list[str]:
+    """Bars are left out if they do not fit in `width`."""
+    speeds = [(p.prefill_tokens_per_second or 0, p.tokens_per_second or 0) for p in points]
+    fastest = [max(of_a_kind, default=0) for of_a_kind in zip(*speeds, strict=True)]
+    rows: list[Sequence[str]] = [BENCH_HEAD]
+    for point, both in zip(points, speeds, strict=True):
+        cells = list(bench_row(point))
+        for column, speed, most in zip(_BENCH_BARS, both, fastest, strict=True):
+            cells[column] = bar(speed / most if most else 0, 8)
+        rows.append(cells)
+    lines = _columns(rows, right=(0, 1, 3, 4, 6, 7))
+    if max(map(len, lines)) <= width:
+        return lines
+    bare = [[c for i, c in enumerate(row) if i not in _BENCH_BARS] for row in rows]
+    return _columns(bare, right=range(len(BENCH_HEAD)))
+
+
+def _columns(
+    rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), margin: str = "  "
+) -> list[str]:
+    """Lines of aligned cells, escaped; columns in `right` are aligned to the right."""
+    rows = [[escape_controls(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        (
+            margin
+            + "  ".join(
+                cell.rjust(width) if column in right else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _wrap_all(texts: Iterator[str] | Sequence[str], width: int) -> list[str]:
+    """Texts as lines of at most `width` columns, escaped; none for an empty text."""
+    return [
+        line
+        for text in texts
+        for line in textwrap.wrap(
+            escape_controls(text), width, subsequent_indent="  ", break_on_hyphens=False
+        )
+    ]
+
+
+def _join(*blocks: Sequence[str]) -> str:
+    return "\n\n".join("\n".join(block) for block in blocks if block)

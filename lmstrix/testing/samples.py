@@ -25,6 +25,8 @@ from lmstrix.models import (
     Method,
     ModelInfo,
     Proportion,
+    Region,
+    RegionReport,
     StopReason,
     Trial,
     Usable,
@@ -75,7 +77,10 @@ def sample_trial(**changes: Any) -> Trial:  # noqa: ANN401 - any field of `Trial
 
 
 def sample_report(**changes: Any) -> ContextReport:  # noqa: ANN401 - any field of `ContextReport`
-    """A certified measurement: declared 8192, true 6144, because the model forgets."""
+    """A certified measurement: declared 8192, true 6144, because the model forgets the head.
+
+    The other regions work at 8192.
+    """
     report = ContextReport(
         model=sample_model(),
         declared_context=8192,
@@ -107,6 +112,7 @@ def sample_report(**changes: Any) -> ContextReport:  # noqa: ANN401 - any field 
         ),
         started_at=_STARTED,
         finished_at=_STARTED + timedelta(seconds=66.5),
+        regions=_sample_regions(),
         levels=(
             LevelReport(
                 name="coherence",
@@ -168,9 +174,26 @@ def _sample_curve() -> tuple[CurvePoint, ...]:
         wilson=Proportion(low=0.24, high=0.76),
         inconclusive=1,
         depths=(
-            DepthTally(region="head", passes=0, trials=5),
-            DepthTally(region="tail", passes=5, trials=5),
+            DepthTally(region=Region.HEAD, passes=0, trials=5),
+            DepthTally(region=Region.TAIL, passes=5, trials=5),
         ),
         failure=None,
     )
     return passed, failed
+
+
+def _sample_regions() -> tuple[RegionReport, ...]:
+    kept = (
+        RegionReport(
+            region=region,
+            limit_tokens=8192,
+            bracket=(8192, None),
+            cause=Cause.DECLARED_MAXIMUM,
+        )
+        for region in Region
+        if region is not Region.HEAD
+    )
+    lost = RegionReport(
+        region=Region.HEAD, limit_tokens=6144, bracket=(6144, 6400), cause=Cause.FORGETS
+    )
+    return lost, *kept

@@ -90,7 +90,7 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: signal.
     with start(store) as again:
         out, err = again.communicate(timeout=30)
     assert again.returncode == 0
-    assert "going on after" in err
+    assert "continuing after" in err
     assert json.loads(out)["cause"] == "forgets"
 
 

@@ -48,7 +48,7 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
     painted = shell.run("--color", "always", *words).stdout
     assert "\x1b" not in plain
     assert "\x1b[1mtrue 1024\x1b[0m" in painted
-    assert "\x1b[32mpass\x1b[0m" in painted or "\x1b[33mno miss\x1b[0m" in painted
+    assert "\x1b[32mpassed\x1b[0m" in painted or "\x1b[33mall correct\x1b[0m" in painted
     digits = re.compile(r"[0-9]+|-")  # times differ from run to run
     assert digits.sub("", CODES.sub("", painted)) == digits.sub("", plain)
     assert "\x1b" not in shell.run(*words).stdout  # no terminal
@@ -56,9 +56,9 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
 
 
 def test_only_a_verdict_is_painted() -> None:
-    text = "MODEL  CAUSE\nfail-fast  no miss\nthe word pass in a sentence, ok"
+    text = "MODEL  CAUSE\nfail-fast  all correct\nthe word pass in a sentence, ok"
     assert painting.paint(text) == (
-        "\x1b[1mMODEL  CAUSE\x1b[0m\nfail-fast  \x1b[33mno miss\x1b[0m\n"
+        "\x1b[1mMODEL  CAUSE\x1b[0m\nfail-fast  \x1b[33mall correct\x1b[0m\n"
         "the word pass in a sentence, ok"
     )
 

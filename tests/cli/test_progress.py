@@ -24,10 +24,9 @@ from lmstrix.events import (
     WaitingForTurn,
 )
 from lmstrix.models import Cause, PrefillProgress, Verdict
+from lmstrix.progress import ProgressState
 from lmstrix.testing.samples import sample_model, sample_trial
-from lmstrix_cli.progress.live import LiveProgress, status_line
-from lmstrix_cli.progress.plain import event_line
-from lmstrix_cli.progress.state import ProgressState
+from lmstrix_cli.progress import LiveProgress, event_line, status_line
 
 KEY = "[red]m\x1b[0m"
 READING = PrefillProgress(prompt_tokens=4000, cached_tokens=2000, processed_tokens=3000)
@@ -45,7 +44,7 @@ COURSE: tuple[Event, ...] = (
 
 
 def after(*events: Event) -> ProgressState:
-    state = ProgressState(started_s=0.0)
+    state = ProgressState()
     for event in events:
         state.hear(event)
     return state
@@ -57,8 +56,8 @@ def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
         "search",
         "at 4096",
         "trial 2/4",
-        "1 right",
-        "reading 50 %",
+        "1 correct",
+        "reading 50%",
         "bracket 4096..?",
         "40 tok/s",
         "10 s",
@@ -70,7 +69,7 @@ def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
 
 
 def test_the_line_tells_loads_and_retries() -> None:
-    assert "loading 8192 50 %" in status_line(after(*COURSE[:4]), 1.0).plain
+    assert "loading 8192 tokens 50%" in status_line(after(*COURSE[:4]), 1.0).plain
     retrying = Retrying(model_key="m", attempt=2, reason="lost\x1b[2J " + "x" * 500)
     line = status_line(after(*COURSE, retrying), 1.0).plain
     assert "attempt 2: lost\\x1b[2J" in line
@@ -80,7 +79,7 @@ def test_the_line_tells_loads_and_retries() -> None:
 @pytest.mark.parametrize(
     ("pid", "key", "said"),
     [
-        (1234, "x\x1b[2J", "waiting for process 1234 that measures x\\x1b[2J"),
+        (1234, "x\x1b[2J", "waiting for process 1234 to measure x\\x1b[2J"),
         (None, "", "waiting for another process"),
     ],
 )
@@ -98,8 +97,9 @@ def test_the_guess_of_what_is_left() -> None:
     todo = 7936 - 4096 + 7936
     assert state.seconds_left(10.0) == todo * 10.0 / read
     state.hear(PhaseStarted(model_key=KEY, phase="certify"))
+    state.hear(PrefillProgressed(model_key=KEY, length_tokens=7936, progress=READING))
     assert state.seconds_left(10.0) == 7936 * 0.5 * 10.0 / read
-    assert ProgressState(started_s=0.0).seconds_left(100.0) is None
+    assert ProgressState().seconds_left(100.0) is None
     state.hear(PhaseStarted(model_key=KEY, phase="baseline"))
     assert state.seconds_left(10.0) is None  # replies take the time there, not reading
 
@@ -140,10 +140,10 @@ def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
     )
     lines = [line for event in (*COURSE, probe, failed) if (line := event_line(event))]
     assert lines == [
-        "measuring [red]m\\x1b[0m, going on after 3 trials",
+        "measuring [red]m\\x1b[0m, continuing after 3 trials",
         "  load",
         "    asked for 8192, loaded 7936",
-        "    8192: 0 of 0, fail (crashed on fill)",
+        "    8192: 0 of 0, failed (crashed on fill)",
         "    asked for 9000, failed: no\\x0amemory",
     ]
 
@@ -156,7 +156,7 @@ def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
         for event in COURSE:
             progress(event)
     written = screen.getvalue()
-    assert "going on after 3 trials" in written
+    assert "continuing after 3 trials" in written
     assert "[red]...b[0m  search" in written  # shortened, and text, not markup
     assert written.count("\n") <= 3
     assert written.endswith("\x1b[2K")  # the line was taken away

@@ -227,7 +227,7 @@ def test_models_side_by_side(shell: Shell) -> None:
     table = {line[:20].strip(): line[20:].split() for line in lines if line}
     assert table["true"] == ["4096", "6144"]
     assert table["certified"] == ["no", "yes"]
-    assert "what differs" in lines
+    assert "differences" in lines
     assert lines[-1].strip()
     assert "the same in all: " in shell.run("compare").stdout
     assert max(len(line) for line in lines) <= 80

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from lmstrix.converter import FormatError, dump_report, load_report, to_json
 from lmstrix.maps import ContextMap
 from lmstrix.models import ContextReport
-from lmstrix.reports.html.page import render_html
-from lmstrix.reports.map_text import render_map
+from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
-from lmstrix.reports.text import render_text
+from lmstrix.reports.text import render_map, render_text
 from lmstrix.testing.samples import sample_map, sample_report
 from lmstrix_cli.gathering import read_maps
 
@@ -29,7 +28,7 @@ CELL = MAP["layers"][0]["cells"][0]
 
 
 def check(text: str) -> None:
-    """Nothing but line breaks steers: see `lmstrix.reports.escaping`."""
+    """Nothing but line breaks steers: see `lmstrix.reports.words`."""
     steering = {"Cc", "Cf", "Cs", "Zl", "Zp"}
     found = {char for char in text if unicodedata.category(char) in steering}
     assert found <= {"\n"}, found

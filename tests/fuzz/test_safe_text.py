@@ -15,8 +15,8 @@ from fuzz_values import NAMES, TEXTS, VALUES, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.reports.escaping import escape_controls
-from lmstrix.reports.markdown_escaping import code_block, code_span, escape_markdown
+from lmstrix.reports.markdown import code_block, code_span, escape_markdown
+from lmstrix.reports.words import escape_controls
 from lmstrix_cli import safe_text
 
 ANY = NAMES | st.text(st.characters(), max_size=40) | st.lists(TEXTS, max_size=3).map("".join)

@@ -16,7 +16,7 @@ from lmstrix.converter import from_json, to_json
 from lmstrix.events import Event, ReplyTimed
 from lmstrix.measure import BenchOptions, RetryPolicy
 from lmstrix.models import LoadProgress, ModelInfo, Prompt, Reply
-from lmstrix.reports.bench_text import render_bench
+from lmstrix.reports.text import render_bench
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=4096, true_context=10**6)

@@ -8,7 +8,7 @@ import pytest
 from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.maps import ContextMap, cells_of
 from lmstrix.measure import MapOptions, MapRun, RetryPolicy
-from lmstrix.reports.map_text import render_map
+from lmstrix.reports.text import render_map
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.copy import Copy
 from lmstrix.validators.recall import Recall
@@ -112,7 +112,7 @@ def test_lengths_rise_to_the_longest(longest: int) -> None:
 
 async def test_it_reads_well() -> None:
     text = render_map(await draw(SimulatedAdapter(MODEL)))
-    assert "recall: answers that were right" in text
+    assert "recall: correct answers" in text
     assert "copy: words of a passage" in text
     assert "tokens of the document read (1.0" in text
     assert all(len(line) <= 80 for line in text.splitlines())

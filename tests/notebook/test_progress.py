@@ -80,8 +80,8 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
         PrefillProgressed(model_key=KEY, length_tokens=4096, progress=READING),
     )
     assert "&lt;b&gt;m\\x1b[0m" in page
-    assert '<progress value="0.750"' in page
-    assert "<td>4 of 4</td><td>pass</td>" in page
+    assert '<progress value="0.500"' in page
+    assert "<td>4 of 4</td><td>passed</td>" in page
     assert line == "<b>m\\x1b[0m, search at 4096 tokens, 2048 works, nothing fails"
 
 
@@ -94,10 +94,13 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
             "8192 tokens did not load",
         ),
         (Retrying(model_key=KEY, attempt=2, reason="\x07away"), "attempt 2: \\x07away"),
-        (WaitingForTurn(model_key=KEY, pid=7, holder_key="\x07him"), "measurement of \\x07him"),
+        (
+            WaitingForTurn(model_key=KEY, pid=7, holder_key="\x07him"),
+            "process 7 to measure \\x07him",
+        ),
         (
             MeasurementFinished(model_key=KEY, report=sample_report()),
-            "true context 6144: forgets, 6144 works, 6400 fails",
+            "true context 6144: forgets the start, 6144 works, 6400 fails",
         ),
         (
             MeasurementFinished(

@@ -14,11 +14,16 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from lmstrix.models import Environment
-from lmstrix.reports.comparison import compare
-from lmstrix.reports.comparison_data import comparison_csv, comparison_json
-from lmstrix.reports.markdown import MARKER, render_comparison_markdown, render_markdown
-from lmstrix.reports.markdown_escaping import code_block, code_span, escape_markdown
-from lmstrix.reports.text import repeat_command
+from lmstrix.reports.compare import compare, comparison_csv, comparison_json
+from lmstrix.reports.markdown import (
+    MARKER,
+    code_block,
+    code_span,
+    escape_markdown,
+    render_comparison_markdown,
+    render_markdown,
+)
+from lmstrix.reports.words import repeat_command
 from lmstrix.testing.samples import sample_model, sample_report
 
 EVIL = "a|b `c` ``d`` <script>x</script> [e](http://f) *g* ![h](i) \x1b[31m\u202e"
@@ -51,8 +56,9 @@ def test_the_report_in_markdown() -> None:
     assert text.startswith(f"{MARKER}\n\n# `sample/model-135m`\n")
     rows = cells(text)
     assert ["true", "6144", "the largest filled context at which it works"] in rows
-    assert ["6144", "10 of 10", "72 to 100 %", "pass", "14.50 s", "38.0", ""] in rows
+    assert ["6144", "10 of 10", "72 to 100%", "passed", "14.50 s", "38.0", ""] in rows
     assert ["recall", "6144", "forgets"] in rows
+    assert ["head", "0 to 10%", "6144", "6400", "forgets"] in rows
     [command] = [token for token in flat(text) if token.type == "fence"]
     assert command.content.strip() == repeat_command(report)
     shown = " ".join(token.content for token in flat(text))
@@ -80,7 +86,7 @@ def test_untrusted_text_is_only_ever_text() -> None:
     assert not kinds & {"html_inline", "link_open", "image", "em_open"}
     html = {token.content.strip() for token in tokens if token.type == "html_block"}
     assert html == {MARKER}
-    assert {len(row) for row in cells(text)} <= {2, 3, 6, 7}
+    assert {len(row) for row in cells(text)} <= {2, 3, 5, 6, 7}
     shown = EVIL.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
     assert any(row[0] == shown for row in cells(text))
 
@@ -118,8 +124,10 @@ def test_a_comparison_tells_what_differs_from_what_does_not() -> None:
     compared = compare([report, other])
     rows = {row.label: row.values for row in compared.found}
     assert rows["true"] == ("6144", "4096")
+    assert rows["region head"] == ("6144", "6144")
+    assert rows["region tail"] == ("at least 8192", "at least 8192")
     assert rows["level coherence"] == ("at least 8192", "at least 8192")
-    assert rows["right there"] == ("10 of 10", "-")
+    assert rows["correct there"] == ("10 of 10", "-")
     differing = {row.label: row.values for row in compared.differing}
     assert differing == {"seed": ("7", "9"), "version of lmstrix": ("2.0.0", "2.1.0")}
     assert dict(compared.same)["strategy"] == "gallop"
@@ -137,12 +145,13 @@ def test_a_comparison_for_programs() -> None:
     document = json.loads(comparison_json(compared))
     first, second = document["results"]
     assert (first["true_context"], first["passes"], first["levels"]["recall"]) == (6144, 10, 6144)
+    assert (first["regions"]["head"], first["regions"]["tail"]) == (6144, 8192)
     assert first["settings"]["seed"] == "7"
     assert second["true_context"] is None
     assert document["same"]["strategy"] == "gallop"
     assert document["differs"] == {}
     rows = list(csv.DictReader(io.StringIO(comparison_csv(compared))))
     assert [row["true_context"] for row in rows] == ["6144", ""]
-    assert rows[0]["level recall"] == "6144"
+    assert rows[0]["level recall"] == rows[0]["region head"] == "6144"
     assert rows[0]["certified"] == "yes"
     assert rows[1]["model"] == '\'=HYPERLINK("x")'

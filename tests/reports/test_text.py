@@ -10,13 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.models import Baseline, Cause, CurvePoint, Environment, Interval, Proportion, Verdict
-from lmstrix.notebook.tables import report_table
-from lmstrix.reports import escape_controls, render_text
-from lmstrix.reports.causes import CAUSE_SENTENCES
+from lmstrix.notebook import report_table
 from lmstrix.reports.markdown import render_markdown
-from lmstrix.reports.quantities import say_bytes, say_seconds
-from lmstrix.reports.table import say_verdict
-from lmstrix.reports.text import repeat_command
+from lmstrix.reports.text import render_text
+from lmstrix.reports.words import (
+    CAUSE_SENTENCES,
+    escape_controls,
+    repeat_command,
+    say_bytes,
+    say_seconds,
+    say_verdict,
+)
 from lmstrix.testing.samples import sample_model, sample_report
 
 
@@ -30,12 +34,12 @@ def test_the_three_numbers_and_the_evidence() -> None:
         "cause: forgets.",
         "certified: yes",
         "6144 works, 6400 does not",
-        "95 % interval: 5888 to 6400",
-        "10 of 10 right at 512 tokens",
-        "72 to 100 %",
+        "95% interval: 5888 to 6400",
+        "10 of 10 correct at 512 tokens",
+        "72 to 100%",
         "[##########]",
         "[#####.....]",
-        "forgets at 6400, right answers by depth: head 0 of 5.",
+        "forgets at 6400, correct answers by region: head 0 of 5.",
         "note: The head of the document",
         "2 loads, 15000 prompt tokens read, 40000 reused from cache, 300 generated",
         "--seed 7",
@@ -71,7 +75,7 @@ def test_a_partial_report_does_not_claim_a_limit() -> None:
         sample_report(cause=Cause.INTERRUPTED, certified=False, bracket=(6144, None))
     )
     assert "works so far" in text
-    assert "above that nothing is settled" in text
+    assert "longer prompts are undecided" in text
     assert "certified: no" in text
 
 
@@ -110,8 +114,8 @@ def test_hard_failures_and_holes_are_shown() -> None:
     text = render_text(report)
     table = text[text.index("  length") :].splitlines()
     assert [row.split()[0] for row in table[1:4]] == ["1024", "6144", "6400"]
-    assert table[1].split() == ["1024", "-", "-", "fail", "-", "-", "crashed", "on", "fill"]
-    assert "at 6400: 1 reply could be judged neither way" in text
+    assert table[1].split() == ["1024", "-", "-", "failed", "-", "-", "crashed", "on", "fill"]
+    assert "at 6400: 1 reply was inconclusive and not counted." in text
     assert "not monotone" in text
 
 
@@ -129,13 +133,13 @@ def test_times_of_cached_prompts_do_not_stand_beside_times_of_fresh_ones() -> No
 def test_gibberish_is_not_called_forgetting() -> None:
     point = attrs.evolve(sample_report().curve[1], failure=Cause.GIBBERISH)
     text = render_text(sample_report(curve=(point,)))
-    assert "gibberish at 6400, right answers by depth: head 0 of 5" in text
+    assert "gibberish at 6400, correct answers by region: head 0 of 5" in text
     assert "forgets at 6400" not in text
 
 
-def test_no_answer_at_all_is_no_praise() -> None:
-    assert say_verdict(Verdict.UNDECIDED, passes=0, trials=0) == "open"
-    assert say_verdict(Verdict.UNDECIDED, passes=2, trials=2) == "no miss"
+def test_no_answers_are_undecided() -> None:
+    assert say_verdict(Verdict.UNDECIDED, passes=0, trials=0) == "undecided"
+    assert say_verdict(Verdict.UNDECIDED, passes=2, trials=2) == "all correct"
 
 
 @pytest.mark.parametrize("width", [1, 40, 60, 80, 200])
@@ -205,6 +209,6 @@ def test_quantities() -> None:
 
 
 def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:
-    assert "loadable 8192   loads; no more was tried" in render_text(sample_report())
+    assert "loadable 8192  loads; larger sizes were not tried" in render_text(sample_report())
     text = render_text(sample_report(loadable_context=7936))
-    assert "loadable 7936   the largest context the engine loads" in text
+    assert "loadable 7936  the largest context that loads" in text

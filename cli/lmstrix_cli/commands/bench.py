@@ -11,7 +11,7 @@ import click
 from lmstrix.benches import BenchPoint, SpeedBench
 from lmstrix.converter import to_json
 from lmstrix.measure import BenchOptions, BenchRun
-from lmstrix.reports.bench_text import BENCH_HEAD, bench_row, render_bench
+from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
 from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows

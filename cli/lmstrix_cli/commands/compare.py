@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from lmstrix.models import ContextReport
-from lmstrix.reports.comparison import Comparison, compare
-from lmstrix.reports.comparison_data import comparison_csv, comparison_json
+from lmstrix.reports.compare import Comparison, compare, comparison_csv, comparison_json
 from lmstrix.reports.html import render_comparison
 from lmstrix.reports.markdown import render_comparison_markdown
 from lmstrix_cli import safe_text
@@ -24,7 +23,7 @@ EPILOG = """\b
 Examples:
   lmstrix compare
   lmstrix compare model-a model-b
-  lmstrix compare model-a                  every result of it: what differs?
+  lmstrix compare model-a             all its results and their differences
   lmstrix compare --format html
   lmstrix compare --from mine.jsonl --from theirs.jsonl
 """
@@ -51,7 +50,7 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "-o",
     "--output",
     metavar="FILE",
-    help=f"Where to write it; - is stdout. Default: {FILE} here for html, else stdout.",
+    help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
 )
 @click.option(
     "--from",
@@ -59,9 +58,9 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     type=SOURCE,
     multiple=True,
     metavar="FILE",
-    help="Take what `lmstrix test --json` printed instead of the store; - is stdin.",
+    help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
 )
-@click.option("--force", is_flag=True, help="Replace FILE whatever it is.")
+@click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
 @pass_settings
 def command(
     settings: Settings,
@@ -74,8 +73,8 @@ def command(
 ) -> None:
     """Put results side by side: the newest of every MODEL, or all results of one.
 
-    What differs in settings, engine, method and date is told apart from what is the same.
-    Reads the store only: no engine is needed.
+    Differences in settings, engine, method and date are shown apart from the settings that are
+    the same. Reads only the store and needs no engine.
     """
     kind = choose_format(wanted, output, "table", _RENDERERS)
     if kind == "table" and output not in {None, STDOUT}:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lmstrix.errors import LMStrixError
-from lmstrix.reports.quantities import say_count
+from lmstrix.reports.words import say_count
 from lmstrix.settings.files import put
 from lmstrix.stores.exchange import dump_contents
 from lmstrix_cli import safe_text, session

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from lmstrix.errors import StoreError
-from lmstrix.reports.quantities import say_count
+from lmstrix.reports.words import say_count
 from lmstrix.settings import find_home
 from lmstrix.stores.archive import Archive, Merged, StoreContents
 from lmstrix.stores.exchange import (

@@ -11,8 +11,7 @@ import click
 from lmstrix.converter import to_json
 from lmstrix.models import Reply, ReplyChunk
 from lmstrix.prompting import REPLY_TOKENS
-from lmstrix.reports.escaping import REPLY_KEEPS, escape_controls
-from lmstrix.reports.quantities import say_seconds
+from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.asking import Asked, Sources, sources_options
 from lmstrix_cli.parameters import TOKENS

@@ -1,4 +1,4 @@
-"""``lmstrix list``: what was measured so far."""
+"""``lmstrix list``: the stored results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.reports.quantities import say_count, say_seconds, say_tokens
+from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
 from lmstrix.stores.archive import Archive, ImportedResult, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters
@@ -40,16 +40,16 @@ _SORTS: dict[str, Callable[[_Row], str | float | None]] = {
     "true": lambda row: row.true_context,
 }
 _UPWARDS = frozenset({"name"})
-"""Sorted from the least; the others show the most, or the newest, first."""
+"""Keys that sort upwards; the others show the largest or newest first."""
 
 
 @attrs.frozen(kw_only=True)
 class _Known:
-    """What the store tells."""
+    """The contents of the store."""
 
     rows: Sequence[ReportSummary]
     reports: Mapping[str, ContextReport]
-    """Only where whole reports are printed."""
+    """Empty unless whole reports are printed."""
     imported: Sequence[ImportedResult]
 
 
@@ -61,9 +61,9 @@ class _Known:
     type=click.Choice(sorted(_SORTS)),
     default="age",
     show_default=True,
-    help="The newest, the largest or the fastest first; names from A to Z.",
+    help="Newest, largest or fastest first; names from A to Z.",
 )
-@click.option("--reverse", is_flag=True, help="The other way round. What is not known stays last.")
+@click.option("--reverse", is_flag=True, help="Reverse the order. Unknown values stay last.")
 @format_options("one report for each result")
 @pass_settings
 def command(
@@ -75,10 +75,10 @@ def command(
     kind: str | None,
     as_json: bool,
 ) -> None:
-    """Show what was measured so far, newest first.
+    """Show the stored results, newest first.
 
-    SPEED is in tokens a second, generated at the true context. A + behind the true context
-    marks an unfinished measurement. Reads the store only: no engine and no server is needed.
+    SPEED is generation in tokens per second at the true context. A + after the true context
+    marks an unfinished measurement. Reads only the store and needs no engine or server.
     """
     kind = choose_format(kind, as_json=as_json)
     known = run_async(lambda: _read(settings, in_full=kind == JSON))
@@ -93,7 +93,7 @@ def command(
     else:
         safe_text.out(
             "Nothing measured yet.\n\nWhat next:\n"
-            "  lmstrix scan         which models are there?\n"
+            "  lmstrix scan         list the models that are there\n"
             "  lmstrix test MODEL   measure one\n"
             "  lmstrix demo         get a small model and measure it"
         )
@@ -102,7 +102,7 @@ def command(
 
 
 async def _read(settings: Settings, *, in_full: bool) -> _Known:
-    """Summaries, which are quick to read; whole reports only where they are printed."""
+    """Summaries, which are quick to read; whole reports only if they are printed."""
     async with session.client(settings) as client:
         found = await client.summaries()
         stored = await client.reports() if in_full else ()
@@ -114,7 +114,7 @@ async def _read(settings: Settings, *, in_full: bool) -> _Known:
 
 
 def _show_imported(imported: Sequence[ImportedResult]) -> None:
-    """Apart from what was measured, because it was not: no window was filled for it."""
+    """Results of earlier versions, apart from the others: they did not fill the window."""
     safe_text.out("\nFrom earlier versions of LMStrix, which did not fill the window:")
     head = ("MODEL", "DECLARED", "TRIED", "STATUS", "SOURCE")
     rows = [
@@ -131,14 +131,14 @@ def _show_imported(imported: Sequence[ImportedResult]) -> None:
 
 
 def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
-    """By a key; rows that are equal in it stay as they were, those without it come last."""
+    """Rows by a key, in a stable order; rows without it come last."""
     known = [(value, row) for row in rows if (value := _SORTS[key](row)) is not None]
     known.sort(key=lambda pair: pair[0], reverse=(key in _UPWARDS) == reverse)
     return [row for _, row in known] + [row for row in rows if _SORTS[key](row) is None]
 
 
 def _columns(now: datetime) -> list[Column[_Row]]:
-    """What is shown, and behind it what only CSV holds."""
+    """The columns that are shown, then those of CSV only."""
     return [
         Column(
             key="model",
@@ -161,7 +161,7 @@ def _columns(now: datetime) -> list[Column[_Row]]:
             head="CAUSE",
             least=10,
             value=lambda r: str(r.cause),
-            text=lambda r: r.cause.replace("_", " "),
+            text=lambda r: say_cause(r.cause),
         ),
         Column(
             key="certified",
@@ -223,7 +223,7 @@ def _say_speed(row: _Row) -> str:
 def _age(then: datetime, now: datetime) -> str:
     seconds = (now - then).total_seconds()
     if seconds < 60:
-        return "now"  # also where the clock was set back
+        return "now"  # also if the clock was set back
     if seconds < 3600:
         return f"{int(seconds // 60)} min"
     return f"{int(seconds // 3600)} h" if seconds < 48 * 3600 else say_seconds(seconds)

@@ -10,7 +10,7 @@ import click
 from lmstrix.converter import to_json
 from lmstrix.maps import ContextMap
 from lmstrix.measure import MapOptions
-from lmstrix.reports.map_text import render_map
+from lmstrix.reports.text import render_map
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.options import (
     force_option,

@@ -1,4 +1,4 @@
-"""``lmstrix report``: what was measured, as a page to keep or to show."""
+"""``lmstrix report``: results as a page to keep or to show."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class _Wish:
 
 @click.command(name="report", epilog=EPILOG)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--all", "all_models", is_flag=True, help="Every model; so is naming none.")
+@click.option("--all", "all_models", is_flag=True, help="Every model, as if you name none.")
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help=f"Where to write it; - is stdout. Default: {FILE} here for html, else stdout.",
+    help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
 )
 @click.option(
     "--format",
@@ -79,7 +79,7 @@ class _Wish:
     type=SOURCE,
     multiple=True,
     metavar="FILE",
-    help="Take what `lmstrix test --json` printed instead of the store; - is stdin.",
+    help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
 )
 @click.option(
     "--map",
@@ -87,16 +87,16 @@ class _Wish:
     type=SOURCE,
     multiple=True,
     metavar="FILE",
-    help="Also show a map, as `lmstrix map --json` printed it.",
+    help="Also show a map: the output of `lmstrix map --json`.",
 )
 @click.option("--open", "open_it", is_flag=True, help="Show the page in your browser.")
-@click.option("--force", is_flag=True, help="Replace FILE whatever it is.")
+@click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
 @pass_settings
 def command(settings: Settings, **wished: object) -> None:
-    """Write a report of every MODEL that was measured, or of those that are named.
+    """Write a report of every measured model, or of each MODEL you name.
 
-    The newest result of each counts. The page is one file that loads nothing from anywhere
-    and runs no script: it can be mailed, printed and kept. No engine is needed.
+    It shows the newest result of each. The page is one file that loads nothing and runs no
+    script, so you can mail, print and keep it. Needs no engine.
     """
     wish = _Wish(**wished)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish)
@@ -113,11 +113,11 @@ def command(settings: Settings, **wished: object) -> None:
 
 def _check_usage(wish: _Wish) -> None:
     if wish.all_models and wish.models:
-        raise click.UsageError("name models or say --all, not both.")
+        raise click.UsageError("name models or use --all, not both.")
     if wish.open_it and (wish.kind != "html" or wish.target == STDOUT):
-        raise click.UsageError("--open shows a page that was written to a file: html, not stdout.")
+        raise click.UsageError("--open needs an HTML page in a file, not stdout.")
     if wish.map_files and wish.kind == "json":
-        raise click.UsageError("--map is for html and md: a map is JSON already.")
+        raise click.UsageError("--map works with html and md only.")
     if (*wish.sources, *wish.map_files).count(STDOUT) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
 

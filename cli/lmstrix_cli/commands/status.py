@@ -17,7 +17,7 @@ from lmstrix import LMStrix
 from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import UNFINISHED, Cause, LoadedInstance, Status
-from lmstrix.reports.quantities import say_bytes, say_count
+from lmstrix.reports.words import say_bytes, say_count
 from lmstrix.stores.archive import ReportSummary
 from lmstrix.stores.peeking import Open, peek
 from lmstrix_cli import safe_text, session

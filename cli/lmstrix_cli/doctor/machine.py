@@ -9,7 +9,7 @@ import sys
 import anyio
 
 from lmstrix.adapters.llamacpp.memory import available_memory
-from lmstrix.reports.quantities import say_bytes
+from lmstrix.reports.words import say_bytes
 from lmstrix_cli import colour
 from lmstrix_cli.doctor.findings import Outcome, ok, warning
 from lmstrix_cli.settings import Settings

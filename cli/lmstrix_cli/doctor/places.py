@@ -13,7 +13,7 @@ import platformdirs
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.demo import DEMO
 from lmstrix.errors import EngineUnavailable
-from lmstrix.reports.quantities import say_bytes, say_count
+from lmstrix.reports.words import say_bytes, say_count
 from lmstrix.stores.peeking import Peek, peek
 from lmstrix_cli import session
 from lmstrix_cli.doctor.findings import Outcome, ok, problem, warning

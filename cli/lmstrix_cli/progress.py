@@ -1,0 +1,230 @@
+"""What a person sees on stderr while a measurement runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from lmstrix.events import (
+    BaselineMeasured,
+    Event,
+    LoadFinished,
+    MeasurementStarted,
+    PhaseStarted,
+    ProbeFinished,
+    ReplyTimed,
+    Retrying,
+    WaitingForTurn,
+)
+from lmstrix.progress import ProgressState, say_waiting
+from lmstrix.reports.words import say_cause, say_count, say_percent, say_seconds, say_verdict
+from lmstrix_cli import safe_text
+from lmstrix_cli.safe_text import label
+from lmstrix_cli.settings import is_quiet
+
+__all__ = [
+    "LiveProgress",
+    "PlainProgress",
+    "Progress",
+    "Silence",
+    "choose_progress",
+    "event_line",
+    "status_line",
+]
+
+ACTIVITY_CELLS = 48
+REFRESH_PER_SECOND = 4
+_NAME_CELLS = (32, 24, 18, 12)
+"""The room for the model's name, from a wide line to a narrow one."""
+_SPARED = ("speed", "correct", "bracket", "reading", "trial", "phase")
+"""The parts that a narrow line leaves out, the first of them first."""
+
+
+class Progress(AbstractContextManager[object], Protocol):
+    """An observer that is shown between entering and leaving it."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
+        ...
+
+
+def choose_progress(*, quiet: bool) -> Progress:
+    """A live line on a terminal, plain lines in a log, nothing if `quiet` or ``lmstrix --quiet``.
+
+    A terminal that calls itself dumb cannot redraw a line.
+    """
+    if quiet or is_quiet():
+        return Silence()
+    redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return LiveProgress() if redraws else PlainProgress()
+
+
+class Silence:
+    """Hears everything and says nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
+
+
+class PlainProgress(Silence):
+    """One line on stderr for each phase, load and probe."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
+        line = event_line(event)
+        if line:
+            safe_text.note(line)
+
+
+def event_line(event: Event) -> str:
+    """The line for `event`, escaped; an empty string for events of other kinds."""
+    match event:
+        case WaitingForTurn():
+            line = say_waiting(event)
+        case MeasurementStarted():
+            resumed = say_count(event.resumed_trials, "trial")
+            line = f"measuring {event.model_key}"
+            line += f", continuing after {resumed}" if event.resumed_trials else ""
+        case PhaseStarted():
+            line = f"  {event.phase}"
+        case LoadFinished(effective_context=None):
+            line = f"    asked for {event.context_length}, failed: {event.error}"
+        case LoadFinished():
+            line = f"    asked for {event.context_length}, loaded {event.effective_context}"
+        case ProbeFinished():
+            verdict = say_verdict(event.verdict, passes=event.passes, trials=event.trials)
+            verdict += f" ({say_cause(event.failure)})" if event.failure else ""
+            line = f"    {event.length_tokens}: {event.passes} of {event.trials}, {verdict}"
+        case ReplyTimed():
+            read = event.prompt_tokens - (event.cached_tokens or 0)
+            ttft = (
+                "" if event.ttft_s is None else f", first token after {say_seconds(event.ttft_s)}"
+            )
+            line = f"    {event.length_tokens}: {read} tokens read{ttft}"
+        case BaselineMeasured():
+            line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
+        case Retrying():
+            line = f"    attempt {event.attempt}: {event.reason}"
+        case _:
+            line = ""
+    return label(line)
+
+
+class LiveProgress:
+    """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._state = ProgressState()
+        self._started_s = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        self._state, self._started_s = ProgressState(), time.monotonic()
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._line,
+            refresh_per_second=REFRESH_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event; the next refresh shows it."""
+        if isinstance(event, MeasurementStarted) and event.resumed_trials:
+            self._console.print(
+                Text(f"continuing after {say_count(event.resumed_trials, 'trial')}")
+            )
+        self._state.hear(event)
+
+    def _line(self) -> Text:
+        # One line, never wrapped: a second line would be left behind on the screen.
+        width = max(1, self._console.width - 1)
+        text = status_line(self._state, time.monotonic() - self._started_s, width)
+        text.truncate(width, overflow="ellipsis")
+        return text
+
+
+def status_line(state: ProgressState, elapsed_s: float, width: int | None = None) -> Text:
+    """Model, phase, length, bracket, trials, prefill, speed, time. Text, never markup.
+
+    A line wider than `width` cells gets a shorter name first; then the least important parts are
+    left out. The time always stays.
+    """
+    parts = dict(_parts(state, elapsed_s))
+    lines = (_line(state, cells, parts) for cells in _NAME_CELLS)
+    line = next(lines)
+    if width is None:
+        return line
+    for shorter in lines:
+        if line.cell_len > width:
+            line = shorter
+    for spared in _SPARED:
+        if line.cell_len > width:
+            parts.pop(spared, None)
+            line = _line(state, _NAME_CELLS[-1], parts)
+    return line
+
+
+def _line(state: ProgressState, cells: int, parts: dict[str, str]) -> Text:
+    name = label(state.model_key, cells)
+    return Text("  ".join(filter(None, (name, *parts.values()))), no_wrap=True)
+
+
+def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
+    done = "" if state.fraction is None else say_percent(state.fraction)
+    if not (state.activity and state.phase in {"load", "start"}):
+        yield "phase", label(state.phase)
+    if state.activity:
+        yield "activity", f"{label(state.activity, ACTIVITY_CELLS)} {done}".rstrip()
+    elif state.length_tokens:
+        yield "length", f"at {state.length_tokens}"
+        number = min(state.trials_done + 1, state.trials_wanted)
+        yield "trial", f"trial {number}/{state.trials_wanted}"
+        if state.judged:
+            yield "correct", f"{state.passes} correct"
+    elif state.phase == "baseline":
+        yield "trial", f"trial {state.trials_done + 1}"
+    if done and not state.activity and state.fraction != 1:
+        yield "reading", f"reading {done}"
+    if state.low or state.high:
+        yield "bracket", f"bracket {state.low}..{'?' if state.high is None else state.high}"
+    if state.tokens_per_second:
+        yield "speed", f"{state.tokens_per_second:.0f} tok/s"
+    yield "time", say_seconds(round(elapsed_s)).replace(".00", "").replace(".0", "")
+    left = state.seconds_left(elapsed_s)
+    if left is not None:
+        yield "left", f"about {say_seconds(max(10, round(left, -1))).replace('.0 s', ' s')} left"

@@ -1,0 +1,517 @@
+"""The series behind every chart, and where they lie in a drawing.
+
+HTML pages draw them as SVG, notebooks with altair. Reports come from files: numbers that cannot be
+drawn are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from lmstrix.maps import DEPTH_BINS, ContextMap, Layer, MapCell
+from lmstrix.models import ContextReport, CurvePoint, Region
+from lmstrix.reports.words import say_cause, say_kept, say_percent, say_seconds, say_verdict
+
+__all__ = [
+    "BOX",
+    "ENGINE_FAILED",
+    "Answers",
+    "Axis",
+    "Box",
+    "Heat",
+    "NumberBars",
+    "RecallPlot",
+    "SpeedPlot",
+    "answers_by_length",
+    "bracket_of",
+    "heat_of_layer",
+    "heat_of_report",
+    "length_axis",
+    "map_cells",
+    "number_bars",
+    "pass_rate",
+    "plot_near",
+    "plot_recall",
+    "plot_speed",
+    "plot_wait",
+    "share_axis",
+    "value_axis",
+]
+
+MOST_TOKENS = 2**53
+"""The longest length that is drawn, in tokens."""
+MOST = 1e9
+"""The largest speed or time that is drawn: thirty years in seconds."""
+ENGINE_FAILED = "engine failed"
+"""The verdict at a length where nothing could be asked."""
+
+
+# Series
+
+
+@attrs.frozen
+class Answers:
+    """The answers at one length, with their Wilson interval, as shares of one."""
+
+    length: int
+    rate: float
+    low: float
+    high: float
+    answers: str
+    verdict: str
+    """In words: those of `say_verdict`, or `ENGINE_FAILED`."""
+
+    @property
+    def label(self) -> str:
+        """The point in words."""
+        return f"{self.length} tokens: {self.answers}"
+
+
+def answers_by_length(report: ContextReport) -> tuple[Answers, ...]:
+    """Correct answers by length, in ascending order."""
+    return tuple(_answers(point) for point in _sound_points(report.curve))
+
+
+def _sound_points(curve: Iterable[CurvePoint]) -> list[CurvePoint]:
+    sound = (
+        point
+        for point in curve
+        if 0 < point.length_tokens <= MOST_TOKENS and 0 <= point.passes <= point.trials
+    )
+    return sorted(sound, key=lambda point: point.length_tokens)
+
+
+def _answers(point: CurvePoint) -> Answers:
+    if not point.trials:
+        how = say_cause(point.failure) if point.failure else "no answer that counts"
+        return Answers(point.length_tokens, 0.0, 0.0, 0.0, how, ENGINE_FAILED)
+    return Answers(
+        point.length_tokens,
+        point.passes / point.trials,
+        point.wilson.low,
+        point.wilson.high,
+        f"{point.passes} of {point.trials}",
+        say_verdict(point.verdict, passes=point.passes, trials=point.trials),
+    )
+
+
+def pass_rate(report: ContextReport) -> float | None:
+    """The rate of correct answers that passes; None if it is not known."""
+    base = 1.0 if report.method.absolute else report.baseline.rate
+    rate = report.method.ratio * base
+    return rate if 0 < rate <= 1 else None
+
+
+def bracket_of(report: ContextReport) -> tuple[int, int | None] | None:
+    """The bracket, if it has a lower end that can be drawn."""
+    low, high = report.bracket
+    if not 0 < low <= MOST_TOKENS:
+        return None
+    return low, high if high is not None and low < high <= MOST_TOKENS else None
+
+
+def _answers_by_region(point: CurvePoint) -> dict[Region, tuple[int, int]]:
+    """Correct answers and answers by region."""
+    return {
+        tally.region: (tally.passes, tally.trials)
+        for tally in point.depths
+        if 0 <= tally.passes <= tally.trials and tally.trials
+    }
+
+
+def map_cells(layer: Layer) -> tuple[MapCell, ...]:
+    """The cells of a map that can be drawn, in ascending order of length and depth."""
+    sound = (
+        attrs.evolve(cell, score=min(1.0, max(0.0, cell.score)))
+        for cell in layer.cells
+        if cell.trials > 0
+        and 0 <= cell.depth_bin < DEPTH_BINS
+        and 0 < cell.length_tokens <= MOST_TOKENS
+    )
+    return tuple(sorted(sound, key=lambda cell: (cell.length_tokens, cell.depth_bin)))
+
+
+# Axes
+
+
+@attrs.frozen
+class Box:
+    """The size of a drawing and the place of its axes, in its own units.
+
+    Drawings are narrow, so that their letters can be read on a phone.
+    """
+
+    width: int = 400
+    height: int = 250
+    left: int = 46
+    right: int = 380
+    top: int = 24
+    bottom: int = 208
+
+
+BOX = Box()
+
+LOG_SPAN = 16
+"""If the longest length is more than this many times the shortest, the axis is logarithmic."""
+SMALLEST = 1e-9
+"""A smaller value is drawn as 0."""
+
+
+@attrs.frozen
+class Tick:
+    """A mark on an axis and its label."""
+
+    at: float
+    label: str
+
+
+@attrs.frozen
+class Axis:
+    """Values from `low` to `high` on a line from `start` to `end`, in drawing units."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+    ticks: tuple[Tick, ...] = ()
+
+    def at(self, value: float) -> float:
+        """The place of a value. A value beyond an end lies at that end."""
+        value = min(max(value, self.low), self.high)
+        if self.logarithmic:
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def marked(self, marks: Iterable[int]) -> Axis:
+        """The axis with ticks at these lengths."""
+        return attrs.evolve(self, ticks=tuple(Tick(self.at(m), _short_tokens(m)) for m in marks))
+
+
+def length_axis(lengths: Sequence[int], *, close: bool = False) -> Axis:
+    """An axis that holds all `lengths`, which are positive and at least one.
+
+    It begins at 0, or is logarithmic if they are far apart. With `close` it holds little else.
+    """
+    low, high = min(lengths), max(lengths)
+    if close:
+        room = max(1, (high - low) // 20)
+        step = 2 ** max(0, math.ceil(math.log2(max(1, high - low) / 4)))
+        axis = Axis(low - room, high + room, BOX.left, BOX.right)
+        return axis.marked(range(-(-low // step) * step, high + 1, step))
+    if high > LOG_SPAN * low:
+        powers = [2**n for n in range(math.ceil(math.log2(low)), int(math.log2(high)) + 1)]
+        axis = Axis(low, high, BOX.left, BOX.right, logarithmic=True)
+        return axis.marked(powers[:: -(-len(powers) // 6)])
+    step = 2 ** max(0, math.ceil(math.log2(high / 6)))
+    return Axis(0, high, BOX.left, BOX.right).marked(range(0, high + 1, step))
+
+
+def _short_tokens(tokens: int) -> str:
+    """Digits, or multiples of 1024 if that is exact: 768, 8k."""
+    return str(tokens) if tokens % 1024 or not tokens else f"{tokens // 1024}k"
+
+
+def value_axis(highest: float) -> Axis:
+    """An axis from 0 to a round number that is at least `highest`."""
+    highest = highest if highest > SMALLEST else 1.0
+    power = 10.0 ** math.floor(math.log10(highest / 4))
+    step = next(m * power for m in (1.0, 2.0, 5.0, 10.0) if m * power >= highest / 4 * 0.999)
+    count = math.ceil(highest / step)
+    axis = Axis(0, count * step, BOX.bottom, BOX.top)
+    ticks = tuple(Tick(axis.at(n * step), f"{n * step:g}") for n in range(count + 1))
+    return attrs.evolve(axis, ticks=ticks)
+
+
+def share_axis() -> Axis:
+    """An axis from 0 to 100%."""
+    axis = Axis(0, 1, BOX.bottom, BOX.top)
+    return attrs.evolve(axis, ticks=tuple(Tick(axis.at(n / 4), f"{25 * n}%") for n in range(5)))
+
+
+# Drawings by length
+
+
+@attrs.frozen
+class RecallPlot:
+    """Correct answers by length, with Wilson intervals."""
+
+    x: Axis
+    y: Axis
+    series: tuple[Answers, ...]
+    bracket: tuple[int, int] | None
+    rate: float | None
+    """The rate that passes."""
+    true: int | None
+    """The true context, if it is in the drawing."""
+
+    @property
+    def text(self) -> str:
+        """The drawing in words, for people who cannot see it."""
+        return "Correct answers by length: " + "; ".join(one.label for one in self.series)
+
+    @property
+    def any_dead(self) -> bool:
+        """Whether the engine failed at a length."""
+        return any(one.verdict == ENGINE_FAILED for one in self.series)
+
+
+def plot_recall(report: ContextReport) -> RecallPlot | None:
+    """The drawing of every length; None if there is none."""
+    series = answers_by_length(report)
+    if not series:
+        return None
+    return _plot_answers(report, series, length_axis([one.length for one in series]))
+
+
+def plot_near(report: ContextReport) -> RecallPlot | None:
+    """The drawing of the lengths within 20 % of the bracket; None if it would show nothing new."""
+    low, high = report.bracket
+    series = answers_by_length(report)
+    if high is None:
+        return None
+    near = tuple(one for one in series if low * 0.8 <= one.length <= high * 1.2)
+    if not 3 <= len(near) < len(series):
+        return None
+    return _plot_answers(report, near, length_axis([one.length for one in near], close=True))
+
+
+def _plot_answers(report: ContextReport, series: tuple[Answers, ...], x: Axis) -> RecallPlot:
+    low, high = bracket_of(report) or (0, None)
+    true = report.true_context
+    return RecallPlot(
+        x=x,
+        y=share_axis(),
+        series=series,
+        bracket=None if high is None else (low, high),
+        rate=pass_rate(report),
+        true=true if true and x.low <= true <= x.high else None,
+    )
+
+
+@attrs.frozen
+class SpeedPlot:
+    """Speeds or times by length: (length, value, words), and the limit that was asked for."""
+
+    x: Axis
+    y: Axis
+    series: tuple[tuple[int, float, str], ...]
+    wish: float | None
+    title: str
+    unit: str
+    caption: str
+
+    @property
+    def text(self) -> str:
+        """The drawing in words."""
+        values = "; ".join(f"{length} tokens: {words}" for length, _, words in self.series)
+        return f"{self.title} by length: {values}"
+
+
+def plot_speed(report: ContextReport) -> SpeedPlot | None:
+    """Generated tokens per second by length; None if nothing is known."""
+    points = _sound_points(report.curve)
+    speeds = [(p.tokens_per_second, f"{p.tokens_per_second or 0:.1f} tokens/s") for p in points]
+    wish = report.usable.min_tokens_per_second if report.usable else None
+    words = ("Generation speed", "tokens per second", "The median of generation at each length.")
+    return _plot_values(points, speeds, wish, words)
+
+
+def plot_wait(report: ContextReport) -> SpeedPlot | None:
+    """Time to first token by length; None if nothing is known.
+
+    It is the time of a fresh prompt if that is known at any length, and then of no other.
+    """
+    points = _sound_points(report.curve)
+    fresh = any(p.full_ttft_s is not None for p in points)
+    waits = [p.full_ttft_s if fresh else p.ttft_s for p in points]
+    caption = (
+        "The expected time to the first token of a fresh prompt, from the times of reading its"
+        " parts."
+        if fresh
+        else "The longest time to first token at each length. Part of the prompt may have been"
+        " cached."
+    )
+    values = [(wait, say_seconds(wait or 0)) for wait in waits]
+    wish = report.usable.max_ttft_s if report.usable else None
+    return _plot_values(points, values, wish, ("Time to first token", "seconds", caption))
+
+
+def _plot_values(
+    points: Sequence[CurvePoint],
+    values: Sequence[tuple[float | None, str]],
+    wish: float | None,
+    words: tuple[str, str, str],
+) -> SpeedPlot | None:
+    known = tuple(
+        (point.length_tokens, value, label)
+        for point, (value, label) in zip(points, values, strict=True)
+        if value is not None and 0 <= value <= MOST
+    )
+    if not known:
+        return None
+    wish = wish if wish is not None and 0 <= wish <= MOST else None
+    title, unit, caption = words
+    return SpeedPlot(
+        # The axis of correct answers, so that the drawings can be compared.
+        x=length_axis([point.length_tokens for point in points]),
+        y=value_axis(max([value for _, value, _ in known] + [wish or 0.0])),
+        series=known,
+        wish=wish,
+        title=title,
+        unit=unit,
+        caption=caption,
+    )
+
+
+# Drawings by depth
+
+
+@attrs.frozen
+class Cell:
+    """One length and depth: `step` is its colour from 0 to 5, None if nothing is known."""
+
+    text: str
+    step: int | None
+    label: str
+
+
+@attrs.frozen
+class Heat:
+    """Lengths by depths: each row is a length and its cells, the longest first."""
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    @property
+    def text(self) -> str:
+        """The drawing in words."""
+        return f"{self.title}. The same numbers are in the table that follows."
+
+
+def heat_of_report(report: ContextReport) -> Heat | None:
+    """The measurement's own questions by length and region; None if no region is known."""
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for point in reversed(_sound_points(report.curve)):
+        tallies = _answers_by_region(point)
+        cells = tuple(_tally(point, region, tallies.get(region)) for region in Region)
+        if tallies:
+            rows.append((str(point.length_tokens), cells))
+    if not rows:
+        return None
+    return Heat(
+        title="Correct answers by length and region",
+        caption=(
+            "Correct of asked, by the place of the answer in the prompt; longest length first."
+            " Head is the first tenth of the prompt, tail the last. Few questions are asked far from"
+            " the limit."
+        ),
+        columns=tuple(map(str, Region)),
+        rows=tuple(rows),
+    )
+
+
+def _tally(point: CurvePoint, region: Region, tally: tuple[int, int] | None) -> Cell:
+    if tally is None:
+        return Cell("", None, f"{point.length_tokens} tokens, {region}: not asked")
+    passes, trials = tally
+    label = f"{point.length_tokens} tokens, {region}: {passes} of {trials}"
+    return Cell(f"{passes}/{trials}", _step(passes / trials), label)
+
+
+def _step(share: float) -> int:
+    """0 if nothing is correct; 5 only if everything is."""
+    return max(0, min(5, int(share * 5)))
+
+
+def heat_of_layer(found: ContextMap, layer: Layer) -> Heat | None:
+    """One validator's part of a map; None if nothing was asked."""
+    layer = Layer(name=layer.name, cells=map_cells(layer))
+    known = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
+    width = 100 // DEPTH_BINS
+    rows = [
+        (
+            str(length),
+            (
+                *(
+                    _graded(
+                        known.get((length, i)),
+                        f"{length} tokens, depth {width * i} to {width * (i + 1)}%",
+                    )
+                    for i in range(DEPTH_BINS)
+                ),
+                _graded(layer.rate(length), f"{length} tokens, all depths"),
+            ),
+        )
+        for length in sorted(set(found.lengths), reverse=True)
+        if any((length, i) in known for i in range(DEPTH_BINS))
+    ]
+    if not rows:
+        return None
+    kept = say_kept(found, layer)
+    return Heat(
+        title=f"Map: {layer.name} by length and depth",
+        caption=(
+            "Mean score in percent by length and by depth, in tenths of the prompt from its head;"
+            f" longest length first.{f' {kept.capitalize()}.' if kept else ''}"
+        ),
+        columns=(*(f"{width * i}%" for i in range(DEPTH_BINS)), "all"),
+        rows=tuple(rows),
+    )
+
+
+def _graded(score: float | None, where: str) -> Cell:
+    if score is None:
+        return Cell("", None, f"{where}: not asked")
+    return Cell(f"{100 * score:.0f}", _step(score), f"{where}: {say_percent(score)}")
+
+
+# The three numbers
+
+
+@attrs.frozen
+class NumberBars:
+    """Name, width in percent of the longest, and value of each number of one report."""
+
+    bars: tuple[tuple[str, float, str], ...]
+
+    @property
+    def text(self) -> str:
+        """The drawing in words."""
+        return ", ".join(f"{name} {value}" for name, _, value in self.bars)
+
+
+def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
+    """The bars of each report, all on one scale, so that they can be compared."""
+    numbers = [
+        (
+            ("declared", report.declared_context),
+            ("loadable", report.loadable_context),
+            ("true", report.true_context),
+        )
+        for report in reports
+    ]
+    longest = max((min(n or 0, MOST_TOKENS) for row in numbers for _, n in row), default=0)
+    return tuple(
+        NumberBars(
+            tuple(
+                (name, _width(tokens, longest), "unknown" if tokens is None else str(tokens))
+                for name, tokens in row
+            )
+        )
+        for row in numbers
+    )
+
+
+def _width(tokens: int | None, longest: int) -> float:
+    """At least half a percent for any number above 0."""
+    if not tokens or tokens < 0 or not longest:
+        return 0.0
+    return round(max(0.5, 100 * min(tokens, longest) / longest), 2)

@@ -1,0 +1,250 @@
+"""Several results side by side: for people, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from lmstrix.models import ContextReport, CurvePoint, RegionReport
+from lmstrix.reports.words import (
+    escape_controls,
+    say_bytes,
+    say_interval,
+    say_limit,
+    say_reach,
+    say_seconds,
+    say_speed,
+    say_tokens,
+)
+
+__all__ = [
+    "NOT_KNOWN",
+    "Comparison",
+    "Row",
+    "compare",
+    "comparison_csv",
+    "comparison_json",
+    "csv_cell",
+    "settings_of",
+]
+
+NOT_KNOWN = "-"
+_MEASURED = "measured"
+"""The setting that holds the time of the measurement."""
+_CONTENT = "content"
+"""The setting that distinguishes files of the same name."""
+_LAST = ("correct there", "tokens/s there", "first token there", "tokens read", "time spent")
+"""The facts that are shown behind the limits of regions and levels."""
+_FORMULA = ("=", "+", "-", "@")
+"""The beginnings of a formula in a spreadsheet."""
+
+
+@attrs.frozen
+class Row:
+    """One fact about every result, in the order of the results."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+@attrs.frozen
+class Comparison:
+    """Several results. Texts in it are not escaped."""
+
+    reports: tuple[ContextReport, ...]
+    names: tuple[str, ...]
+    found: tuple[Row, ...]
+    differing: tuple[Row, ...]
+    """Settings that are not the same in all, the time of measuring among them."""
+    same: tuple[tuple[str, str], ...]
+
+    def distinction(self, index: int) -> str:
+        """The settings that tell a result from others of its model; empty if it is the only one."""
+        name = self.names[index]
+        rivals = [i for i, other in enumerate(self.names) if other == name and i != index]
+        if not rivals:
+            return ""
+        apart = [
+            row for row in self.differing if any(row.values[i] != row.values[index] for i in rivals)
+        ]
+        told = [row for row in apart if row.label != _MEASURED] or apart
+        return ", ".join(f"{row.label} {row.values[index]}" for row in told)
+
+
+def compare(reports: Sequence[ContextReport]) -> Comparison:
+    """The results in `reports`, of which there is at least one, in that order."""
+    settings = [settings_of(report) for report in reports]
+    if not _contents_matter(reports):
+        settings = [{k: v for k, v in each.items() if k != _CONTENT} for each in settings]
+    labels = list(dict.fromkeys(label for each in settings for label in each))
+    rows = [Row(label, tuple(each.get(label, NOT_KNOWN) for each in settings)) for label in labels]
+    return Comparison(
+        reports=tuple(reports),
+        names=tuple(report.model.key for report in reports),
+        found=_found(reports),
+        differing=tuple(row for row in rows if len(set(row.values)) > 1),
+        same=tuple((row.label, row.values[0]) for row in rows if len(set(row.values)) == 1),
+    )
+
+
+def settings_of(report: ContextReport) -> Mapping[str, str]:
+    """The settings and versions a result may depend on, by name, as far as they are known."""
+    model, method, where = report.model, report.method, report.environment
+    pairs = [
+        ("format", model.format),
+        ("architecture", model.architecture),
+        ("parameters", model.parameters),
+        ("quantization", model.quantization),
+        ("size", say_bytes(model.size_bytes)),
+        (_CONTENT, model.digest),
+        ("strategy", method.strategy),
+        ("validator", method.validator),
+        ("levels", ", ".join(method.levels) or "none"),
+        ("tolerance", f"{method.tolerance:.6g}"),
+        ("ratio", f"{method.ratio:.4g}{' absolute' if method.absolute else ''}"),
+        ("pass rate", "averaged over the window" if method.average else ""),
+        ("seed", str(method.seed)),
+        ("max context", say_tokens(method.max_context, unknown="as declared")),
+        ("adapter", where.adapter),
+        ("engine", where.engine),
+        *((f"version of {name}", value) for name, value in where.versions.items()),
+        *((f"loaded with {name}", value) for name, value in where.load_config.items()),
+        (_MEASURED, report.finished_at.isoformat(sep=" ", timespec="minutes")[:16]),
+    ]
+    return {label: value for label, value in pairs if value}
+
+
+def _contents_matter(reports: Sequence[ContextReport]) -> bool:
+    """Whether one name stands for different files. The files of different models always differ."""
+    contents = {(report.model.key, report.model.digest) for report in reports}
+    return len(contents) > len({key for key, _ in contents})
+
+
+def _point_at_limit(report: ContextReport) -> CurvePoint | None:
+    """The point of the curve at the true context."""
+    return next((p for p in report.curve if p.length_tokens == report.true_context), None)
+
+
+def _found(reports: Sequence[ContextReport]) -> tuple[Row, ...]:
+    facts = [_facts(report) for report in reports]
+    labels = list(dict.fromkeys(label for each in facts for label in each))
+    # Limits that only some results have stay together.
+    labels.sort(key=lambda label: (_LAST.index(label) + 1) if label in _LAST else 0)
+    rows = (Row(label, tuple(each.get(label, NOT_KNOWN) for each in facts)) for label in labels)
+    return tuple(row for row in rows if set(row.values) != {NOT_KNOWN})
+
+
+def _facts(report: ContextReport) -> dict[str, str]:
+    """The findings by name, in the order in which they are shown."""
+    low, high = report.bracket
+    usable = report.usable
+    facts = {
+        "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
+        "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
+        "true": say_tokens(report.true_context, unknown=NOT_KNOWN),
+        "usable": NOT_KNOWN if usable is None else str(usable.limit_tokens or 0),
+        "cause": say_limit(report),
+        "certified": "yes" if report.certified else "no",
+        "bracket": f"{low} to {'?' if high is None else high}" if low or high else NOT_KNOWN,
+        "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
+    }
+    facts |= {f"region {one.region}": _reach(one) for one in report.regions}
+    facts |= {f"level {level.name}": say_reach(level) for level in report.levels}
+    return facts | _at_limit(report)
+
+
+def _reach(one: RegionReport) -> str:
+    """The limit of a region; "at least" if it never failed."""
+    at_least = "at least " if one.bracket[1] is None and one.limit_tokens else ""
+    return at_least + say_tokens(one.limit_tokens)
+
+
+def _at_limit(report: ContextReport) -> dict[str, str]:
+    point, cost = _point_at_limit(report), report.cost
+    facts = {
+        "tokens read": str(cost.prompt_tokens) if cost.prompt_tokens else NOT_KNOWN,
+        "time spent": say_seconds(cost.seconds) if cost.seconds or cost.loads else NOT_KNOWN,
+    }
+    if point is None:
+        return facts
+    wait, speed = point.full_ttft_s, point.tokens_per_second
+    return facts | {
+        "correct there": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
+        "tokens/s there": say_speed(speed),
+        "first token there": NOT_KNOWN if wait is None else say_seconds(wait),
+    }
+
+
+def comparison_json(compared: Comparison) -> str:
+    """One line of JSON: ``results``, and ``differs`` and ``same`` by the name of a setting."""
+    document = {
+        "results": [
+            _data(report)
+            | {"regions": {str(one.region): one.limit_tokens for one in report.regions}}
+            | {"levels": {level.name: level.limit_tokens for level in report.levels}}
+            | {"settings": dict(settings_of(report))}
+            for report in compared.reports
+        ],
+        "differs": {row.label: list(row.values) for row in compared.differing},
+        "same": dict(compared.same),
+    }
+    return json.dumps(document)
+
+
+def comparison_csv(compared: Comparison) -> str:
+    """A head, and one line for each result. What is not known is an empty cell.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    rows: list[dict[str, object]] = []
+    for report in compared.reports:
+        flat = _data(report)
+        flat |= {f"region {one.region}": one.limit_tokens for one in report.regions}
+        flat |= {f"level {level.name}": level.limit_tokens for level in report.levels}
+        flat |= {f"setting {name}": value for name, value in settings_of(report).items()}
+        rows.append({str(csv_cell(name)): csv_cell(value) for name, value in flat.items()})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _data(report: ContextReport) -> dict[str, object]:
+    low, high = report.bracket
+    point = _point_at_limit(report)
+    return {
+        "model": report.model.key,
+        "declared_context": report.declared_context,
+        "loadable_context": report.loadable_context,
+        "true_context": report.true_context,
+        "usable_context": report.usable.limit_tokens if report.usable else None,
+        "cause": str(report.cause),
+        "certified": report.certified,
+        "bracket_low": low,
+        "bracket_high": high,
+        "passes": point.passes if point else None,
+        "trials": point.trials if point else None,
+        "tokens_per_second": point.tokens_per_second if point else None,
+        "full_ttft_s": point.full_ttft_s if point else None,
+        "prompt_tokens": report.cost.prompt_tokens,
+        "seconds": report.cost.seconds,
+        "finished_at": report.finished_at.isoformat(),
+    }
+
+
+def csv_cell(value: object) -> object:
+    """A value for a cell of CSV: controls are escaped, and a text that a spreadsheet would take
+    for a formula gets an apostrophe in front.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, str):
+        return value
+    text = escape_controls(value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text

@@ -1,0 +1,276 @@
+"""Reports as HTML: one file that loads nothing and runs nothing, or an element for another page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import cast
+
+import jinja2
+
+from lmstrix.maps import ContextMap
+from lmstrix.models import ContextReport
+from lmstrix.reports import charts
+from lmstrix.reports.compare import Comparison, compare
+from lmstrix.reports.words import (
+    CURVE_HEAD,
+    REGION_HEAD,
+    curve_row,
+    escape_controls,
+    in_order,
+    level_rows,
+    region_rows,
+    repeat_command,
+    say_cause,
+    say_count,
+    say_evidence,
+    say_limit,
+    say_model_facts,
+    say_moment,
+    say_numbers,
+    say_percent,
+    say_remarks,
+    say_seconds,
+    say_tokens,
+    say_why,
+)
+
+__all__ = [
+    "GENERATOR",
+    "curve_rows",
+    "render_comparison",
+    "render_fragment",
+    "render_html",
+    "templates",
+]
+
+GENERATOR = '<meta name="generator" content="LMStrix'
+"""Stands near the beginning of every page of ours and distinguishes it from other files."""
+
+Section = Mapping[str, object]
+"""The words, tables and drawings of one report, by the names that ``parts.html.j2`` uses."""
+
+
+def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = ()) -> str:
+    """One page with every report, in that order. Several reports get an overview.
+
+    A map is drawn in the section of the first report of the same model, or in one of its own.
+    The page is complete: it loads nothing, has no script, and escapes all untrusted text.
+    """
+    compared = compare(reports)
+    owned, others = _share_out(reports, maps)
+    sections = [
+        _section(
+            report,
+            anchor=f"model-{index + 1}",
+            distinction=compared.distinction(index),
+            maps=owned[index],
+        )
+        for index, report in enumerate(reports)
+    ]
+    heading = _heading(reports)
+    title = heading
+    if len(reports) == 1:
+        title = f"{reports[0].model.key}: true context {say_tokens(reports[0].true_context)}"
+    return _page(
+        "page.html.j2",
+        sections,
+        reports,
+        maps=[_map_section(found) for found in others],
+        title=title,
+        heading=heading,
+    )
+
+
+def render_fragment(report: ContextReport, maps: Sequence[ContextMap] = ()) -> str:
+    """One report as an element for another page.
+
+    Its style affects nothing outside of it. It has no ``id``, so it may appear twice.
+    """
+    return templates().get_template("fragment.html.j2").render(s=_section(report, maps=maps))
+
+
+def render_comparison(compared: Comparison) -> str:
+    """One page with several results side by side."""
+    sections = [
+        _section(report, distinction=compared.distinction(index))
+        for index, report in enumerate(compared.reports)
+    ]
+    return _page(
+        "comparison.html.j2",
+        sections,
+        compared.reports,
+        comparison=compared,
+        maps=(),
+        title=f"{len(sections)} results side by side",
+        heading="Results side by side",
+    )
+
+
+def _page(
+    template: str, sections: Sequence[Section], reports: Sequence[ContextReport], **more: object
+) -> str:
+    bars = charts.number_bars(reports)
+    page = templates().get_template(template)
+    return page.render(sections=sections, bars=bars, version=_version(), **more)
+
+
+def _heading(reports: Sequence[ContextReport]) -> str:
+    if len(reports) == 1:
+        return "Context report"
+    models = len({(report.model.key, report.model.digest) for report in reports})
+    if len(reports) == models:
+        return f"Context report of {models} models"
+    return f"Context report: {len(reports)} results of {say_count(models, 'model')}"
+
+
+def _share_out(
+    reports: Sequence[ContextReport], maps: Sequence[ContextMap]
+) -> tuple[list[list[ContextMap]], list[ContextMap]]:
+    """The maps of each report, and those of other models."""
+    models = [(report.model.key, report.model.digest) for report in reports]
+    owned: list[list[ContextMap]] = [[] for _ in reports]
+    others: list[ContextMap] = []
+    for found in maps:
+        model = (found.model.key, found.model.digest)
+        (owned[models.index(model)] if model in models else others).append(found)
+    return owned, others
+
+
+def _section(
+    report: ContextReport,
+    *,
+    anchor: str = "",
+    distinction: str = "",
+    maps: Sequence[ContextMap] = (),
+) -> Section:
+    own = charts.heat_of_report(report)
+    notes = (f"map: {note}" for found in maps for note in found.notes)
+    baselines = [f"{x.baseline.passes} of {x.baseline.trials}" for x in report.levels]
+    return {
+        "anchor": anchor,
+        "name": report.model.key,
+        "distinction": distinction,
+        "facts": say_model_facts(report),
+        "moment": say_moment(report.finished_at),
+        "numbers": say_numbers(report),
+        "bars": charts.number_bars([report])[0],
+        "cause": say_limit(report),
+        "why": say_why(report),
+        "certified": "yes" if report.certified else "no",
+        "evidence": say_evidence(report),
+        "remarks": [*say_remarks(report), *notes],
+        "recall": charts.plot_recall(report),
+        "near": charts.plot_near(report),
+        "speeds": [p for p in (charts.plot_speed(report), charts.plot_wait(report)) if p],
+        "heats": [*([own] if own else []), *(heat for m in maps for heat in _heats(m))],
+        "curve": curve_rows(report),
+        "curve_head": CURVE_HEAD,
+        "regions": region_rows(report),
+        "region_head": REGION_HEAD,
+        "levels": [(*row, b) for row, b in zip(level_rows(report), baselines, strict=True)],
+        "cost": _cost(report),
+        "method": _method(report),
+        "environment": _environment(report),
+        "command": repeat_command(report),
+    }
+
+
+def _map_section(found: ContextMap) -> Section:
+    """A map of a model without a report."""
+    return {
+        "name": found.model.key,
+        "moment": say_moment(found.finished_at),
+        "heats": list(_heats(found)),
+        "notes": found.notes,
+    }
+
+
+def _heats(found: ContextMap) -> Iterator[charts.Heat]:
+    heats = (charts.heat_of_layer(found, layer) for layer in found.layers)
+    return (heat for heat in heats if heat is not None)
+
+
+def curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
+    """The cells of each length, with a failure of the engine beside the verdict."""
+    rows: list[tuple[str, ...]] = []
+    for point in in_order(report.curve):
+        length, correct, interval, verdict, *times = curve_row(point)
+        if point.failure is not None:
+            verdict = f"{verdict} ({say_cause(point.failure)})"
+        rows.append((length, correct, interval, verdict, *times))
+    return rows
+
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def _cost(report: ContextReport) -> Pairs:
+    cost = report.cost
+    return (
+        ("time", say_seconds(cost.seconds)),
+        ("loads", str(cost.loads)),
+        ("prompt tokens read", str(cost.prompt_tokens)),
+        ("reused from cache", str(cost.cached_tokens)),
+        ("tokens generated", str(cost.generated_tokens)),
+    )
+
+
+def _method(report: ContextReport) -> Pairs:
+    method = report.method
+    ratio = f"{say_percent(method.ratio)}{'' if method.absolute else ' of the baseline'}"
+    return (
+        ("strategy", method.strategy),
+        ("validator", method.validator),
+        ("levels", ", ".join(method.levels) or "none"),
+        ("tolerance", f"{method.tolerance:.6g}"),
+        ("ratio", ratio),
+        ("pass rate", "averaged over the window" if method.average else "of each region"),
+        ("seed", str(method.seed)),
+        ("largest length", say_tokens(method.max_context, unknown="as declared")),
+    )
+
+
+def _environment(report: ContextReport) -> Pairs:
+    where = report.environment
+    pairs = (
+        ("adapter", where.adapter),
+        ("engine", where.engine),
+        *where.versions.items(),
+        *((f"loaded with {name}", value) for name, value in where.load_config.items()),
+        ("model's path", report.model.path),
+        ("model's content", report.model.digest),
+    )
+    return tuple((name, value) for name, value in pairs if value)
+
+
+def _version() -> str:
+    try:
+        return version("lmstrix")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """The environment of every template, for pages and notebooks. It escapes every value twice:
+    for HTML, and against characters that steer.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lmstrix.reports"),
+        autoescape=True,
+        finalize=_harmless,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cast("dict[str, object]", environment.globals)["box"] = charts.BOX
+    return environment
+
+
+def _harmless(value: object) -> object:
+    """Text without characters that steer. The HTML of our own macros is escaped already."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return escape_controls(value)
+    return value

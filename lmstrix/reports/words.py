@@ -1,0 +1,671 @@
+"""What reports say, and how they say it: the same words in text, Markdown, HTML and notebooks.
+
+Only `escape_controls` and `repeat_command` escape anything. Names of models, engines and levels
+in the other texts are still untrusted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+
+import attrs
+
+from lmstrix.maps import ContextMap, Layer
+from lmstrix.models import (
+    UNFINISHED,
+    Cause,
+    ContextReport,
+    CurvePoint,
+    LevelReport,
+    Region,
+    RegionReport,
+    Usable,
+    Verdict,
+)
+
+__all__ = [
+    "CAUSE_SENTENCES",
+    "CURVE_HEAD",
+    "NO_LEVELS",
+    "REGION_HEAD",
+    "REPLY_KEEPS",
+    "Number",
+    "bar",
+    "curve_row",
+    "escape_controls",
+    "in_order",
+    "level_rows",
+    "region_rows",
+    "repeat_command",
+    "say_bytes",
+    "say_cause",
+    "say_cost",
+    "say_count",
+    "say_engine",
+    "say_evidence",
+    "say_interval",
+    "say_kept",
+    "say_limit",
+    "say_model_facts",
+    "say_moment",
+    "say_numbers",
+    "say_percent",
+    "say_reach",
+    "say_regions",
+    "say_remarks",
+    "say_seconds",
+    "say_speed",
+    "say_tokens",
+    "say_verdict",
+    "say_wait",
+    "say_why",
+]
+
+
+# Untrusted text
+
+REPLY_KEEPS = "\n\t\u200c\u200d"
+r"""What stays in a model's reply: line breaks, tabs, and the joiners of Persian, Hindi and many
+emoji. Carriage returns do not: they overwrite a line."""
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that steer instead of showing: controls, formats (with the marks that reverse
+the reading direction), lone surrogates, line and paragraph separators."""
+
+
+def escape_controls(text: str, *, keep: str = "") -> str:
+    r"""`text` with every character that could steer a terminal written as ``\xNN`` or ``\uNNNN``.
+
+    Characters in `keep` stay. Each character is escaped by itself, so a text may be escaped in
+    pieces as it arrives.
+
+    >>> escape_controls("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char in keep or unicodedata.category(char) not in _UNSAFE else _escape(char)
+        for char in text
+    )
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+# Quantities
+
+
+def say_bytes(size_bytes: int) -> str:
+    """Decimal units, as LM Studio and the model hubs show them; an empty string for none.
+
+    >>> say_bytes(98_000_000)
+    '98.0 MB'
+    """
+    if size_bytes <= 0:
+        return ""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def say_count(count: int, noun: str) -> str:
+    """A number of things whose plural takes an s.
+
+    >>> say_count(1, "report"), say_count(0, "report")
+    ('1 report', '0 reports')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def say_moment(moment: datetime) -> str:
+    """A moment to the second, with its UTC offset, or "UTC" if that is its zone.
+
+    >>> from datetime import UTC
+    >>> say_moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02 03:04:05 UTC'
+    """
+    text = moment.isoformat(sep=" ", timespec="seconds")
+    local = text.removesuffix("+00:00")
+    return text if local == text else f"{local} UTC"
+
+
+def say_percent(share: float) -> str:
+    """A share of one in whole percent.
+
+    >>> say_percent(0.85)
+    '85%'
+    """
+    return f"{100 * share:.0f}%"
+
+
+def say_seconds(seconds: float) -> str:
+    """A duration with as many digits as its size deserves.
+
+    >>> say_seconds(0.1234), say_seconds(66.5), say_seconds(3750)
+    ('0.12 s', '1 min 06 s', '1 h 02 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} days"
+
+
+def say_wait(seconds: float | None) -> str:
+    """A time for a column of them: always in seconds, so that they are easy to compare.
+
+    >>> say_wait(0.1234), say_wait(3750), say_wait(None)
+    ('0.12 s', '3750 s', '-')
+    """
+    if seconds is None:
+        return "-"
+    return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def say_speed(tokens_per_second: float | None) -> str:
+    """Tokens per second for a column of them.
+
+    >>> say_speed(38), say_speed(2345.6), say_speed(None)
+    ('38.0', '2346', '-')
+    """
+    if tokens_per_second is None:
+        return "-"
+    return f"{tokens_per_second:.1f}" if tokens_per_second < 1000 else f"{tokens_per_second:.0f}"
+
+
+def say_tokens(tokens: int | None, *, unknown: str = "unknown") -> str:
+    """Plain digits, which can be pasted back into an option."""
+    return unknown if tokens is None else str(tokens)
+
+
+# Causes
+
+CAUSE_SENTENCES = {
+    Cause.DECLARED_MAXIMUM: (
+        "Nothing failed up to the declared context. Longer prompts were not tried."
+    ),
+    Cause.MAX_CONTEXT: (
+        "Nothing failed up to the largest context you asked to try; more may work."
+    ),
+    Cause.NOTHING_FAILED: (
+        "Nothing failed in the text that was read, so the limit is at least that long."
+    ),
+    Cause.LOAD_REFUSED: (
+        "The engine's memory guard refused to load a larger context before trying it."
+    ),
+    Cause.LOAD_FAILED: "The engine could not load a larger context.",
+    Cause.LOAD_HUNG: (
+        "A load of a larger context made no progress, although the server answered other calls."
+    ),
+    Cause.CLAMPED: "The engine loaded a smaller context than it was asked for.",
+    Cause.CRASHED_ON_FILL: (
+        "A larger context loads, but the engine crashes once the window is filled."
+    ),
+    Cause.OVERFLOW: "The engine says that a longer prompt does not fit, although it loaded it.",
+    Cause.TRUNCATED: "The server dropped part of the prompt without saying so.",
+    Cause.GIBBERISH: "With a longer prompt the model answers gibberish.",
+    Cause.FORGETS: "With a longer prompt the model forgets part of it: its answers are wrong.",
+    Cause.TOO_SLOW: "A longer prompt takes longer than the limit that was set.",
+    Cause.NOT_MEASURABLE: (
+        "The model cannot do the task even with a short prompt, so this validator cannot"
+        " measure it. That says nothing about its context."
+    ),
+    Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
+    Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",
+    Cause.MODEL_NOT_FOUND: "There is no such model.",
+    Cause.BUDGET_SPENT: (
+        "The budget was spent before the search ended. The numbers are the results so far."
+    ),
+    Cause.INTERRUPTED: "The measurement was interrupted. The numbers are the results so far.",
+    Cause.INFRASTRUCTURE: (
+        "The engine was away or stopped answering. That says nothing about the model."
+    ),
+    Cause.INCONCLUSIVE: "Too many replies could be judged neither right nor wrong.",
+}
+"""One sentence or two for each `Cause`, for people who have not read the documentation."""
+
+
+def say_cause(cause: Cause) -> str:
+    """The name of a cause, with blanks."""
+    return cause.replace("_", " ")
+
+
+def say_why(report: ContextReport) -> str:
+    """Why the true context is not larger, in a sentence or two."""
+    high = report.bracket[1]
+    if report.cause is Cause.LOAD_HUNG and high is not None:
+        return (
+            f"A load of {high:,} tokens made no progress, although the server answered other calls."
+        )
+    return CAUSE_SENTENCES[report.cause]
+
+
+# Regions of the window
+
+REGION_NAMES = {
+    Region.HEAD: ("the start", "the first tenth"),
+    Region.EARLY: ("the early part", "the early part"),
+    Region.MIDDLE: ("the middle", "the middle"),
+    Region.LATE: ("the late part", "the late part"),
+    Region.TAIL: ("the end", "the last tenth"),
+}
+"""What people call a region: in a headline, and in a statement about it."""
+
+REGION_HEAD = ("region", "part of the window", "works up to", "fails from", "cause")
+"""The columns of `region_rows`."""
+
+_HEADLINES = {
+    Cause.FORGETS: "forgets",
+    Cause.GIBBERISH: "answers gibberish about",
+    Cause.TRUNCATED: "the server drops",
+}
+"""The causes by which a region can be lost while the engine itself works."""
+
+_AVERAGE = "averaged over the window: a lost region may hide in it."
+
+
+def say_regions(report: ContextReport) -> str:
+    """Which parts of the window are lost, from which length on, and how far the others work.
+
+    An empty string if the questions were about no one place.
+    """
+    if report.method.average:
+        return _AVERAGE
+    if not report.regions:
+        return ""
+    groups = _lost(report)
+    so_far = " so far" if report.cause in UNFINISHED else ""
+    if not groups:
+        return f"{_say_kept(report.regions, 0, everything='every part of the window')}{so_far}."
+    if _alike(report, groups):
+        return _say_alike(groups[0])
+    text = _headline(groups[0]) + (" first: " if len(groups) > 1 else ": ")
+    text += ", ".join(_say_lost(group) for group in groups)
+    kept = [one for one in report.regions if not _is_lost(one)]
+    if kept:
+        text += f"; {_say_kept(kept, _failure(groups[0][0]), everything='the rest')}{so_far}"
+    return f"{text}."
+
+
+def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
+    """One row for each region, with the cells that `REGION_HEAD` names."""
+    return [
+        (
+            str(one.region),
+            "{:.0f} to {:.0f}%".format(*(100 * end for end in one.region.span)),
+            say_tokens(one.limit_tokens, unknown="-"),
+            say_tokens(one.bracket[1], unknown="-"),
+            say_cause(one.cause),
+        )
+        for one in report.regions
+    ]
+
+
+def say_limit(report: ContextReport) -> str:
+    """The cause in a few words, with the part of the window that it hits: "forgets the start"."""
+    groups = [] if report.method.average else _lost(report)
+    if not groups or groups[0][0].cause is not report.cause:
+        return say_cause(report.cause)
+    if _alike(report, groups):
+        return f"{say_cause(report.cause)} everywhere"
+    return _headline(groups[0])
+
+
+def _headline(group: Sequence[RegionReport]) -> str:
+    return f"{_HEADLINES[group[0].cause]} {_list(REGION_NAMES[one.region][0] for one in group)}"
+
+
+def _lost(report: ContextReport) -> list[list[RegionReport]]:
+    """The regions that failed while the engine worked, grouped by the length at which they failed
+    and by cause, the smallest length first.
+    """
+
+    def order(one: RegionReport) -> tuple[int, Cause]:
+        return _failure(one), one.cause
+
+    lost = sorted((one for one in report.regions if _is_lost(one)), key=order)
+    return [list(group) for _, group in groupby(lost, key=order)]
+
+
+def _is_lost(one: RegionReport) -> bool:
+    return one.bracket[1] is not None and one.cause in _HEADLINES
+
+
+def _failure(one: RegionReport) -> int:
+    """The smallest length at which a region failed."""
+    return one.bracket[1] or 0
+
+
+def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> bool:
+    """Whether every region is lost for one cause, and none passed at a length at which another one
+    failed.
+    """
+    lost = [one for group in groups for one in group]
+    passed = max(one.limit_tokens or 0 for one in lost)
+    causes = {one.cause for one in lost}
+    return len(lost) == len(report.regions) and len(causes) == 1 and passed < _failure(lost[0])
+
+
+def _say_alike(lost: Sequence[RegionReport]) -> str:
+    where = f"everywhere alike from {_failure(lost[0]):,} tokens on."
+    match lost[0].cause:
+        case Cause.FORGETS:
+            return f"forgets {where}"
+        case Cause.GIBBERISH:
+            return f"answers gibberish {where}"
+        case _:
+            return f"the server drops text {where}"
+
+
+def _say_lost(group: Sequence[RegionReport]) -> str:
+    names = _list(REGION_NAMES[one.region][1] for one in group)
+    are = "is" if len(group) == 1 else "are"
+    after = f"from {_failure(group[0]):,} tokens on"
+    match group[0].cause:
+        case Cause.FORGETS:
+            return f"{names} {are} lost {after}"
+        case Cause.GIBBERISH:
+            return f"answers about {names} are gibberish {after}"
+        case _:
+            return f"{names} {are} dropped {after}"
+
+
+def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) -> str:
+    """How far regions work that never failed. They may not have been asked about at `lost_from`,
+    the length at which another region was lost.
+    """
+    works = [one for one in kept if (one.limit_tokens or 0) >= max(lost_from, 1)]
+    short = [one for one in kept if one not in works and one.limit_tokens]
+    never = [one for one in kept if not one.limit_tokens]
+    words: list[str] = []
+    for group in (works, short, never):
+        if not group:
+            continue
+        names = everything
+        if len(group) < len(kept):
+            names = _list(REGION_NAMES[one.region][1] for one in group)
+        many = len(group) > 1 and names != everything
+        limit = min(one.limit_tokens or 0 for one in group)
+        if group is works:
+            words.append(f"{names} still work{'' if many else 's'} at {limit:,}")
+        elif group is short:
+            words.append(f"{names} {'were' if many else 'was'} not asked about beyond {limit:,}")
+        else:
+            words.append(f"{names} {'were' if many else 'was'} not asked about")
+    return ", ".join(words)
+
+
+def _list(names: Iterable[str]) -> str:
+    """Names with commas and an "and"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# The numbers and their evidence
+
+
+@attrs.frozen
+class Number:
+    """One of the three numbers, or the usable context: its name, value and meaning."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+def say_numbers(report: ContextReport) -> tuple[Number, ...]:
+    """Declared, loadable and true context, and the usable one if it was asked for."""
+    unfinished = report.cause in UNFINISHED and report.true_context
+    true_words = "works so far" if unfinished else "the largest filled context at which it works"
+    loadable = report.loadable_context
+    censored = loadable in {report.method.max_context, report.declared_context} - {None}
+    load_words = (
+        "loads; larger sizes were not tried" if censored else "the largest context that loads"
+    )
+    rows = [
+        ("declared", report.declared_context, "the claim of the model's metadata"),
+        ("loadable", loadable, load_words),
+        ("true", report.true_context, true_words),
+    ]
+    if report.usable is not None:
+        rows.append(("usable", report.usable.limit_tokens or 0, _wishes(report.usable)))
+    return tuple(Number(name, say_tokens(tokens), words) for name, tokens, words in rows)
+
+
+def _wishes(usable: Usable) -> str:
+    speed, wait = usable.min_tokens_per_second, usable.max_ttft_s
+    words = [
+        *([f"at least {speed:g} tokens/s"] if speed is not None else []),
+        *([f"the first token within {wait:g} s"] if wait is not None else []),
+    ]
+    return "with " + " and ".join(words)
+
+
+def say_model_facts(report: ContextReport) -> str:
+    """Format, architecture and size, as far as they are known, with commas."""
+    model = report.model
+    facts = (
+        model.format,
+        model.architecture,
+        model.parameters,
+        model.quantization,
+        say_bytes(model.size_bytes),
+    )
+    return ", ".join(fact for fact in facts if fact)
+
+
+def say_evidence(report: ContextReport) -> list[str]:
+    """Sentences that support the true context; none if there is no true context."""
+    if report.true_context is None:
+        return []
+    certified = "yes, by" if report.certified else "no, it was not confirmed by"
+    sentences = (
+        say_regions(report),
+        f"certified: {certified} a fresh load and fresh documents at that length.",
+        _say_bracket(report),
+        _say_baseline(report),
+    )
+    return [sentence for sentence in sentences if sentence]
+
+
+def _say_bracket(report: ContextReport) -> str:
+    low, high = report.bracket
+    works = f"{low} works" if low else "no length is known to work"
+    fails = _open_end(report) if high is None else f"{high} {_how_it_fails(report, high)}"
+    text = f"bracket: {works}, {fails}."
+    if report.interval.level > 0:
+        text += f" {say_percent(report.interval.level)} interval: {say_interval(report)}."
+        if report.estimate is not None and high is not None:
+            text += f" Best guess: {report.estimate}."
+    return text
+
+
+def _open_end(report: ContextReport) -> str:
+    """What is known of longer prompts if no length is known to fail."""
+    longer = [point for point in report.curve if point.length_tokens > report.bracket[0]]
+    if any(point.passes < point.trials for point in longer):
+        return "longer prompts are undecided"
+    return "no length is known to fail"
+
+
+def _how_it_fails(report: ContextReport, high: int) -> str:
+    """A size beyond the loadable context was never filled: it failed to load."""
+    loaded = report.loadable_context
+    if high in {point.length_tokens for point in report.curve} or (loaded and high <= loaded):
+        return "does not"
+    if report.cause is Cause.CLAMPED:
+        return "loads smaller than asked"
+    failed_to_load = {Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG}
+    return "does not" if loaded is None and report.cause not in failed_to_load else "does not load"
+
+
+def say_interval(report: ContextReport) -> str:
+    """The interval of the true context. Nothing beyond the loadable context was tried."""
+    low, high = report.interval.low, report.interval.high
+    if high is not None:
+        return f"{low} to {high}"
+    loaded = report.loadable_context
+    return f"at least {low}" if loaded is None or loaded <= low else f"{low} to more than {loaded}"
+
+
+def _say_baseline(report: ContextReport) -> str:
+    """What counts as a pass; an empty string if nothing was asked."""
+    baseline, method = report.baseline, report.method
+    if not baseline.trials:
+        return ""
+    where = " in every region" if report.regions else ""
+    where = " on average over the window" if method.average else where
+    return (
+        f"baseline: {baseline.passes} of {baseline.trials} correct at {baseline.length_tokens}"
+        f" tokens; a length passes with {say_percent(method.ratio)}"
+        f"{'' if method.absolute else ' of that rate'}{where}."
+    )
+
+
+def say_reach(level: LevelReport) -> str:
+    """How far a level reaches; "at least" if no failure is known."""
+    if level.limit_tokens is None:
+        return "unknown"
+    low, high = level.bracket
+    return f"at least {low}" if high is None else f"{low}"
+
+
+def level_rows(report: ContextReport) -> list[tuple[str, str, str]]:
+    """Name, limit and cause of each level."""
+    return [(one.name, say_reach(one), say_cause(one.cause)) for one in report.levels]
+
+
+def say_remarks(report: ContextReport) -> Iterator[str]:
+    """What a reader should know besides the numbers."""
+    if not report.monotone:
+        yield "not monotone: a length failed below a longer one that passed. See the table."
+    for point in report.curve:
+        weak = [d for d in point.depths if d.passes < d.trials]
+        if point.verdict is Verdict.FAIL and weak:
+            listed = ", ".join(f"{d.region} {d.passes} of {d.trials}" for d in weak)
+            how = say_cause(point.failure or Cause.FORGETS)
+            yield f"{how} at {point.length_tokens}, correct answers by region: {listed}."
+        if point.inconclusive:
+            replies = "reply was" if point.inconclusive == 1 else "replies were"
+            yield (
+                f"at {point.length_tokens}: {point.inconclusive} {replies} inconclusive and"
+                " not counted."
+            )
+    yield from (f"note: {note}" for note in report.notes)
+
+
+def say_cost(report: ContextReport) -> str:
+    """The cost of the measurement; an empty string if it did nothing."""
+    cost = report.cost
+    if not (cost.loads or cost.prompt_tokens or cost.cached_tokens):
+        return ""
+    return (
+        f"cost: {say_count(cost.loads, 'load')},"
+        f" {cost.prompt_tokens} prompt tokens read, {cost.cached_tokens} reused from cache,"
+        f" {cost.generated_tokens} generated, {say_seconds(cost.seconds)}."
+    )
+
+
+def say_engine(report: ContextReport) -> str:
+    """The engine and the versions involved; an empty string if they are not known."""
+    environment = report.environment
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    return ", ".join(part for part in (environment.engine, versions) if part)
+
+
+def say_kept(found: ContextMap, layer: Layer) -> str:
+    """How far a layer of a map keeps its score; an empty string if that is not known."""
+    limit = layer.limit(found.ratio)
+    if limit is None:
+        return ""
+    share = say_percent(found.ratio)
+    return f"keeps {share} of its score at {min(found.lengths)} up to {limit} tokens"
+
+
+# The table of lengths
+
+CURVE_HEAD = ("length", "correct", "95% interval", "verdict", "TTFT", "tok/s")
+"""The columns of `curve_row`."""
+
+
+def in_order(curve: Iterable[CurvePoint]) -> list[CurvePoint]:
+    """The points as a table shows them: the shortest length first, and one kind of time.
+
+    If the time of a fresh prompt is known at any length, times of partly cached prompts are left
+    out: beside the others they would suggest that a longer prompt is faster.
+    """
+    points = sorted(curve, key=lambda point: point.length_tokens)
+    if any(point.full_ttft_s is not None for point in points):
+        return [attrs.evolve(point, ttft_s=None) for point in points]
+    return points
+
+
+def curve_row(point: CurvePoint) -> tuple[str, ...]:
+    """The cells of one length, as `CURVE_HEAD` names them."""
+    asked = point.trials > 0
+    wait = point.ttft_s if point.full_ttft_s is None else point.full_ttft_s
+    return (
+        str(point.length_tokens),
+        f"{point.passes} of {point.trials}" if asked else "-",
+        f"{point.wilson.low * 100:.0f} to {say_percent(point.wilson.high)}" if asked else "-",
+        say_verdict(point.verdict, passes=point.passes, trials=point.trials),
+        say_wait(wait),
+        say_speed(point.tokens_per_second),
+    )
+
+
+def say_verdict(verdict: Verdict, *, passes: int, trials: int) -> str:
+    """The verdict in a word or two. Few answers that were all correct decide nothing."""
+    if verdict is Verdict.UNDECIDED:
+        return "all correct" if passes == trials > 0 else "undecided"
+    return "passed" if verdict is Verdict.PASS else "failed"
+
+
+def bar(share: float, cells: int) -> str:
+    """A bar of `cells` cells. It is rounded down, so only a share of 1 fills it."""
+    filled = min(max(int(cells * share), 0), cells)  # a stored report may hold any number
+    return "[" + "#" * filled + "." * (cells - filled) + "]"
+
+
+# The command
+
+NO_LEVELS = "none"
+"""The value of ``--levels`` that measures the validator's own questions only."""
+
+
+def repeat_command(report: ContextReport) -> str:
+    """The command line that asks the same questions again, escaped and quoted for a POSIX shell."""
+    method, environment = report.method, report.environment
+    words = ["lmstrix"]
+    if environment.adapter:
+        words += ["--adapter", environment.adapter]
+    words += ["test", "--fresh", "--seed", str(method.seed)]
+    words += ["--strategy", method.strategy, "--validator", method.validator]
+    words += ["--tolerance", f"{method.tolerance:.6g}", "--ratio", f"{method.ratio:.6g}"]
+    if method.absolute:
+        words.append("--absolute")
+    if method.average:
+        words.append("--average")
+    words += ["--levels", ",".join(method.levels) or NO_LEVELS]
+    if method.max_context is not None:
+        words += ["--max-context", str(method.max_context)]
+    if report.model.key.startswith("-"):
+        words.append("--")
+    words.append(report.model.key)
+    return escape_controls(shlex.join(words))

@@ -1,0 +1,160 @@
+"""What a person sees: it fits the terminal, is painted only if wanted, and says what to do next."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import pytest
+from rich.cells import cell_len
+
+from lmstrix import LMStrix
+from lmstrix.models import Cause, ContextReport
+from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix_cli import session
+from lmstrix_cli.main import COMMANDS, lmstrix
+from lmstrix_cli.testing import ScriptedAdapter, Shell
+
+LONG = "someone/a-model-with-a-rather-long-name-that-is-hard-to-fit-8x22b-instruct-q4_k_m"
+NOBODY = "127.0.0.1:9"
+"""The port of the discard service: no LM Studio listens there."""
+REAL = session.open_client
+
+
+class Output(io.TextIOWrapper):
+    """A stream in memory that may say that it is a terminal."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def text(self) -> str:
+        self.seek(0)
+        return self.read()
+
+
+def on_terminal(patch: pytest.MonkeyPatch, width: int, *words: str) -> str:
+    """What a command shows on a terminal of this width."""
+    patch.setenv("COLUMNS", str(width))
+    patch.setenv("TERM", "xterm-256color")
+    out, err = Output(terminal=True), Output(terminal=False)
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit):
+        lmstrix(list(words), prog_name="lmstrix")
+    return out.text()
+
+
+def made(key: str, day: int, **changes: Any) -> ContextReport:
+    finished = datetime(2026, 1, day, tzinfo=UTC)
+    return sample_report(model=sample_model(key=key, path=key), finished_at=finished, **changes)
+
+
+@pytest.fixture
+def filled(shell: Shell) -> Shell:
+    """Four results in the store."""
+    reports = [
+        made("google/gemma-3-4b", 3),
+        made(LONG, 4, declared_context=131072, true_context=32768, cause=Cause.LOAD_FAILED),
+        made("模型/七", 5, cause=Cause.BUDGET_SPENT, certified=False),
+        made("clueless", 6, true_context=None, cause=Cause.NOT_MEASURABLE, certified=False),
+    ]
+
+    async def store() -> None:
+        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
+            for number, report in enumerate(reports):
+                begun = await client.store.begin(f"key {number}", report.model)
+                await client.store.finish(begun.id, report)
+
+    anyio.run(store)
+    shell.adapter = ScriptedAdapter(listing=[report.model for report in reports])
+    return shell
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_tables_fit_the_terminal(
+    filled: Shell, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    for command in ("scan", "list"):
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(monkeypatch, width, command))
+        assert "google/gemma-3-4b" in shown
+        assert max(map(cell_len, shown.splitlines())) <= width
+
+
+def test_colours_are_for_terminals_that_want_them(
+    filled: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\x1b[" in on_terminal(monkeypatch, 80, "list")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in on_terminal(monkeypatch, 80, "list")
+    assert "\x1b[" not in filled.run("list").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["scan --format csv", "list --format csv", "list --format md", "list --json", "status --json"],
+)
+def test_output_for_programs_is_the_same_at_any_width(
+    filled: Shell, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    words = command.split()
+    assert on_terminal(monkeypatch, 40, *words) == filled.run(*words).stdout
+
+
+@pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])
+def test_help_is_at_most_80_columns_wide(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for width in (80, 160):
+        shown = on_terminal(monkeypatch, width, *name.split(), "--help")
+        assert max(map(cell_len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--nosuch",
+        "nosuch",
+        "test",
+        "test --all small",
+        "test small --tolerance 1",
+        "test small --strategy nosuch",
+        "test small --max-context 0",
+        "test small --budget soon",
+        "list --sort nosuch",
+        "apply",
+        "completion tcsh",
+    ],
+)
+def test_wrong_usage_ends_with_2_and_an_explanation(shell: Shell, command: str) -> None:
+    result = shell.run(*command.split())
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["scan", "list", "status", "compare", "report", "test --all"])
+def test_an_empty_store_and_no_models_are_explained(shell: Shell, command: str) -> None:
+    shell.adapter = ScriptedAdapter(listing=[])
+    result = shell.run(*command.split())
+    assert result.output.strip()
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["scan", "test m", "infer m x", "bench m", "map m"])
+def test_without_lm_studio_the_code_is_3(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(session, "open_client", REAL)
+    monkeypatch.setenv("LMSTRIX_STORE", str(shell.store))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    result = shell.run("--host", NOBODY, *command.split())
+    assert result.exit_code == 3
+    assert "Error: " in result.stderr
+    assert "Traceback" not in result.output

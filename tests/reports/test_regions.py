@@ -1,0 +1,246 @@
+"""What every kind of report says of the regions of the window, of hung loads and of truncation."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import attrs
+import pytest
+
+from lmstrix.models import Cause, ContextReport, Region, RegionReport
+from lmstrix.notebook import report_table
+from lmstrix.reports.html import render_html
+from lmstrix.reports.markdown import render_markdown
+from lmstrix.reports.text import render_text
+from lmstrix.testing.samples import sample_model, sample_report
+
+EVIL = "<script>x</script> a|b \x1b[31m\u202e"
+HEAD, EARLY, MIDDLE, LATE, TAIL = Region
+
+
+def region(
+    name: Region,
+    limit: int | None,
+    failed: int | None = None,
+    cause: Cause = Cause.FORGETS,
+) -> RegionReport:
+    if failed is None:
+        cause = Cause.DECLARED_MAXIMUM
+    return RegionReport(region=name, limit_tokens=limit, bracket=(limit or 0, failed), cause=cause)
+
+
+def report(*found: RegionReport, **changes: Any) -> ContextReport:
+    """A report on these regions; a region that is not named works at 8192."""
+    named = {one.region: one for one in found}
+    return sample_report(regions=tuple(named.get(r, region(r, 8192)) for r in Region), **changes)
+
+
+def shown(found: ContextReport) -> dict[str, str]:
+    """The report in each form, as a reader sees it, with single blanks."""
+    forms = {
+        "text": render_text(found),
+        "markdown": render_markdown([found]),
+        "html": _visible(render_html([found])),
+        "notebook": _visible(report_table(found)),
+    }
+    return {name: " ".join(text.split()) for name, text in forms.items()}
+
+
+def _visible(page: str) -> str:
+    page = re.sub(r"(?s)<style>.*?</style>", "", page)
+    return html.unescape(re.sub(r"<[^>]*>", " ", page))
+
+
+CASES = {
+    "one lost": (
+        report(region(HEAD, 6656, 6912)),
+        (
+            "forgets the start: the first tenth is lost from 6,912 tokens on;"
+            " the rest still works at 8,192."
+        ),
+    ),
+    "two lost at one length": (
+        report(region(EARLY, 6656, 6912), region(TAIL, 6400, 6912)),
+        (
+            "forgets the early part and the end: the early part and the last tenth are lost from"
+            " 6,912 tokens on; the rest still works at 8,192."
+        ),
+    ),
+    "two lost one after the other": (
+        report(region(MIDDLE, 7168, 7424), region(HEAD, 6656, 6912)),
+        (
+            "forgets the start first: the first tenth is lost from 6,912 tokens on, the middle is"
+            " lost from 7,424 tokens on; the rest still works at 8,192."
+        ),
+    ),
+    "all lost alike": (
+        report(*(region(r, 6000 + i, 6400 + i) for i, r in enumerate(Region))),
+        "forgets everywhere alike from 6,400 tokens on.",
+    ),
+    "all lost, one after the other": (
+        report(region(HEAD, 1024, 1280), *(region(r, 4096, 4352) for r in list(Region)[1:])),
+        (
+            "forgets the start first: the first tenth is lost from 1,280 tokens on, the early part,"
+            " the middle, the late part and the last tenth are lost from 4,352 tokens on."
+        ),
+    ),
+    "never kept": (
+        report(region(HEAD, None, 768)),
+        (
+            "forgets the start: the first tenth is lost from 768 tokens on;"
+            " the rest still works at 8,192."
+        ),
+    ),
+    "nothing lost": (report(), "every part of the window still works at 8,192."),
+    "nothing lost, at different lengths": (
+        report(region(TAIL, 6144)),
+        "every part of the window still works at 6,144.",
+    ),
+    "nothing lost before the budget was": (
+        report(cause=Cause.BUDGET_SPENT),
+        "every part of the window still works at 8,192 so far.",
+    ),
+    "some were not asked about at longer lengths": (
+        report(region(HEAD, 6656, 6912), region(LATE, 4096), region(MIDDLE, 4352)),
+        (
+            "forgets the start: the first tenth is lost from 6,912 tokens on; the early part"
+            " and the last tenth still work at 8,192, the middle and the late part were not asked"
+            " about beyond 4,096."
+        ),
+    ),
+    "one was never asked about": (
+        report(region(HEAD, 6656, 6912), region(LATE, None)),
+        "the late part was not asked about.",
+    ),
+    "gibberish": (
+        report(region(TAIL, 4096, 4352, Cause.GIBBERISH)),
+        (
+            "answers gibberish about the end: answers about the last tenth are gibberish from 4,352"
+            " tokens on; the rest still works at 8,192."
+        ),
+    ),
+    "gibberish everywhere": (
+        report(*(region(r, 4096, 4352, Cause.GIBBERISH) for r in Region)),
+        "answers gibberish everywhere alike from 4,352 tokens on.",
+    ),
+    "dropped by the server": (
+        report(region(MIDDLE, 4096, 4352, Cause.TRUNCATED)),
+        (
+            "the server drops the middle: the middle is dropped from 4,352 tokens on;"
+            " the rest still works at 8,192."
+        ),
+    ),
+    "lost in two ways": (
+        report(region(HEAD, 4096, 4352), region(TAIL, 5120, 5376, Cause.GIBBERISH)),
+        (
+            "forgets the start first: the first tenth is lost from 4,352 tokens on, answers about"
+            " the last tenth are gibberish from 5,376 tokens on; the rest still works at 8,192."
+        ),
+    ),
+    "an engine that fails loses no region": (
+        report(*(region(r, 4096, 4352, Cause.CRASHED_ON_FILL) for r in Region)),
+        "every part of the window still works at 4,096.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "said"), CASES.values(), ids=CASES)
+def test_a_sentence_says_which_part_of_the_window_is_lost(found: ContextReport, said: str) -> None:
+    for form, text in shown(found).items():
+        assert said in text, form
+
+
+def test_each_region_has_its_limit_in_a_table() -> None:
+    for form, text in shown(report(region(HEAD, 6656, 6912), region(LATE, None))).items():
+        cells = " ".join(text.replace("|", " ").split())
+        assert "head 0 to 10% 6656 6912 forgets" in cells, form
+        assert "late 65 to 90% - - declared maximum" in cells, form
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (CASES["one lost"][0], "forgets the start"),
+        (CASES["two lost at one length"][0], "forgets the early part and the end"),
+        (CASES["all lost alike"][0], "forgets everywhere"),
+        (report(cause=Cause.LOAD_FAILED), "load failed"),
+        (CASES["gibberish"][0], "forgets"),  # the report itself has another cause
+    ],
+)
+def test_an_overview_names_the_lost_part(found: ContextReport, said: str) -> None:
+    row = render_markdown([found, sample_report(model=sample_model(key="other"))]).splitlines()[6]
+    assert f"| {said} |" in row
+    assert f" {said} " in _visible(render_html([found]))
+
+
+def test_an_average_says_what_it_may_hide() -> None:
+    method = attrs.evolve(sample_report().method, average=True)
+    found = sample_report(regions=(), method=method)
+    for form, text in shown(found).items():
+        assert "averaged over the window: a lost region may hide in it." in text, form
+        assert "works up to" not in text, form
+    assert "--average" in render_text(found)
+
+
+def test_questions_about_no_one_place_have_no_regions() -> None:
+    for form, text in shown(sample_report(regions=())).items():
+        assert "part of the window" not in text, form
+
+
+def test_a_model_that_was_not_measured_has_no_sentence_on_regions() -> None:
+    for form, text in shown(report(true_context=None, cause=Cause.NOT_MEASURABLE)).items():
+        assert "still works at" not in text, form
+
+
+@pytest.mark.parametrize(
+    ("cause", "loadable", "said"),
+    [
+        (Cause.LOAD_FAILED, 8192, "8192 works, 9216 does not load."),
+        (Cause.LOAD_REFUSED, 8192, "8192 works, 9216 does not load."),
+        (Cause.LOAD_HUNG, None, "8192 works, 9216 does not load."),
+        (Cause.BUDGET_SPENT, 8192, "8192 works, 9216 does not load."),
+        (Cause.CLAMPED, 8192, "8192 works, 9216 loads smaller than asked."),
+        (Cause.CRASHED_ON_FILL, 16384, "8192 works, 9216 does not."),
+    ],
+)
+def test_the_bracket_says_how_its_upper_end_failed(
+    cause: Cause, loadable: int | None, said: str
+) -> None:
+    found = report(bracket=(8192, 9216), cause=cause, loadable_context=loadable)
+    for form, text in shown(found).items():
+        assert said in text, form
+
+
+@pytest.mark.parametrize(
+    ("cause", "high", "said"),
+    [
+        (
+            Cause.LOAD_HUNG,
+            9216,
+            "A load of 9,216 tokens made no progress, although the server answered other calls.",
+        ),
+        (Cause.LOAD_HUNG, None, "A load of a larger context made no progress"),
+        (Cause.TRUNCATED, 9216, "The server dropped part of the prompt without saying so."),
+    ],
+)
+def test_new_causes_are_explained(cause: Cause, high: int | None, said: str) -> None:
+    for form, text in shown(report(bracket=(8192, high), cause=cause)).items():
+        assert said in text, form
+
+
+def test_untrusted_text_beside_regions_is_only_ever_text() -> None:
+    found = report(
+        region(HEAD, 2**70, 2**71), model=sample_model(key=EVIL), notes=(EVIL,), monotone=False
+    )
+    pages = {
+        "text": render_text(found),
+        "markdown": render_markdown([found]),
+        "html": render_html([found]),
+        "notebook": report_table(found),
+    }
+    for form, page in pages.items():
+        assert not {"\x1b", "\u202e"} & set(page), form
+    assert "<script" not in pages["html"]
+    assert "<script" not in pages["notebook"]
