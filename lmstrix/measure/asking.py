@@ -70,7 +70,7 @@ class Asker:
             for _ in range(trials):
                 await self._ask_one(level, phase, length_tokens, seed)
         except HardFailure as failure:
-            if failure.cause is Cause.TRUNCATED:
+            if failure.cause is Cause.TRUNCATED and str(failure) not in self._announcer.notes:
                 self._announcer.note(str(failure))
             await self.record_failure(length_tokens, failure.cause)
 
@@ -141,8 +141,7 @@ class Asker:
         except PromptTruncated as error:
             raise HardFailure(
                 Cause.TRUNCATED,
-                f"the server read {error.read_tokens} of {error.sent_tokens} prompt tokens: it "
-                "dropped the rest of the prompt",
+                f"the server drops part of a longer prompt: it reads {error.read_tokens} tokens",
             ) from error
         except ContextOverflow as error:
             raise HardFailure(Cause.OVERFLOW, str(error)) from error
