@@ -158,13 +158,15 @@ async def test_a_single_reply_waits_for_its_turn() -> None:
         async with aclosing(client.stream("m", "word", max_tokens=4)) as pieces:
             replies.extend([piece async for piece in pieces if isinstance(piece, Reply)])
 
-    async with anyio.create_task_group() as group:
-        async with hold_turn("a machine", "someone's", lambda _: None):
-            group.start_soon(infer)
-            group.start_soon(stream)
-            while sum(isinstance(event, WaitingForTurn) for event in events) < 2:  # noqa: ASYNC110
-                await anyio.sleep(0.01)
-            assert not replies
+    async with (
+        anyio.create_task_group() as group,
+        hold_turn("a machine", "someone's", lambda _: None),
+    ):
+        group.start_soon(infer)
+        group.start_soon(stream)
+        while sum(isinstance(event, WaitingForTurn) for event in events) < 2:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        assert not replies
     assert len(replies) == 2
     assert Shared.most == 1
 
