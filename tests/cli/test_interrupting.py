@@ -39,7 +39,8 @@ class Slow(SimulatedAdapter):
             with anyio.CancelScope(shield=True):
                 await anyio.sleep({release_s})
 
-adapter = Slow(SimulatedModel(key="m", declared=4096, true_context=3000), reply_seconds={reply_s})
+adapter = Slow(SimulatedModel(key="m", declared=4096, true_context=3000), reply_seconds={reply_s},
+    owns_engine=True)
 session.open_client = lambda settings, **parts: LMStrix(
     adapter=adapter, store=Path(settings.store), **parts)
 main()
@@ -74,8 +75,9 @@ def read_until(process: subprocess.Popen[str], mark: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, name: str) -> None:
+    number = signal.Signals[name]
     store = tmp_path / "s.db"
     with start(store, reply_s=0.02) as process:
         read_until(process, " of ")  # at least one probe is done
@@ -91,6 +93,20 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, number: signal.
         out, err = again.communicate(timeout=30)
     assert again.returncode == 0
     assert "continuing after" in err
+    assert json.loads(out)["cause"] == "forgets"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="the system has no SIGHUP")
+def test_nohup_keeps_it_running(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with start(tmp_path / "s.db", reply_s=0.02) as process:
+            read_until(process, " of ")
+            process.send_signal(signal.SIGHUP)
+            out, _ = process.communicate(timeout=60)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.returncode == 0
     assert json.loads(out)["cause"] == "forgets"
 
 
@@ -127,7 +143,7 @@ class Slow(SimulatedAdapter):
                 print("releasing", file=sys.stderr, flush=True)
                 await anyio.sleep(3600)
 
-adapter = Slow(SimulatedModel(key="m", declared=4096))
+adapter = Slow(SimulatedModel(key="m", declared=4096), owns_engine=True)
 session.open_client = lambda settings, **parts: LMStrix(
     adapter=adapter, store=Path(settings.store), **parts)
 main()
@@ -136,20 +152,23 @@ main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])  # by name: Windows has but the first
-def test_only_a_kill_blames_the_size_that_was_being_loaded(tmp_path: Path, name: str) -> None:
+def test_only_two_kills_blame_the_size_that_was_being_loaded(tmp_path: Path, name: str) -> None:
     number = signal.Signals[name]
     store = tmp_path / "s.db"
-    with start(store, driver=SLOW_LOAD) as process:
-        read_until(process, "loading")
-        process.send_signal(number)
-        if number == signal.SIGINT:
-            read_until(process, "releasing")  # the load still hangs: the second signal ends it
-            process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+    for _ in range(2):
+        with start(store, driver=SLOW_LOAD) as process:
+            read_until(process, "loading")
+            process.send_signal(number)
+            if number == signal.SIGINT:
+                read_until(process, "releasing")  # the load still hangs: the second signal ends it
+                process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
     with start(store) as again:
         out, _ = again.communicate(timeout=30)
-    blamed = any("an earlier run died" in note for note in json.loads(out)["notes"])
+    report = json.loads(out)
+    blamed = any("earlier runs died" in note for note in report["notes"])
     assert blamed == (name == "SIGKILL")
+    assert report["certified"] != blamed
 
 
 async def _raise_signal_and_wait() -> str:

@@ -20,6 +20,7 @@ from lmstrix.testing.lmstudio import (
     LoadFate,
     OddPacket,
     Script,
+    Step,
 )
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
@@ -95,8 +96,35 @@ CASES = {
     "forgets at random": Case(cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_HALF)),
     "word salad": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.WORD_SALAD)),
     "loops": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.LOOPS)),
-    "truncates against the policy": Case(
+    "hung load": Case(
+        cause=Cause.LOAD_HUNG,
+        model=FINE,
+        script=Script(load=LoadFate.HANGS, load_above=TRUTH),
+    ),
+    "a load that fails once by chance": Case(
+        cause=Cause.DECLARED_MAXIMUM,
+        truth=DECLARED,
+        model=FINE,
+        script=Script(load=LoadFate.FAILED, load_times=1),
+    ),
+    "a load that hangs once": Case(
+        cause=Cause.DECLARED_MAXIMUM,
+        truth=DECLARED,
+        model=FINE,
+        script=Script(load=LoadFate.HANGS, load_times=1),
+    ),
+    "a crash that takes every connection along": Case(
+        cause=Cause.CRASHED_ON_FILL,
+        model=FINE,
+        script=Script(crash_drops_all_above=TRUTH - 24),
+    ),
+    "clamped without a word": Case(
         cause=Cause.OVERFLOW,
+        model=FINE,
+        script=Script(clamps_to=TRUTH, replaced={"contextLength": DECLARED}),
+    ),
+    "truncates against the policy": Case(
+        cause=Cause.TRUNCATED,
         model=model(true_context=BOUND, clamped_to=TRUTH),
         script=Script(truncates=True, replaced={"contextLength": DECLARED}),
     ),
@@ -159,6 +187,31 @@ async def test_a_misbehaviour_is_told_apart(case: Case) -> None:
     assert abs(report.true_context - case.truth) <= case.truth * NARROW
 
 
+async def test_a_server_that_never_loads_gets_a_report() -> None:
+    async with server(FINE, Script(load=LoadFate.HANGS)) as stand_in:
+        report = await measure(stand_in, max_context=700)
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+    assert (report.cause, report.true_context) == (Cause.LOAD_HUNG, None)
+
+
+async def test_a_server_that_is_away_after_its_crash_is_waited_for() -> None:
+    script = Script(crash_drops_all_above=TRUTH - 24, crash_away_s=1.0)
+    async with server(FINE, script) as stand_in:
+        report = await measure(stand_in)
+        assert stand_in.counters.crashes >= 3
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+    assert report.cause is Cause.CRASHED_ON_FILL
+
+
+async def test_a_truncated_prompt_says_how_much_is_read() -> None:
+    case = CASES["truncates against the policy"]
+    async with server(case.model, case.script) as stand_in:
+        report = await measure(stand_in)
+    assert any("it reads 43" in note for note in report.notes)
+
+
 @pytest.mark.parametrize("beyond", [Beyond.FORGETS_HEAD, Beyond.FORGETS_MIDDLE])
 async def test_facts_that_leave_a_window_one_by_one(beyond: Beyond) -> None:
     """By the 85 % rule such a model fails when it has lost 15 % of the prompt: up to a sixth
@@ -189,7 +242,9 @@ async def test_lapses_do_not_move_the_answer(seed: int) -> None:
 
 
 HOPELESS = {
-    "a load that hangs": Script(load=LoadFate.HANGS),
+    "a load that hangs like everything else": Script(
+        load=LoadFate.HANGS, silent_at=frozenset({Step.LIST}), silent_after=3
+    ),
     "an unknown kind of frame": Script(odd_packets=frozenset({OddPacket.TOP_LEVEL})),
     "a refused handshake": Script(auth_refused=True),
     "a context that is no number": Script(replaced={"contextLength": "many"}),
@@ -215,11 +270,15 @@ def server(simulated: SimulatedModel, script: Script) -> LMStudioServer:
     )
 
 
-async def measure(stand_in: LMStudioServer, *, seed: int = 1) -> ContextReport:
+async def measure(
+    stand_in: LMStudioServer, *, seed: int = 1, max_context: int | None = None
+) -> ContextReport:
     quick = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
-    options = MeasureOptions(retry=quick, certify=False, seed=seed)
-    # A simulated load takes no time: what takes two seconds never ends.
-    adapter = LMStudioAdapter(stand_in.host, load_s=2.0)
+    # A simulated load takes no time: one that makes no progress for two seconds never ends.
+    options = MeasureOptions(
+        retry=quick, certify=False, seed=seed, max_context=max_context, load_timeout_s=2
+    )
+    adapter = LMStudioAdapter(stand_in.host, call_s=5.0)
     async with LMStrix(adapter=adapter, store="memory") as client:
         return await client.find_true_context("m", options)
 

@@ -94,6 +94,53 @@ async def test_a_load_that_hangs_ends_with_its_socket() -> None:
         assert server.left_behind == []
 
 
+async def test_a_hung_load_does_not_keep_others_waiting() -> None:
+    script = Script(load=LoadFate.HANGS, load_above=1000)
+    async with scripted(script) as (server, client), anyio.create_task_group() as tasks:
+        tasks.start_soon(load, client)
+        await server.reached(lambda: len(server.loads) == 1)
+        async with AsyncClient(server.host) as other:
+            assert await other.llm.list_loaded() == []
+            assert await (await load(other, 1000)).get_context_length() == 1000
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_load_reports_its_progress() -> None:
+    async with scripted(Script(load_s=0.05, load_progress=4)) as (_, client):
+        seen: list[float] = []
+        await client.llm.load_new_instance("m", on_load_progress=seen.append)
+        assert seen == sorted(seen)
+        assert len(seen) >= 6
+
+
+async def test_a_crash_drops_every_connection_and_the_server_comes_back() -> None:
+    script = Script(crash_drops_all_above=100)
+    async with scripted(script) as (server, client), AsyncClient(server.host) as bystander:
+        model = await load(client)
+        assert (await model.complete("word " * 20, config=STOP)).content
+        assert await bystander.llm.list_loaded()
+        with pytest.raises(LMStudioWebsocketError):
+            await model.complete("word " * 200, config=STOP)
+        with pytest.raises(LMStudioWebsocketError):
+            await bystander.llm.list_loaded()
+        await server.reached(lambda: server.left_behind == [])
+        async with AsyncClient(server.host) as again:
+            assert await again.llm.list_loaded() == []
+            assert (await (await load(again)).complete("word", config=STOP)).content
+        assert server.counters.crashes == 1
+
+
+async def test_after_a_crash_it_may_be_away_for_a_while() -> None:
+    script = Script(crash_drops_all_above=100, crash_away_s=60)
+    async with scripted(script) as (server, client):
+        model = await load(client)
+        with pytest.raises(LMStudioWebsocketError):
+            await model.complete("word " * 200, config=STOP)
+        async with httpx.AsyncClient() as plain:
+            with pytest.raises(httpx.HTTPError):
+                await plain.get(f"http://{server.host}/lmstudio-greeting")
+
+
 async def test_truncation_against_the_policy() -> None:
     text = "word " * 3000
     async with scripted(Script(truncates=True)) as (_, client):
