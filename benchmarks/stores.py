@@ -23,10 +23,10 @@ from tempfile import TemporaryDirectory
 
 import anyio
 import attrs
+from lmstrix.stores.jsonl import JsonlStore
 
 from lmstrix.models import Trial
-from lmstrix.stores.archive import KeptMeasurement, StoreContents
-from lmstrix.stores.jsonl import JsonlStore
+from lmstrix.stores.export import KeptMeasurement, StoreContents
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 

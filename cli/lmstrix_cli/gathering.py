@@ -24,7 +24,7 @@ MOST_BYTES = 1 << 28
 LARGEST = 2**63 - 1
 _HINT = "Give what `lmstrix test --json` or `lmstrix list --json` printed."
 _EXPORT_HEAD = '{"format": '
-_STORE_HEADS = (b"SQLite format 3\0", b'{"kind": "store"')
+_STORE_HEAD = b"SQLite format 3\0"
 _STORE_HINT = "Name it before the command instead: lmstrix --store FILE COMMAND."
 _MAP_HINT = "Give what `lmstrix map --json` printed."
 
@@ -155,7 +155,7 @@ def _read(source: str, hint: str) -> str:
         raise LMStrixError(f"{source!r} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MOST_BYTES:
         raise FormatError(f"{source!r} is too large", hint=hint)
-    if data.startswith(_STORE_HEADS):
+    if data.startswith(_STORE_HEAD):
         raise FormatError(f"{source!r} is a store", hint=_STORE_HINT)
     try:
         return data.decode("utf-8-sig")

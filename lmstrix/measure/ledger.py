@@ -53,8 +53,8 @@ class Ledger:
         }
         self.cost = _at_least(stored.cost, self.trials)
         self.resumed = self._at_load = len(stored.trials)
-        self.deadly = stored.trying
-        """A load during which an earlier run died, in tokens; None: none did."""
+        self.deadly = min(stored.deaths, default=None)
+        """The smallest load during which an earlier run died, in tokens; None: none did."""
         self.reach: int | None = None
         """The longest length that counts, in tokens: what this run has loaded. An interrupted run
         may have loaded more; what it found out above says nothing about now. None: any does."""

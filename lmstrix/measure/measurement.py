@@ -93,7 +93,6 @@ class Measurement:
             stored.id,
             ledger.resumed,
             self._announcer.note,
-            deadly=None if self.options.force else ledger.deadly,
         )
         self._announcer.emit(
             MeasurementStarted(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from lmstrix.stores.peeking import Open
 
 from lmstrix import LMStrix
 from lmstrix.models import Cause, LoadedInstance, Status
-from lmstrix.stores.peeking import Open
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.going_on import command_to_go_on

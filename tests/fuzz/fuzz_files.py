@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from fuzz_stores import CONTENTS
-
 from lmstrix.stores._files import one_at_a_time
 from lmstrix.stores._jsonl_log import Log
 from lmstrix.stores._sqlite_file import open_database

@@ -6,11 +6,11 @@ import sqlite3
 from contextlib import suppress
 
 from fuzz_stores import CONTENTS, check_contents
-
-from lmstrix.errors import StoreError
 from lmstrix.stores._sqlite_merge import merge
 from lmstrix.stores._sqlite_rows import RowReader
-from lmstrix.stores.archive import StoreContents
+
+from lmstrix.errors import StoreError
+from lmstrix.stores.export import StoreContents
 
 __all__ = ["use_rows"]
 

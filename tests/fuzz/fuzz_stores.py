@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import anyio
+from lmstrix.stores.memory import MemoryStore
 
 from lmstrix.models import Cause, Cost, Observation
-from lmstrix.stores.archive import ImportedResult, StoreContents
-from lmstrix.stores.exchange import dump_contents, load_contents
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.export import ImportedResult, StoreContents, dump_contents, load_contents
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
 __all__ = ["CONTENTS", "check_contents"]

@@ -9,11 +9,10 @@ from fuzz_counts import put_through
 from fuzz_stores import CONTENTS, check_contents
 from fuzz_values import fuzz, texts_of
 from hypothesis import given
+from lmstrix.stores.memory import MemoryStore
 
 from lmstrix.errors import StoreError
-from lmstrix.stores.archive import StoreContents
-from lmstrix.stores.exchange import dump_contents, load_contents
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.export import StoreContents, dump_contents, load_contents
 
 DOCUMENT = json.loads(dump_contents(CONTENTS))
 

@@ -14,11 +14,11 @@ from fuzz_stores import CONTENTS, check_contents
 from fuzz_values import as_text, changed, damaged, fuzz_slowly
 from hypothesis import given
 from hypothesis import strategies as st
-
-from lmstrix.errors import StoreError
 from lmstrix.stores._files import one_at_a_time
 from lmstrix.stores._jsonl_lines import BeginLine, TrialLine
 from lmstrix.stores._jsonl_log import Log
+
+from lmstrix.errors import StoreError
 from lmstrix.testing.samples import sample_model, sample_trial
 
 

@@ -11,7 +11,6 @@ from fuzz_files import DATABASE, LINES
 from fuzz_values import as_text, changed, damaged, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from lmstrix.stores.peeking import Peek, peek
 
 CONTENT = "".join(f"{json.dumps(line)}\n" for line in LINES).encode()

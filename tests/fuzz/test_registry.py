@@ -7,11 +7,11 @@ from fuzz_counts import put_through
 from fuzz_stores import check_contents
 from fuzz_values import fuzz, texts_of
 from hypothesis import given
-
-from lmstrix.errors import StoreError
-from lmstrix.stores.archive import StoreContents
 from lmstrix.stores.memory import MemoryStore
 from lmstrix.stores.registry import parse_registry
+
+from lmstrix.errors import StoreError
+from lmstrix.stores.export import StoreContents
 
 REGISTRY = {
     "path": "/home/user/.lmstudio",

@@ -12,9 +12,9 @@ from fuzz_files import DATABASE
 from fuzz_rows import use_rows
 from fuzz_values import damaged, fuzz_slowly
 from hypothesis import given
+from lmstrix.stores._sqlite_file import open_database
 
 from lmstrix.errors import StoreError
-from lmstrix.stores._sqlite_file import open_database
 
 REFUSALS = (NotTaken, StoreError, sqlite3.Error, OSError, ValueError)
 """The store makes a `StoreError` of each."""

@@ -12,7 +12,6 @@ from fuzz_stores import CONTENTS
 from fuzz_values import TEXTS, as_text, changed, damaged, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lmstrix.stores._sqlite_merge import merge
 from lmstrix.stores._sqlite_rows import RowReader
 from lmstrix.stores._sqlite_schema import create_tables

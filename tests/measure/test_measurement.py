@@ -17,7 +17,7 @@ from lmstrix.events import (
     TrialFinished,
 )
 from lmstrix.models import ContextReport, Trial
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
@@ -259,7 +259,7 @@ async def test_an_observer_that_raises_hurts_nobody() -> None:
 
 @pytest.mark.parametrize("budget_tokens", [1500, 9000])
 async def test_a_token_budget_is_kept_and_a_later_run_goes_on(budget_tokens: int) -> None:
-    adapter, store = SimulatedAdapter(SimulatedModel()), MemoryStore()
+    adapter, store = SimulatedAdapter(SimulatedModel()), SqliteStore(":memory:")
     alone = await measure(SimulatedAdapter(SimulatedModel()))
     client = LMStrix(adapter=adapter, store=store)
     reports: list[ContextReport] = []
@@ -296,7 +296,7 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-class DyingStore(MemoryStore):
+class DyingStore(SqliteStore):
     """Keeps the mark of a load, and ends the run there, as a kill would."""
 
     dies = True
@@ -312,7 +312,7 @@ class DyingStore(MemoryStore):
 
 
 async def test_a_size_that_a_run_died_at_is_not_tried_again() -> None:
-    store, adapter = DyingStore(), SimulatedAdapter(SimulatedModel(declared=8192))
+    store, adapter = DyingStore(":memory:"), SimulatedAdapter(SimulatedModel(declared=8192))
     client = LMStrix(adapter=adapter, store=store)
     with pytest.raises(Killed):
         await client.find_true_context("simulated", OPTIONS)
@@ -325,7 +325,7 @@ async def test_a_size_that_a_run_died_at_is_not_tried_again() -> None:
 
 
 async def test_a_load_that_ends_leaves_no_mark() -> None:
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     refusing = SimulatedAdapter(SimulatedModel(declared=8192, loadable=4096))
     report = await LMStrix(adapter=refusing, store=store).find_true_context(
         "simulated", attrs.evolve(OPTIONS, budget_tokens=2000)

@@ -19,7 +19,7 @@ from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.events import Event, MeasurementStarted, WaitingForTurn
 from lmstrix.measure import MapOptions
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.turns import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
 
@@ -128,7 +128,7 @@ class Shared(SimulatedAdapter):
 
 async def test_measurements_and_maps_of_one_process_wait_too() -> None:
     Shared.most, events = 0, list[Event]()
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     clients = [
         LMStrix(adapter=Shared(MODEL), store=store, observers=[events.append]) for _ in range(3)
     ]
