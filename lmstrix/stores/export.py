@@ -5,12 +5,9 @@ The document may have been written by anybody: it is checked as a whole before a
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import attrs
@@ -41,15 +38,12 @@ __all__ = [
     "check_measurement",
     "dump_contents",
     "load_contents",
-    "read_document",
     "summarize",
 ]
 
 EXPORT_FORMAT = "lmstrix-store"
 EXPORT_VERSION = 1
 """Version of the document. Raised when a key changes its meaning."""
-MAX_DOCUMENT_BYTES = 1 << 30
-"""Largest file that is read: several times a store of 5,000 models and 100,000 trials."""
 LARGEST_LENGTH = 2**63 - 1
 """Largest context length that a store can keep, in tokens: SQLite's largest integer."""
 
@@ -238,26 +232,3 @@ def _newer(what: str, version: int) -> StoreError:
         f"{what} was written by a newer LMStrix (version {version}).",
         hint="Update LMStrix to read it.",
     )
-
-
-def read_document(path: Path, wanted: str) -> str:
-    """The text of a file that the user named; `wanted` describes the file that was expected.
-
-    Raises `StoreError` if it is not a file, too large, not UTF-8 or cannot be read.
-    """
-    hint = f"Give {wanted}."
-    try:
-        # Before it is opened: opening a pipe waits for its other end.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError(f"{path} is not a file.", hint=hint)
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_DOCUMENT_BYTES:
-                raise StoreError(f"{path} is too large.", hint=hint)
-            return file.read(MAX_DOCUMENT_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise StoreError(f"{path} is not UTF-8 text.", hint=hint) from error
-    except (OSError, ValueError) as error:  # a ValueError: a path with a NUL in it
-        if isinstance(error, StoreError):
-            raise
-        why = (error.strerror if isinstance(error, OSError) else None) or error
-        raise StoreError(f"{path} cannot be read: {why}.", hint=hint) from error

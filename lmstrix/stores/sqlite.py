@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -48,7 +48,7 @@ from lmstrix.stores.export import (
 __all__ = ["SqliteStore", "is_store"]
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
+Keyed = TypeVar("Keyed", StoredReport, ReportSummary)
 
 MEMORY = ":memory:"
 BUSY_S = 10.0
@@ -234,16 +234,17 @@ class SqliteStore:
     async def reports(self) -> Sequence[StoredReport]:
         """The newest finished report of each key that can be read, newest first."""
 
-        def read(identity: object, key: str, body: object) -> StoredReport:
-            return StoredReport(id=_text(identity), key=key, report=load_report(_text(body)))
+        def read(identity: object, key: object, body: object) -> StoredReport:
+            report = load_report(_text(body))
+            return StoredReport(id=_text(identity), key=from_json(_text(key), str), report=report)
 
         return await self._run(lambda c: self._newest(c, "body", read))
 
     async def summaries(self) -> Sequence[ReportSummary]:
         """One summary for each of `reports`, in the same order; no report is read for it."""
 
-        def read(_: object, key: str, body: object) -> ReportSummary:
-            return attrs.evolve(from_json(_text(body), ReportSummary), key=key)
+        def read(_identity: object, _key: object, body: object) -> ReportSummary:
+            return from_json(_text(body), ReportSummary)
 
         return await self._run(lambda c: self._newest(c, "summary", read))
 
@@ -334,21 +335,25 @@ class SqliteStore:
         return connection
 
     def _newest(
-        self, connection: sqlite3.Connection, column: str, read: Callable[[object, str, object], T]
-    ) -> tuple[T, ...]:
+        self,
+        connection: sqlite3.Connection,
+        column: str,
+        read: Callable[[object, object, object], Keyed],
+    ) -> tuple[Keyed, ...]:
         """The newest of each key that can be read: an older one stands in for a damaged one."""
         rows = connection.execute(
             f"SELECT r.seq, m.id, m.key, r.{column} FROM reports r"
             " JOIN measurements m ON m.seq = r.measurement ORDER BY r.finished DESC, r.seq DESC"
         )
-        newest: dict[str, T] = {}
-        for seq, identity, raw, body in rows:
-            key = self._fact("key", seq, raw, str)
-            if key is None or key in newest:
-                continue
-            fact = self._read(column, seq, lambda i=identity, k=key, b=body: read(i, k, b))
-            if fact is not None:
-                newest[key] = fact
+        newest: dict[str, Keyed] = {}
+        seen = set[object]()
+        for seq, identity, key, body in rows:
+            if key not in seen:
+                fact = self._read(column, seq, lambda row=(identity, key, body): read(*row))
+                if fact is not None:
+                    seen.add(key)
+                    # A damaged row may write the same key in another way.
+                    newest.setdefault(fact.key, fact)
         return tuple(newest.values())
 
     def _kept(
@@ -440,9 +445,9 @@ class SqliteStore:
         return Merged(measurements=measurements, trials=trials, reports=reports)
 
 
-def is_store(path: Path) -> bool:
-    """Whether `path` is the file of a store, damaged or not. Raises `OSError`."""
-    return _is_ours(_header(path))
+def is_store(content: bytes) -> bool:
+    """Whether a file that begins with `content` is a store of LMStrix, damaged or not."""
+    return content.startswith(b"SQLite format 3\0") and content[68:72] == _APPLICATION_ID
 
 
 def _encode(fact: object) -> str:
@@ -670,26 +675,17 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _header(path: Path) -> bytes:
-    """The first bytes of a file; none if there is no file. Raises `OSError`."""
+def _refuse_others(path: Path) -> bool:
+    """Whether there is a store. Raises `StoreError` for a file of another program."""
     try:
         # Before it is opened: opening a pipe waits for its other end.
         if not stat.S_ISREG(path.stat().st_mode):
             raise StoreError(f"The store {path} is not a file.", hint=_OTHER_FILE)
         with path.open("rb") as file:
-            return file.read(100)
+            header = file.read(100)
     except FileNotFoundError:
-        return b""
-
-
-def _is_ours(header: bytes) -> bool:
-    return header.startswith(b"SQLite format 3\0") and header[68:72] == _APPLICATION_ID
-
-
-def _refuse_others(path: Path) -> bool:
-    """Whether there is a store. Raises `StoreError` for a file of another program."""
-    header = _header(path)
-    if header and not _is_ours(header):
+        return False
+    if header and not is_store(header):
         raise StoreError(f"{path} is not a store of LMStrix.", hint=_OTHER_FILE)
     return bool(header)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
 from lmstrix.errors import StoreError
-from lmstrix.stores.export import StoreContents, dump_contents, load_contents, read_document
+from lmstrix.stores.export import StoreContents, dump_contents, load_contents
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
@@ -109,30 +106,3 @@ def test_an_id_may_be_there_once(document: dict[str, Any]) -> None:
     document["measurements"][1]["id"] = document["measurements"][0]["id"]
     with pytest.raises(StoreError, match="same id"):
         load_contents(json.dumps(document))
-
-
-def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "export.json"
-    file.write_bytes(b"\xef\xbb\xbf{}")
-    assert read_document(file, "an export") == "{}"
-
-
-@pytest.mark.parametrize("name", ["missing", "nul\0inside", "folder", "pipe", "bytes", "large"])
-def test_a_file_that_cannot_be_read_is_a_store_error(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / name
-    if name == "folder":
-        file.mkdir()
-    elif name == "pipe":
-        if sys.platform == "win32":
-            pytest.skip("there are no pipes among files")
-        os.mkfifo(file)
-    elif name == "bytes":
-        file.write_bytes(b"\xff\xfe")
-    elif name == "large":
-        monkeypatch.setattr("lmstrix.stores.export.MAX_DOCUMENT_BYTES", 10)
-        file.write_bytes(b"x" * 11)
-    with pytest.raises(StoreError) as caught:
-        read_document(file, "an export")
-    assert caught.value.hint == "Give an export."

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -15,16 +13,14 @@ from lmstrix.errors import StoreError
 from lmstrix.reports.quantities import say_count
 from lmstrix.stores.export import (
     EXPORT_FORMAT,
-    MAX_DOCUMENT_BYTES,
     Archive,
     Merged,
     StoreContents,
     load_contents,
-    read_document,
 )
-from lmstrix.stores.sqlite import SqliteStore, is_store
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.gathering import SOURCE
+from lmstrix_cli.gathering import SOURCE, read_text
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -38,8 +34,8 @@ Examples:
 """
 
 STDIN = "-"
-_WANTED = "a file that `lmstrix export` has written"
-_STORE_HINT = "It is a store: `lmstrix --store FILE export | lmstrix import -`."
+_HINT = "Give a file that `lmstrix export` has written."
+_STORE_HINT = "Export it first: `lmstrix --store FILE export | lmstrix import -`."
 _REPORTS_HINT = "It holds reports: `lmstrix report --from FILE` shows them."
 _REPORT_HEAD = '{"model": {"key": '
 """How a line of ``lmstrix list --json`` begins."""
@@ -70,28 +66,12 @@ def command(settings: Settings, files: tuple[str, ...], *, dry_run: bool) -> Non
 
 
 def _read(source: str) -> _Found:
-    text = _stdin() if source == STDIN else _file(Path(source))
     name = "stdin" if source == STDIN else source
+    text = read_text(source, _HINT, _STORE_HINT)
     if not _is_export(text):
-        hint = _REPORTS_HINT if text.startswith(_REPORT_HEAD) else f"Give {_WANTED}."
+        hint = _REPORTS_HINT if text.startswith(_REPORT_HEAD) else _HINT
         raise StoreError(f"{name!r} is not an LMStrix export.", hint=hint)
     return _Found(source=name, contents=load_contents(text))
-
-
-def _file(path: Path) -> str:
-    if path.is_file() and is_store(path):
-        raise StoreError(f"{str(path)!r} is not an LMStrix export.", hint=_STORE_HINT)
-    return read_document(path, _WANTED)
-
-
-def _stdin() -> str:
-    data = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise StoreError("The text on stdin is too large.", hint=f"Give {_WANTED}.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise StoreError("The text on stdin is not UTF-8.", hint=f"Give {_WANTED}.") from error
 
 
 def _is_export(text: str) -> bool:
