@@ -13,7 +13,7 @@ import stat
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeVar
@@ -88,6 +88,9 @@ _KEPT = (
     " FROM measurements m LEFT JOIN reports r ON r.measurement = m.seq"
 )
 _OPEN = "NOT m.replaced AND m.seq NOT IN (SELECT measurement FROM reports)"
+_ADD_TRIAL = "INSERT OR IGNORE INTO trials (measurement, name, body) VALUES (?, ?, ?)"
+_ADD_LOAD = "INSERT INTO loads (measurement, context_length) VALUES (?, ?)"
+_SET_COST = "UPDATE measurements SET cost = ?2 WHERE seq = ?1"
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -171,47 +174,27 @@ class SqliteStore:
         A trial whose name is already there is not stored again.
         """
         rows = [(_name(trial), _encode(trial)) for trial in trials]
-        await self._change(measurement_id, lambda c, seq: _add_trials(c, seq, rows))
+        await self._change(measurement_id, _ADD_TRIAL, *rows)
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
-        body = _encode(failure)
-        await self._change(
-            measurement_id,
-            lambda c, seq: c.execute(
-                "INSERT INTO failures (measurement, body) VALUES (?, ?)", (seq, body)
-            ),
-        )
+        statement = "INSERT INTO failures (measurement, body) VALUES (?, ?)"
+        await self._change(measurement_id, statement, (_encode(failure),))
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
         """Remember what the measurement has cost so far."""
-        body = _encode(cost)
-        await self._change(
-            measurement_id,
-            lambda c, seq: c.execute("UPDATE measurements SET cost = ? WHERE seq = ?", (body, seq)),
-        )
+        await self._change(measurement_id, _SET_COST, (_encode(cost),))
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
         """Remember that a load at `context_length` is about to be tried."""
         if not 0 < context_length <= LARGEST_LENGTH:
             raise StoreError(f"{context_length} is not a context length.")
-        await self._change(
-            measurement_id,
-            lambda c, seq: c.execute(
-                "INSERT INTO loads (measurement, context_length) VALUES (?, ?)",
-                (seq, context_length),
-            ),
-        )
+        await self._change(measurement_id, _ADD_LOAD, (context_length,))
 
     async def clear_load(self, measurement_id: str) -> None:
         """Remove the newest mark: the load has ended."""
-        await self._change(
-            measurement_id,
-            lambda c, seq: c.execute(
-                "DELETE FROM loads WHERE seq = (SELECT max(seq) FROM loads WHERE measurement = ?)",
-                (seq,),
-            ),
-        )
+        newest = "SELECT max(seq) FROM loads WHERE measurement = ?"
+        await self._change(measurement_id, f"DELETE FROM loads WHERE seq = ({newest})", ())
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
         """Keep the report; the measurement is no longer unfinished.
@@ -220,16 +203,14 @@ class SqliteStore:
         """
         body = _encode(report)
 
-        def work(connection: sqlite3.Connection, seq: int) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            seq, key = self._find(connection, measurement_id)
             (newest,) = connection.execute("SELECT max(finished) FROM reports").fetchone()
             finished = max(report.finished_at.timestamp(), newest or -math.inf)
-            (key,) = connection.execute(
-                "SELECT key FROM measurements WHERE seq = ?", (seq,)
-            ).fetchone()
             stored = StoredReport(id=measurement_id, key=from_json(_text(key), str), report=report)
             _add_report(connection, seq, finished, stored, body)
 
-        await self._change(measurement_id, work)
+        await self._run(work, "IMMEDIATE")
 
     async def reports(self) -> Sequence[StoredReport]:
         """The newest finished report of each key that can be read, newest first."""
@@ -288,19 +269,24 @@ class SqliteStore:
                 self._connection = None
 
     async def _change(
-        self, measurement_id: str, change: Callable[[sqlite3.Connection, int], object]
+        self, measurement_id: str, statement: str, *rows: tuple[str | int, ...]
     ) -> None:
-        """Change one measurement, which must be there."""
+        """Run `statement` for each of `rows`, with the measurement in front; all or nothing."""
 
         def work(connection: sqlite3.Connection) -> None:
-            row = connection.execute(
-                "SELECT seq FROM measurements WHERE id = ?", (measurement_id,)
-            ).fetchone()
-            if row is None:
-                raise StoreError(f"There is no such measurement in the store {self.location}.")
-            change(connection, row[0])
+            seq, _ = self._find(connection, measurement_id)
+            connection.executemany(statement, [(seq, *row) for row in rows])
 
         await self._run(work, "IMMEDIATE")
+
+    def _find(self, connection: sqlite3.Connection, measurement_id: str) -> tuple[int, bytes]:
+        """The number and the key of a measurement, which must be there."""
+        row: tuple[int, bytes] | None = connection.execute(
+            "SELECT seq, key FROM measurements WHERE id = ?", (measurement_id,)
+        ).fetchone()
+        if row is None:
+            raise StoreError(f"There is no such measurement in the store {self.location}.")
+        return row
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], kind: str = "DEFERRED") -> T:
         """Do `work` in a worker thread and one transaction. Every failure is a `StoreError`."""
@@ -323,7 +309,7 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         if self._in_memory:
-            connection = _create(_connect(MEMORY))
+            connection = _connect(MEMORY, None)
         elif self._read_only:
             connection = _open_to_read(_real(self._path))
         else:
@@ -425,11 +411,9 @@ class SqliteStore:
             else:
                 seq = int(row[0])
                 if kept.cost.seconds > self._cost(seq, row[2]).seconds:
-                    connection.execute(
-                        "UPDATE measurements SET cost = ? WHERE seq = ?", (to_json(kept.cost), seq)
-                    )
-            named = ((_name(trial), to_json(trial)) for trial in kept.trials)
-            trials += _add_trials(connection, seq, named)
+                    connection.execute(_SET_COST, (seq, to_json(kept.cost)))
+            rows = [(seq, _name(trial), to_json(trial)) for trial in kept.trials]
+            trials += connection.executemany(_ADD_TRIAL, rows).rowcount
             connection.executemany(
                 "INSERT INTO failures (measurement, body) SELECT ?1, ?2"
                 " WHERE NOT EXISTS (SELECT 1 FROM failures WHERE measurement = ?1 AND body = ?2)",
@@ -506,19 +490,8 @@ def _add_measurement(
         (kept.id, key, to_json(head), cost, replaced),
     )
     seq = int(cursor.lastrowid or 0)
-    connection.executemany(
-        "INSERT INTO loads (measurement, context_length) VALUES (?, ?)",
-        [(seq, length) for length in kept.deaths],
-    )
+    connection.executemany(_ADD_LOAD, [(seq, length) for length in kept.deaths])
     return seq
-
-
-def _add_trials(connection: sqlite3.Connection, seq: int, rows: Iterable[tuple[str, str]]) -> int:
-    """Add the trials whose names are new; how many there were."""
-    return connection.executemany(
-        "INSERT OR IGNORE INTO trials (measurement, name, body) VALUES (?, ?, ?)",
-        ((seq, name, body) for name, body in rows),
-    ).rowcount
 
 
 def _add_report(
@@ -544,8 +517,10 @@ def _transaction(connection: sqlite3.Connection, kind: str) -> Generator[None]:
         raise
 
 
-class _Damaged(Exception):
+class _Damaged(sqlite3.DatabaseError):
     """The file is a store, and cannot be used as it is."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
@@ -560,70 +535,54 @@ def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
     # the damaged file open while it is renamed would use the new store's log with it.
     with FileLock(f"{path}.lock", timeout=BUSY_S, thread_local=False):
         try:
-            return _examined(path), ""
-        except _Damaged:
+            return _connect(str(path), path), ""
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _DAMAGE_CODES:
+                raise
             aside = _set_aside(path)
             note = f"{path} is damaged; it was kept as {aside.name} and a new store was begun."
-            return _examined(path), note
-
-
-def _examined(path: Path) -> sqlite3.Connection:
-    """The store at `path`, created if there is none. Raises `_Damaged`."""
-    connection = _connect(str(path))
-    try:
-        thorough = _suspicion(path).exists() or path.stat().st_size <= CHECKED_BYTES
-        with _damage():
-            if connection.execute("PRAGMA page_count").fetchone() == (0,):
-                # Before the log is there, so that the header is in the file from the start.
-                _create(connection)
-            _check(connection, path, thorough=thorough)
-            # On file systems without WAL (some network drives) SQLite stays with its rollback
-            # journal, which is as durable.
-            connection.execute("PRAGMA journal_mode=WAL")
-            # A commit returns only when the log is on the disk: it survives a power cut.
-            connection.execute("PRAGMA synchronous=FULL")
-    except BaseException:
-        connection.close()
-        raise
-    _suspicion(path).unlink(missing_ok=True)
-    return connection
+            return _connect(str(path), path), note
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
     """The store at `path` as it is; an empty one if there is no file."""
     if not _refuse_others(path):
-        return _create(_connect(MEMORY))
+        return _connect(MEMORY, None)
     # Without a log nobody is writing, and SQLite needs no file of its own to read.
     mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-    connection = _connect(f"{path.as_uri()}?{mode}")
+    return _connect(f"{path.as_uri()}?{mode}", path, read_only=True)
+
+
+def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to `database`, which is the file `path`, or in memory for None."""
+    connection = sqlite3.connect(
+        database, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=read_only
+    )
     try:
-        with _damage():
-            _check(connection, path, thorough=path.stat().st_size <= CHECKED_BYTES)
-    except BaseException as error:
+        # Bytes, because one text that is not UTF-8 would otherwise fail the whole query.
+        connection.text_factory = bytes
+        # The file may come from anybody: nothing in it is trusted to do more than be read.
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
+        if not read_only and connection.execute("PRAGMA page_count").fetchone() == (0,):
+            # Before there is a log, so that the header is in the file from the start.
+            _create(connection)
+        if path is not None:
+            _check(connection, path)
+        if path is not None and not read_only:
+            # On file systems without WAL (some network drives) SQLite stays with its rollback
+            # journal, which is as durable.
+            connection.execute("PRAGMA journal_mode=WAL")
+            # A commit returns only when the log is on the disk: it survives a power cut.
+            connection.execute("PRAGMA synchronous=FULL")
+            _suspicion(path).unlink(missing_ok=True)
+    except BaseException:
         connection.close()
-        if isinstance(error, _Damaged):
-            raise _damaged(path) from error
         raise
     return connection
 
 
-def _connect(database: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        database,
-        timeout=BUSY_S,
-        isolation_level=None,
-        check_same_thread=False,
-        uri=database.startswith("file:"),
-    )
-    # Bytes, because one text that is not UTF-8 would otherwise fail the whole query.
-    connection.text_factory = bytes
-    # The file may come from anybody: nothing in it is trusted to do more than be read.
-    connection.execute("PRAGMA trusted_schema=OFF")
-    connection.execute("PRAGMA cell_size_check=ON")
-    return connection
-
-
-def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
+def _create(connection: sqlite3.Connection) -> None:
     with _transaction(connection, "IMMEDIATE"):
         for name, columns in _TABLES.items():
             connection.execute(f"CREATE TABLE {name} ({columns})")
@@ -631,10 +590,9 @@ def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
             connection.execute(f"CREATE INDEX {name} ON {columns}")
         connection.execute(f"PRAGMA application_id = {int.from_bytes(_APPLICATION_ID)}")
         connection.execute(f"PRAGMA user_version = {_SCHEMA}")
-    return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:
+def _check(connection: sqlite3.Connection, path: Path) -> None:
     """Raises `_Damaged`, or `StoreError` for a store that this LMStrix does not understand."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > _SCHEMA:
@@ -655,19 +613,9 @@ def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> Non
     tables = {name.decode(errors="replace") for kind, name in found if kind == b"table"}
     if version != _SCHEMA or not tables >= _TABLES.keys():
         raise _Damaged
+    thorough = _suspicion(path).exists() or path.stat().st_size <= CHECKED_BYTES
     if thorough and connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
         raise _Damaged
-
-
-@contextlib.contextmanager
-def _damage() -> Generator[None]:
-    """Turns SQLite's own complaints about damage into `_Damaged`."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        if _code(error) in _DAMAGE_CODES:
-            raise _Damaged from error
-        raise
 
 
 def _real(path: Path) -> Path:
@@ -714,20 +662,14 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _damaged(path: Path) -> StoreError:
-    return StoreError(
-        f"The store {path} is damaged.",
-        hint="The next use keeps the damaged file under another name and begins a new store.",
-    )
-
-
 def _store_error(error: Exception, path: Path) -> StoreError:
     """What went wrong with the store at `path`, and what to do."""
     code = _code(error)
     number = error.errno if isinstance(error, OSError) else None
     if code in _DAMAGE_CODES:
-        return _damaged(path)
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} or isinstance(error, TimeoutError):
+        message = f"The store {path} is damaged."
+        hint = "The next use keeps the damaged file under another name and begins a new store."
+    elif code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} or isinstance(error, TimeoutError):
         message = f"Another process is using the store {path}."
         hint = "Try again when it has finished."
     elif code == sqlite3.SQLITE_FULL or number in _NO_SPACE:
