@@ -206,7 +206,9 @@ class SqliteStore:
         def work(connection: sqlite3.Connection) -> None:
             seq, key = self._find(connection, measurement_id)
             (newest,) = connection.execute("SELECT max(finished) FROM reports").fetchone()
-            finished = max(report.finished_at.timestamp(), newest or -math.inf)
+            finished = report.finished_at.timestamp()
+            if isinstance(newest, float):  # and not what a damaged row may hold, or nothing
+                finished = max(finished, newest)
             stored = StoredReport(id=measurement_id, key=from_json(_text(key), str), report=report)
             _add_report(connection, seq, finished, stored, body)
 
@@ -315,8 +317,9 @@ class SqliteStore:
         else:
             connection, note = _open_to_write(_real(self._path))
             self._notes += [note] if note else []
-        # Also for a store that nobody closes, which `memory` never is.
-        weakref.finalize(self, connection.close)
+        # For a store that nobody closes, as `memory` never is. Not at exit: a forked process must
+        # not close its parent's connection.
+        weakref.finalize(self, connection.close).atexit = False
         self._connection = connection
         return connection
 

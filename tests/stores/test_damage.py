@@ -214,6 +214,7 @@ async def test_an_older_report_stands_in_for_one_that_cannot_be_read(path: Path,
             new = await store.begin("key", sample_model())
             await store.finish(new.id, sample_report(true_context=true_context))
     change(path, f"UPDATE reports SET body = '{body}', summary = '{body}' WHERE seq = 2")
+    change(path, "UPDATE reports SET finished = 'late' WHERE seq = 2")
     async with opened(path) as store:
         assert [stored.report.true_context for stored in await store.reports()] == [1]
         assert [summary.true_context for summary in await store.summaries()] == [1]
@@ -222,6 +223,7 @@ async def test_an_older_report_stands_in_for_one_that_cannot_be_read(path: Path,
         assert await store.interrupted() == ()
         kept = (await store.contents()).measurements
         assert [measurement.replaced for measurement in kept] == [False, True]
+        await store.finish(new.id, sample_report(true_context=3))
 
 
 @pytest.mark.parametrize("column", ["key", "body", "cost"])
