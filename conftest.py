@@ -15,7 +15,7 @@ from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
 from lmstrix import client, parts
 from lmstrix.plugins import ADAPTERS, STORES, make_plugin
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="model.gguf", declared=8192, true_context=6000)
@@ -26,7 +26,7 @@ def make_simulated(group: str, name: str, **settings: object) -> object:
     if group == ADAPTERS and name in (client.DEFAULT_ADAPTER, client.EMBEDDED_ADAPTER):
         return SimulatedAdapter(MODEL)
     if (group, name) == (STORES, parts.DEFAULT_STORE):
-        return MemoryStore()
+        return SqliteStore(":memory:")
     return make_plugin(group, name, **settings)
 
 

@@ -53,8 +53,8 @@ from lmstrix.parts import (
 from lmstrix.ports import Adapter, LoadedModel, Observer, SearchStrategy, Store, Validator
 from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.search.bracketing import OneSize
-from lmstrix.stores.archive import Archive, ReportSummary, summarize
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.export import Archive, ReportSummary, summarize
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.validators.haystack import share_haystack
 
 __all__ = [
@@ -197,7 +197,7 @@ class LMStrix:
         options.check_lengths(self._validator.baseline_length)
         if options.only_at is not None:
             options = options.at_one_size()
-            strategy, store = OneSize(), MemoryStore()
+            strategy, store = OneSize(), SqliteStore(":memory:")
         return Measurement(
             adapter=self.adapter_for(model),
             model=await self._find(model),

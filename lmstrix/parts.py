@@ -30,9 +30,7 @@ DEFAULT_ADAPTER = "lmstudio"
 EMBEDDED_ADAPTER = "llamacpp"
 """What measures a GGUF file where no adapter was named: a file needs no server."""
 DEFAULT_STORE = "sqlite"
-STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db", ".jsonl"})
-LINES_STORE = "jsonl"
-"""What a path with the suffix ``.jsonl`` means; any other is a `DEFAULT_STORE`."""
+STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db"})
 
 
 def is_model_file(model: str | ModelInfo) -> bool:
@@ -110,9 +108,7 @@ def as_validator(validator: Validator | str) -> Validator:
 def as_store(store: Store | str | Path | None) -> Store:
     """The store that was given, that of a name or a path, or the default one."""
     if isinstance(store, Path) or (isinstance(store, str) and _is_path(store)):
-        path = Path(store)
-        kind = LINES_STORE if path.suffix == ".jsonl" else DEFAULT_STORE
-        made = make_plugin(STORES, kind, path=path)
+        made = make_plugin(STORES, DEFAULT_STORE, path=Path(store))
     elif store is None or isinstance(store, str):
         made = make_plugin(STORES, store or DEFAULT_STORE)
     else:

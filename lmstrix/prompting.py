@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from lmstrix.errors import ConfigurationError, ContextOverflow
 from lmstrix.models import ModelInfo, Prompt
 from lmstrix.ports import LoadedModel
-from lmstrix.stores.archive import ReportSummary
+from lmstrix.stores.export import ReportSummary
 
 __all__ = [
     "REPLY_TOKENS",

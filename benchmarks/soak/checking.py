@@ -11,7 +11,7 @@ from lmstrix.measure.ledger import BASELINE
 from measuring import ack
 
 from lmstrix.models import ContextReport, Judgement
-from lmstrix.stores.archive import KeptMeasurement
+from lmstrix.stores.export import KeptMeasurement
 from lmstrix.stores.sqlite import SqliteStore
 
 __all__ = ["died_at_load", "kept_in", "lost_or_doubled", "wrong"]

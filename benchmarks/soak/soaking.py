@@ -18,7 +18,7 @@ from measuring import BROKEN, MEASURED, TOLD, TTL_S, Job
 from processes import Engine, Measurer
 
 from lmstrix.models import ContextReport
-from lmstrix.stores.archive import KeptMeasurement
+from lmstrix.stores.export import KeptMeasurement
 
 __all__ = ["Outcome", "soak"]
 

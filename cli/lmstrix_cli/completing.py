@@ -11,15 +11,16 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import click
 from click.shell_completion import CompletionItem
 
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.client import DEFAULT_STORE
-from lmstrix.errors import LMStrixError
+from lmstrix.errors import LMStrixError, StoreError
 from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin, plugin_names
 from lmstrix.ports import Store
-from lmstrix.stores.peeking import peek
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli import session
 from lmstrix_cli.prompts import read_templates, user_templates
 
@@ -49,7 +50,7 @@ def complete_models(
 def _models(ctx: click.Context) -> Iterator[str]:
     said = ctx.find_root().params
     try:
-        yield from peek(_store(said.get("store"))).model_keys
+        yield from anyio.run(_stored, _store(said.get("store")))
         files = Catalogue(default_folders()).files()
     except (LMStrixError, OSError, RuntimeError, ValueError):
         return
@@ -58,13 +59,25 @@ def _models(ctx: click.Context) -> Iterator[str]:
     yield from files if embedded else (str(path) for path in files.values())
 
 
-def _store(value: str | None) -> Path:
-    """The store's file. A whole client would bring in all that a search needs."""
+def _store(value: str | None) -> str:
+    """The store's file. A whole client would import everything that a search needs."""
     chosen = session.choose_store(value)
     if isinstance(chosen, Path):
-        return chosen
+        return str(chosen)
     made = make_plugin(STORES, chosen or DEFAULT_STORE)
-    return Path(made.location if isinstance(made, Store) else "")
+    return made.location if isinstance(made, Store) else ""
+
+
+async def _stored(location: str) -> list[str]:
+    """Models with a result or an interrupted measurement. Nothing is created or changed."""
+    store = SqliteStore(location or ":memory:", read_only=True)
+    try:
+        measured = [summary.model_key for summary in await store.summaries()]
+        return measured + [model.key for model in await store.unfinished_models()]
+    except StoreError:
+        return []
+    finally:
+        await store.aclose()
 
 
 def _plugins(group: str, *, several: bool = False) -> Complete:

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from lmstrix.models import Cause, ModelInfo
-from lmstrix.stores.archive import ReportSummary
+from lmstrix.stores.export import ReportSummary
 from lmstrix_cli.options import Decorator, chain
 from lmstrix_cli.parameters import SIZE, TOKENS
 

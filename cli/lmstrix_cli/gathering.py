@@ -12,19 +12,19 @@ from lmstrix.errors import LMStrixError
 from lmstrix.maps import MAP_SCHEMA_VERSION, ContextMap
 from lmstrix.models import ContextReport, StoredReport
 from lmstrix.settings import NotMeasured, reports_of
+from lmstrix.stores.sqlite import is_store
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings
 
-__all__ = ["SOURCE", "all_of", "gather", "newest_of", "newest_of_each", "read_maps"]
+__all__ = ["SOURCE", "all_of", "gather", "newest_of", "newest_of_each", "read_maps", "read_text"]
 
 SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True)
-MOST_BYTES = 1 << 28
-"""Largest file that is read: a hundred thousand reports."""
+MOST_BYTES = 1 << 30
+"""Largest file that is read: a hundred thousand reports, or an export with all their trials."""
 LARGEST = 2**63 - 1
 _HINT = "Give what `lmstrix test --json` or `lmstrix list --json` printed."
 _EXPORT_HEAD = '{"format": '
-_STORE_HEADS = (b"SQLite format 3\0", b'{"kind": "store"')
 _STORE_HINT = "Name it before the command instead: lmstrix --store FILE COMMAND."
 _MAP_HINT = "Give what `lmstrix map --json` printed."
 
@@ -121,7 +121,7 @@ def _first(error: FormatError) -> str:
 
 def _documents(source: str, hint: str) -> Iterator[str]:
     """The JSON documents in a file, one on a line or not; ``-`` is stdin."""
-    text = _read(source, hint)
+    text = read_text(source, hint)
     decoder = json.JSONDecoder(parse_int=_count)
     start = _skip_space(text, 0)
     while start < len(text):
@@ -147,7 +147,11 @@ def _skip_space(text: str, start: int) -> int:
     return start
 
 
-def _read(source: str, hint: str) -> str:
+def read_text(source: str, hint: str, store_hint: str = _STORE_HINT) -> str:
+    """The text of a file that the user named, or of stdin; `hint` describes the right one.
+
+    Raises `FormatError`, or `LMStrixError` if it cannot be read.
+    """
     try:
         with click.open_file(source, "rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -155,8 +159,8 @@ def _read(source: str, hint: str) -> str:
         raise LMStrixError(f"{source!r} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MOST_BYTES:
         raise FormatError(f"{source!r} is too large", hint=hint)
-    if data.startswith(_STORE_HEADS):
-        raise FormatError(f"{source!r} is a store", hint=_STORE_HINT)
+    if is_store(data):
+        raise FormatError(f"{source!r} is a store", hint=store_hint)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -10,7 +10,6 @@ from typing import cast
 from lmstrix import MeasureOptions
 from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
 from lmstrix.reports.words import NO_LEVELS
-from lmstrix.stores.peeking import Open
 from lmstrix_cli.settings import Settings
 
 __all__ = ["command_to_go_on"]
@@ -18,14 +17,14 @@ __all__ = ["command_to_go_on"]
 DEFAULT_VALIDATOR = "recall"
 
 
-def command_to_go_on(measurement: Open, settings: Settings) -> str:
+def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
     """``lmstrix test MODEL`` with what the result depends on: with other options it would be
     another measurement. Where the key cannot be read, the model alone.
     """
-    depends = _object(measurement.key)
+    depends = _object(key)
     words = ["lmstrix"]
     adapter = depends.get("adapter")
-    is_file = measurement.model_key.lower().endswith(".gguf")
+    is_file = model_key.lower().endswith(".gguf")
     if isinstance(adapter, str) and adapter != DEFAULT_ADAPTER and not is_file:
         words += ["--adapter", adapter]
     elif settings.host and not is_file:
@@ -33,8 +32,8 @@ def command_to_go_on(measurement: Open, settings: Settings) -> str:
     if settings.store:
         words += ["--store", settings.store]
     options = _mapping(depends.get("method"))
-    name = measurement.model_key
-    words += ["test", *_options(options), *(["--"] if name.startswith("-") else []), name]
+    words += ["test", *_options(options)]
+    words += [*(["--"] if model_key.startswith("-") else []), model_key]
     return shlex.join(words)
 
 

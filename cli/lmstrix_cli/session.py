@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,20 @@ from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, EMBEDDED_ADAPTER
 from lmstrix.errors import ConfigurationError
 from lmstrix.plugins import STORES, plugin_names
 from lmstrix.ports import Observer
-from lmstrix.stores.archive import Archive
-from lmstrix.stores.peeking import foreign
+from lmstrix.stores.export import Archive
 from lmstrix_cli import safe_text
 from lmstrix_cli.logs import EventLog
 from lmstrix_cli.settings import Settings
 
-__all__ = ["EMBEDDED", "archive_of", "choose_store", "client", "observers", "open_client"]
+__all__ = [
+    "EMBEDDED",
+    "archive_of",
+    "choose_store",
+    "client",
+    "observers",
+    "open_client",
+    "store_bytes",
+]
 
 EMBEDDED = EMBEDDED_ADAPTER
 """The adapter that runs models itself, so that there is no host to speak to."""
@@ -83,19 +90,16 @@ def _adapter_settings(settings: Settings) -> dict[str, object]:
 
 
 def choose_store(value: str | None) -> str | Path | None:
-    """A registered store by its name (``memory`` keeps nothing); anything else is a file.
-
-    Raises `ConfigurationError` for a file of another program: opened as a store, it would be
-    set aside as if it were damaged, and a mistyped name must not move what is no store.
-    """
+    """A registered store by its name (``memory`` keeps nothing); anything else is a file."""
     if not value:
         return None
-    if value in {"memory", *plugin_names(STORES)}:
-        return value
-    trouble = foreign(Path(value))
-    if trouble:
-        raise ConfigurationError(
-            f"{value!r} cannot be the store: {trouble}",
-            hint="Name another file with --store; one that is not there yet is made.",
-        )
-    return Path(value)
+    return value if value in {"memory", *plugin_names(STORES)} else Path(value)
+
+
+def store_bytes(location: str) -> int:
+    """Size of a store's file with SQLite's log beside it; 0 if there is none."""
+    total = 0
+    for suffix in ("", "-wal"):
+        with suppress(OSError, ValueError):
+            total += Path(f"{location}{suffix}").stat().st_size if location else 0
+    return total

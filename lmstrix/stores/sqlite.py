@@ -1,18 +1,30 @@
-"""The default store: one SQLite file that several processes may use at once."""
+"""The one store: an SQLite file that several processes may use at once, or memory alone."""
+# ruff: noqa: S608 - statements are made of constants of this module; every value is bound
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+import math
 import os
 import sqlite3
+import stat
+import threading
 import uuid
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import anyio
+import anyio.to_thread
+import attrs
 import platformdirs
+from filelock import FileLock
 
+from lmstrix.converter import FormatError, from_json, load_report, to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import (
     ContextReport,
@@ -23,213 +35,656 @@ from lmstrix.models import (
     StoredReport,
     Trial,
 )
-from lmstrix.stores._facts import encode
-from lmstrix.stores._files import code_of
-from lmstrix.stores._sqlite_file import Suspicion, open_database, transaction
-from lmstrix.stores._sqlite_merge import add_report, merge
-from lmstrix.stores._sqlite_rows import RowReader, encode_key
-from lmstrix.stores._worker import Worker
-from lmstrix.stores.archive import ImportedResult, Merged, ReportSummary, StoreContents
-from lmstrix.stores.exchange import LARGEST_LENGTH
-from lmstrix.stores.merging import newest_imported
+from lmstrix.stores.export import (
+    LARGEST_LENGTH,
+    KeptMeasurement,
+    Merged,
+    ReportSummary,
+    StoreContents,
+    check_measurement,
+    summarize,
+)
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "is_store"]
 
 T = TypeVar("T")
+Keyed = TypeVar("Keyed", StoredReport, ReportSummary)
+
+MEMORY = ":memory:"
+BUSY_S = 10.0
+"""How long a call waits for another process. A transaction takes milliseconds; the rest is room
+for a slow disk."""
+CHECKED_BYTES = 16 << 20
+"""Files up to this size are read through whenever they are opened (about 20 ms), larger ones only
+after damage was met, so that opening does not take longer with every measurement."""
+
+_APPLICATION_ID = b"LMSX"
+"""In the file's header, so that a database of another program is recognized."""
+_SCHEMA = 3
+"""Version of the tables, kept in ``PRAGMA user_version``."""
+_TABLES = {
+    # `key` is JSON, because SQLite's text cannot hold every name that a file may have. `body` is
+    # a `KeptMeasurement` without its trials, failures, deaths, cost and report.
+    "measurements": "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL,"
+    " body TEXT NOT NULL, cost TEXT, replaced INTEGER NOT NULL DEFAULT 0",
+    # `name` is all that names a trial: the same evidence is never counted twice.
+    "trials": "seq INTEGER PRIMARY KEY, measurement INTEGER NOT NULL, name TEXT NOT NULL,"
+    " body TEXT NOT NULL, UNIQUE (measurement, name)",
+    "failures": "seq INTEGER PRIMARY KEY, measurement INTEGER NOT NULL, body TEXT NOT NULL",
+    "loads": "seq INTEGER PRIMARY KEY, measurement INTEGER NOT NULL,"
+    " context_length INTEGER NOT NULL",
+    # `finished` orders the reports, in seconds since 1970; see `SqliteStore.finish`.
+    "reports": "seq INTEGER PRIMARY KEY, measurement INTEGER NOT NULL UNIQUE,"
+    " finished REAL NOT NULL, summary TEXT NOT NULL, body TEXT NOT NULL",
+}
+_INDICES = {
+    "measurements_by_key": "measurements (key)",
+    "failures_by_measurement": "failures (measurement)",
+    "loads_by_measurement": "loads (measurement)",
+    "reports_by_time": "reports (finished)",
+}
+_KEPT = (
+    "SELECT m.seq, m.body, m.cost, m.replaced, r.body"
+    " FROM measurements m LEFT JOIN reports r ON r.measurement = m.seq"
+)
+_OPEN = "NOT m.replaced AND m.seq NOT IN (SELECT measurement FROM reports)"
+_ADD_TRIAL = "INSERT OR IGNORE INTO trials (measurement, name, body) VALUES (?, ?, ?)"
+_ADD_LOAD = "INSERT INTO loads (measurement, context_length) VALUES (?, ?)"
+_SET_COST = "UPDATE measurements SET cost = ?2 WHERE seq = ?1"
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOT_ALLOWED_CODES = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN}
+_DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_OTHER_FILE = "Name another file as the store; one that does not exist yet is created."
 
 
 class SqliteStore:
     """Keeps trials and reports in one SQLite file.
 
-    Without a `path` that is ``lmstrix.sqlite3`` in the user's data folder. Nothing is touched
-    before the first call. Each call is one short transaction in a worker thread, and calls
-    take turns. A call that has begun is not abandoned when its task is cancelled: it ends
-    within the busy timeout of 10 seconds, and has happened entirely or not at all. After
-    `aclose` the next call opens the file again.
+    Without a `path` this is ``lmstrix.sqlite3`` in the user's data folder; with ``":memory:"``
+    nothing reaches the disk and everything is forgotten with the object. With `read_only` nothing
+    is created, changed or renamed, and a file that does not exist reads as an empty store.
 
-    Trials are only ever added. A measurement that was begun anew keeps its rows and is no
-    longer offered as unfinished, so a process that still works on it is not disturbed.
+    The file is opened by the first call, and again by the first call after `aclose`. Each call is
+    one short transaction in a worker thread. A call that has begun is not abandoned when its task
+    is cancelled: it ends within the busy timeout of 10 seconds, and has happened entirely or not
+    at all.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path or platformdirs.user_data_path("lmstrix") / "lmstrix.sqlite3"
+    def __init__(self, path: Path | str | None = None, *, read_only: bool = False) -> None:
+        default = platformdirs.user_data_path("lmstrix") / "lmstrix.sqlite3"
+        self._path = default if path is None else Path(path)
+        self._in_memory = str(path) == MEMORY
+        self._read_only = read_only
         self._connection: sqlite3.Connection | None = None
-        self._worker = Worker(self._path, self._suspect)
+        # Not anyio's: a store may be used from several event loops.
+        self._lock = threading.Lock()
         self._notes: list[str] = []
-        self._rows = RowReader()
+        self._skipped: set[tuple[str, int]] = set()
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """The store that is registered as ``memory``."""
+        return cls(MEMORY)
 
     @property
     def location(self) -> str:
-        """The path of the file."""
-        return str(self._path)
+        """The path of the file; empty if nothing is kept."""
+        return "" if self._in_memory else str(self._path)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences that the user should read, on a file set aside and rows left out."""
-        count = self._rows.skipped
+        """Sentences for the user, about a file that was set aside and rows that were left out."""
+        count = len(self._skipped)
         if not count:
             return tuple(self._notes)
-        what = "1 record was" if count == 1 else f"{count} records were"
-        return (*self._notes, f"{what} left out: unreadable in {self.location}.")
+        records = "1 record was" if count == 1 else f"{count} records were"
+        return (*self._notes, f"{records} left out: unreadable in {self.location}.")
 
     async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:
         """A new, empty measurement under `key`, which replaces an unfinished one."""
-        new = StoredMeasurement(
-            id=uuid.uuid4().hex, key=key, started_at=datetime.now(UTC), trials=()
+        new = KeptMeasurement(
+            id=uuid.uuid4().hex, key=key, model=model, started_at=datetime.now(UTC)
         )
-        row = (new.id, encode_key(key), encode(model), new.started_at.isoformat())
+        body = _encode(new)
 
         def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                connection.execute(
-                    "UPDATE measurements SET replaced = 1 WHERE key = ? AND finished IS NULL",
-                    row[1:2],
-                )
-                connection.execute(
-                    "INSERT INTO measurements (id, key, model, started_at) VALUES (?, ?, ?, ?)",
-                    row,
-                )
+            connection.execute(
+                f"UPDATE measurements AS m SET replaced = 1 WHERE key = ? AND {_OPEN}",
+                (json.dumps(key),),
+            )
+            connection.execute(
+                "INSERT INTO measurements (id, key, body) VALUES (?, ?, ?)",
+                (new.id, json.dumps(key), body),
+            )
 
-        await self._run(work)
-        return new
+        await self._run(work, "IMMEDIATE")
+        return _as_stored(new)
 
     async def unfinished(self, key: str) -> StoredMeasurement | None:
         """The interrupted measurement under `key`, with its trials in order, or None."""
-        return await self._view(lambda connection: self._rows.unfinished(connection, key))
+        where = f"WHERE m.key = ? AND {_OPEN} ORDER BY m.seq DESC LIMIT 1"
+        found = await self._run(lambda c: [*self._kept(c, where, (json.dumps(key),))])
+        return _as_stored(found[0]) if found else None
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
-        """Remember one trial."""
-        await self._change(
-            "INSERT INTO trials (body, measurement) SELECT ?, id FROM measurements WHERE id = ?",
-            (encode(trial), measurement_id),
-        )
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        """Remember the trials of one request: all of them or none.
+
+        A trial whose name is already there is not stored again.
+        """
+        rows = [(_name(trial), _encode(trial)) for trial in trials]
+        await self._change(measurement_id, _ADD_TRIAL, *rows)
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
-        await self._change(
-            "INSERT INTO failures (body, measurement) SELECT ?, id FROM measurements WHERE id = ?",
-            (encode(failure), measurement_id),
-        )
+        statement = "INSERT INTO failures (measurement, body) VALUES (?, ?)"
+        await self._change(measurement_id, statement, (_encode(failure),))
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
         """Remember what the measurement has cost so far."""
-        await self._change(
-            "UPDATE measurements SET cost = ? WHERE id = ?", (encode(cost), measurement_id)
-        )
+        await self._change(measurement_id, _SET_COST, (_encode(cost),))
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
         """Remember that a load at `context_length` is about to be tried."""
         if not 0 < context_length <= LARGEST_LENGTH:
-            raise StoreError(f"{context_length} is no context length.")
-        await self._change(
-            "INSERT OR REPLACE INTO loads (context_length, measurement)"
-            " SELECT ?, seq FROM measurements WHERE id = ?",
-            (context_length, measurement_id),
-        )
+            raise StoreError(f"{context_length} is not a context length.")
+        await self._change(measurement_id, _ADD_LOAD, (context_length,))
 
     async def clear_load(self, measurement_id: str) -> None:
-        """Remember that the load has ended."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                row = connection.execute(
-                    "SELECT seq FROM measurements WHERE id = ?", (measurement_id,)
-                ).fetchone()
-                self._found(row)
-                connection.execute("DELETE FROM loads WHERE measurement = ?", row)
-
-        await self._run(work)
+        """Remove the newest mark: the load has ended."""
+        newest = "SELECT max(seq) FROM loads WHERE measurement = ?"
+        await self._change(measurement_id, f"DELETE FROM loads WHERE seq = ({newest})", ())
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
-        """Keep the report; the measurement is no longer unfinished."""
+        """Keep the report; the measurement is no longer unfinished.
+
+        It is the newest report from now on, even if a clock was set back meanwhile.
+        """
+        body = _encode(report)
 
         def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                self._found(add_report(connection, measurement_id, report))
+            seq, key = self._find(connection, measurement_id)
+            (newest,) = connection.execute("SELECT max(finished) FROM reports").fetchone()
+            finished = report.finished_at.timestamp()
+            if isinstance(newest, float):  # and not what a damaged row may hold, or nothing
+                finished = max(finished, newest)
+            stored = StoredReport(id=measurement_id, key=from_json(_text(key), str), report=report)
+            _add_report(connection, seq, finished, stored, body)
 
-        await self._run(work)
+        await self._run(work, "IMMEDIATE")
 
     async def reports(self) -> Sequence[StoredReport]:
-        """The newest finished report of each key, newest first."""
-        return await self._view(self._rows.reports)
+        """The newest finished report of each key that can be read, newest first."""
 
-    async def unfinished_models(self) -> Sequence[ModelInfo]:
-        """Models with an interrupted measurement, newest first, each once."""
-        return await self._view(self._rows.unfinished_models)
+        def read(identity: object, key: object, body: object) -> StoredReport:
+            report = load_report(_text(body))
+            return StoredReport(id=_text(identity), key=from_json(_text(key), str), report=report)
+
+        return await self._run(lambda c: self._newest(c, "body", read))
 
     async def summaries(self) -> Sequence[ReportSummary]:
         """One summary for each of `reports`, in the same order; no report is read for it."""
-        return await self._view(self._rows.summaries)
 
-    async def imported(self) -> Sequence[ImportedResult]:
-        """Results of earlier versions, each model's newest, sorted by model key."""
-        return newest_imported(await self._view(self._rows.imported))
+        def read(_identity: object, _key: object, body: object) -> ReportSummary:
+            return from_json(_text(body), ReportSummary)
+
+        return await self._run(lambda c: self._newest(c, "summary", read))
+
+    async def unfinished_models(self) -> Sequence[ModelInfo]:
+        """Models with an interrupted measurement, newest first, each once."""
+
+        def work(connection: sqlite3.Connection) -> tuple[ModelInfo, ...]:
+            rows = connection.execute(
+                f"SELECT m.seq, m.body FROM measurements m WHERE {_OPEN} ORDER BY m.seq DESC"
+            )
+            found = self._facts("measurement", rows, KeptMeasurement)
+            return tuple(dict.fromkeys(kept.model for kept in found))
+
+        return await self._run(work)
+
+    async def interrupted(self) -> Sequence[KeptMeasurement]:
+        """The measurements that would be resumed, newest first."""
+        where = f"WHERE {_OPEN} ORDER BY m.seq DESC"
+        return await self._run(lambda c: tuple(self._kept(c, where)))
 
     async def contents(self) -> StoreContents:
         """Everything that can be read, as of one moment."""
-        return await self._view(
-            lambda connection: StoreContents(
-                measurements=tuple(self._rows.kept(connection)),
-                imported=self._rows.imported(connection),
-            )
-        )
+        order = "ORDER BY r.seq IS NULL, r.finished, r.seq, m.seq"
+        kept = await self._run(lambda c: tuple(self._kept(c, order)))
+        return StoreContents(measurements=kept)
 
     async def merge(self, contents: StoreContents) -> Merged:
-        """Add what is not here yet, in one transaction; nothing that is here is changed."""
-
-        def work(connection: sqlite3.Connection) -> Merged:
-            with transaction(connection):
-                return merge(connection, self._rows, contents)
-
-        return await self._run(work)
+        """Add everything that is missing here, in one transaction; nothing here is changed."""
+        return await self._run(lambda c: self._merge(c, contents), "IMMEDIATE")
 
     async def aclose(self) -> None:
         """Close the file. Idempotent, and done even in a cancelled task."""
         with anyio.CancelScope(shield=True):
-            await self._worker.run(self._close)
-
-    async def _view(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """Read in one transaction, so that all of it is of the same moment."""
-
-        def work(connection: sqlite3.Connection) -> T:
-            with transaction(connection, "DEFERRED"):
-                return read(connection)
-
-        return await self._run(work)
-
-    async def _change(self, statement: str, values: tuple[str | int, str]) -> None:
-        """Run one statement, which must change one row; raises `StoreError` otherwise."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
-                self._found(connection.execute(statement, values).rowcount)
-
-        await self._run(work)
-
-    def _found(self, what: object) -> None:
-        """Raise `StoreError` unless something was found or changed."""
-        if not what:
-            raise StoreError(f"There is no such measurement in the store {self.location}.")
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._worker.run(lambda: work(self._open()))
-
-    def _suspect(self, error: Exception) -> None:
-        """A damaged page was found: whoever opens the file next reads all of it."""
-        if code_of(error) == sqlite3.SQLITE_CORRUPT:
-            Suspicion.note(self._real_path())
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection, notes = open_database(self._real_path())
-            self._notes.extend(notes)
-        return self._connection
-
-    def _real_path(self) -> Path:
-        """SQLite keeps its log beside the real file, so a link is followed first."""
-        return Path(os.path.realpath(self._path))
+            await anyio.to_thread.run_sync(self._close)
 
     def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        # What is in memory would be lost: it goes with the object.
+        with self._lock:
+            if self._connection is not None and not self._in_memory:
+                self._connection.close()
+                self._connection = None
+
+    async def _change(
+        self, measurement_id: str, statement: str, *rows: tuple[str | int, ...]
+    ) -> None:
+        """Run `statement` for each of `rows`, with the measurement in front; all or nothing."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            seq, _ = self._find(connection, measurement_id)
+            connection.executemany(statement, [(seq, *row) for row in rows])
+
+        await self._run(work, "IMMEDIATE")
+
+    def _find(self, connection: sqlite3.Connection, measurement_id: str) -> tuple[int, bytes]:
+        """The number and the key of a measurement, which must be there."""
+        row: tuple[int, bytes] | None = connection.execute(
+            "SELECT seq, key FROM measurements WHERE id = ?", (measurement_id,)
+        ).fetchone()
+        if row is None:
+            raise StoreError(f"There is no such measurement in the store {self.location}.")
+        return row
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T], kind: str = "DEFERRED") -> T:
+        """Do `work` in a worker thread and one transaction. Every failure is a `StoreError`."""
+        return await anyio.to_thread.run_sync(self._work, work, kind)
+
+    def _work(self, work: Callable[[sqlite3.Connection], T], kind: str) -> T:
+        with self._lock:
+            try:
+                connection = self._connection or self._open()
+                with _transaction(connection, kind):
+                    return work(connection)
+            except StoreError:
+                raise
+            # A ValueError is a text that cannot be used, such as a path with a NUL in it.
+            except (sqlite3.Error, OSError, ValueError) as error:
+                if _code(error) in _DAMAGE_CODES and not self._read_only:
+                    with contextlib.suppress(OSError):
+                        _suspicion(_real(self._path)).touch()
+                raise _store_error(error, self._path) from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._in_memory:
+            connection = _connect(MEMORY, None)
+        elif self._read_only:
+            connection = _open_to_read(_real(self._path))
+        else:
+            connection, note = _open_to_write(_real(self._path))
+            self._notes += [note] if note else []
+        # For a store that nobody closes, as `memory` never is. Not at exit: a forked process must
+        # not close its parent's connection.
+        weakref.finalize(self, connection.close).atexit = False
+        self._connection = connection
+        return connection
+
+    def _newest(
+        self,
+        connection: sqlite3.Connection,
+        column: str,
+        read: Callable[[object, object, object], Keyed],
+    ) -> tuple[Keyed, ...]:
+        """The newest of each key that can be read: an older one stands in for a damaged one."""
+        rows = connection.execute(
+            f"SELECT r.seq, m.id, m.key, r.{column} FROM reports r"
+            " JOIN measurements m ON m.seq = r.measurement ORDER BY r.finished DESC, r.seq DESC"
+        )
+        newest: dict[str, Keyed] = {}
+        seen = set[object]()
+        for seq, identity, key, body in rows:
+            if key not in seen:
+                fact = self._read(column, seq, lambda row=(identity, key, body): read(*row))
+                if fact is not None:
+                    seen.add(key)
+                    # A damaged row may write the same key in another way.
+                    newest.setdefault(fact.key, fact)
+        return tuple(newest.values())
+
+    def _kept(
+        self, connection: sqlite3.Connection, where: str, values: tuple[str, ...] = ()
+    ) -> Iterator[KeptMeasurement]:
+        """The measurements that can be read, each whole."""
+        for seq, body, cost, replaced, report_body in connection.execute(
+            f"{_KEPT} {where}", values
+        ).fetchall():
+            head = self._fact("measurement", seq, body, KeptMeasurement)
+            if head is None:
+                continue
+            report = None
+            if report_body is not None:
+                report = self._read("report", seq, lambda b=report_body: load_report(_text(b)))
+            of_it = "WHERE measurement = ? ORDER BY seq"
+            trials = connection.execute(f"SELECT seq, body FROM trials {of_it}", (seq,))
+            failures = connection.execute(f"SELECT seq, body FROM failures {of_it}", (seq,))
+            loads = connection.execute(f"SELECT context_length FROM loads {of_it}", (seq,))
+            kept = attrs.evolve(
+                head,
+                trials=tuple(self._facts("trial", trials, Trial)),
+                failures=tuple(self._facts("failure", failures, Observation)),
+                cost=self._cost(seq, cost),
+                deaths=tuple(n for (n,) in loads if isinstance(n, int) and n > 0),
+                # A finished one whose report cannot be read must not be resumed.
+                replaced=bool(replaced) or (report_body is not None and report is None),
+                report=report,
+            )
+            if self._read("measurement", seq, lambda k=kept: check_measurement(k) or k):
+                yield kept
+
+    def _cost(self, seq: int, body: object) -> Cost:
+        return (None if body is None else self._fact("cost", seq, body, Cost)) or Cost()
+
+    def _facts(self, what: str, rows: sqlite3.Cursor, kind: type[T]) -> Iterator[T]:
+        facts = (self._fact(what, seq, body, kind) for seq, body in rows)
+        return (fact for fact in facts if fact is not None)
+
+    def _fact(self, what: str, seq: int, body: object, kind: type[T]) -> T | None:
+        return self._read(what, seq, lambda: from_json(_text(body), kind))
+
+    def _read(self, what: str, seq: int, decode: Callable[[], T]) -> T | None:
+        """The decoded row; None for one that cannot be read, which is counted once."""
+        try:
+            return decode()
+        except ValueError:  # a FormatError, or bytes that are not UTF-8
+            self._skipped.add((what, seq))
+            return None
+
+    def _merge(self, connection: sqlite3.Connection, contents: StoreContents) -> Merged:
+        measurements = trials = reports = 0
+        finished = -math.inf
+        # If a document has several unfinished ones of a key, the one begun last is resumed.
+        last = {kept.key: kept.id for kept in contents.measurements if _is_open(kept)}
+        for kept in contents.measurements:
+            key = json.dumps(kept.key)
+            row = connection.execute(
+                "SELECT seq, key, cost FROM measurements WHERE id = ?", (kept.id,)
+            ).fetchone()
+            if row is None:
+                seq = _add_measurement(connection, kept, key, is_last=last.get(kept.key) == kept.id)
+                measurements += 1
+            elif row[1] != key.encode():
+                raise StoreError(
+                    "A measurement to be merged has the id of another one in this store.",
+                    hint="The file was edited or is damaged; nothing of it was merged.",
+                )
+            else:
+                seq = int(row[0])
+                if kept.cost.seconds > self._cost(seq, row[2]).seconds:
+                    connection.execute(_SET_COST, (seq, to_json(kept.cost)))
+            rows = [(seq, _name(trial), to_json(trial)) for trial in kept.trials]
+            trials += connection.executemany(_ADD_TRIAL, rows).rowcount
+            connection.executemany(
+                "INSERT INTO failures (measurement, body) SELECT ?1, ?2"
+                " WHERE NOT EXISTS (SELECT 1 FROM failures WHERE measurement = ?1 AND body = ?2)",
+                [(seq, to_json(failure)) for failure in kept.failures],
+            )
+            there = connection.execute("SELECT 1 FROM reports WHERE measurement = ?", (seq,))
+            if kept.report is not None and there.fetchone() is None:
+                # The document's own order is kept, whatever its clock showed.
+                finished = max(finished, kept.report.finished_at.timestamp())
+                stored = StoredReport(id=kept.id, key=kept.key, report=kept.report)
+                _add_report(connection, seq, finished, stored, to_json(kept.report))
+                reports += 1
+        return Merged(measurements=measurements, trials=trials, reports=reports)
+
+
+def is_store(content: bytes) -> bool:
+    """Whether a file that begins with `content` is a store of LMStrix, damaged or not."""
+    return content.startswith(b"SQLite format 3\0") and content[68:72] == _APPLICATION_ID
+
+
+def _encode(fact: object) -> str:
+    """The JSON of a fact. Raises `StoreError` for one that could not be read again."""
+    try:
+        text = to_json(fact)
+        from_json(text, type(fact))
+    except FormatError as error:
+        reason = str(error)[:300]
+        raise StoreError(f"A {type(fact).__name__} cannot be stored: {reason}") from error
+    return text
+
+
+def _text(value: object) -> str:
+    """A text column's value. It comes as bytes, and a damaged row may hold anything."""
+    if not isinstance(value, bytes):
+        raise FormatError(f"expected text, got {type(value).__name__}")
+    return value.decode()
+
+
+def _name(trial: Trial) -> str:
+    """All that names a trial within its measurement."""
+    return json.dumps(
+        [trial.level, trial.phase, trial.length_tokens, trial.seed, trial.region, trial.index]
+    )
+
+
+def _is_open(kept: KeptMeasurement) -> bool:
+    return kept.report is None and not kept.replaced
+
+
+def _as_stored(kept: KeptMeasurement) -> StoredMeasurement:
+    return StoredMeasurement(
+        id=kept.id,
+        key=kept.key,
+        started_at=kept.started_at,
+        trials=kept.trials,
+        failures=kept.failures,
+        cost=kept.cost,
+        deaths=kept.deaths,
+    )
+
+
+def _add_measurement(
+    connection: sqlite3.Connection, kept: KeptMeasurement, key: str, *, is_last: bool
+) -> int:
+    """Add a merged measurement; one that is unfinished here stays the one to resume."""
+    head = KeptMeasurement(id=kept.id, key=kept.key, model=kept.model, started_at=kept.started_at)
+    taken = connection.execute(
+        f"SELECT 1 FROM measurements m WHERE key = ? AND {_OPEN}", (key,)
+    ).fetchone()
+    replaced = kept.replaced or (_is_open(kept) and (taken is not None or not is_last))
+    cost = None if kept.cost == Cost() else to_json(kept.cost)
+    cursor = connection.execute(
+        "INSERT INTO measurements (id, key, body, cost, replaced) VALUES (?, ?, ?, ?, ?)",
+        (kept.id, key, to_json(head), cost, replaced),
+    )
+    seq = int(cursor.lastrowid or 0)
+    connection.executemany(_ADD_LOAD, [(seq, length) for length in kept.deaths])
+    return seq
+
+
+def _add_report(
+    connection: sqlite3.Connection, seq: int, finished: float, stored: StoredReport, body: str
+) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO reports (measurement, finished, summary, body) VALUES (?, ?, ?, ?)",
+        (seq, finished, to_json(summarize(stored)), body),
+    )
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Generator[None]:
+    """All of it or nothing. ``DEFERRED`` gives a stable view for reading."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite may have rolled back by itself, as it does when the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+class _Damaged(sqlite3.DatabaseError):
+    """The file is a store, and cannot be used as it is."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
+    """The store at `path`, and a sentence on a file that was set aside, or an empty one.
+
+    Creates folder and file. A damaged store is renamed with everything that SQLite keeps beside
+    it. A file of another program is refused and left alone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_others(path)  # before a lock is put beside it
+    # Locked from the first look on: SQLite finds a log by its name, so a process that still had
+    # the damaged file open while it is renamed would use the new store's log with it.
+    with FileLock(f"{path}.lock", timeout=BUSY_S, thread_local=False):
+        try:
+            return _connect(str(path), path), ""
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _DAMAGE_CODES:
+                raise
+            aside = _set_aside(path)
+            note = f"{path} is damaged; it was kept as {aside.name} and a new store was begun."
+            return _connect(str(path), path), note
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    """The store at `path` as it is; an empty one if there is no file."""
+    if not _refuse_others(path):
+        return _connect(MEMORY, None)
+    # Without a log nobody is writing, and SQLite needs no file of its own to read.
+    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
+    return _connect(f"{path.as_uri()}?{mode}", path, read_only=True)
+
+
+def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to `database`, which is the file `path`, or in memory for None."""
+    connection = sqlite3.connect(
+        database, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=read_only
+    )
+    try:
+        # Bytes, because one text that is not UTF-8 would otherwise fail the whole query.
+        connection.text_factory = bytes
+        # The file may come from anybody: nothing in it is trusted to do more than be read.
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
+        if not read_only and connection.execute("PRAGMA page_count").fetchone() == (0,):
+            # Before there is a log, so that the header is in the file from the start.
+            _create(connection)
+        if path is not None:
+            _check(connection, path)
+        if path is not None and not read_only:
+            # On file systems without WAL (some network drives) SQLite stays with its rollback
+            # journal, which is as durable.
+            connection.execute("PRAGMA journal_mode=WAL")
+            # A commit returns only when the log is on the disk: it survives a power cut.
+            connection.execute("PRAGMA synchronous=FULL")
+            _suspicion(path).unlink(missing_ok=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    with _transaction(connection, "IMMEDIATE"):
+        for name, columns in _TABLES.items():
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+        for name, columns in _INDICES.items():
+            connection.execute(f"CREATE INDEX {name} ON {columns}")
+        connection.execute(f"PRAGMA application_id = {int.from_bytes(_APPLICATION_ID)}")
+        connection.execute(f"PRAGMA user_version = {_SCHEMA}")
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises `_Damaged`, or `StoreError` for a store that this LMStrix does not understand."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > _SCHEMA:
+        raise StoreError(
+            f"The store {path} was written by a newer LMStrix (version {version} of its tables).",
+            hint="Update LMStrix, or name another file as the store.",
+        )
+    if 0 < version < _SCHEMA:
+        raise StoreError(
+            f"The store {path} was written by a version of LMStrix that was never released"
+            f" (version {version} of its tables).",
+            hint="Export it with that version and import it here, or name another file.",
+        )
+    found = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
+    if any(kind in {b"view", b"trigger"} for kind, _ in found):
+        # They would run while the store is read and written.
+        raise StoreError(f"The store {path} was changed by another program.", hint=_OTHER_FILE)
+    tables = {name.decode(errors="replace") for kind, name in found if kind == b"table"}
+    if version != _SCHEMA or not tables >= _TABLES.keys():
+        raise _Damaged
+    thorough = _suspicion(path).exists() or path.stat().st_size <= CHECKED_BYTES
+    if thorough and connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
+        raise _Damaged
+
+
+def _real(path: Path) -> Path:
+    """The file behind links: SQLite keeps its log beside that one."""
+    return Path(os.path.realpath(path))
+
+
+def _refuse_others(path: Path) -> bool:
+    """Whether there is a store. Raises `StoreError` for a file of another program."""
+    try:
+        # Before it is opened: opening a pipe waits for its other end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError(f"The store {path} is not a file.", hint=_OTHER_FILE)
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        return False
+    if header and not is_store(header):
+        raise StoreError(f"{path} is not a store of LMStrix.", hint=_OTHER_FILE)
+    return bool(header)
+
+
+def _suspicion(path: Path) -> Path:
+    """A file that is there after damage was met: the next opening reads the store through."""
+    return Path(f"{path}.suspect")
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename the store and what belongs to it, under one new name that nothing has yet."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = path.with_name(f"{path.name}.set-aside-{stamp}")
+    # The log and the journal first: a new store must not use those.
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        old, new = Path(f"{path}{suffix}"), Path(f"{aside}{suffix}")
+        if new.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
+        with contextlib.suppress(FileNotFoundError):
+            old.rename(new)
+    return aside
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for an error that is not SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _store_error(error: Exception, path: Path) -> StoreError:
+    """What went wrong with the store at `path`, and what to do."""
+    code = _code(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if code in _DAMAGE_CODES:
+        message = f"The store {path} is damaged."
+        hint = "The next use keeps the damaged file under another name and begins a new store."
+    elif code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} or isinstance(error, TimeoutError):
+        message = f"Another process is using the store {path}."
+        hint = "Try again when it has finished."
+    elif code == sqlite3.SQLITE_FULL or number in _NO_SPACE:
+        message = f"There is no space left for the store {path}."
+        hint = "Free some space, or name another file as the store."
+    elif code in _NOT_ALLOWED_CODES or number in _NOT_ALLOWED:
+        message = f"The store {path} cannot be written: {error}."
+        hint = "Name a file in a folder that you may write to as the store."
+    elif code == sqlite3.SQLITE_IOERR or number == errno.EIO:
+        message = f"The disk of the store {path} failed: {error}."
+        hint = "Check the disk and the space on it, or name another file as the store."
+    else:
+        message = f"The store {path} cannot be read or written ({type(error).__name__}: {error})."
+        hint = "Name a file in a folder that you may write to as the store."
+    return StoreError(message, hint=hint)

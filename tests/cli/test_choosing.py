@@ -12,7 +12,7 @@ import click
 import pytest
 
 from lmstrix.models import Cause, ContextReport
-from lmstrix.stores.archive import KeptMeasurement, StoreContents
+from lmstrix.stores.export import KeptMeasurement, StoreContents
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli.filters import ModelFilter, name_matches

@@ -114,10 +114,10 @@ def test_the_store(shell: Shell, tmp_path: Path) -> None:
     assert "none yet" in look("store").found
     shell.run("list")
     assert "0 reports" in look("store").found
-    damaged = b"SQLite format 3\0" + b"\xff" * 4096
+    damaged = shell.store.read_bytes()[:100] + b"\xff" * 4096
     shell.store.write_bytes(damaged)
     found = look("store")
-    assert (found.verdict, "damaged" in found.found) == (Verdict.WARNING, True)
+    assert (found.verdict, "damaged" in found.found) == (Verdict.PROBLEM, True)
     assert shell.store.read_bytes() == damaged
     shell.store = tmp_path
     assert look("store").verdict is Verdict.PROBLEM

@@ -51,7 +51,7 @@ def test_a_store_that_fails_later_is_told_beside_the_report(
     async def full(*_: object) -> None:
         raise StoreError("there is no space", hint="Make room.")
 
-    monkeypatch.setattr(SqliteStore, "append_trial", full)
+    monkeypatch.setattr(SqliteStore, "append_trials", full)
     shell.adapter = ScriptedAdapter(FINE)
     result = shell.run("test", "fine", "--no-certify")
     assert result.exit_code == 1

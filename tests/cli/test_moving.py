@@ -1,4 +1,4 @@
-"""export and import: results from one store to another, and from earlier versions."""
+"""export and import: results from one store to another."""
 
 from __future__ import annotations
 
@@ -14,19 +14,6 @@ import pytest
 from lmstrix import dump_report
 from lmstrix.testing.samples import sample_report
 from lmstrix_cli.testing import Shell
-
-REGISTRY = {
-    "llms": {
-        "old-model": {
-            "id": "old-model",
-            "path": "a/b.gguf",
-            "ctx_in": 32768,
-            "tested_max_context": 30000,
-            "context_test_status": "completed",
-        },
-        "never": {"id": "never", "context_test_status": "untested"},
-    }
-}
 
 
 @pytest.fixture
@@ -72,7 +59,7 @@ def test_what_was_added_before_a_file_that_cannot_be_is_said(
 def test_stdout_and_stdin(shell: Shell, exported: Path, tmp_path: Path) -> None:
     text = shell.run("export").stdout
     assert json.loads(text) == json.loads(exported.read_text())
-    shell.store = tmp_path / "other.jsonl"
+    shell.store = tmp_path / "other.sqlite3"
     assert "stdin: added 1 measurement with" in shell.run("import", "-", typed=text).stdout
 
 
@@ -85,18 +72,6 @@ def test_a_file_is_not_replaced_unasked(shell: Shell, exported: Path) -> None:
     assert not list(exported.parent.glob(".lmstrix-*"))
 
 
-def test_what_earlier_versions_noted_is_shown_apart(shell: Shell, tmp_path: Path) -> None:
-    home = tmp_path / "lm-studio"
-    (home / ".internal").mkdir(parents=True)
-    (home / "lmstrix.json").write_text(json.dumps(REGISTRY))
-    result = shell.run("import", "--registry", "--home", str(home))
-    assert "added 1 result of an earlier LMStrix; 0 known already, 1 left out" in result.stdout
-    listed = shell.run("list").stdout
-    assert "Nothing measured yet" in listed
-    assert "which did not fill the window" in listed
-    assert listed.splitlines()[-1].split()[:4] == ["old-model", "32768", "30000", "completed"]
-
-
 def test_a_file_that_is_not_sound_adds_nothing(
     shell: Shell, exported: Path, tmp_path: Path
 ) -> None:
@@ -107,8 +82,8 @@ def test_a_file_that_is_not_sound_adds_nothing(
     words.write_text("hello")
     reports.write_text(dump_report(sample_report()) + "\n")
     for source, code, said in (
-        (bad, 1, "no export of a store"),
-        (words, 1, "words.txt' is no export."),
+        (bad, 1, "not an export of a store"),
+        (words, 1, "words.txt' is not an LMStrix export."),
         (reports, 1, "lmstrix report --from"),
         (tmp_path / "away.json", 2, "does not exist"),
         (tmp_path, 2, "is a directory"),
@@ -145,7 +120,7 @@ def test_a_store_itself_is_told_from_an_export(shell: Shell, exported: Path) -> 
     assert "lmstrix --store FILE export" in result.stderr
 
 
-def test_a_store_is_no_report_and_another_database_is_no_store(
+def test_a_store_is_not_a_report_and_another_database_is_not_a_store(
     shell: Shell, exported: Path, tmp_path: Path
 ) -> None:
     result = shell.run("report", "--from", str(shell.store))
@@ -174,5 +149,5 @@ def test_an_export_is_a_file_like_any_other(shell: Shell, exported: Path, tmp_pa
 
 
 def test_wrong_usage(shell: Shell) -> None:
-    for words in ((), ("-", "-"), ("x", "--home", "y")):
+    for words in ((), ("-", "-"), ("x", "--registry")):
         assert shell.run("import", *words).exit_code == 2

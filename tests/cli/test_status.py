@@ -10,7 +10,6 @@ import pytest
 
 from lmstrix import LMStrix
 from lmstrix.models import Cause, LoadedInstance, Status
-from lmstrix.stores.peeking import Open
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.going_on import command_to_go_on
@@ -94,31 +93,33 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("measurement", "store", "expected"),
+    ("model", "key", "store", "expected"),
     [
-        (Open(model_key="m", key="damaged"), None, "lmstrix test m"),
-        (Open(model_key="-m x", key="{}"), "my store", "lmstrix --store 'my store' test -- '-m x'"),
+        ("m", "damaged", None, "lmstrix test m"),
+        ("-m x", "{}", "my store", "lmstrix --store 'my store' test -- '-m x'"),
         (
-            Open(model_key="m", key='{"adapter": "llamacpp", "method": {"ratio": 0.9}}'),
+            "m",
+            '{"adapter": "llamacpp", "method": {"ratio": 0.9}}',
             None,
             "lmstrix --adapter llamacpp test --ratio 0.9 m",
         ),
     ],
 )
-def test_the_command_to_go_on(measurement: Open, store: str | None, expected: str) -> None:
-    assert command_to_go_on(measurement, Settings(store=store)) == expected
+def test_the_command_to_go_on(model: str, key: str, store: str | None, expected: str) -> None:
+    assert command_to_go_on(model, key, Settings(store=store)) == expected
 
 
 def test_the_command_to_go_on_names_the_server() -> None:
     settings = Settings(host="far:1234")
-    there = Open(model_key="m", key='{"adapter": "lmstudio"}')
-    assert command_to_go_on(there, settings) == "lmstrix --host far:1234 test m"
-    here = Open(model_key="m.gguf", key='{"adapter": "llamacpp"}')
-    assert command_to_go_on(here, settings) == "lmstrix test m.gguf"
+    there = command_to_go_on("m", '{"adapter": "lmstudio"}', settings)
+    assert there == "lmstrix --host far:1234 test m"
+    here = command_to_go_on("m.gguf", '{"adapter": "llamacpp"}', settings)
+    assert here == "lmstrix test m.gguf"
 
 
 def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:
-    Path(shell.store).write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+    shell.run("list")
+    shell.store.write_bytes(shell.store.read_bytes()[:100] + b"\xff" * 4096)
     [document] = shell.lines("status", "--json")
     [told] = document["store_warnings"]
     assert "set-aside" in told

@@ -116,7 +116,7 @@ async def test_up_to_the_tested_true_context(tmp_path: Path) -> None:
     """Unless another length is asked for; and observers hear of every reply."""
     heard: list[Event] = []
     limited = attrs.evolve(MODEL, declared=2048, loadable=1024)
-    async with LMStrix(adapter=TimedAdapter(limited), store=tmp_path / "s.jsonl") as client:
+    async with LMStrix(adapter=TimedAdapter(limited), store=tmp_path / "s.sqlite3") as client:
         await client.find_true_context("m", MeasureOptions(certify=False))
         run = await client.benching("m", OPTIONS, observers=[heard.append])
         assert run.options.max_context == 1024

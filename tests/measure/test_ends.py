@@ -16,7 +16,7 @@ from lmstrix.ports import LoadedModel, QuestionSource, SearchStrategy, Validator
 from lmstrix.problem import Ask, Done, SearchProblem
 from lmstrix.search.auto import Auto
 from lmstrix.search.gallop import Gallop
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.testing.simulated_model import prompt_tokens
 from lmstrix.validators.recall import Recall
@@ -31,7 +31,7 @@ async def measure(validator: Validator, strategy: SearchStrategy) -> ContextRepo
         model=await adapter.find_model("m"),
         strategy=strategy,
         validator=validator,
-        store=MemoryStore(),
+        store=SqliteStore(":memory:"),
         options=MeasureOptions(),
     )
     return await measurement.run()

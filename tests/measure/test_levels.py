@@ -11,7 +11,7 @@ from lmstrix.measure import Level, Measurement
 from lmstrix.models import ContextReport, Judgement, LevelReport, Question, Reply
 from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.search.gallop import Gallop
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.recall import Recall
 
@@ -48,7 +48,7 @@ async def measure(
         strategy=Gallop(),
         validator=Recall(),
         levels=[Level(validator=level, required=required) for level in levels],
-        store=MemoryStore(),
+        store=SqliteStore(":memory:"),
         options=options or MeasureOptions(),
     )
     return await measurement.run(), adapter
@@ -141,7 +141,7 @@ class Unplugged(SimulatedAdapter):
 @pytest.mark.parametrize("share", [0.2, 0.3, 0.9, 0.97])
 async def test_an_interrupted_measurement_of_levels_goes_on(share: float) -> None:
     """Stopped in a baseline, in the search and in a level: nothing is asked twice."""
-    adapter, store = Unplugged(MODEL), MemoryStore()
+    adapter, store = Unplugged(MODEL), SqliteStore(":memory:")
     quick = MeasureOptions(retry=RetryPolicy(attempts=1), certify=False)
     client = LMStrix(adapter=adapter, store=store, strategy="gallop", levels=[UpTo("deep", 1900)])
     whole, undisturbed = await measure(UpTo("deep", 1900), options=quick)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -13,13 +13,13 @@ from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.events import Event, LoadStarted, TrialFinished
 from lmstrix.measure.ledger import Ledger
 from lmstrix.models import Cost, Trial
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=6000, beyond=Beyond.FORGETS_ALL)
 
 
-async def spend(store: MemoryStore, tokens: int, model: SimulatedModel = MODEL) -> None:
+async def spend(store: SqliteStore, tokens: int, model: SimulatedModel = MODEL) -> None:
     """A measurement that ends early, because of its budget."""
     client = LMStrix(adapter=SimulatedAdapter(model), store=store)
     report = await client.find_true_context("m", MeasureOptions(budget_tokens=tokens))
@@ -29,7 +29,7 @@ async def spend(store: MemoryStore, tokens: int, model: SimulatedModel = MODEL) 
 @pytest.mark.parametrize("certify", [True, False])
 async def test_where_less_loads_than_before_the_answer_is_within_it(*, certify: bool) -> None:
     """What was found out above is about another load, also where all of it passed."""
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     await spend(store, 9000)
     less = SimulatedAdapter(attrs.evolve(MODEL, loadable=3000))
     client = LMStrix(adapter=less, store=store)
@@ -43,7 +43,7 @@ async def test_where_less_loads_than_before_the_answer_is_within_it(*, certify: 
     assert "an earlier run had more loaded" in " ".join(report.notes)
 
 
-class KilledLoading(MemoryStore):
+class KilledLoading(SqliteStore):
     """Forgets that a load has ended while `dies`, as where the process is killed in it."""
 
     dies = True
@@ -55,7 +55,7 @@ class KilledLoading(MemoryStore):
 
 async def test_a_size_at_which_two_runs_died_is_remembered_over_several_runs() -> None:
     """A run that avoids it, and is interrupted, leaves the warning to the next one."""
-    store, sizes = KilledLoading(), list[int]()
+    store, sizes = KilledLoading(":memory:"), list[int]()
 
     def hear(event: Event) -> None:
         if isinstance(event, LoadStarted):
@@ -77,7 +77,7 @@ async def test_a_size_at_which_two_runs_died_is_remembered_over_several_runs() -
     assert max(sizes) == 8192
 
 
-class Killed(MemoryStore):
+class Killed(SqliteStore):
     """Has no cost, as where the process was killed before it said what it had spent."""
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
@@ -85,7 +85,7 @@ class Killed(MemoryStore):
 
 
 async def test_the_cost_of_a_killed_run_is_counted() -> None:
-    store, adapter = Killed(), SimulatedAdapter(MODEL)
+    store, adapter = Killed(":memory:"), SimulatedAdapter(MODEL)
     client = LMStrix(adapter=adapter, store=store)
     await client.find_true_context("m", MeasureOptions(budget_tokens=9000))
     report = await client.find_true_context("m")
@@ -93,19 +93,19 @@ async def test_the_cost_of_a_killed_run_is_counted() -> None:
     assert report.cost.cached_tokens == adapter.counters.cached_tokens
 
 
-class Slow(MemoryStore):
+class Slow(SqliteStore):
     """Lets go of the event loop before it writes, and says so first."""
 
     kept = 0
 
     def __init__(self, before: Callable[[], object]) -> None:
-        super().__init__()
+        super().__init__(":memory:")
         self._before = before
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
         self._before()
         await anyio.lowlevel.checkpoint()
-        await super().append_trial(measurement_id, trial)
+        await super().append_trials(measurement_id, trials)
         self.kept += 1
 
 
@@ -124,7 +124,7 @@ async def test_an_answer_that_has_come_is_kept_though_cancelled_while_it_is_writ
 
 async def test_after_a_load_nothing_is_taken_to_be_cached() -> None:
     """A budget would be promised what has to be read again."""
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     await spend(store, 9000)
     client = LMStrix(adapter=SimulatedAdapter(MODEL), store=store)
     stored = await store.unfinished(await (await client.measurement("m")).key())

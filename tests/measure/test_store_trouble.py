@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from lmstrix.errors import StoreError
 from lmstrix.events import Event, Noted, TrialFinished
 from lmstrix.measure import Measurement
 from lmstrix.models import ContextReport, Trial
-from lmstrix.stores.memory import MemoryStore
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
@@ -98,11 +97,11 @@ async def test_a_file_that_may_no_longer_be_written(tmp_path: Path) -> None:
     await check_it_goes_on(tmp_path / "store.sqlite3", HAPPENS_AT)
 
 
-class Failing(MemoryStore):
+class Failing(SqliteStore):
     """Fails in the methods named in `broken`, and counts what is asked of it then."""
 
     def __init__(self, *broken: str) -> None:
-        super().__init__()
+        super().__init__(":memory:")
         self.broken = broken
         self.calls: list[str] = []
 
@@ -111,9 +110,9 @@ class Failing(MemoryStore):
         if name in self.broken:
             raise StoreError(f"{name} failed", hint="Make room.")
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
-        self._meet("append_trial")
-        await super().append_trial(measurement_id, trial)
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        self._meet("append_trials")
+        await super().append_trials(measurement_id, trials)
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
         self._meet("mark_load")
@@ -128,7 +127,7 @@ class Failing(MemoryStore):
         await super().finish(measurement_id, report)
 
 
-@pytest.mark.parametrize("broken", ["append_trial", "mark_load", "finish"])
+@pytest.mark.parametrize("broken", ["append_trials", "mark_load", "finish"])
 async def test_after_the_first_failure_nothing_is_written(broken: str) -> None:
     store = Failing(broken)
     report = await LMStrix(adapter=SimulatedAdapter(MODEL), store=store).find_true_context(

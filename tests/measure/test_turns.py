@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.events import Event, MeasurementStarted, WaitingForTurn
 from lmstrix.measure import MapOptions
-from lmstrix.models import Reply
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.turns import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
 
@@ -129,7 +128,7 @@ class Shared(SimulatedAdapter):
 
 async def test_measurements_and_maps_of_one_process_wait_too() -> None:
     Shared.most, events = 0, list[Event]()
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     clients = [
         LMStrix(adapter=Shared(MODEL), store=store, observers=[events.append]) for _ in range(3)
     ]
@@ -144,31 +143,6 @@ async def test_measurements_and_maps_of_one_process_wait_too() -> None:
     started = [event for event in events if isinstance(event, MeasurementStarted)]
     assert [event.resumed_trials for event in started] == [0, 0]
     assert not list(turns_folder().glob("*.json"))
-
-
-async def test_a_single_reply_waits_for_its_turn() -> None:
-    Shared.most, events = 0, list[Event]()
-    client = LMStrix(adapter=Shared(MODEL), store="memory", observers=[events.append])
-    replies: list[Reply] = []
-
-    async def infer() -> None:
-        replies.append(await client.infer("m", "word", max_tokens=4))
-
-    async def stream() -> None:
-        async with aclosing(client.stream("m", "word", max_tokens=4)) as pieces:
-            replies.extend([piece async for piece in pieces if isinstance(piece, Reply)])
-
-    async with (
-        anyio.create_task_group() as group,
-        hold_turn("a machine", "someone's", lambda _: None),
-    ):
-        group.start_soon(infer)
-        group.start_soon(stream)
-        while sum(isinstance(event, WaitingForTurn) for event in events) < 2:  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-        assert not replies
-    assert len(replies) == 2
-    assert Shared.most == 1
 
 
 async def test_a_wait_can_be_cancelled_and_costs_no_budget() -> None:

@@ -11,7 +11,7 @@ from lmstrix.models import ContextReport, Judgement, Question, Reply
 from lmstrix.ports import LoadedModel, QuestionSource, Validator
 from lmstrix.search.auto import Auto
 from lmstrix.search.gallop import Gallop
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.recall import Recall
@@ -64,7 +64,7 @@ async def measure(validator: Validator, *levels: Validator) -> ContextReport:
         strategy=Auto() if not levels else Gallop(),
         validator=validator,
         levels=[Level(validator=level) for level in levels],
-        store=MemoryStore(),
+        store=SqliteStore(":memory:"),
         options=MeasureOptions(),
     )
     return await measurement.run()
@@ -142,7 +142,7 @@ async def test_a_reply_is_compared_with_one_to_the_same_request() -> None:
         model=await adapter.find_model("m"),
         strategy=Gallop(),
         validator=Comparing(),
-        store=MemoryStore(),
+        store=SqliteStore(":memory:"),
         options=MeasureOptions(max_context=2048),
         observers=[hear],
     )

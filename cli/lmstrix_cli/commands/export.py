@@ -10,7 +10,7 @@ import click
 from lmstrix.errors import LMStrixError
 from lmstrix.reports.words import say_count
 from lmstrix.settings.files import put
-from lmstrix.stores.exchange import dump_contents
+from lmstrix.stores.export import dump_contents
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
@@ -21,7 +21,7 @@ EPILOG = """\b
 Examples:
   lmstrix export results.json
   lmstrix export | gzip > results.json.gz
-  lmstrix --store results.jsonl export | lmstrix import -
+  lmstrix --store other.sqlite3 export | lmstrix import -
 """
 
 STDOUT = "-"

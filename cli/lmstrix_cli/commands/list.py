@@ -11,13 +11,12 @@ import click
 from lmstrix.converter import dump_report
 from lmstrix.models import UNFINISHED, ContextReport
 from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
-from lmstrix.stores.archive import Archive, ImportedResult, ReportSummary
+from lmstrix.stores.export import ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters
-from lmstrix_cli.formats import JSON, TABLE, Column, choose_format, format_options, show_rows
+from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
-from lmstrix_cli.tables import columns
 
 __all__ = ["command"]
 
@@ -49,8 +48,7 @@ class _Known:
 
     rows: Sequence[ReportSummary]
     reports: Mapping[str, ContextReport]
-    """Empty unless whole reports are printed."""
-    imported: Sequence[ImportedResult]
+    """Only where whole reports are printed."""
 
 
 @click.command(name="list", epilog=EPILOG)
@@ -97,8 +95,6 @@ def command(
             "  lmstrix test MODEL   measure one\n"
             "  lmstrix demo         get a small model and measure it"
         )
-    if known.imported and kind == TABLE:
-        _show_imported(known.imported)
 
 
 async def _read(settings: Settings, *, in_full: bool) -> _Known:
@@ -107,27 +103,8 @@ async def _read(settings: Settings, *, in_full: bool) -> _Known:
         found = await client.summaries()
         stored = await client.reports() if in_full else ()
         reports = {one.id: one.report for one in stored}
-        store = client.store
-        imported = await store.imported() if isinstance(store, Archive) and not in_full else ()
         rows = [row for row in found if not in_full or row.id in reports]
-        return _Known(rows=rows, reports=reports, imported=imported)
-
-
-def _show_imported(imported: Sequence[ImportedResult]) -> None:
-    """Results of earlier versions, apart from the others: they did not fill the window."""
-    safe_text.out("\nFrom earlier versions of LMStrix, which did not fill the window:")
-    head = ("MODEL", "DECLARED", "TRIED", "STATUS", "SOURCE")
-    rows = [
-        (
-            one.model_key,
-            say_tokens(one.declared_context, unknown="-"),
-            say_tokens(one.tested_context, unknown="-"),
-            one.status or "-",
-            one.source,
-        )
-        for one in imported
-    ]
-    safe_text.out(columns(head, rows, right=(1, 2)))
+        return _Known(rows=rows, reports=reports)
 
 
 def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:

@@ -7,9 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-import anyio
 import attrs
 import click
 
@@ -18,8 +16,7 @@ from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import UNFINISHED, Cause, LoadedInstance, Status
 from lmstrix.reports.words import say_bytes, say_count
-from lmstrix.stores.archive import ReportSummary
-from lmstrix.stores.peeking import Open, peek
+from lmstrix.stores.export import Archive, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
 from lmstrix_cli.folding import fold, terminal_width
@@ -114,33 +111,32 @@ async def _overview(settings: Settings) -> _Overview:
     async with session.open_client(settings) as client:
         status = await client.status()
         try:
-            summaries, trouble = await client.summaries(), ()
+            summaries, unfinished = await client.summaries(), await _unfinished(client)
+            trouble = ()
         except StoreError as error:  # the engine can be shown all the same
-            summaries, trouble = (), (str(error),)
+            summaries, unfinished, trouble = (), (), (str(error),)
         tested = _tested(summaries)
-        found = await anyio.to_thread.run_sync(peek, Path(client.store.location))
-        if not found.unfinished and not trouble:
-            found = attrs.evolve(found, unfinished=await _unfinished(client))
         return _Overview(
             status=status,
             loaded=[_Loaded(instance=i, result=tested.get(i.key)) for i in status.loaded],
             store=_Store(
                 location=client.store.location,
                 reports=len(summaries),
-                size_bytes=found.size_bytes,
+                size_bytes=session.store_bytes(client.store.location),
                 warnings=(*trouble, *client.store.warnings),
             ),
             unfinished=[
-                _Interrupted(model=one.model_key, command=command_to_go_on(one, settings))
-                for one in found.unfinished
+                _Interrupted(model=name, command=command_to_go_on(name, key, settings))
+                for name, key in unfinished
             ],
         )
 
 
-async def _unfinished(client: LMStrix) -> tuple[Open, ...]:
-    """What a store that is no file of ours says: models, without how they were measured."""
-    models = await client.unfinished_models()
-    return tuple(Open(model_key=model.key, key="") for model in models)
+async def _unfinished(client: LMStrix) -> Sequence[tuple[str, str]]:
+    """Models with an interrupted measurement, and the key of each; empty if it is not known."""
+    if isinstance(client.store, Archive):
+        return [(kept.model.key, kept.key) for kept in await client.store.interrupted()]
+    return [(model.key, "") for model in await client.unfinished_models()]
 
 
 def _tested(summaries: Sequence[ReportSummary]) -> Mapping[str, ReportSummary]:

@@ -12,9 +12,9 @@ import platformdirs
 
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.demo import DEMO
-from lmstrix.errors import EngineUnavailable
+from lmstrix.errors import EngineUnavailable, StoreError
 from lmstrix.reports.words import say_bytes, say_count
-from lmstrix.stores.peeking import Peek, peek
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli import session
 from lmstrix_cli.doctor.findings import Outcome, ok, problem, warning
 from lmstrix_cli.settings import Settings
@@ -67,29 +67,24 @@ def _demo_model() -> Outcome:
 
 
 async def store(settings: Settings) -> Outcome:
-    """The store's file: that it can be read and written, without opening it for that."""
+    """Whether the store's file can be read and written. Nothing is created or changed."""
     path = await _store_path(settings)
     if path is None:
         return ok("there is none: nothing is remembered.")
-    found = await anyio.to_thread.run_sync(peek, path, abandon_on_cancel=True)
-    if found.trouble:
-        return _troubled(path, found)
-    folder = _existing(path.parent)
-    places = [folder, *([path] if found.exists else [])]
-    for place in places:
+    found = SqliteStore(path, read_only=True)
+    try:
+        reports = say_count(len(await found.summaries()), "report")
+    except StoreError as error:
+        return problem(str(error), error.hint)
+    finally:
+        await found.aclose()
+    exists = path.exists()
+    for place in [_existing(path.parent), *([path] if exists else [])]:
         if not os.access(place, os.W_OK):
-            return problem(f"{place} may not be written to.", _OTHER_STORE)
-    if not found.exists:
+            return problem(f"{place} cannot be written.", _OTHER_STORE)
+    if not exists:
         return ok(f"there is none yet; it will be {path}.")
-    reports = say_count(found.reports, "report")
-    return ok(f"{path} holds {reports} in {say_bytes(found.size_bytes) or '0 B'}.")
-
-
-def _troubled(path: Path, found: Peek) -> Outcome:
-    said = f"{path}: {found.trouble}."
-    if found.kind and not path.is_dir():
-        return warning(said, "What is damaged is set aside at the next use and a new store begun.")
-    return problem(said, _OTHER_STORE)
+    return ok(f"{path} holds {reports} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
 
 
 async def disk(settings: Settings) -> Outcome:

@@ -1,0 +1,348 @@
+"""Damaged stores, files of other programs, full disks and read-only folders."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import anyio
+import attrs
+import pytest
+
+from lmstrix.errors import StoreError
+from lmstrix.stores.export import StoreContents
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.testing.samples import sample_model, sample_report, sample_trial
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The work is done in threads: one event loop is enough."""
+    return "asyncio"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite3"
+
+
+@asynccontextmanager
+async def opened(path: Path, *, read_only: bool = False) -> AsyncGenerator[SqliteStore]:
+    store = SqliteStore(path, read_only=read_only)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+async def begin(path: Path, trials: int = 0) -> str:
+    async with opened(path) as store:
+        new = await store.begin("key", sample_model())
+        for index in range(trials):
+            await store.append_trials(new.id, [sample_trial(index=index)])
+    return new.id
+
+
+async def found(path: Path) -> list[int]:
+    async with opened(path) as store:
+        stored = await store.unfinished("key")
+        assert stored is not None
+        assert store.warnings == ()
+        return [trial.index for trial in stored.trials]
+
+
+def change(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def set_aside(path: Path) -> bytes:
+    """The one file that was set aside."""
+    (kept,) = path.parent.glob(f"{path.name}.set-aside-*")
+    return kept.read_bytes()
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def put(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+async def check_set_aside(path: Path, content: bytes) -> None:
+    """The damaged `content` is kept, a new store works, and the user hears of it once."""
+    async with opened(path, read_only=True) as store:
+        with pytest.raises(StoreError, match="damaged"):
+            await store.reports()
+    assert content_of(path) == content
+    stores = [SqliteStore(path) for _ in range(4)]
+    async with anyio.create_task_group() as tasks:
+        for number, store in enumerate(stores):
+            tasks.start_soon(store.begin, str(number), sample_model(key=str(number)))
+    assert len(await stores[0].unfinished_models()) == 4
+    (warning,) = (warning for store in stores for warning in store.warnings)
+    assert str(path) in warning
+    assert "set-aside" in warning
+    for store in stores:
+        await store.aclose()
+    assert set_aside(path) == content
+
+
+async def test_a_truncated_store_is_set_aside(path: Path) -> None:
+    await begin(path, 50)
+    content = content_of(path)[:-5000]
+    put(path, content)
+    await check_set_aside(path, content)
+
+
+async def test_a_store_without_a_table_is_set_aside(path: Path) -> None:
+    await begin(path)
+    change(path, "DROP TABLE loads", "PRAGMA wal_checkpoint(TRUNCATE)")
+    await check_set_aside(path, content_of(path))
+
+
+async def test_a_store_of_rubbish_is_set_aside(path: Path) -> None:
+    await begin(path)
+    content = content_of(path)[:100] + b"\xff" * 4096
+    put(path, content)
+    await check_set_aside(path, content)
+
+
+async def test_damage_met_in_use_is_looked_for_at_the_next_opening(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the file were too large to be read through whenever it is opened.
+    monkeypatch.setattr("lmstrix.stores.sqlite.CHECKED_BYTES", 0)
+    await begin(path, 200)
+    content = bytearray(content_of(path))
+    for page in range(30, len(content) // 4096):  # only trials are so far behind
+        content[page * 4096 : page * 4096 + 200] = b"\xff" * 200
+    put(path, bytes(content))
+    async with opened(path) as store:
+        assert await store.unfinished_models() == (sample_model(),)
+        assert store.warnings == ()
+        with pytest.raises(StoreError, match="damaged") as caught:
+            await store.unfinished("key")
+        assert "next use" in caught.value.hint
+    async with opened(path) as store:
+        assert await store.unfinished("key") is None
+        (warning,) = store.warnings
+        assert "damaged" in warning
+    assert set_aside(path) == bytes(content)
+    # Looked at once: the new store is a sound one.
+    await begin(path)
+    assert await found(path) == []
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("name", ["text", "tiny", "zeros", "database", "wal"])
+async def test_a_file_of_another_program_is_refused_and_left_alone(
+    path: Path, name: str, *, read_only: bool
+) -> None:
+    contents = {"text": b"years of work\n" * 1000, "tiny": b"x", "zeros": b"\0" * 100}
+    if name in contents:
+        put(path, contents[name])
+    else:
+        change(path, "PRAGMA application_id = 7", "CREATE TABLE precious (value)")
+    with closing(sqlite3.connect(path if name == "wal" else ":memory:")) as foreign:
+        foreign.execute("PRAGMA journal_mode=WAL")
+        foreign.execute("CREATE TABLE more (value)")
+        before = content_of(path), names_in(path.parent)
+        async with opened(path, read_only=read_only) as store:
+            with pytest.raises(StoreError, match="not a store of LMStrix") as caught:
+                await store.reports()
+        assert caught.value.hint
+        assert content_of(path) == before[0]
+        assert names_in(path.parent) == before[1]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("PRAGMA user_version = 99", "newer"),
+        ("PRAGMA user_version = 2", "never released"),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM measurements; END",
+            "another program",
+        ),
+        ("CREATE VIEW v AS SELECT 1", "another program"),
+    ],
+)
+async def test_a_store_of_another_version_is_refused_and_left_alone(
+    path: Path, statement: str, said: str
+) -> None:
+    await begin(path)
+    change(path, statement)
+    before = content_of(path)
+    for read_only in (False, True):
+        async with opened(path, read_only=read_only) as store:
+            with pytest.raises(StoreError, match=said) as caught:
+                await store.reports()
+        assert caught.value.hint
+    assert content_of(path) == before
+
+
+@pytest.mark.parametrize(
+    "body", ["'{'", "'{}'", "7", "x'fffe'", "'[1]'", "CAST(x'ff' AS TEXT)", "'\"\\xff\"'"]
+)
+async def test_a_trial_that_cannot_be_read_is_left_out(path: Path, body: str) -> None:
+    await begin(path, 3)
+    change(path, f"UPDATE trials SET body = {body} WHERE seq = 2")
+    async with opened(path) as store:
+        for _ in range(2):
+            stored = await store.unfinished("key")
+            assert stored is not None
+            assert [trial.index for trial in stored.trials] == [0, 2]
+            (warning,) = store.warnings
+            assert warning.startswith("1 record was left out")
+
+
+@pytest.mark.parametrize("body", ["x", '{"schema_version": 99}'])
+async def test_an_older_report_stands_in_for_one_that_cannot_be_read(path: Path, body: str) -> None:
+    async with opened(path) as store:
+        for true_context in (1, 2):
+            new = await store.begin("key", sample_model())
+            await store.finish(new.id, sample_report(true_context=true_context))
+    change(path, f"UPDATE reports SET body = '{body}', summary = '{body}' WHERE seq = 2")
+    change(path, "UPDATE reports SET finished = 'late' WHERE seq = 2")
+    async with opened(path) as store:
+        assert [stored.report.true_context for stored in await store.reports()] == [1]
+        assert [summary.true_context for summary in await store.summaries()] == [1]
+        assert store.warnings
+        assert await store.unfinished("key") is None
+        assert await store.interrupted() == ()
+        kept = (await store.contents()).measurements
+        assert [measurement.replaced for measurement in kept] == [False, True]
+        await store.finish(new.id, sample_report(true_context=3))
+
+
+@pytest.mark.parametrize("column", ["key", "body", "cost"])
+async def test_a_damaged_measurement_is_left_out(path: Path, column: str) -> None:
+    await begin(path, 1)
+    change(path, f"UPDATE measurements SET {column} = 'x'")
+    async with opened(path) as store:
+        await store.unfinished("key")
+        await store.contents()
+        assert await store.reports() == ()
+        assert len(store.warnings) == (column != "key")
+        await store.begin("key", sample_model())
+
+
+@contextmanager
+def largest_file(size: int) -> Generator[None]:
+    """No file of this process may grow beyond `size` bytes."""
+    if sys.platform == "win32":
+        pytest.skip("there are no limits for a process")
+    import resource  # noqa: PLC0415 - not on every system
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def fill(path: Path, begun: str) -> list[int]:
+    """Append until the store reports that it is full; the acknowledged ones."""
+    acknowledged: list[int] = []
+    async with opened(path) as store:
+        for index in range(500):
+            try:
+                await store.append_trials(begun, [sample_trial(index=index, reply="x" * 2000)])
+            except StoreError as error:
+                said = f"{error} {error.hint}"
+                break
+            acknowledged.append(index)
+        else:
+            pytest.fail("the disk was never full")
+    assert str(path) in said
+    assert "space" in said
+    return acknowledged
+
+
+async def test_a_full_disk_is_a_store_error_and_nothing_is_lost(small_disk: Path) -> None:
+    path = small_disk / "store"
+    begun = await begin(path)
+    put(small_disk / "ballast", b"x" * 60_000)
+    acknowledged = await fill(path, begun)
+    assert acknowledged
+    put(small_disk / "ballast", b"")
+    assert await found(path) == acknowledged
+    async with opened(path) as store:
+        await store.append_trials(begun, [sample_trial(index=1000)])
+        await store.finish(begun, sample_report())
+        assert len(await store.reports()) == 1
+
+
+async def test_a_file_that_may_not_grow_is_a_store_error(path: Path) -> None:
+    begun = await begin(path)
+    with largest_file(len(content_of(path)) + 30_000):
+        acknowledged = await fill(path, begun)
+    assert await found(path) == acknowledged
+    async with opened(path) as store:
+        await store.append_trials(begun, [sample_trial(index=1000)])
+    assert await found(path) == [*acknowledged, 1000]
+
+
+async def test_a_merge_that_does_not_fit_changes_nothing(path: Path) -> None:
+    await begin(path)
+    async with opened(path) as store:
+        (mine,) = (await store.contents()).measurements
+    trials = tuple(sample_trial(index=index, reply="x" * 2000) for index in range(500))
+    other = attrs.evolve(mine, id="f" * 32, trials=trials, replaced=True)
+    more = StoreContents(measurements=(other,))
+    with largest_file(len(content_of(path)) + 100_000):
+        async with opened(path) as store:
+            with pytest.raises(StoreError):
+                await store.merge(more)
+    async with opened(path) as store:
+        assert (await store.contents()).measurements == (mine,)
+        assert store.warnings == ()
+        assert (await store.merge(more)).trials == 500
+
+
+async def test_a_read_only_folder_is_a_store_error(read_only_folder: Path) -> None:
+    async with opened(read_only_folder / "store") as store:
+        with pytest.raises(StoreError) as caught:
+            await store.begin("key", sample_model())
+        assert "folder" in caught.value.hint
+
+
+async def test_a_folder_in_a_file_is_a_store_error(path: Path) -> None:
+    put(path, b"a file, not a folder")
+    async with opened(path / "store") as store:
+        with pytest.raises(StoreError) as caught:
+            await store.begin("key", sample_model())
+        assert caught.value.hint
+
+
+def special_file(path: Path, what: str) -> None:
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("what", ["folder", "pipe", "device"])
+async def test_a_path_to_something_else_is_refused_and_left_alone(path: Path, what: str) -> None:
+    special_file(path, what)
+    for read_only in (True, False):
+        async with opened(path, read_only=read_only) as store:
+            with pytest.raises(StoreError, match="not a file"):
+                await store.begin("key", sample_model())
+    assert names_in(path.parent) == {path.name}
+    assert "null.lock" not in names_in(Path("/dev"))

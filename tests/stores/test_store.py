@@ -1,0 +1,197 @@
+"""The store by its contract, on disk and in memory, and how it opens and closes."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import anyio
+import platformdirs
+import pytest
+
+from lmstrix.errors import StoreError
+from lmstrix.plugins import STORES, make_plugin
+from lmstrix.ports import Store
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.testing.contracts.store import ArchiveContract, DurableStoreContract
+from lmstrix.testing.samples import sample_model, sample_report, sample_trial
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "lmstrix.sqlite3"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path)
+    yield store
+    await store.aclose()
+
+
+def names_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+class TestSqliteStore(DurableStoreContract, ArchiveContract):
+    @pytest.fixture
+    async def store(self, path: Path) -> AsyncIterator[Store]:
+        store = SqliteStore(path)
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    async def other(self, path: Path) -> AsyncIterator[Store]:
+        store = SqliteStore(path.with_name("other"))
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def open_store(self, path: Path) -> Callable[[], Store]:
+        return lambda: SqliteStore(path)
+
+
+class TestMemory(ArchiveContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        return SqliteStore.in_memory()
+
+    @pytest.fixture
+    def other(self) -> Store:
+        return SqliteStore(":memory:")
+
+
+async def test_the_store_named_memory_is_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = make_plugin(STORES, "memory")
+    assert isinstance(store, SqliteStore)
+    assert store.location == ""
+    new = await store.begin("key", sample_model())
+    await store.aclose()
+    assert await store.unfinished("key") == new
+    assert names_in(tmp_path) == set()
+
+
+async def test_constructing_touches_nothing(path: Path) -> None:
+    store = SqliteStore(path)
+    assert (store.location, store.warnings) == (str(path), ())
+    await store.aclose()
+    assert not path.parent.exists()
+
+
+def test_the_default_is_in_the_users_data_folder() -> None:
+    expected = platformdirs.user_data_path("lmstrix") / "lmstrix.sqlite3"
+    assert SqliteStore().location == str(expected)
+
+
+async def test_closing_works_in_a_cancelled_task(store: SqliteStore, path: Path) -> None:
+    new = await store.begin("key", sample_model())
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await store.aclose()
+    # The last connection that closes removes the log; the lock stays.
+    assert names_in(path.parent) == {path.name, f"{path.name}.lock"}
+    assert await store.unfinished("key") == new
+
+
+async def test_many_openers_at_once(path: Path) -> None:
+    stores = [SqliteStore(path) for _ in range(8)]
+    try:
+        async with anyio.create_task_group() as tasks:
+            for number, store in enumerate(stores):
+                tasks.start_soon(store.begin, str(number), sample_model(key=str(number)))
+        assert len(await stores[0].unfinished_models()) == 8
+        assert all(store.warnings == () for store in stores)
+    finally:
+        for store in stores:
+            await store.aclose()
+
+
+async def test_the_same_trial_counts_once(store: SqliteStore) -> None:
+    """As when two processes continue one measurement."""
+    new = await store.begin("key", sample_model())
+    await store.append_trials(new.id, [sample_trial(reply="first")])
+    await store.append_trials(new.id, [sample_trial(reply="again"), sample_trial(region="head")])
+    found = await store.unfinished("key")
+    assert found is not None
+    assert [(t.reply, t.region) for t in found.trials] == [("first", None), (" 4711.", "head")]
+
+
+async def test_the_report_that_finished_last_is_the_newest(store: SqliteStore) -> None:
+    """Also if the clock was set back, and in a copy."""
+    for year, true_context in ((2030, 1), (2025, 2)):
+        new = await store.begin("key", sample_model())
+        moment = sample_report().finished_at.replace(year=year)
+        report = sample_report(finished_at=moment, true_context=true_context)
+        await store.finish(new.id, report)
+    copy = SqliteStore(":memory:")
+    await copy.merge(await store.contents())
+    for place in (store, copy):
+        assert [found.true_context for found in await place.summaries()] == [2]
+
+
+async def test_facts_that_could_not_be_read_again_are_refused(store: SqliteStore) -> None:
+    new = await store.begin("key", sample_model())
+    for report in (
+        sample_report(true_context=2**200),
+        sample_report(true_context=10**5000),
+        sample_report(finished_at=sample_report().finished_at.replace(tzinfo=None)),
+    ):
+        with pytest.raises(StoreError, match="ContextReport cannot be stored"):
+            await store.finish(new.id, report)
+    with pytest.raises(StoreError, match="Trial cannot be stored"):
+        await store.append_trials(new.id, [sample_trial(prompt_tokens=2**200)])
+    assert await store.unfinished("key") == new
+
+
+@pytest.mark.parametrize("name", ["", "nul\0inside"])
+async def test_a_path_that_cannot_be_a_file_is_a_store_error(tmp_path: Path, name: str) -> None:
+    for read_only in (False, True):
+        with pytest.raises(StoreError):
+            await SqliteStore(tmp_path / name, read_only=read_only).reports()
+
+
+async def test_a_locked_store_is_a_store_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmstrix.stores.sqlite.BUSY_S", 0.05)
+    store = SqliteStore(path)
+    new = await store.begin("key", sample_model())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="Another process"):
+            await store.append_trials(new.id, [sample_trial()])
+        other.execute("ROLLBACK")
+    await store.append_trials(new.id, [sample_trial()])
+    await store.aclose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right that not everyone has")
+async def test_a_link_is_followed(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.sqlite3"
+    link.symlink_to(path)
+    first, second = SqliteStore(link), SqliteStore(path)
+    new = await first.begin("key", sample_model())
+    await first.aclose()
+    assert await second.unfinished("key") == new
+    await second.aclose()
+
+
+async def test_read_only_creates_and_changes_nothing(path: Path, store: SqliteStore) -> None:
+    reader = SqliteStore(path, read_only=True)
+    assert list(await reader.reports()) == []
+    await reader.aclose()
+    assert not path.parent.exists()
+    new = await store.begin("key", sample_model())
+    # While somebody is writing, and afterwards.
+    for _ in range(2):
+        reader = SqliteStore(path, read_only=True)
+        assert await reader.unfinished("key") == new
+        with pytest.raises(StoreError, match="cannot be written"):
+            await reader.append_trials(new.id, [sample_trial()])
+        await reader.aclose()
+        await store.aclose()
+    assert names_in(path.parent) == {path.name, f"{path.name}.lock"}
