@@ -1,12 +1,16 @@
-"""The coherence validator: free writing at a length, judged by what is written."""
+"""The coherence validator: does the model still write language with the window full?
+
+It asks for free writing and judges it with `lmstrix.validators.broken`, by itself or beside the
+model's own writing at a short length.
+"""
 
 from __future__ import annotations
 
 import attrs
 
-from lmstrix.models import Judgement, Prompt, Question, Reply, StopReason
+from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
 from lmstrix.ports import LoadedModel, QuestionSource
-from lmstrix.validators.coherence.text import assess
+from lmstrix.validators.broken import Kind, assess
 from lmstrix.validators.haystack import PLAIN, Haystack, HaystackSpec, asked_of
 from lmstrix.validators.judging import answer_of
 from lmstrix.validators.refusals import is_refusal
@@ -24,9 +28,20 @@ REQUESTS = (
     ("Write a long description of the town in this text.", "The town"),
     ("Write a long story about a boy and a boat.", "Once upon a time, there was a"),
 )
-"""What is to be written, and the first words of it, so that base models and reasoning models
-write at once. There are no more than a level's baseline has questions, so that each reply can be
+"""The requests, each with the first words of its answer, so that base models and reasoning models
+write at once. A level's baseline has at least as many questions, so that each reply can be
 compared with one to the same request."""
+
+_JUDGEMENTS = {
+    Kind.FINE: Judgement.PASS,
+    Kind.LOOP: Judgement.GIBBERISH,
+    Kind.WORD_SALAD: Judgement.GIBBERISH,
+    Kind.SYMBOLS: Judgement.GIBBERISH,
+    Kind.EMPTY: Judgement.EMPTY,
+    Kind.INSTANT_STOP: Judgement.EMPTY,
+    Kind.TOO_SHORT: Judgement.INCONCLUSIVE,
+    Kind.LIKE_OWN: Judgement.INCONCLUSIVE,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -36,18 +51,20 @@ class Coherence:
     spec: HaystackSpec = PLAIN
     name: str = attrs.field(default="coherence", init=False)
     baseline_length: int = attrs.field(default=512, init=False)
+    regions: tuple[Region, ...] = attrs.field(default=(), init=False)
+    """Empty: no request is about one place in the document."""
 
     def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
         """See `lmstrix.ports.Validator`."""
         return _Requests(loaded, seed, self.spec)
 
     def judge(self, question: Question, reply: Reply) -> Judgement:
-        """See `lmstrix.ports.Validator`. Whatever was asked for: any language will do."""
+        """See `lmstrix.ports.Validator`. Any language passes, whatever was asked for."""
         del question
         return _judged(reply, own=None)
 
     def compare(self, question: Question, reply: Reply, own: str) -> Judgement:
-        """See `lmstrix.ports.ComparingValidator`. Broken as at short length says nothing."""
+        """See `lmstrix.ports.ComparingValidator`. Broken as at short length is inconclusive."""
         del question
         return _judged(reply, own=own)
 
@@ -56,26 +73,24 @@ def _judged(reply: Reply, *, own: str | None) -> Judgement:
     said = answer_of(reply)
     if said is None:
         return Judgement.INCONCLUSIVE
-    judged = assess(said, own=own, ended=reply.stop_reason is StopReason.END).judgement
-    return Judgement.INCONCLUSIVE if judged is Judgement.PASS and is_refusal(said) else judged
+    kind = assess(said, own=own, ended=reply.stop_reason is StopReason.END)
+    if kind is Kind.FINE and is_refusal(said):
+        return Judgement.INCONCLUSIVE
+    return _JUDGEMENTS[kind]
 
 
 class _Requests:
-    """Requests behind one master document, for one loaded model."""
+    """Requests behind one document, for one loaded model."""
 
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
-        self._haystack = Haystack(
-            loaded,
-            seed,
-            spec,
-            frames=[_Frame(at) for at in range(len(REQUESTS))],
-            reply_tokens=WRITING_TOKENS,
-        )
+        frames = [_Frame(at) for at in range(len(REQUESTS))]
+        self._haystack = Haystack(loaded, seed, spec, frames=frames, reply_tokens=WRITING_TOKENS)
 
-    async def question(self, length_tokens: int, index: int) -> Question:
-        """See `lmstrix.ports.QuestionSource`. After all requests the first comes again, in
-        other words than before.
-        """
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
+        """See `lmstrix.ports.QuestionSource`. After all requests the first one comes again."""
+        del region
         cut = await self._haystack.cut(length_tokens)
         return Question(
             prompt=_Frame(index)(cut.text),
