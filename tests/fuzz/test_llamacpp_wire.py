@@ -12,8 +12,13 @@ from fuzz_values import TEXTS, VALUES, changed, damaged, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.llamacpp.failures import server_error
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json, json_object
+from lmstrix.adapters.llamacpp.wire import (
+    EventReader,
+    Generation,
+    Json,
+    json_object,
+    server_error,
+)
 from lmstrix.converter import to_json
 from lmstrix.errors import LMStrixError
 from lmstrix.models import Reply
@@ -88,7 +93,8 @@ def test_replies(value: object) -> None:
 @fuzz
 @given(changed({"error": ERROR}) | VALUES | TEXTS, st.integers(-1, 999))
 def test_errors(body: object, status: int) -> None:
-    error = put_through("engine's error", lambda: server_error(status, body))
+    answer = json_object(json.dumps(body).encode())
+    error = put_through("engine's error", lambda: server_error(status, answer))
     assert len(str(error)) < 1000
 
 

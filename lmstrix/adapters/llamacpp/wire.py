@@ -7,21 +7,28 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
-from lmstrix.adapters.llamacpp import failures
-from lmstrix.adapters.thoughts import ThoughtSplitter
-from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.adapters.streaming import ThoughtSplitter
+from lmstrix.errors import ContextOverflow, EngineUnavailable, LMStrixError, PredictionError
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
-__all__ = ["EventReader", "Generation", "Json", "completion_request", "json_object", "member"]
+__all__ = [
+    "EventReader",
+    "Generation",
+    "Json",
+    "completion_request",
+    "json_object",
+    "member",
+    "server_error",
+]
 
 Json = Mapping[str, object]
 
 MAX_COUNT = 2**50
-"""Larger counts of tokens are taken as nonsense."""
+"""A larger count of tokens is nonsense."""
 MAX_RATE = 1e6
 """No engine writes as many tokens per second."""
 MAX_LINE_BYTES = 2**24
-"""Longest line that is accepted from the server; its own are some hundred bytes."""
+"""Longest line accepted from the server; its own have a few hundred bytes."""
 
 _STOP_REASONS = {
     "eos": StopReason.END,
@@ -68,8 +75,7 @@ class EventReader:
     async def next(self) -> Json | None:
         """The next event, or None at the end of the stream.
 
-        Raises `EngineUnavailable` for what is no event, for then nobody knows what it is
-        that we are connected to.
+        Raises `EngineUnavailable` for anything else: the server is not the one expected.
         """
         while not self._ready:
             try:
@@ -105,16 +111,35 @@ def json_object(data: bytes) -> Json | None:
 
 
 def member(value: Json, key: str) -> Json:
-    """The object under `key`, empty where there is none."""
+    """The object under `key`; empty if there is none."""
     found = value.get(key)
     return cast("Json", found) if isinstance(found, dict) else {}
 
 
-class Generation:
-    """One reply as it arrives: feed it events, take what they mean.
+def server_error(status: int, body: Json | None) -> LMStrixError:
+    """The error that an answer of the engine's server stands for; `body` is its JSON object."""
+    body = body or {}
+    told = member(body, "error")
+    said = told.get("message")
+    message = said[:500] if isinstance(said, str) and said else "no message"
+    if told.get("type") == "exceed_context_size_error":
+        return ContextOverflow(
+            f"the prompt does not fit: {message}",
+            prompt_tokens=_count(told, "n_prompt_tokens"),
+            context_length=_count(told, "n_ctx"),
+        )
+    if "context size has been exceeded" in message.lower():
+        return ContextOverflow(f"the prompt does not fit: {message}")
+    if status in (401, 403, 404, 503) or body.get("error") is None:
+        return EngineUnavailable(f"the engine's server answered {status}: {message}")
+    return PredictionError(f"the engine's server answered {status}: {message}")
 
-    `prompt_tokens` is how many were sent, `in_thought` whether the prompt ends within an
-    open thought. Times are seconds since the request was sent.
+
+class Generation:
+    """One reply as it arrives: takes events and returns the facts in them.
+
+    `prompt_tokens` is the number of tokens sent, `in_thought` whether the prompt ends in an open
+    thought. Times are seconds since the request was sent.
     """
 
     def __init__(self, *, prompt_tokens: int, max_tokens: int, in_thought: bool) -> None:
@@ -124,14 +149,14 @@ class Generation:
         self._ttft_s: float | None = None
         self._pieces: list[ReplyChunk] = []
         self.reply: Reply | None = None
-        """The whole reply, once the last event has come."""
+        """The whole reply, after the last event."""
 
     def feed(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
-        """What one event says; raises `ContextOverflow`, `PredictionError`,
+        """The facts in one event; raises `ContextOverflow`, `PredictionError`,
         `EngineUnavailable`.
         """
         if "error" in event:
-            raise failures.server_error(200, event)
+            raise server_error(200, event)
         progress = member(event, "prompt_progress")
         if progress:
             return [_progress(progress)]
@@ -193,7 +218,7 @@ def _count(values: Json, key: str) -> int | None:
 
 
 def _speed(timings: Json, generated: int) -> float | None:
-    """Tokens a second; None for a single token, which the prefill gave and took no time."""
+    """Tokens per second; None for a single token, which comes with the prefill."""
     speed = timings.get("predicted_per_second")
     if generated < 2 or not isinstance(speed, (int, float)) or not 0 < speed <= MAX_RATE:
         return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.thoughts import (
+from lmstrix.adapters.streaming import (
     ThoughtSplitter,
     ends_in_thought,
     with_answer_prefix,
