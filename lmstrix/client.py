@@ -27,6 +27,8 @@ from lmstrix.measure import (
     unmeasured_report,
     watch_measurement,
 )
+from lmstrix.measure.announcing import Announcer
+from lmstrix.measure.taking_turns import its_turn
 from lmstrix.model_list import ModelList
 from lmstrix.models import (
     ContextReport,
@@ -306,6 +308,8 @@ class LMStrix:
     ) -> Reply:
         """One greedy reply, with the model loaded for it and released again.
 
+        Waits until no measurement uses the same machine or server; `WaitingForTurn` says so.
+
         A text is the user's message; a `Prompt` may have a system text as well.
         `context_length` defaults to the newest true context in the store, or else to 4096
         tokens or what the model declares, if that is less.
@@ -342,11 +346,15 @@ class LMStrix:
         context_length: int | None,
         on_note: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[tuple[LoadedModel, Prompt], None]:
-        """`model` loaded, and the prompt, which fits."""
+        """`model` loaded once it is its turn, and the prompt, which fits."""
         info, asked = await self._find(model), prompting.as_prompt(prompt)
         tested = await self._known_context(info)
         length = context_length or tested or prompting.cautious_context(info)
-        async with self.adapter_for(model).load(info, length) as loaded:
+        adapter = self.adapter_for(model)
+        async with (
+            its_turn(adapter, Announcer(info.key, self._observers)),
+            adapter.load(info, length) as loaded,
+        ):
             await prompting.require_room(loaded, asked, max_tokens, tested=tested, on_note=on_note)
             yield loaded, asked
 

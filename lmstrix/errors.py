@@ -12,14 +12,17 @@
     │   └── NotMeasured                   no finished true context (`lmstrix.settings`)
     ├── LoadError                         the engine did not give a loaded model
     │   ├── LoadRefused                   a guardrail said no before trying
-    │   └── LoadFailed                    the engine tried and failed
-    │       └── OutOfMemory (MemoryError) … for want of memory
+    │   ├── LoadFailed                    the engine tried and failed
+    │   │   └── OutOfMemory (MemoryError) memory ran out
+    │   └── LoadHung                      the load made no progress, and the server answers
     ├── PredictionError                   the engine did not give a reply
     │   ├── ContextOverflow (ValueError)  the prompt does not fit the effective context
+    │   │   └── PromptTruncated           the engine dropped part of the prompt
     │   ├── PredictionTooSlow             the reply would take longer than the caller allowed
     │   └── EngineCrashed                 the engine died while it worked
     ├── InfrastructureError (ConnectionError)
     │   ├── EngineUnavailable             the engine is not installed or does not answer
+    │   │   └── ConnectionLost            the connection ended during a call
     │   └── EngineTimeout (TimeoutError)  the engine stopped making progress
     ├── SettingsError                     a settings file cannot be changed safely
     ├── StoreError (OSError)              the store cannot be read or written
@@ -38,6 +41,7 @@ from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "ConnectionLost",
     "ContextOverflow",
     "EngineCrashed",
     "EngineTimeout",
@@ -47,6 +51,7 @@ __all__ = [
     "LMStrixError",
     "LoadError",
     "LoadFailed",
+    "LoadHung",
     "LoadRefused",
     "ModelError",
     "ModelNotFound",
@@ -54,6 +59,7 @@ __all__ = [
     "PluginNotFound",
     "PredictionError",
     "PredictionTooSlow",
+    "PromptTruncated",
     "StoreError",
     "UnsupportedModel",
 ]
@@ -110,6 +116,10 @@ class OutOfMemory(LoadFailed, MemoryError):
     """The load failed because memory ran out."""
 
 
+class LoadHung(LoadError):
+    """The load made no progress, although the engine answered other calls."""
+
+
 class PredictionError(LMStrixError):
     """The engine did not give a reply to a prompt."""
 
@@ -133,6 +143,28 @@ class ContextOverflow(PredictionError, ValueError):
         self.context_length = context_length
 
 
+class PromptTruncated(ContextOverflow):
+    """The engine read fewer prompt tokens than it was sent: it dropped part of the prompt.
+
+    `read_tokens` and `sent_tokens` are the engine's own counts.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        read_tokens: int,
+        sent_tokens: int,
+        context_length: int | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(
+            message, prompt_tokens=sent_tokens, context_length=context_length, hint=hint
+        )
+        self.read_tokens = read_tokens
+        self.sent_tokens = sent_tokens
+
+
 class PredictionTooSlow(PredictionError):
     """The reply would take longer than the caller allowed."""
 
@@ -147,6 +179,10 @@ class InfrastructureError(LMStrixError, ConnectionError):
 
 class EngineUnavailable(InfrastructureError):
     """The engine is not installed, not running, or does not answer."""
+
+
+class ConnectionLost(EngineUnavailable):
+    """The connection to the engine ended during a call."""
 
 
 class EngineTimeout(InfrastructureError, TimeoutError):

@@ -39,6 +39,7 @@ __all__ = [
     "GradedValidator",
     "LoadedModel",
     "Observer",
+    "OwnsEngine",
     "QuestionSource",
     "SearchStrategy",
     "SeveralSource",
@@ -85,7 +86,9 @@ class LoadedModel(Protocol):
             ContextOverflow: the prompt does not fit; it was not shortened.
             EngineCrashed: the engine died.
             EngineTimeout: no progress before the deadline, which scales with the work.
-            EngineUnavailable: the connection was lost.
+            PromptTruncated: the engine read less than it was sent.
+            ConnectionLost: the connection ended.
+            EngineUnavailable: the engine does not answer as it should.
 
         Cancelling stops the engine's work too, within two seconds.
         """
@@ -135,8 +138,11 @@ class Adapter(Protocol):
     ) -> AbstractAsyncContextManager[LoadedModel]:
         """Load a new instance of ours; leaving the context releases it, cancelled or not.
 
+        `on_progress` is called at each sign that the load goes on, with the same fraction again
+        if no better one is known: a caller may cancel a load that shows none for too long.
+
         Touches no instance that it did not load. Raises `LoadRefused`, `LoadFailed`,
-        `OutOfMemory`, `InvalidModel`, `UnsupportedModel` or an `InfrastructureError`.
+        `OutOfMemory`, `LoadHung`, `InvalidModel`, `UnsupportedModel` or an `InfrastructureError`.
         """
         ...
 
@@ -156,6 +162,19 @@ class TakesTurns(Protocol):
         """What it contends for, such as a machine's memory; None: nothing.
 
         Measurements with the same text wait for each other, across the user's processes.
+        """
+        ...
+
+
+@runtime_checkable
+class OwnsEngine(Protocol):
+    """What an adapter may have beside `Adapter`: a load of it may take this machine down."""
+
+    @property
+    def owns_engine(self) -> bool:
+        """Whether its engine is a child process of ours on this machine.
+
+        Only then does the death of this process during a load say something about the load.
         """
         ...
 

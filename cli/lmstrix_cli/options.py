@@ -114,6 +114,16 @@ measure_limits = chain(
         " 6GiB. Default: what this machine has.",
     ),
     click.option(
+        "--load-timeout",
+        "load_timeout_s",
+        type=DURATION,
+        default=_DEFAULTS.load_timeout_s,
+        show_default=False,
+        metavar="TIME",
+        help="How long a load may make no progress before it counts as hung: 60s, 5m. Large files"
+        " get longer. Default: 60s.",
+    ),
+    click.option(
         "--min-speed",
         "min_tokens_per_second",
         type=click.FloatRange(min=0, min_open=True),

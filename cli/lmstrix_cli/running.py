@@ -22,11 +22,11 @@ Body = Callable[[], Awaitable[T]]
 
 LAST_WORDS_S = 1.0
 _SHOW_CURSOR = "\x1b[?25h"
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM ended the work; everything was released in an orderly way."""
+    """A signal ended the work; everything was released in an orderly way."""
 
 
 @attrs.define
@@ -38,8 +38,8 @@ class _Outcome(Generic[T]):
 
 
 def run_async(body: Body[T], on_signal: Body[None] | None = None) -> T:
-    """Run `body` to its end. The first SIGINT or SIGTERM cancels it; once it has let go of
-    everything, `Interrupted` is raised. The second one ends this process at once.
+    """Run `body` to its end. The first SIGINT, SIGTERM or SIGHUP cancels it; once it has
+    released everything, `Interrupted` is raised. The second one ends this process at once.
 
     `on_signal` runs at the first one, while `body` still lets go of what it holds, for a second
     at the most: what has to be said before a second signal comes.
@@ -72,12 +72,21 @@ async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
     return outcome.value  # type: ignore[return-value] - the body returned: it is a T
 
 
+def _signals() -> list[signal.Signals]:
+    """The signals that end the work. ``nohup`` makes a process ignore SIGHUP: that stays."""
+    known = [signal.Signals[name] for name in _NAMES if hasattr(signal, name)]
+    ignored = getattr(signal, "SIGHUP", None)
+    if ignored is not None and signal.getsignal(ignored) is signal.SIG_IGN:
+        known.remove(ignored)
+    return known
+
+
 async def _watch_signals(
     scope: anyio.CancelScope, on_signal: Body[None] | None, *, task_status: TaskStatus[None]
 ) -> None:
     """Cancel `scope` at the first signal, leave the process at the second."""
     try:
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        with anyio.open_signal_receiver(*_signals()) as signals:
             task_status.started()
             async for _ in signals:
                 if scope.cancel_called:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from lmstrix.errors import (
+    ConnectionLost,
     ContextOverflow,
     EngineCrashed,
     EngineUnavailable,
@@ -12,10 +13,11 @@ from lmstrix.errors import (
     LoadError,
     PredictionError,
     PredictionTooSlow,
+    PromptTruncated,
 )
 from lmstrix.events import TrialFinished
 from lmstrix.measure.announcing import Announcer
-from lmstrix.measure.instance import Instance
+from lmstrix.measure.engine import Crashes, Engine
 from lmstrix.measure.keeping import Keeper
 from lmstrix.measure.ledger import BASELINE, Ledger
 from lmstrix.measure.level import Level
@@ -41,7 +43,7 @@ class Asker:
     def __init__(
         self,
         *,
-        instance: Instance,
+        instance: Engine,
         ledger: Ledger,
         keeper: Keeper,
         retry: RetryPolicy,
@@ -53,6 +55,7 @@ class Asker:
         self._retry = retry
         self._announcer = announcer
         self._crashes: Counter[int] = Counter()
+        self._lost = Crashes()
         self.context_length = 0
         """What to load when nothing is loaded, in tokens."""
 
@@ -67,6 +70,8 @@ class Asker:
             for _ in range(trials):
                 await self._ask_one(level, phase, length_tokens, seed)
         except HardFailure as failure:
+            if failure.cause is Cause.TRUNCATED:
+                self._announcer.note(str(failure))
             await self.record_failure(length_tokens, failure.cause)
 
     async def record_failure(self, length_tokens: int, cause: Cause) -> None:
@@ -129,14 +134,16 @@ class Asker:
         self, validator: Validator, length_tokens: int, seed: int, index: int
     ) -> tuple[Question, Reply]:
         try:
-            loaded = await self._loaded(length_tokens)
-            question = await self._instance.source(validator, seed).question(length_tokens, index)
-            reply = await loaded.complete(
-                question.prompt,
-                max_tokens=question.max_tokens,
-                stop=question.stop,
-                on_progress=self._announcer.prefill(length_tokens),
-            )
+            shortest = validator.baseline_length
+            if self._lost.needs_shorter(length_tokens) and length_tokens > shortest:
+                await self._complete(validator, shortest, seed, index)
+            question, reply = await self._complete(validator, length_tokens, seed, index)
+        except PromptTruncated as error:
+            raise HardFailure(
+                Cause.TRUNCATED,
+                f"the server read {error.read_tokens} of {error.sent_tokens} prompt tokens: it "
+                "dropped the rest of the prompt",
+            ) from error
         except ContextOverflow as error:
             raise HardFailure(Cause.OVERFLOW, str(error)) from error
         except PredictionTooSlow as error:
@@ -150,6 +157,28 @@ class Asker:
         except (InfrastructureError, PredictionError):
             await self._instance.release()
             raise
+        return question, reply
+
+    async def _complete(
+        self, validator: Validator, length_tokens: int, seed: int, index: int
+    ) -> tuple[Question, Reply]:
+        """One question and its reply. A lost connection is remembered: see `Crashes`."""
+        loaded = await self._loaded(length_tokens)
+        question = await self._instance.source(validator, seed).question(length_tokens, index)
+        try:
+            reply = await loaded.complete(
+                question.prompt,
+                max_tokens=question.max_tokens,
+                stop=question.stop,
+                on_progress=self._announcer.prefill(length_tokens),
+            )
+        except ConnectionLost as error:
+            self._lost.lost(length_tokens)
+            await self._instance.release()
+            if await self._instance.answers_again() and self._lost.is_crash(length_tokens):
+                raise HardFailure(Cause.CRASHED_ON_FILL, str(error)) from error
+            raise
+        self._lost.answered(length_tokens)
         return question, reply
 
     async def _loaded(self, length_tokens: int) -> LoadedModel:

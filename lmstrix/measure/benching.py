@@ -16,7 +16,7 @@ from lmstrix.benches import BenchPoint, BenchSample, SpeedBench, point_of
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
 from lmstrix.events import ReplyTimed
 from lmstrix.measure.announcing import Announcer
-from lmstrix.measure.instance import Instance
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
@@ -112,7 +112,7 @@ class BenchRun:
 
     async def _run(self) -> SpeedBench:
         self._status = await self._adapter.status()
-        instance = Instance(self._adapter, self.model, self._announcer.emit, lambda: None)
+        instance = Engine(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
             lengths = self.options.lengths(await self._load(instance))
             self._announcer.phase(PHASE)
@@ -140,7 +140,7 @@ class BenchRun:
             notes=tuple(self._announcer.notes),
         )
 
-    async def _load(self, instance: Instance) -> int:
+    async def _load(self, instance: Engine) -> int:
         """The longest length: what was wanted, or what could be loaded of it."""
         wanted = self.options.max_context or LONGEST
         wanted = min(wanted, self.model.declared_context or wanted)
@@ -155,7 +155,7 @@ class BenchRun:
             raise ConfigurationError(f"a benchmark needs {SHORTEST} tokens; {self._context} loaded")
         return min(wanted, self._context)
 
-    async def _measure(self, instance: Instance, lengths: list[int]) -> bool:
+    async def _measure(self, instance: Engine, lengths: list[int]) -> bool:
         """Whether every length could be measured."""
         for length in lengths:
             samples: list[BenchSample] = []
@@ -173,7 +173,7 @@ class BenchRun:
                     self._points.append(point_of(length, samples))
         return True
 
-    async def _round(self, instance: Instance, length: int) -> list[BenchSample]:
+    async def _round(self, instance: Engine, length: int) -> list[BenchSample]:
         """A new text, and the same one again; both again on a new engine where that fails."""
 
         async def attempt() -> list[BenchSample]:
@@ -191,7 +191,7 @@ class BenchRun:
             announce=self._announcer.retry,
         )
 
-    async def _timed(self, instance: Instance, length: int, *, warm: bool) -> BenchSample:
+    async def _timed(self, instance: Engine, length: int, *, warm: bool) -> BenchSample:
         loaded = await instance.at_least(length, self._context)
         # Texts of its own: a measurement's have the numbers from 0 on, a map's is number 500.
         source = instance.source(self._writing, self.options.seed * 1000 + 500 + self._texts)

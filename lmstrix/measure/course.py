@@ -10,8 +10,8 @@ from lmstrix.events import BracketChanged
 from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.budget import Budget, BudgetSpent
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.findings import Findings, limit_of
-from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import CERTIFY, SEARCH, Ledger
 from lmstrix.measure.levels import LevelSearch
 from lmstrix.measure.opening import Opening
@@ -42,7 +42,7 @@ class Course:
     findings: Findings
     ledger: Ledger
     budget: Budget
-    instance: Instance
+    instance: Engine
     asker: Asker
     announcer: Announcer
 
@@ -77,7 +77,8 @@ class Course:
                 self.announcer.note(f"not certified: at {length} tokens few replies can be judged")
                 return None
             if held:
-                self.findings.certified = True
+                loadable = self.findings.loadable
+                self.findings.certified = loadable is None or not loadable.untried
                 return None
             self.asker.context_length = problem.ceiling
         self.announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")

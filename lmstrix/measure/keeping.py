@@ -29,23 +29,17 @@ class Keeper:
         measurement_id: str,
         known: int,
         note: Callable[[str], None],
-        *,
-        deadly: int | None = None,
     ) -> None:
-        """`deadly` is the size of a load at which an earlier run died: it stays marked when
-        smaller loads have ended, so that no later run tries it either.
-        """
         self.error: StoreError | None = None
         self._store = store
         self._id = measurement_id
         self._kept = known
         self._note = note
-        self._deadly = deadly
         self._marked = False
 
     async def append_trial(self, trial: Trial) -> None:
         """Remember one trial."""
-        await self._append(lambda: self._store.append_trial(self._id, trial))
+        await self._append(lambda: self._store.append_trials(self._id, (trial,)))
         self._kept += self.error is None
 
     async def append_failure(self, failure: Observation) -> None:
@@ -76,14 +70,8 @@ class Keeper:
         """
         if not self._marked:
             return
-        if await self._write(self._unmark, anyway=True):
+        if await self._write(lambda: self._store.clear_load(self._id), anyway=True):
             self._marked = False
-
-    async def _unmark(self) -> None:
-        if self._deadly is None:
-            await self._store.clear_load(self._id)
-        else:
-            await self._store.mark_load(self._id, self._deadly)
 
     async def _append(self, append: Callable[[], Awaitable[None]]) -> None:
         async def to_the_end() -> None:

@@ -53,8 +53,10 @@ class Ledger:
         }
         self.cost = _at_least(stored.cost, self.trials)
         self.resumed = self._at_load = len(stored.trials)
-        self.deadly = stored.trying
-        """A load during which an earlier run died, in tokens; None: none did."""
+        self.deaths = stored.deaths
+        """Sizes, in tokens, during whose load an earlier run died."""
+        self.loaded_before = max((t.length_tokens for t in stored.trials), default=None)
+        """A size, in tokens, that an earlier run has loaded; None if none is known."""
         self.reach: int | None = None
         """The longest length that counts, in tokens: what this run has loaded. An interrupted run
         may have loaded more; what it found out above says nothing about now. None: any does."""

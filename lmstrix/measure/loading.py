@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from math import sqrt
 
 import attrs
 
-from lmstrix.errors import EngineUnavailable, LoadError, LoadFailed, LoadRefused
-from lmstrix.measure.instance import Instance
+from lmstrix.errors import (
+    EngineUnavailable,
+    LoadError,
+    LoadFailed,
+    LoadHung,
+    LoadRefused,
+    OutOfMemory,
+)
+from lmstrix.measure.engine import Engine, owns_engine
 from lmstrix.models import Cause, MemoryEstimate, ModelInfo
 from lmstrix.ports import Adapter
 
 __all__ = [
-    "MOST_LOADS",
+    "MOST_SIZES",
     "UNDECLARED_CONTEXT",
     "Loadable",
     "MemoryGuard",
     "find_loadable",
     "largest_expected",
+    "load_cause",
     "wanted_context",
 ]
 
 UNDECLARED_CONTEXT = 131072
-"""What is tried first where a model declares nothing, in tokens."""
+"""What is tried first if a model declares nothing, in tokens."""
 
-MOST_LOADS = 9
-"""Loads after which the search ends with the bracket it has, the last one included that loads
-again what was found. From 512 to 131072 tokens a bisection to `LOAD_TOLERANCE` takes seven; the
-first is what was wanted."""
+MOST_SIZES = 12
+"""Sizes after which the search ends with the bracket it has. From 512 to ten million tokens a
+bisection to `LOAD_TOLERANCE` takes ten, besides the wanted size and the smallest."""
 
-LOAD_TOLERANCE = 1 / 16
-"""How narrow the bracket of loads is made, as a part of what loads. What a machine can hold
-changes by as much with the other programs on it, and answers are searched more finely."""
+LOAD_TOLERANCE = 1 / 64
+"""How narrow the bracket of loads is made, as a part of the size that loads."""
 
 ESTIMATE_ERROR = 1 / 16
-"""A memory estimate that failed by itself is lowered by this once: good ones err by 5 %."""
+"""Good estimates are off by 5 %: the first sizes tried around one are this far apart."""
 
 GRANULARITY = 256
 """llama.cpp pads the context to a multiple of this, in tokens."""
 
+DEATHS = 2
+"""A size is left out after so many deaths during its load: one may have had any reason."""
+
 
 @attrs.frozen(kw_only=True)
 class Loadable:
-    """The largest context that loaded, and why it is not larger (None: it is what was wanted).
+    """The largest context that loaded, and why it is not larger (None: it is the wanted one).
 
-    Never more than was asked for, though engines may round up: what a model was not to be tried
-    at, or does not declare, is no part of the answer.
+    Never more than the wanted size, though engines may round up: a size that the model does not
+    declare, or that was not to be tried, is not part of the answer.
     """
 
     context_length: int
     limit: Cause | None
     detail: str = ""
+    failed_at: int | None = None
+    """The smallest size, in tokens, that did not load: it failed, hung or was refused. None if
+    the wanted size loaded, or if the engine gave less than asked without an error."""
+    untried: bool = False
+    """Whether `failed_at` was left out because earlier runs died there, so nothing is proven."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,60 +85,75 @@ class MemoryGuard:
         return attrs.evolve(estimate, available_bytes=min(known, default=None))
 
 
-async def find_loadable(
+async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     adapter: Adapter,
     model: ModelInfo,
-    instance: Instance,
+    engine: Engine,
     *,
     wanted: int,
     floor: int,
     force: bool,
-    deadly: int | None = None,
+    deaths: Sequence[int] = (),
+    loaded_before: int | None = None,
     max_memory_bytes: int | None = None,
+    load_timeout_s: float | None = None,
 ) -> Loadable:
     """Load the largest context up to `wanted`, and leave it loaded.
 
-    One load where `wanted` loads. Where the estimate says that the machine cannot hold it,
-    the largest that it can hold is loaded instead (`force` skips that guard). Where a load
-    fails, what the estimate says is tried, and then a search over loads alone follows, down to
-    `floor`, of nine loads at the most.
+    One load if `wanted` loads. If the estimate says that the machine cannot hold it, the
+    largest size that it can hold is loaded instead (`force` skips that guard). If a load
+    fails, a search over loads alone follows, down to `floor`: the estimate first, 12 sizes at
+    most. A load that fails for no clear reason, or hangs, is tried once more before it counts.
 
-    `deadly` is a size at which an earlier run died: it is not tried again, nor anything above,
-    unless `force` asks for it. Nothing that is expected to need more than `max_memory_bytes` is
-    tried, with `force` either.
+    `deaths` are the sizes whose load ended with the death of an earlier run, one entry for each:
+    a size with two is not tried, nor anything above it, unless `force` asks for it. They count
+    only if the adapter owns its engine (`lmstrix.ports.OwnsEngine`), and only above
+    `loaded_before`, the largest size that any run of this measurement has loaded.
 
-    Raises `LoadError` where not even `floor` loads, and `EngineUnavailable` where what loaded a
-    moment ago does not any more: that is trouble with the machine.
+    Nothing that is expected to need more than `max_memory_bytes` is tried, even with `force`.
+    `load_timeout_s` is how long a load may make no progress, in this search and later; None
+    keeps the engine's setting.
+
+    Raises `LoadError` if not even `floor` loads, and `EngineUnavailable` if a size that loaded a
+    moment ago does not load any more: that is trouble with the machine.
     """
+    if load_timeout_s is not None:
+        engine.load_timeout_s = load_timeout_s
     guard = MemoryGuard(max_bytes=max_memory_bytes, force=force)
     expected = await _expected(adapter, model, wanted, MemoryGuard(max_bytes=max_memory_bytes))
     bound = await _expected(adapter, model, wanted, guard) if force else expected
     if bound is None and max_memory_bytes is not None:
         await _check_known(adapter, model, wanted)
-    target, refused = _target(wanted, floor, bound)
-    if deadly is not None and target >= deadly and not force:
-        died = LoadFailed(
-            f"an earlier run died while it loaded {deadly} tokens, so only less was tried",
-            hint="Use --force to try it again.",
-        )
-        search = _LoadSearch(instance=instance, high=deadly, floor=floor, error=died, loads=0)
-        return await search.run(_guesses(expected, deadly, floor))
-    try:
-        effective = (await instance.load(target)).effective_context
-    except LoadError as error:
-        search = _LoadSearch(instance=instance, high=target, floor=floor, error=error)
-        return await search.run(_guesses(expected, target, floor))
-    if effective < target:
-        return Loadable(context_length=effective, limit=Cause.CLAMPED)
+    target = wanted if bound is None else _bounded(bound, floor)
+    deadly = None if force or not owns_engine(adapter) else _deadly(deaths, loaded_before)
+    search = _LoadSearch(
+        engine=engine,
+        floor=floor,
+        expected=None if expected is None else expected.context_length,
+    )
+    if deadly is not None and deadly <= target:
+        search.leave_out(deadly)
+        return await search.run()
+    if not await search.load(target):
+        return await search.run()
+    if search.clamped or bound is None:
+        return search.found()
     return Loadable(
         context_length=target,
-        limit=Cause.LOAD_REFUSED if refused else None,
-        detail=refused or "",
+        limit=Cause.LOAD_REFUSED,
+        detail=bound.reason,
+        failed_at=bound.refused_at,
     )
 
 
+def _deadly(deaths: Sequence[int], loaded_before: int | None) -> int | None:
+    """The smallest size at which earlier runs died too often, unless as much has loaded."""
+    counted = Counter(size for size in deaths if size > (loaded_before or 0))
+    return min((size for size, times in counted.items() if times >= DEATHS), default=None)
+
+
 async def _check_known(adapter: Adapter, model: ModelInfo, wanted: int) -> None:
-    """Raises `LoadRefused` where a largest memory was set, and nothing says what a load needs."""
+    """Raises `LoadRefused` if a largest memory was set and nothing tells what a load needs."""
     if await adapter.estimate_memory(model, wanted) is None:
         raise LoadRefused(
             "nothing says how much memory a load needs, so the largest memory cannot be kept",
@@ -131,36 +161,29 @@ async def _check_known(adapter: Adapter, model: ModelInfo, wanted: int) -> None:
         )
 
 
-def _target(wanted: int, floor: int, bound: _Expected | None) -> tuple[int, str | None]:
-    """What is tried first, and why it is less than `wanted`; raises `LoadRefused`."""
-    if bound is None:
-        return wanted, None
+@attrs.frozen
+class _Expected:
+    """The largest context that the estimate says this machine can hold, the smallest that it
+    refuses, and why.
+    """
+
+    context_length: int
+    refused_at: int
+    reason: str
+
+
+def _bounded(bound: _Expected, floor: int) -> int:
+    """The size to try first; raises `LoadRefused` if not even `floor` is expected to fit."""
     if bound.context_length < floor:
         raise LoadRefused(
             f"not even {floor} tokens are expected to fit: {bound.reason}",
             hint="Close other programs, choose a smaller model, or use --force to try anyway.",
         )
-    return bound.context_length, bound.reason
-
-
-@attrs.frozen
-class _Expected:
-    """The largest context that the estimate says this machine can hold, and why not more."""
-
-    context_length: int
-    reason: str
-
-
-def _guesses(expected: _Expected | None, failed: int, floor: int) -> list[int]:
-    """What is tried when `failed` did not load: what the estimate says, and a little less."""
-    if expected is None:
-        return []
-    lower = int(expected.context_length * (1 - ESTIMATE_ERROR)) // GRANULARITY * GRANULARITY
-    return [n for n in (expected.context_length, lower) if floor <= n < failed]
+    return bound.context_length
 
 
 def wanted_context(model: ModelInfo, max_context: int | None) -> int:
-    """The largest context to try, in tokens: what is declared, or less where that was asked."""
+    """The largest context to try, in tokens: the declared one, or `max_context` if that is less."""
     declared = model.declared_context or UNDECLARED_CONTEXT
     return declared if max_context is None else min(declared, max_context)
 
@@ -176,7 +199,7 @@ async def largest_expected(
 async def _expected(
     adapter: Adapter, model: ModelInfo, wanted: int, guard: MemoryGuard
 ) -> _Expected | None:
-    """None where `wanted` is expected to fit, or nothing is known."""
+    """None if `wanted` is expected to fit, or if nothing is known."""
     told = await adapter.estimate_memory(model, wanted)
     estimate = guard.bounded(told) if told is not None else None
     if estimate is None or estimate.fits is not False:
@@ -189,7 +212,7 @@ async def _expected(
         smaller = await adapter.estimate_memory(model, middle)
         fits = smaller is not None and guard.bounded(smaller).fits
         low, high = (middle, high) if fits else (low, middle)
-    return _Expected(low, _explain(estimate, guard))
+    return _Expected(low, high, _explain(estimate, guard))
 
 
 def _explain(estimate: MemoryEstimate, guard: MemoryGuard) -> str:
@@ -204,39 +227,55 @@ def _explain(estimate: MemoryEstimate, guard: MemoryGuard) -> str:
 
 @attrs.define(kw_only=True)
 class _LoadSearch:
-    """Bisects between what loads and what does not. Loads, and nothing else."""
+    """Bisects between the sizes that load and those that do not. Loads, and nothing else."""
 
-    instance: Instance
-    high: int
+    engine: Engine
     floor: int
-    error: LoadError
+    expected: int | None
+    """The largest size that the estimate says fits; None if it says nothing."""
     low: int = 0
-    """What loaded; 0: nothing yet."""
+    """The largest size that loaded; 0 if none has yet."""
+    high: int | None = None
+    """The smallest size that did not load."""
+    error: LoadError | None = None
+    """Why `high` did not load."""
     loaded: int = 0
-    loads: int = 1
+    sizes: int = 0
     clamped: bool = False
     """Whether the engine gave less than it was asked for: then it gives no more."""
+    left_out: int | None = None
+    """A size that is not tried because earlier runs died there."""
 
-    async def run(self, guesses: Sequence[int]) -> Loadable:
-        """The largest context that loads, loaded. The first of `guesses` that loads is taken: they
-        come from an estimate that says why there is no more.
-        """
-        for guess in guesses:
-            if await self._load(guess):
-                return self._found()
+    def leave_out(self, deadly: int) -> None:
+        """Try nothing from `deadly` on."""
+        self.high = self.left_out = deadly
+        self.error = LoadFailed(
+            f"{deadly} tokens and more were not tried: {DEATHS} earlier runs died while they "
+            "loaded that much",
+            hint="Use --force to try it again.",
+        )
+
+    async def run(self) -> Loadable:
+        """The largest context that loads, loaded."""
         while not self.clamped and (target := self._next()) is not None:
-            await self._load(target)
+            await self.load(target)
         if not self.low:
-            raise self.error
-        if self.loaded != self.low and not await self._load(self.low):
+            raise self.error or LoadFailed("nothing was loaded")
+        if self.loaded != self.low and not await self.load(self.low):
             message = f"{self.low} tokens loaded before, and do not any more: {self.error}"
-            raise EngineUnavailable(message, hint=self.error.hint)
-        return self._found()
+            raise EngineUnavailable(message, hint=self.error.hint if self.error else "")
+        return self.found()
 
-    async def _load(self, target: int) -> bool:
-        self.loads += 1
+    async def load(self, target: int) -> bool:
+        """Whether `target` loads. A failure without a clear reason is tried once more."""
+        self.sizes += 1
         try:
-            effective = (await self.instance.load(target)).effective_context
+            try:
+                effective = (await self.engine.load(target)).effective_context
+            except (LoadFailed, LoadHung) as error:
+                if isinstance(error, OutOfMemory):
+                    raise
+                effective = (await self.engine.load(target)).effective_context
         except LoadError as error:
             self.error, self.high, self.loaded = error, target, 0
             return False
@@ -245,22 +284,50 @@ class _LoadSearch:
         return True
 
     def _next(self) -> int | None:
-        """The next size, or None at the end. The last load is kept for what was found."""
-        if self.loads >= MOST_LOADS - 1:
-            last = self.floor if self.loads < MOST_LOADS and self.high > self.floor else None
-            return None if self.low else last
+        """The next size, or None at the end."""
+        high = self.high
+        if high is None or (self.low and self.sizes >= MOST_SIZES):
+            return None
+        if not self.low and self.sizes >= MOST_SIZES - 1:
+            # The last size is the smallest: if that does not load either, nothing does.
+            return self.floor if self.sizes < MOST_SIZES and high > self.floor else None
         low = self.low or self.floor
-        if self.high - low > max(GRANULARITY, LOAD_TOLERANCE * low):
-            middle = round(sqrt(low * self.high) / GRANULARITY) * GRANULARITY
-            if low < middle < self.high:
-                return middle
-        return None if self.low or self.high <= self.floor else self.floor
+        if high - low > max(GRANULARITY, LOAD_TOLERANCE * low):
+            for target in (*self._near_estimate(), sqrt(low * high)):
+                rounded = round(target / GRANULARITY) * GRANULARITY
+                if low < rounded < high:
+                    return rounded
+        return None if self.low or high <= self.floor else self.floor
 
-    def _found(self) -> Loadable:
-        failed = isinstance(self.error, LoadFailed)
-        limit = Cause.LOAD_FAILED if failed else Cause.LOAD_REFUSED
+    def _near_estimate(self) -> list[float]:
+        """The sizes around the estimate that its usual error leaves possible."""
+        if self.expected is None:
+            return []
+        return [self.expected * (1 + error) for error in (0, -ESTIMATE_ERROR, ESTIMATE_ERROR)]
+
+    def found(self) -> Loadable:
+        """The result, once something has loaded."""
+        if self.clamped:
+            limit: Cause | None = Cause.CLAMPED
+        elif self.error is None:
+            limit = None
+        else:
+            limit = load_cause(self.error)
         return Loadable(
             context_length=self.low,
-            limit=Cause.CLAMPED if self.clamped else limit,
-            detail=str(self.error),
+            limit=limit,
+            detail=str(self.error or ""),
+            failed_at=self.high,
+            untried=self.left_out is not None and self.high == self.left_out,
         )
+
+
+def load_cause(error: LoadError) -> Cause:
+    """What a failed load says about the context."""
+    match error:
+        case LoadHung():
+            return Cause.LOAD_HUNG
+        case LoadRefused():
+            return Cause.LOAD_REFUSED
+        case _:
+            return Cause.LOAD_FAILED

@@ -18,7 +18,7 @@ import attrs
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
 from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
 from lmstrix.measure.announcing import Announcer
-from lmstrix.measure.instance import Instance
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.retrying import with_retries
@@ -134,7 +134,7 @@ class MapRun:
     async def _run(self) -> ContextMap:
         started, clock = datetime.now(UTC), time.monotonic()
         status = await self._adapter.status()
-        instance = Instance(self._adapter, self.model, self._announcer.emit, lambda: None)
+        instance = Engine(self._adapter, self.model, self._announcer.emit, lambda: None)
         try:
             wanted = self._wanted()
             # With the memory guard of a measurement: `force` is about reading, not about loading.
@@ -177,7 +177,7 @@ class MapRun:
             return min(declared or LONGEST, LONGEST)
         return min(self.options.max_context, declared or self.options.max_context)
 
-    async def _ask(self, instance: Instance, length: int) -> None:
+    async def _ask(self, instance: Engine, length: int) -> None:
         replies: list[Reply] = []
         for validator in self._validators:
             phase = f"{PHASE}: {validator.name}"
@@ -200,7 +200,7 @@ class MapRun:
         )
 
     async def _answer(
-        self, instance: Instance, validator: Validator, length: int, index: int
+        self, instance: Engine, validator: Validator, length: int, index: int
     ) -> Reply:
         try:
             loaded = await instance.at_least(length, self._context)

@@ -14,9 +14,9 @@ from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.asking import Asker
 from lmstrix.measure.budget import Budget
 from lmstrix.measure.course import Course
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.findings import Findings
 from lmstrix.measure.forecast import Forecast, forecast
-from lmstrix.measure.instance import Instance
 from lmstrix.measure.keeping import Keeper
 from lmstrix.measure.ledger import Ledger
 from lmstrix.measure.level import Level
@@ -88,13 +88,7 @@ class Measurement:
     async def _run(self, key: str) -> ContextReport:
         stored = await self._open(key)
         ledger = self._findings.ledger = Ledger(stored)
-        keeper = self._keeper = Keeper(
-            self._store,
-            stored.id,
-            ledger.resumed,
-            self._announcer.note,
-            deadly=None if self.options.force else ledger.deadly,
-        )
+        keeper = self._keeper = Keeper(self._store, stored.id, ledger.resumed, self._announcer.note)
         self._announcer.emit(
             MeasurementStarted(
                 model_key=self.model.key, model=self.model, resumed_trials=ledger.resumed
@@ -143,7 +137,7 @@ class Measurement:
         return build_report(self._findings, cause, seconds=time.monotonic() - self._started)
 
     def _course(self, keeper: Keeper, ledger: Ledger) -> Course:
-        instance = Instance(
+        instance = Engine(
             self._adapter, self.model, self._announcer.emit, ledger.add_load, keeper.mark
         )
         asker = Asker(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import attrs
 
-from lmstrix.errors import ConfigurationError, InfrastructureError, LoadError, LoadRefused
+from lmstrix.errors import ConfigurationError, InfrastructureError, LoadError
 from lmstrix.events import BaselineMeasured
 from lmstrix.measure.announcing import Announcer
 from lmstrix.measure.asking import Asker
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.findings import Findings
-from lmstrix.measure.instance import Instance
 from lmstrix.measure.ledger import BASELINE, Ledger
-from lmstrix.measure.loading import Loadable, find_loadable, wanted_context
+from lmstrix.measure.loading import Loadable, find_loadable, load_cause, wanted_context
 from lmstrix.measure.retrying import with_retries
 from lmstrix.models import Cause, Observation
 from lmstrix.ports import Adapter
@@ -31,7 +31,7 @@ class Opening:
     adapter: Adapter
     findings: Findings
     ledger: Ledger
-    instance: Instance
+    instance: Engine
     asker: Asker
     announcer: Announcer
 
@@ -63,15 +63,17 @@ class Opening:
                     wanted=wanted,
                     floor=options.only_at or min(shortest, wanted),
                     force=options.force,
-                    deadly=self.ledger.deadly,
+                    deaths=self.ledger.deaths,
+                    loaded_before=self.ledger.loaded_before,
                     max_memory_bytes=options.max_memory_bytes,
+                    load_timeout_s=options.load_timeout_s,
                 ),
                 on=(InfrastructureError,),
                 announce=self.announcer.retry,
             )
         except LoadError as error:
             self.announcer.note(str(error))
-            return Cause.LOAD_REFUSED if isinstance(error, LoadRefused) else Cause.LOAD_FAILED
+            return load_cause(error)
         self.findings.loadable = loadable
         if loadable.detail:
             self.announcer.note(loadable.detail)

@@ -154,7 +154,10 @@ class _SimulatedLoaded:
 
 
 class SimulatedAdapter:
-    """Serves simulated models. `faults` are errors that the next replies raise, in order."""
+    """Serves simulated models. `faults` are errors that the next replies raise, in order.
+
+    `owns_engine` says that a load may take this machine down: see `lmstrix.ports.OwnsEngine`.
+    """
 
     name = "simulated"
 
@@ -165,12 +168,14 @@ class SimulatedAdapter:
         faults: Sequence[Exception] = (),
         reply_seconds: float = 0.0,
         seed: int = 0,
+        owns_engine: bool = False,
     ) -> None:
         self._models = {m.key: m for m in models or (SimulatedModel(),)}
         self._memory_bytes = memory_bytes
         self.faults = list(faults)
         self.counters = Counters()
         self.seed = seed
+        self.owns_engine = owns_engine
         self._reply_seconds = reply_seconds
 
     async def list_models(self) -> Sequence[ModelInfo]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -15,10 +16,10 @@ import pytest
 from lmstrix.adapters.llamacpp import engine as engine_module
 from lmstrix.adapters.llamacpp.engine import EngineSettings, load_deadline_s, running_engine
 from lmstrix.errors import (
-    EngineTimeout,
     EngineUnavailable,
     LMStrixError,
     LoadFailed,
+    LoadHung,
     OutOfMemory,
 )
 
@@ -50,7 +51,7 @@ def settings(model: Path) -> EngineSettings:
 
 async def failure(model: Path, stall_s: float = 30.0) -> LMStrixError:
     with pytest.raises(LMStrixError) as caught:
-        async with running_engine(settings(model), deadline_s=60, stall_s=stall_s):
+        async with running_engine(settings(model), stall_s=stall_s):
             pass
     return caught.value
 
@@ -92,7 +93,7 @@ def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 async def test_a_load_can_be_cancelled(endless_load: Path, pids: list[int]) -> None:
     async def load() -> None:
-        async with running_engine(settings(endless_load), deadline_s=60, stall_s=60):
+        async with running_engine(settings(endless_load), stall_s=60):
             pytest.fail("it cannot have loaded")
 
     writers: list[int] = []
@@ -107,18 +108,31 @@ async def test_a_load_can_be_cancelled(endless_load: Path, pids: list[int]) -> N
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process does")
 async def test_a_load_that_does_nothing_is_given_up(endless_load: Path, pids: list[int]) -> None:
-    assert isinstance(await failure(endless_load, stall_s=2.0), EngineTimeout)
+    assert isinstance(await failure(endless_load, stall_s=2.0), LoadHung)
     assert gone(pids[0])
 
 
-async def test_a_load_has_a_deadline(endless_load: Path, pids: list[int]) -> None:
-    with pytest.raises(EngineTimeout, match="longer than 1 s"):
-        async with running_engine(settings(endless_load), deadline_s=1, stall_s=60):
+async def test_what_the_system_does_not_show_counts_as_work_for_a_while(
+    endless_load: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = engine_module._Watch.__init__
+
+    def blind(self: engine_module._Watch, *args: Any) -> None:
+        init(self, *args)
+        self._stat = endless_load.parent / "none"
+
+    monkeypatch.setattr(engine_module._Watch, "__init__", blind)
+    signs: list[int] = []
+    with pytest.raises(LoadHung):
+        async with running_engine(
+            settings(endless_load), stall_s=1, unseen_s=3, on_work=lambda: signs.append(1)
+        ):
             pass
+    assert len(signs) > 1
     assert gone(pids[0])
 
 
-def test_the_deadline_grows_with_the_load() -> None:
+def test_the_longest_load_grows_with_the_size() -> None:
     assert load_deadline_s(0) == 60
     assert load_deadline_s(64 * 2**30) > 3600
 
@@ -140,7 +154,7 @@ engine._spawn = noting
 
 async def load_for_ever(model):
     settings = EngineSettings(model=model, n_ctx=512, batch_tokens=256, threads=1)
-    async with running_engine(settings, deadline_s=60, stall_s=60):
+    async with running_engine(settings, stall_s=60):
         raise AssertionError
 
 async def read_for_long(model):

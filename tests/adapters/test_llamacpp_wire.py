@@ -17,7 +17,7 @@ from lmstrix.adapters.llamacpp import wire
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json, server_error
-from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError, PromptTruncated
 from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.testing.samples import sample_model
 
@@ -135,8 +135,11 @@ def test_a_full_context_is_an_overflow_unless_the_reply_is_whole() -> None:
 
 
 def test_a_shortened_prompt_is_an_error() -> None:
-    with pytest.raises(PredictionError, match="read 4 prompt tokens of 5"):
+    with pytest.raises(PromptTruncated, match="read 4 prompt tokens of 5") as caught:
         finished(tokens_evaluated=4)
+    assert (caught.value.read_tokens, caught.value.sent_tokens) == (4, 5)
+    with pytest.raises(PredictionError, match="read 6 prompt tokens of 5"):
+        finished(tokens_evaluated=6)
 
 
 def test_errors_in_a_stream_are_raised() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
 
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
+from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -18,8 +20,10 @@ from lmstrix.errors import (
     InfrastructureError,
     LMStrixError,
     LoadFailed,
+    LoadHung,
     LoadRefused,
     OutOfMemory,
+    PromptTruncated,
     UnsupportedModel,
 )
 from lmstrix.models import LoadProgress, Prompt, ReplyChunk
@@ -75,6 +79,7 @@ async def test_what_is_sent() -> None:
             "llm.load.numParallelSessions": 1,
             "llm.load.useUnifiedKvCache": True,
             "llm.load.llama.autoFit": False,
+            "llm.load.mlx.autoFit": False,
         }
         assert load.identifier is not None
         assert load.identifier.startswith("lmstrix-")
@@ -132,8 +137,10 @@ async def test_silence_ends_in_an_error(step: Step) -> None:
                 await loaded.count_tokens("text")
                 await loaded.complete(QUESTION, max_tokens=4)
 
-        with anyio.fail_after(30), pytest.raises(InfrastructureError):
-            await use()
+        silent_load = step in (Step.LOAD_CREATED, Step.LOAD_AFTER_PROGRESS)
+        with anyio.fail_after(30):
+            with pytest.raises(LoadHung if silent_load else InfrastructureError):
+                await use()
         await server.reached(lambda: server.left_behind == [])
 
 
@@ -148,6 +155,65 @@ async def test_what_is_left_behind_is_not_forgotten() -> None:
         assert len(server.left_behind) == 1
         async with loading(server, adapter):
             assert len(server.left_behind) == 1
+        assert server.left_behind == []
+
+
+async def test_what_fails_after_the_load_is_not_forgotten() -> None:
+    """LM Studio has said that the instance is there, so the error is no word that it is not."""
+    async with serving() as (server, _):
+        adapter = LMStudioAdapter(server.host, call_s=1)
+        model = await adapter.find_model("m")
+        server.script = Script(
+            listing_extras={"deviceIdentifier": "elsewhere"},
+            silent_at=frozenset({Step.UNLOAD}),
+            silent_times=1,
+        )
+        with pytest.raises(UnsupportedModel, match="another device"):
+            async with adapter.load(model, 512):
+                raise AssertionError
+        assert len(server.left_behind) == 1
+        await adapter.aclose()
+        assert server.left_behind == []
+
+
+@pytest.mark.parametrize("script", [Script(load=LoadFate.HANGS), Script(load_s=30)])
+async def test_a_hung_load_leaves_nothing(script: Script) -> None:
+    async with serving(script) as (server, _):
+        adapter = LMStudioAdapter(server.host, load_s=0.3)
+        with anyio.fail_after(10), pytest.raises(LoadHung, match="no progress"):
+            async with loading(server, adapter):
+                raise AssertionError
+        assert server.counters.cancels == 1
+        assert server.left_behind == []
+        server.script = Script()
+        async with loading(server, adapter):
+            pass
+
+
+async def test_progress_puts_off_the_end_of_patience() -> None:
+    """A load that takes longer than it may be silent is not hung."""
+    async with serving(Script(load_s=1.2, load_progress=12)) as (server, _):
+        adapter = LMStudioAdapter(server.host, load_s=0.6)
+        async with loading(server, adapter) as loaded:
+            assert loaded.effective_context == 512
+
+
+async def test_a_listing_that_is_no_list_does_not_mean_that_nothing_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving() as (server, adapter):
+        call = Connection.call
+
+        async def spoilt(self: Connection, *args: Any, **more: Any) -> object:
+            answer = await call(self, *args, **more)
+            return {} if "listLoaded" in args else answer
+
+        with monkeypatch.context() as patch:
+            async with loading(server, adapter):
+                patch.setattr(Connection, "call", spoilt)
+                assert not (await adapter.status()).available
+        assert len(server.left_behind) == 1
+        await adapter.aclose()
         assert server.left_behind == []
 
 
@@ -211,8 +277,10 @@ async def test_a_cut_prompt_is_an_overflow() -> None:
     """Here the server thinks that its context is smaller than it said."""
     script = Script(truncates=True, clamps_to=256, replaced={"contextLength": 4096})
     async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(ContextOverflow, match="shortened"):
+        with pytest.raises(PromptTruncated, match="shortened") as caught:
             await loaded.complete(LONG, max_tokens=4)
+        assert caught.value.read_tokens <= 256
+        assert caught.value.sent_tokens == await loaded.count_prompt_tokens(LONG)
 
 
 async def test_the_end_of_a_smaller_context_is_an_overflow() -> None:

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from lmstrix.adapters.lmstudio.packets import Generation
 from lmstrix.adapters.lmstudio.values import Json
-from lmstrix.errors import ContextOverflow, EngineUnavailable, LMStrixError, PredictionError
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineUnavailable,
+    LMStrixError,
+    PredictionError,
+    PromptTruncated,
+)
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 
@@ -92,9 +98,10 @@ def test_progress() -> None:
     assert reply_of(generation, success()).cached_tokens == 40
 
 
-def test_less_read_than_sent_is_an_overflow() -> None:
-    with pytest.raises(ContextOverflow):
+def test_less_read_than_sent_is_a_truncated_prompt() -> None:
+    with pytest.raises(PromptTruncated) as caught:
         started().feed(success(read=99), 0.0)
+    assert (caught.value.read_tokens, caught.value.sent_tokens) == (99, 100)
     generation = started()
     assert reply_of(generation, success(read=101)).prompt_tokens == 101
     assert generation.surplus == 1
@@ -117,6 +124,13 @@ def test_the_end_of_the_context() -> None:
         with pytest.raises(ContextOverflow) as caught:
             generation.feed(packet, 0.0)
         assert caught.value.prompt_tokens == 100
+
+
+@pytest.mark.parametrize("read", [0, -1, "100", True, 10**9, 513])
+def test_a_nonsensical_count_at_the_end_of_the_context_is_no_limit(read: object) -> None:
+    """Another than no count at all: then LM Studio's word stands."""
+    with pytest.raises(EngineUnavailable, match="how many prompt tokens"):
+        started().feed(success("contextLengthReached", read=read, generated=0), 0.0)
 
 
 def test_other_ends() -> None:

@@ -46,9 +46,10 @@ class LlamaCppAdapter:
             ``lmstrix/models`` in the user's cache.
         threads: threads that read prompts and write replies; by default the physical cores,
             or fewer if the process is bound to fewer.
-        stall_timeout_s: longest silence of a loading or working engine, in seconds; `LlamaCppModel`
-            extends it for large models. A load has a second deadline: a minute, plus a second
-            for each 16 MiB of weights and context.
+        stall_timeout_s: longest silence of a working engine, in seconds; `LlamaCppModel` extends
+            it for large models.
+        load_stall_s: longest time that a load may show no sign of work, in seconds. A
+            measurement has a shorter one, `MeasureOptions.load_timeout_s`.
         memory_limit_bytes: limit of the child process's address space (not on Windows).
         reuse_prefixes: False reads every prompt from its beginning, as engines without a prefix
             cache do; for comparisons.
@@ -60,6 +61,7 @@ class LlamaCppAdapter:
         *,
         threads: int | None = None,
         stall_timeout_s: float = 120.0,
+        load_stall_s: float = 600.0,
         memory_limit_bytes: int | None = None,
         reuse_prefixes: bool = True,
     ) -> None:
@@ -67,12 +69,15 @@ class LlamaCppAdapter:
             raise ConfigurationError(f"threads must be at least 1, got {threads}")
         if not stall_timeout_s > 0:
             raise ConfigurationError(f"stall_timeout_s must be positive, got {stall_timeout_s}")
+        if not load_stall_s > 0:
+            raise ConfigurationError(f"load_stall_s must be positive, got {load_stall_s}")
         if memory_limit_bytes is not None and memory_limit_bytes < 1:
             raise ConfigurationError("memory_limit_bytes must be positive")
         given = default_folders() if folders is None else folders
         self._catalogue = Catalogue([Path(folder).absolute() for folder in given])
         self._threads = threads
         self._stall_s = stall_timeout_s
+        self._load_stall_s = load_stall_s
         self._memory_limit = memory_limit_bytes
         self._reuse_prefixes = reuse_prefixes
         self._loaded: dict[int, LoadedInstance] = {}
@@ -86,6 +91,11 @@ class LlamaCppAdapter:
     def turn(self) -> str:
         """This machine: two models at once would compete for its memory."""
         return THIS_MACHINE
+
+    @property
+    def owns_engine(self) -> bool:
+        """Always: a load is a child process, and may take this machine down."""
+        return True
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model in the folders, sorted by key; raises `EngineUnavailable`."""
@@ -119,11 +129,13 @@ class LlamaCppAdapter:
     ) -> AsyncGenerator[LlamaCppModel, None]:
         """Load `model` in a process of its own, which ends with the context.
 
-        The engine reports no progress of a load: `on_progress` is called at its beginning and end.
+        The engine does not report how far a load is: `on_progress` is called with 0 again and
+        again while it works, and with 1 at the end.
 
         Raises:
             ModelNotFound, InvalidModel, UnsupportedModel: the file has changed.
             LoadFailed, OutOfMemory: the engine could not load it.
+            LoadHung: the engine showed no sign of work for `load_stall_s`.
             EngineUnavailable, EngineTimeout: the failure says nothing about the model.
         """
         if context_length < 1:
@@ -140,7 +152,10 @@ class LlamaCppAdapter:
         _report(on_progress, 0.0)
         async with (
             running_engine(
-                settings, deadline_s=load_deadline_s(total_bytes), stall_s=self._stall_s
+                settings,
+                stall_s=self._load_stall_s,
+                unseen_s=load_deadline_s(total_bytes),
+                on_work=lambda: _report(on_progress, 0.0),
             ) as engine,
             _client(engine.address, engine.api_key) as client,
         ):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -30,6 +30,7 @@ from lmstrix.errors import (
     InvalidModel,
     LMStrixError,
     LoadFailed,
+    LoadHung,
     OutOfMemory,
     UnsupportedModel,
 )
@@ -48,7 +49,7 @@ INSTALL_HINT = 'Install the embedded engine: pip install "lmstrix[llamacpp]".'
 
 LOAD_BASE_S = 60.0
 SLOWEST_LOAD = 16 * 2**20
-"""A load of fewer bytes per second is given up: a slow disk reads ten times as many."""
+"""Bytes per second: a slow disk reads ten times as many."""
 START_S = 30.0
 """Deadline for starting a process and sending its settings."""
 RELEASE_S = 10.0
@@ -70,7 +71,9 @@ class EngineSettings:
 
 
 def load_deadline_s(total_bytes: int) -> float:
-    """Seconds after which a load of `total_bytes`, weights and context, is given up."""
+    """Seconds that a load of `total_bytes`, weights and context, takes at most. They count only
+    if the system does not show what a process does.
+    """
     return LOAD_BASE_S + total_bytes / SLOWEST_LOAD
 
 
@@ -119,19 +122,22 @@ class Engine:
         returncode = self._process.returncode
         return None if returncode is None else crash(returncode, await self._last_words())
 
-    async def start(self, settings: EngineSettings, *, deadline_s: float, stall_s: float) -> None:
-        """Tell the child to load a model, and wait until it is loaded.
-
-        Raises `LoadFailed`, `OutOfMemory`, `InvalidModel`, `UnsupportedModel`,
-        `EngineUnavailable` or `EngineTimeout`.
-        """
+    async def start(
+        self,
+        settings: EngineSettings,
+        *,
+        stall_s: float,
+        unseen_s: float,
+        on_work: Callable[[], None],
+    ) -> None:
+        """Tell the child to load a model, and wait until it is loaded; see `running_engine`."""
         line = json.dumps({**attrs.asdict(settings), "api_key": self.api_key}).encode() + b"\n"
         stdin = self._process.stdin
         with suppress(anyio.BrokenResourceError):  # it died already: the answer says why
             with anyio.move_on_after(START_S):
                 if stdin is not None:
                     await stdin.send(line)
-        answer = await self._answer(deadline_s, stall_s)
+        answer = await self._answer(stall_s, unseen_s, on_work)
         address = (answer or {}).get("address")
         if isinstance(address, str) and address.startswith("http://127.0.0.1:"):
             self.address = address
@@ -142,17 +148,18 @@ class Engine:
         words = await self._last_words()
         raise load_failure(answer, self._process.returncode, words)
 
-    async def _answer(self, deadline_s: float, stall_s: float) -> Mapping[str, object] | None:
+    async def _answer(
+        self, stall_s: float, unseen_s: float, on_work: Callable[[], None]
+    ) -> Mapping[str, object] | None:
         """The child's one line; None if it died without one."""
         received = b""
-        give_up = anyio.current_time() + deadline_s
-        watch = _Watch(self._process.pid, self._log)
+        watch = _Watch(self._process.pid, self._log, unseen_s)
         while b"\n" not in received and len(received) < ANSWER_BYTES:
-            now = anyio.current_time()
-            if now >= give_up:
-                raise EngineTimeout(f"the load took longer than {deadline_s:.0f} s")
-            if watch.idle_s(now) >= stall_s:
-                raise EngineTimeout(f"the load made no progress for {stall_s:.0f} s")
+            idle_s = watch.idle_s(anyio.current_time())
+            if idle_s >= stall_s:
+                raise LoadHung(f"the load made no progress for {stall_s:.0f} s")
+            if not idle_s:
+                on_work()
             with anyio.move_on_after(1):
                 try:
                     received += await _stdout(self._process).receive()
@@ -177,21 +184,24 @@ class Engine:
 class _Watch:
     """Watches whether a loading process works: processor time, memory, log."""
 
-    def __init__(self, pid: int, log: _Log) -> None:
+    def __init__(self, pid: int, log: _Log, unseen_s: float) -> None:
         self._stat = Path("/proc") / str(pid) / "stat"
         self._log = log
         self._seen: tuple[object, ...] = ()
         self._since = anyio.current_time()
+        self._unseen_until = self._since + unseen_s
 
     def idle_s(self, now: float) -> float:
-        """Seconds without any sign of work; zero if the system does not show any."""
+        """Seconds without any sign of work. If the system shows none, the first `unseen_s` count
+        as work.
+        """
         try:
             # Fields 14, 15 and 24 of proc(5): user time, system time, resident pages. The
             # second field may hold spaces, and ends with the last bracket.
             fields = self._stat.read_text().rpartition(")")[2].split()
             seen = (self._log.count, fields[11], fields[12], fields[21])
         except (OSError, IndexError):
-            return 0.0
+            return max(0.0, now - self._unseen_until)
         if seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since
@@ -199,15 +209,24 @@ class _Watch:
 
 @asynccontextmanager
 async def running_engine(
-    settings: EngineSettings, *, deadline_s: float, stall_s: float
+    settings: EngineSettings,
+    *,
+    stall_s: float,
+    unseen_s: float = LOAD_BASE_S,
+    on_work: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Engine, None]:
     """A child process that has loaded a model as `settings` say; it is killed afterwards.
 
-    Raises what `Engine.start` raises.
+    `on_work` is called about once a second while the load shows signs of work. A load that shows
+    none for `stall_s` is given up; `unseen_s` more if the system does not show what a process
+    does.
+
+    Raises `LoadFailed`, `OutOfMemory`, `LoadHung`, `InvalidModel`, `UnsupportedModel`,
+    `EngineUnavailable` or `EngineTimeout`.
     """
     engine = await _spawn()
     try:
-        await engine.start(settings, deadline_s=deadline_s, stall_s=stall_s)
+        await engine.start(settings, stall_s=stall_s, unseen_s=unseen_s, on_work=on_work)
         yield engine
     finally:
         await engine.end()

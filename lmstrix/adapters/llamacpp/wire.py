@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 from lmstrix.adapters.streaming import ThoughtSplitter
-from lmstrix.errors import ContextOverflow, EngineUnavailable, LMStrixError, PredictionError
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineUnavailable,
+    LMStrixError,
+    PredictionError,
+    PromptTruncated,
+)
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = [
@@ -152,8 +158,8 @@ class Generation:
         """The whole reply, after the last event."""
 
     def feed(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
-        """The facts in one event; raises `ContextOverflow`, `PredictionError`,
-        `EngineUnavailable`.
+        """The facts in one event; raises `ContextOverflow`, `PromptTruncated`,
+        `PredictionError` or `EngineUnavailable`.
         """
         if "error" in event:
             raise server_error(200, event)
@@ -175,7 +181,14 @@ class Generation:
         timings = member(event, "timings")
         read = _count(event, "tokens_evaluated")
         generated = _count(timings, "predicted_n") or _count(event, "tokens_predicted") or 0
-        if read is not None and read != self._prompt_tokens:
+        if read is not None and read < self._prompt_tokens:
+            raise PromptTruncated(
+                f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent: "
+                "it shortened the prompt",
+                read_tokens=read,
+                sent_tokens=self._prompt_tokens,
+            )
+        if read is not None and read > self._prompt_tokens:
             raise PredictionError(
                 f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent"
             )

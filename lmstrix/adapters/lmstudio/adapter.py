@@ -22,6 +22,7 @@ from lmstrix.errors import (
     InfrastructureError,
     LMStrixError,
     LoadError,
+    LoadHung,
     ModelError,
 )
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
@@ -148,6 +149,7 @@ class LMStudioAdapter:
 
         Raises:
             ModelNotFound, LoadRefused, LoadFailed, OutOfMemory: what LM Studio said of it.
+            LoadHung: the load made no progress for `load_s`.
             UnsupportedModel: LM Studio loaded it on another device.
             EngineUnavailable, EngineTimeout: nothing is known about the model.
         """
@@ -175,7 +177,8 @@ class LMStudioAdapter:
             except Exception as error:
                 if not isinstance(error, InfrastructureError):
                     release_s = RELEASE_S
-                sure = loading and isinstance(error, LoadError | ModelError)
+                hung = isinstance(error, LoadHung)
+                sure = loading and isinstance(error, LoadError | ModelError) and not hung
                 raise
             finally:
                 await self._release(connection, identifier, release_s, sure=sure)

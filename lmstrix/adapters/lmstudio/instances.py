@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import anyio
 
@@ -22,7 +23,13 @@ from lmstrix.adapters.lmstudio.values import (
     as_seconds,
     as_text,
 )
-from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, UnsupportedModel
+from lmstrix.errors import (
+    EngineTimeout,
+    EngineUnavailable,
+    LMStrixError,
+    LoadHung,
+    UnsupportedModel,
+)
 from lmstrix.models import LoadProgress, ModelInfo
 
 __all__ = ["effective_context", "listed", "load_instance", "unload"]
@@ -41,25 +48,31 @@ async def load_instance(
 ) -> None:
     """Load a new instance; leaving early cancels the load at the server.
 
-    Raises `LoadRefused`, `LoadFailed`, `OutOfMemory`, `ModelNotFound`, `EngineTimeout` or
-    `EngineUnavailable`.
+    Raises `LoadRefused`, `LoadFailed`, `OutOfMemory`, `LoadHung`, `ModelNotFound`,
+    `EngineTimeout` or `EngineUnavailable`.
     """
     request = requests.load_request(wire_key(model), identifier, context_length, deadlines.ttl_s)
-    deadline_s = deadlines.for_load(model.size_bytes)
-    ends = anyio.current_time() + deadline_s
+    patience_s = deadlines.for_load(model.size_bytes)
+    ends = anyio.current_time() + patience_s
     told = -math.inf
     async with connection.channel(
         "loadModel", request, deadline_s=deadlines.call_s, classify=failures.load_error
     ) as channel:
-        while (packet := await channel.next(max(0.0, ends - anyio.current_time()))) is not None:
+        while True:
+            try:
+                packet = await channel.next(max(0.0, ends - anyio.current_time()))
+            except EngineTimeout as error:
+                raise LoadHung(f"the load made no progress for {patience_s:.0f} s") from error
+            if packet is None:
+                break
             if packet.get("type") == "success":
                 return
             fraction = as_seconds(packet.get("progress"))
-            if fraction is not None and on_progress is not None and told < fraction <= 1:
+            if fraction is not None and told < fraction <= 1:
                 told = fraction
-                on_progress(LoadProgress(fraction=fraction))
-            if anyio.current_time() > ends:
-                raise EngineTimeout(f"the load took longer than {deadline_s:.0f} s")
+                ends = anyio.current_time() + patience_s
+                if on_progress is not None:
+                    on_progress(LoadProgress(fraction=fraction))
     # No error was told, so nothing is known about the model: this must not become a limit.
     raise EngineUnavailable("LM Studio ended the load and told no result")
 
@@ -114,7 +127,7 @@ async def listed(connection: Connection, deadline_s: float) -> list[Json]:
     answer = await connection.call("llm", "listLoaded", deadline_s=deadline_s)
     if not isinstance(answer, list):
         raise EngineUnavailable("LM Studio's answer is no list of what is loaded")
-    return [as_object(entry) for entry in as_list(answer)]
+    return [as_object(entry) for entry in cast("list[object]", answer)]
 
 
 async def unload(connection: Connection, identifiers: set[str], deadline_s: float) -> set[str]:

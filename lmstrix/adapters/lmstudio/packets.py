@@ -7,7 +7,12 @@ from collections.abc import Callable
 from lmstrix.adapters.lmstudio import failures
 from lmstrix.adapters.lmstudio.values import MAX_RATE, Json, as_count, as_object, as_seconds
 from lmstrix.adapters.thoughts import ThoughtSplitter
-from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineUnavailable,
+    PredictionError,
+    PromptTruncated,
+)
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = ["Generation"]
@@ -50,7 +55,7 @@ class Generation:
     def feed(self, packet: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
         """What one packet says; nothing where its type is unknown.
 
-        Raises `ContextOverflow`, `PredictionError` or `EngineUnavailable`.
+        Raises `ContextOverflow`, `PromptTruncated`, `PredictionError` or `EngineUnavailable`.
         """
         kind = packet.get("type")
         if not isinstance(kind, str):
@@ -112,7 +117,7 @@ class Generation:
         read = as_count(stats.get("promptTokensCount"))
         generated = min(as_count(stats.get("predictedTokensCount")) or 0, self._context)
         reason = stats.get("stopReason")
-        self._check_reason(reason, read, generated)
+        self._check_reason(reason, stats.get("promptTokensCount"), read, generated)
         read = self._checked(read)
         ttft = as_seconds(stats.get("timeToFirstTokenSec"))
         rate = as_seconds(stats.get("tokensPerSecond"))
@@ -130,7 +135,8 @@ class Generation:
     def _joined(self, wanted: Callable[[ReplyChunk], bool]) -> str:
         return "".join(piece.text for piece in self._pieces if wanted(piece))
 
-    def _check_reason(self, reason: object, read: int | None, generated: int) -> None:
+    def _check_reason(self, reason: object, told: object, read: int | None, generated: int) -> None:
+        """Raises what `reason` means; `read` is the count that was `told`, if it is one."""
         if reason == "modelUnloaded":
             raise EngineUnavailable(
                 "the model was unloaded while it worked", hint=failures.START_HINT
@@ -139,8 +145,8 @@ class Generation:
             raise PredictionError("LM Studio says that the prediction failed")
         if reason != "contextLengthReached":
             return
-        if self._prompt_tokens is not None and (not read or read > self._context):
-            # What was sent fits: who counts nothing, or nonsense, is not believed that it does not.
+        if told is not None and (not read or read > self._context):
+            # The prompt was counted and fits. A server whose count is nonsense is not believed.
             raise EngineUnavailable("LM Studio does not tell how many prompt tokens it read")
         asked = self._prompt_tokens if read is None else read
         over = asked is not None and asked + self._max_tokens > self._context
@@ -158,10 +164,11 @@ class Generation:
             raise EngineUnavailable("LM Studio does not tell how many prompt tokens it read")
         sent = self._prompt_tokens
         if sent is not None and read < sent:
-            raise ContextOverflow(
+            raise PromptTruncated(
                 f"the engine read {read} prompt tokens of {sent} that were sent: it shortened "
                 "the prompt",
-                prompt_tokens=sent,
+                read_tokens=read,
+                sent_tokens=sent,
                 context_length=self._context,
             )
         self.surplus = 0 if sent is None else read - sent

@@ -20,10 +20,12 @@ __all__ = [
 ]
 
 ONE_SESSION: Mapping[str, object] = {
-    # By default four sessions share the cache, and the context is fitted to the memory.
+    # By default four sessions share the cache, and the context is fitted to the memory. An engine
+    # ignores the keys of the other one.
     "llm.load.numParallelSessions": 1,
     "llm.load.useUnifiedKvCache": True,
     "llm.load.llama.autoFit": False,
+    "llm.load.mlx.autoFit": False,
 }
 """Load settings beside the context length that the SDK's public API does not know. The cache
 is unified so that the whole of it is one prompt's, also where the number is not taken."""

@@ -24,7 +24,13 @@ from lmstudio import async_api, json_api
 from lmstrix.adapters.lmstudio import failures
 from lmstrix.adapters.lmstudio.guarding import guard
 from lmstrix.adapters.lmstudio.values import Json, as_object
-from lmstrix.errors import ConfigurationError, EngineTimeout, EngineUnavailable, LMStrixError
+from lmstrix.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    EngineTimeout,
+    EngineUnavailable,
+    LMStrixError,
+)
 
 __all__ = [
     "TOKEN_VARIABLE",
@@ -272,7 +278,8 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
             f"LM Studio said nothing for {deadline_s:.0f} s", hint=failures.START_HINT
         ) from error
     except (lmstudio.LMStudioError, httpx.HTTPError, OSError, *_CLOSED) as error:
-        raise EngineUnavailable(
+        lost = isinstance(error, (lmstudio.LMStudioWebsocketError, OSError, *_CLOSED))
+        raise (ConnectionLost if lost else EngineUnavailable)(
             f"the connection to LM Studio was lost ({type(error).__name__}: {_reason(error)})",
             hint=failures.START_HINT,
         ) from error

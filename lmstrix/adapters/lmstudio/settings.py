@@ -12,7 +12,7 @@ CHARACTERS_PER_S = 50_000
 """A small machine formats and counts a hundred times as many."""
 TTL_S = 1800
 """Long enough for everything that a measurement does between two requests."""
-LOAD_S = 60.0
+LOAD_S = 600.0
 LOAD_BYTES_PER_S = 16 * 2**20
 """Slower than any disk that one would keep models on."""
 
@@ -30,7 +30,8 @@ class Deadlines:
     stall_s: float = 120.0
     """Between two signs of progress in a prediction, or ten times the slowest step so far."""
     load_s: float | None = None
-    """A whole load; None for a minute and a second for each 16 MiB of weights."""
+    """Between two signs of progress in a load; None for ten minutes and a second for each 16 MiB
+    of weights. A measurement has a shorter one, `MeasureOptions.load_timeout_s`."""
     ttl_s: int = TTL_S
     """Where this process dies, LM Studio unloads what it left after so many idle seconds."""
 
@@ -44,5 +45,5 @@ class Deadlines:
         return self.call_s + len(text) / CHARACTERS_PER_S
 
     def for_load(self, size_bytes: int) -> float:
-        """For a load of so many bytes of weights."""
+        """Between two signs of progress in a load of so many bytes of weights."""
         return LOAD_S + size_bytes / LOAD_BYTES_PER_S if self.load_s is None else self.load_s

@@ -77,7 +77,10 @@ async def _load_recorded(
     tell(0.0)
     context = requested_context(record.fields)
     await _meet_fate(channel, context)
-    await anyio.sleep(script.load_s)
+    for step in range(script.load_progress):
+        await anyio.sleep(script.load_s / script.load_progress)
+        tell((step + 1) / (script.load_progress + 1))
+    await anyio.sleep(0 if script.load_progress else script.load_s)
     try:
         instance = await _new_instance(channel, record, model, context, tell)
     except LMStrixError as error:

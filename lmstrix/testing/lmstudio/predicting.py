@@ -125,6 +125,8 @@ async def _reply(job: _Job) -> Reply:
     script, context = job.channel.state.script, job.instance.context
     asked = _bound(job.field("maxPredictedTokens"))
     count = await job.loaded.count_prompt_tokens(job.prompt)
+    if script.crash_drops_all_above is not None and count > script.crash_drops_all_above:
+        await job.channel.state.crash()
     if count >= context:
         if job.field("contextOverflowPolicy") == "stopAtLimit" and not script.truncates:
             raise ContextOverflow("too long", prompt_tokens=count, context_length=context)

@@ -127,6 +127,8 @@ class Script:
     """Goes on with a load or a prediction whose channel was cancelled."""
     load_s: float = 0.0
     """How long a load takes, in seconds, on top of the adapter's own time."""
+    load_progress: int = 0
+    """How often progress is reported in that time."""
     prefill_s: float = 0.0
     """How long the reading of a prompt takes, in seconds, likewise."""
     fragment_s: float = 0.0
@@ -139,6 +141,11 @@ class Script:
     """The socket is dropped when this load is done and before `success`: the instance stays."""
     drop_in_prediction: int | None = None
     """The socket is dropped after the first fragment of this prediction, likewise."""
+    crash_drops_all_above: int | None = None
+    """A prompt of more tokens than this takes the server down: every connection is dropped,
+    and what clients have loaded is gone. The user's own instances are there again after it."""
+    crash_away_s: float = 0.0
+    """How long nobody answers after such a crash, in seconds."""
     silent_at: frozenset[Step] = frozenset()
     """Steps at which nothing is answered; the socket stays open."""
     silent_after: int = 0

@@ -74,7 +74,13 @@ class LMStudioServer:
             self._port = int(port())
             tasks = await entered.enter_async_context(anyio.create_task_group())
             self._instances = Instances(self._adapter, tasks)
-            self._state = ServerState(self._adapter, self._script, self._instances, self._models)
+            self._state = ServerState(
+                self._adapter,
+                self._script,
+                self._instances,
+                self._models,
+                self.drop_connections,
+            )
             entered.push_async_callback(self._release, tasks)
             self._left_behind = None
             self._exit = entered.pop_all()
@@ -201,6 +207,8 @@ class LMStudioServer:
             self._streams.discard(stream)
 
     async def _answer(self, stream: anyio.abc.SocketStream) -> None:
+        if anyio.current_time() < self._state.away_until:
+            return  # it crashed, and is not back yet
         request = await read_request(stream)
         namespace = request.path.strip("/")
         if request.path == "/lmstudio-greeting":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import PurePosixPath
 
 import anyio
@@ -46,6 +46,7 @@ class ServerCounters:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     cancels: int = 0
+    crashes: int = 0
     sockets_opened: int = 0
     malformed: int = 0
     """Frames that were sent malformed, as the script wants it."""
@@ -98,7 +99,12 @@ class ServerState:
     """The server behind its sockets."""
 
     def __init__(
-        self, adapter: Adapter, script: Script, instances: Instances, models: Sequence[str]
+        self,
+        adapter: Adapter,
+        script: Script,
+        instances: Instances,
+        models: Sequence[str],
+        drop_connections: Callable[[], Awaitable[object]],
     ) -> None:
         self.adapter = adapter
         self.script = script
@@ -108,9 +114,23 @@ class ServerState:
         self.predictions: list[PredictionRecord] = []
         self.touched: list[str] = []
         self.fated_loads = 0
+        self.away_until = 0.0
+        """When the server answers again after a crash, in seconds of the event loop's clock."""
         self._names = models
+        self._drop_connections = drop_connections
         self._steps: Counter[Step] = Counter()
         self._mangler = Mangler(script.malformed_seed)
+
+    async def crash(self) -> None:
+        """Go down and come back: connections and clients' instances are gone. Never returns."""
+        self.counters.crashes += 1
+        self.away_until = anyio.current_time() + self.script.crash_away_s
+        with anyio.CancelScope(shield=True):  # it ends the very task that called this
+            await self._drop_connections()
+            for instance in self.instances.all():
+                if not instance.users_own:
+                    instance.let_go()
+        await anyio.sleep_forever()  # the end of its connection ends who called this
 
     async def step(self, step: Step) -> None:
         """Go on, or stay here for ever if the script is silent at `step`."""

@@ -1,0 +1,219 @@
+"""The one loaded model of a measurement: loaded when needed, always released."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import anyio
+
+from lmstrix.errors import EngineTimeout, LMStrixError, LoadHung
+from lmstrix.events import Event, LoadFinished, LoadProgressed, LoadStarted
+from lmstrix.models import LoadProgress, ModelInfo
+from lmstrix.ports import Adapter, LoadedModel, OwnsEngine, QuestionSource, Validator
+
+__all__ = ["LOAD_TIMEOUT_S", "Crashes", "Engine", "load_patience_s", "owns_engine"]
+
+LOAD_TIMEOUT_S = 60.0
+"""How long a load may make no progress before it counts as hung."""
+PATIENCE_S_PER_GB = 5.0
+"""Added for each gigabyte of the file, for engines that report nothing while they read it: a slow
+disk reads 200 MB in a second."""
+MARK_DEADLINE_S = 10.0
+"""For telling the store that a load is over, also if it was cancelled."""
+ANSWER_S = 10.0
+"""How long an engine may take to answer another call while a load hangs."""
+AWAY_S = 30.0
+"""How long a server that crashed may take to answer again."""
+CRASHES = 3
+"""Connections lost at one length before the loss is a property of the length."""
+
+
+def owns_engine(adapter: Adapter) -> bool:
+    """Whether the engine is a child process of ours that could take this machine down."""
+    return isinstance(adapter, OwnsEngine) and adapter.owns_engine
+
+
+def load_patience_s(size_bytes: int, load_timeout_s: float = LOAD_TIMEOUT_S) -> float:
+    """How long a load of a file of `size_bytes` may make no progress, in seconds."""
+    return load_timeout_s + PATIENCE_S_PER_GB * size_bytes / 1e9
+
+
+class Engine:
+    """At most one instance of ours at a time, and the question sources that go with it.
+
+    `mark` is told each size before its load and None after it, for an adapter that owns its
+    engine (`lmstrix.ports.OwnsEngine`) only: the death of this process says nothing about a
+    load in a server.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        model: ModelInfo,
+        emit: Callable[[Event], None],
+        count_load: Callable[[], None],
+        mark: Callable[[int | None], Awaitable[None]] | None = None,
+    ) -> None:
+        self._adapter = adapter
+        self._model = model
+        self._emit = emit
+        self._count_load = count_load
+        self._mark = mark if owns_engine(adapter) else None
+        self._stack = AsyncExitStack()
+        self._loaded: LoadedModel | None = None
+        self._sources: dict[tuple[str, int], QuestionSource] = {}
+        self.load_timeout_s = LOAD_TIMEOUT_S
+        """How long a load may make no progress, in seconds; large files get longer."""
+
+    @property
+    def effective_context(self) -> int | None:
+        """The context of the loaded model in tokens; None if nothing is loaded."""
+        return self._loaded.effective_context if self._loaded else None
+
+    async def load(self, context_length: int) -> LoadedModel:
+        """Release the loaded model, then load at `context_length`.
+
+        Call it and the `release` that follows from the same task, and leave no cancel scope
+        between them that was entered before: the load's own scope stays open until the release.
+
+        Raises:
+            LoadHung: no progress for `load_timeout_s`, although the engine answers.
+            EngineTimeout: no progress, and the engine does not answer either.
+            LMStrixError: what the adapter raises.
+        """
+        await self.release()
+        if self._mark is None:
+            return await self._load(context_length)
+        await self._mark(context_length)
+        try:
+            return await self._load(context_length)
+        finally:
+            with anyio.move_on_after(MARK_DEADLINE_S, shield=True):
+                await self._mark(None)
+
+    async def _load(self, context_length: int) -> LoadedModel:
+        self._emit(LoadStarted(model_key=self._model.key, context_length=context_length))
+        self._count_load()
+        try:
+            loaded = await self._watched_load(context_length)
+        except LMStrixError as error:
+            self._emit(self._finished(context_length, None, str(error)))
+            raise
+        self._loaded = loaded
+        self._emit(self._finished(context_length, loaded.effective_context, ""))
+        return loaded
+
+    async def _watched_load(self, context_length: int) -> LoadedModel:
+        """Load, and give up if there is no progress for too long."""
+        patience_s = load_patience_s(self._model.size_bytes, self.load_timeout_s)
+        told = -1.0
+
+        def progress(done: LoadProgress) -> None:
+            nonlocal told
+            scope.deadline = anyio.current_time() + patience_s
+            if done.fraction > told:  # engines also report that they are still at work
+                told = done.fraction
+                self._emit(
+                    LoadProgressed(
+                        model_key=self._model.key,
+                        context_length=context_length,
+                        fraction=done.fraction,
+                    )
+                )
+
+        try:
+            async with AsyncExitStack() as stack:
+                scope = stack.enter_context(anyio.move_on_after(patience_s))
+                loaded = await stack.enter_async_context(
+                    self._adapter.load(self._model, context_length, on_progress=progress)
+                )
+                # The adapter may hold scopes of its own, so this one ends after the release.
+                scope.deadline = float("inf")
+                if not scope.cancel_called:
+                    self._stack = stack.pop_all()
+                    return loaded
+        except LoadHung as error:
+            hung = error
+        else:
+            hung = LoadHung(
+                f"the load of {context_length} tokens made no progress for {patience_s:.0f} s",
+                hint="Some loads take longer: allow more with --load-timeout.",
+            )
+        if not await self.answers_again(ANSWER_S):
+            raise EngineTimeout(f"{hung}, and the engine does not answer") from hung
+        raise hung
+
+    def _finished(self, context_length: int, effective: int | None, error: str) -> LoadFinished:
+        return LoadFinished(
+            model_key=self._model.key,
+            context_length=context_length,
+            effective_context=effective,
+            error=error,
+        )
+
+    async def at_least(self, context_length: int, preferred: int) -> LoadedModel:
+        """The loaded model if its context is large enough, else a fresh load at `preferred`."""
+        if self._loaded is not None and self._loaded.effective_context >= context_length:
+            return self._loaded
+        return await self.load(max(context_length, preferred))
+
+    def source(self, validator: Validator, seed: int) -> QuestionSource:
+        """A validator's questions on document `seed`, for the loaded model."""
+        if self._loaded is None:
+            raise RuntimeError("nothing is loaded")
+        key = (validator.name, seed)
+        if key not in self._sources:
+            self._sources[key] = validator.questions(self._loaded, seed)
+        return self._sources[key]
+
+    async def answers_again(self, within_s: float = AWAY_S) -> bool:
+        """Whether the engine answers a call on a new connection, or begins to within the time."""
+        with anyio.move_on_after(within_s):
+            wait_s = 0.1
+            while not (await self._adapter.status()).available:
+                await anyio.sleep(wait_s)
+                wait_s = min(2 * wait_s, 2.0)
+            return True
+        return False
+
+    async def release(self) -> None:
+        """Release the loaded model. Safe to call at any time."""
+        self._loaded = None
+        self._sources.clear()
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+
+
+class Crashes:
+    """Tells a crash that takes the connection along from trouble with the connection.
+
+    A crash is the loss of the connection at one length, three times, with an answer at a
+    shorter length between each two. Anything less says nothing about the length.
+    """
+
+    def __init__(self) -> None:
+        self._losses: Counter[int] = Counter()
+        self._unconfirmed: set[int] = set()
+
+    def lost(self, length_tokens: int) -> None:
+        """The connection was lost while a prompt of this length was being answered."""
+        if length_tokens not in self._unconfirmed:
+            self._losses[length_tokens] += 1
+            self._unconfirmed.add(length_tokens)
+
+    def answered(self, length_tokens: int) -> None:
+        """A prompt of this length was answered."""
+        self._unconfirmed = {n for n in self._unconfirmed if n <= length_tokens}
+        for length in [n for n in self._losses if n <= length_tokens]:
+            del self._losses[length]  # it works at that length
+            self._unconfirmed.discard(length)
+
+    def needs_shorter(self, length_tokens: int) -> bool:
+        """Whether a shorter prompt must be answered before another loss here counts."""
+        return length_tokens in self._unconfirmed
+
+    def is_crash(self, length_tokens: int) -> bool:
+        """Whether prompts of this length crash the engine. Ask only once it answers again."""
+        return self._losses[length_tokens] >= CRASHES
