@@ -7,8 +7,9 @@ from contextlib import aclosing
 import pytest
 
 from lmstrix.adapters.llamacpp import wire
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json
+from lmstrix.adapters.llamacpp.wire import EventReader, Generation
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.json_values import Json
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 

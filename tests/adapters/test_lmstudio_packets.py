@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.lmstudio.packets import Generation
-from lmstrix.adapters.lmstudio.values import Json
 from lmstrix.errors import ContextOverflow, EngineUnavailable, LMStrixError, PredictionError
+from lmstrix.json_values import Json
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 

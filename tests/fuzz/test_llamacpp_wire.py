@@ -13,9 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.llamacpp.failures import server_error
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json, json_object
+from lmstrix.adapters.llamacpp.wire import EventReader, Generation
 from lmstrix.converter import to_json
 from lmstrix.errors import LMStrixError
+from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply
 
 PROGRESS = {"prompt_progress": {"total": 5, "cache": 1, "processed": 3, "time_ms": 4}}
@@ -95,4 +96,4 @@ def test_errors(body: object, status: int) -> None:
 @fuzz
 @given(damaged(json.dumps(ERROR).encode()) | st.binary(max_size=50))
 def test_answers(data: bytes) -> None:
-    assert put_through("engine's answer", lambda: json_object(data) or {}) is not None
+    assert put_through("engine's answer", lambda: parse_object(data) or {}) is not None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
 
 from lmstrix.adapters.llamacpp.model_file import described_model, is_first_part, sound_model
-from lmstrix.errors import EngineUnavailable, ModelNotFound
+from lmstrix.adapters.lmstudio_home import lmstudio_home
+from lmstrix.errors import EngineUnavailable, ModelNotFound, SettingsError
 from lmstrix.models import ModelInfo
+from lmstrix.names import find_key, suggestion
 
 __all__ = ["Catalogue", "default_folders"]
 
@@ -21,18 +22,12 @@ MAX_FILES = 20_000
 
 
 def default_folders() -> tuple[Path, ...]:
-    """LM Studio's models folder, and our own below the user's cache."""
-    home = Path.home()
+    """LM Studio's models folder, if its home is known, and our own below the user's cache."""
+    own = platformdirs.user_cache_path("lmstrix") / "models"
     try:
-        pointed = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        pointed = ""
-    legacy = home / ".cache" / "lm-studio"
-    if pointed and "\0" not in pointed and Path(pointed).is_absolute():
-        studio = Path(pointed)
-    else:
-        studio = legacy if legacy.is_dir() else home / ".lmstudio"
-    return (studio / "models", platformdirs.user_cache_path("lmstrix") / "models")
+        return (lmstudio_home() / "models", own)
+    except SettingsError:
+        return (own,)
 
 
 class Catalogue:
@@ -74,33 +69,10 @@ class Catalogue:
             return name, direct
         found = self._found()
         wanted = name.removesuffix(".gguf")
-        if wanted in found:
-            return wanted, found[wanted]
-        same = sorted(key for key in found if key.rpartition("/")[2] == wanted)
-        if len(same) == 1:
-            return same[0], found[same[0]]
-        if same:
-            raise ModelNotFound(
-                f"{name!r} could be any of {len(same)} models: {', '.join(same[:5])}",
-                hint="Give the whole key.",
-            )
-        raise self._not_found(name, wanted, found)
-
-    def _not_found(self, name: str, wanted: str, found: Mapping[str, Path]) -> ModelNotFound:
-        lower = {key.lower(): key for key in found}
-        lower |= {key.rpartition("/")[2].lower(): key for key in found}
-        near = difflib.get_close_matches(wanted[:200].lower(), lower, n=3, cutoff=0.5)
-        if name.lower().endswith(".gguf"):
-            hint = "There is no file of that name either: check the path."
-        elif near:
-            names = ", ".join(dict.fromkeys(lower[match] for match in near))
-            hint = f"Did you mean {names}?"
-        elif found:
-            scan = "`lmstrix --adapter llamacpp scan`"
-            hint = f"{scan} shows the keys of all that there are ({len(found)})."
-        else:
-            hint = "No model was found. Give the path of a .gguf file."
-        return ModelNotFound(f"there is no model {name!r}", hint=hint)
+        key = find_key(wanted, found)
+        if key is None:
+            raise _not_found(name, found)
+        return key, found[key]
 
     def _found(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -109,6 +81,18 @@ class Catalogue:
                 key = path.relative_to(folder).as_posix()[: -len(".gguf")]
                 found.setdefault(key, path)  # the first folder wins
         return found
+
+
+def _not_found(name: str, keys: Collection[str]) -> ModelNotFound:
+    if name.lower().endswith(".gguf"):
+        hint = "There is no file of that name either: check the path."
+    elif near := suggestion(name, keys):
+        hint = near
+    elif keys:
+        hint = f"`lmstrix --adapter llamacpp scan` shows the keys of all {len(keys)} models."
+    else:
+        hint = "No model was found. Give the path of a .gguf file."
+    return ModelNotFound(f"there is no model {name[:200]!r}", hint=hint)
 
 
 def _as_file(name: str) -> Path | None:

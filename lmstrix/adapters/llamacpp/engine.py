@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import anyio
 import anyio.abc
@@ -20,6 +20,7 @@ import attrs
 
 from lmstrix.adapters.llamacpp import child, failures
 from lmstrix.errors import EngineCrashed, EngineTimeout, EngineUnavailable
+from lmstrix.json_values import Json, parse_object
 
 __all__ = ["Engine", "EngineSettings", "load_deadline_s", "running_engine"]
 
@@ -119,7 +120,7 @@ class Engine:
         words = await self._last_words()
         raise failures.load_failure(answer, self._process.returncode, words)
 
-    async def _answer(self, deadline_s: float, stall_s: float) -> Mapping[str, object] | None:
+    async def _answer(self, deadline_s: float, stall_s: float) -> Json | None:
         """The child's one line; None where it died without one."""
         received = b""
         give_up = anyio.current_time() + deadline_s
@@ -135,7 +136,7 @@ class Engine:
                     received += await _stdout(self._process).receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     break
-        return _json_object(received.partition(b"\n")[0])
+        return parse_object(received.partition(b"\n")[0])
 
     async def _last_words(self) -> list[str]:
         with anyio.move_on_after(3):
@@ -217,11 +218,3 @@ def _stdout(process: anyio.abc.Process) -> anyio.abc.ByteReceiveStream:
     if process.stdout is None:
         raise EngineUnavailable("the engine's process has no output")
     return process.stdout
-
-
-def _json_object(line: bytes) -> Mapping[str, object] | None:
-    try:
-        value: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, object]", value) if isinstance(value, dict) else None

@@ -17,6 +17,7 @@ from lmstrix.errors import (
     PredictionError,
     UnsupportedModel,
 )
+from lmstrix.json_values import as_count, as_object, as_text
 
 __all__ = ["INSTALL_HINT", "crash", "exit_status", "load_failure", "server_error"]
 
@@ -88,18 +89,17 @@ def crash(returncode: int, log: Sequence[str]) -> EngineCrashed:
 
 def server_error(status: int, body: object) -> LMStrixError:
     """What an error answer of the engine's server means. `body` is its JSON, or None."""
-    told = _member(body, "error")
-    said = _member(told, "message")
-    message = said[:500] if isinstance(said, str) and said else "no message"
-    if _member(told, "type") == "exceed_context_size_error":
+    told = as_object(as_object(body).get("error"))
+    message = as_text(told.get("message"))[:500] or "no message"
+    if told.get("type") == "exceed_context_size_error":
         return ContextOverflow(
             f"the prompt does not fit: {message}",
-            prompt_tokens=_number(_member(told, "n_prompt_tokens")),
-            context_length=_number(_member(told, "n_ctx")),
+            prompt_tokens=as_count(told.get("n_prompt_tokens")),
+            context_length=as_count(told.get("n_ctx")),
         )
     if "context size has been exceeded" in message.lower():
         return ContextOverflow(f"the prompt does not fit: {message}")
-    if status in (401, 403, 404, 503) or told is None:
+    if status in (401, 403, 404, 503) or not told:
         return EngineUnavailable(f"the engine's server answered {status}: {message}")
     return PredictionError(f"the engine's server answered {status}: {message}")
 
@@ -112,11 +112,3 @@ def _troubles(log: Sequence[str]) -> list[str]:
         if (stamp is not None and stamp["level"] == "E") or _TROUBLE.search(line):
             found.append(" ".join(_STAMP.sub("", line).split()))
     return found
-
-
-def _member(value: object, key: str) -> object:
-    return value.get(key) if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - JSON
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

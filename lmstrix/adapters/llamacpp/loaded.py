@@ -15,10 +15,7 @@ from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.llamacpp.wire import (
     EventReader,
     Generation,
-    Json,
     completion_request,
-    json_object,
-    member,
 )
 from lmstrix.adapters.thoughts import ends_in_thought, with_answer_prefix
 from lmstrix.errors import (
@@ -29,6 +26,7 @@ from lmstrix.errors import (
     LMStrixError,
     PredictionError,
 )
+from lmstrix.json_values import Json, as_object, parse_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = ["LlamaCppModel"]
@@ -90,7 +88,7 @@ class LlamaCppModel:
     async def read_properties(self) -> None:
         """Ask the server for the effective context; raises `EngineUnavailable`."""
         properties = await self._call("GET", "/props", None, CALL_S)
-        context = member(properties, "default_generation_settings").get("n_ctx")
+        context = as_object(properties.get("default_generation_settings")).get("n_ctx")
         if not isinstance(context, int) or context < 1:
             raise EngineUnavailable("the engine does not tell its context length")
         self._context = context
@@ -187,7 +185,7 @@ class LlamaCppModel:
         try:
             if not response.is_success:
                 content = await self._bounded(response.aread, CALL_S)
-                raise failures.server_error(response.status_code, json_object(content))
+                raise failures.server_error(response.status_code, parse_object(content))
             while (event := await self._step(reader)) is not None:
                 yield event, perf_counter() - started
         finally:
@@ -246,7 +244,7 @@ class LlamaCppModel:
         except UnicodeEncodeError as error:
             raise ConfigurationError("the text holds a lone surrogate: no valid Unicode") from error
         response = await self._bounded(lambda: self._client.send(request), deadline_s)
-        answer = json_object(response.content)
+        answer = parse_object(response.content)
         if not response.is_success or answer is None:
             raise failures.server_error(response.status_code, answer)
         return answer

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import cast
+from collections.abc import AsyncIterator, Sequence
 
 from lmstrix.adapters.llamacpp import failures
 from lmstrix.adapters.thoughts import ThoughtSplitter
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, parse_object
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
-__all__ = ["EventReader", "Generation", "Json", "completion_request", "json_object", "member"]
+__all__ = ["EventReader", "Generation", "completion_request"]
 
-Json = Mapping[str, object]
-
-MAX_COUNT = 2**50
-"""Larger counts of tokens are taken as nonsense."""
-MAX_RATE = 1e6
-"""No engine writes as many tokens per second."""
 MAX_LINE_BYTES = 2**24
 """Longest line that is accepted from the server; its own are some hundred bytes."""
 
@@ -89,25 +82,10 @@ def _event(line: bytes) -> Json | None:
     data = data.strip()
     if field not in (b"data", b"error") or data == b"[DONE]":
         return None
-    event = json_object(data)
+    event = parse_object(data)
     if event is None:
         raise EngineUnavailable("the engine sent an event that is not JSON")
     return {"error": event} if field == b"error" and "error" not in event else event
-
-
-def json_object(data: bytes) -> Json | None:
-    """The JSON object that `data` holds, or None."""
-    try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return cast("Json", value) if isinstance(value, dict) else None
-
-
-def member(value: Json, key: str) -> Json:
-    """The object under `key`, empty where there is none."""
-    found = value.get(key)
-    return cast("Json", found) if isinstance(found, dict) else {}
 
 
 class Generation:
@@ -132,7 +110,7 @@ class Generation:
         """
         if "error" in event:
             raise failures.server_error(200, event)
-        progress = member(event, "prompt_progress")
+        progress = as_object(event.get("prompt_progress"))
         if progress:
             return [_progress(progress)]
         if self._ttft_s is None:
@@ -147,9 +125,11 @@ class Generation:
         return [*pieces]
 
     def _finished(self, event: Json) -> Reply:
-        timings = member(event, "timings")
-        read = _count(event, "tokens_evaluated")
-        generated = _count(timings, "predicted_n") or _count(event, "tokens_predicted") or 0
+        timings = as_object(event.get("timings"))
+        read = as_count(event.get("tokens_evaluated"))
+        generated = (
+            as_count(timings.get("predicted_n")) or as_count(event.get("tokens_predicted")) or 0
+        )
         if read is not None and read != self._prompt_tokens:
             raise PredictionError(
                 f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent"
@@ -165,7 +145,7 @@ class Generation:
             reasoning="".join(piece.text for piece in self._pieces if piece.is_reasoning),
             stop_reason=_stop_reason(event.get("stop_type")),
             prompt_tokens=self._prompt_tokens,
-            cached_tokens=_count(timings, "cache_n"),
+            cached_tokens=as_count(timings.get("cache_n")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
             tokens_per_second=_speed(timings, generated),
@@ -174,22 +154,15 @@ class Generation:
 
 def _progress(progress: Json) -> PrefillProgress:
     return PrefillProgress(
-        prompt_tokens=_count(progress, "total") or 0,
-        cached_tokens=_count(progress, "cache") or 0,
-        processed_tokens=_count(progress, "processed") or 0,
+        prompt_tokens=as_count(progress.get("total")) or 0,
+        cached_tokens=as_count(progress.get("cache")) or 0,
+        processed_tokens=as_count(progress.get("processed")) or 0,
     )
 
 
 def _stop_reason(told: object) -> StopReason:
     known = _STOP_REASONS.get(told) if isinstance(told, str) else None
     return known or StopReason.UNKNOWN
-
-
-def _count(values: Json, key: str) -> int | None:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= MAX_COUNT else None
 
 
 def _speed(timings: Json, generated: int) -> float | None:

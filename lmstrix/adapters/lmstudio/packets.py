@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lmstrix.adapters.lmstudio import failures
-from lmstrix.adapters.lmstudio.values import MAX_RATE, Json, as_count, as_object, as_seconds
 from lmstrix.adapters.thoughts import ThoughtSplitter
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = ["Generation"]

@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.errors import ConfigurationError, ModelNotFound
+from lmstrix.apply import caveats, choose_report, find_model, recommended_context
+from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
 from lmstrix.models import Cause, Environment, StoredReport
-from lmstrix.settings import (
-    NotMeasured,
-    caveats,
-    choose_report,
-    find_model,
-    recommended_context,
-    reports_of,
-)
+from lmstrix.names import reports_of
 from lmstrix.testing.samples import sample_model, sample_report
 
 
