@@ -45,8 +45,8 @@ def suggestion(name: str, keys: Iterable[str]) -> str:
     spelled = {spelling: key for key in keys for spelling in (last_part(key), key)}
     folded = {spelling.lower(): key for spelling, key in spelled.items()}
     near = difflib.get_close_matches(name[:_LONGEST].lower(), folded, n=3, cutoff=0.5)
-    meant = dict.fromkeys(folded[spelling] for spelling in near)
-    return f"Did you mean {', '.join(meant)}?" if meant else ""
+    meant = dict.fromkeys(f'"{folded[spelling]}"' for spelling in near)
+    return f"Did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextReport]:

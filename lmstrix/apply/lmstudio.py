@@ -79,6 +79,8 @@ _BACKUP = re.compile(
 """``file.json.lmstrix-TIME-BEFORE-AFTER.bak``: the digests of the file before and after a change
 tell whether the backup can be put back. It does not end in ``.json``, so LM Studio ignores it."""
 
+_NEW: dict[str, Any] = {"preset": "", "operation": {"fields": []}}
+"""A file without any setting, as LM Studio writes it."""
 _IN_LM_STUDIO = "Set the context in LM Studio itself: My Models, the gear beside the model."
 _AGAIN = "Another program wrote it in the meantime. Try again."
 _LEFT = (
@@ -185,7 +187,7 @@ def plan_change(home: Path, identifier: str, context: int) -> Change:
     path = settings_path(home, identifier)
     before = _read(path)
     try:
-        document = {"preset": "", "operation": {"fields": []}} if before is None else _parse(before)
+        document = dict(_NEW) if before is None else _parse(before)
         old = _context_of(document)
         _set_context(document, context)
         after = _dump(document)

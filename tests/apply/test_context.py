@@ -65,7 +65,7 @@ def test_what_was_not_measured_says_so(name: str) -> None:
 def test_near_names_are_suggested() -> None:
     with pytest.raises(NotMeasured) as caught:
         choose_report([stored(key="google/gemma-3-4b")], "gemma-3-4")
-    assert caught.value.hint == "Did you mean google/gemma-3-4b?"
+    assert caught.value.hint == 'Did you mean "google/gemma-3-4b"?'
 
 
 def test_one_name_for_two_models_is_no_name() -> None:
