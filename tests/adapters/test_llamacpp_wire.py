@@ -16,8 +16,9 @@ from anyio.abc import ByteStream, SocketAttribute
 from lmstrix.adapters.llamacpp import wire
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json, server_error
+from lmstrix.adapters.llamacpp.wire import EventReader, Generation, server_error
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError, PromptTruncated
+from lmstrix.json_values import Json
 from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.testing.samples import sample_model
 

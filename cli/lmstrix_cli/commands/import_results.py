@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import click
 
+from lmstrix.adapters.lmstudio_home import existing_home
 from lmstrix.errors import StoreError
+from lmstrix.json_values import parse_object
 from lmstrix.reports.quantities import say_count
-from lmstrix.settings import find_home
 from lmstrix.stores.archive import Archive, Merged, StoreContents
 from lmstrix.stores.exchange import (
     EXPORT_FORMAT,
     MAX_DOCUMENT_BYTES,
-    as_object,
     load_contents,
     read_document,
 )
@@ -91,7 +90,7 @@ def command(
         raise click.UsageError("--home says where --registry looks; say --registry too.")
     if files.count(STDIN) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
-    sources = [*files, *([str(find_home(home) / REGISTRY_NAME)] if registry else [])]
+    sources = [*files, *([str(existing_home(home) / REGISTRY_NAME)] if registry else [])]
     # All are read before any is merged: a mistyped name adds nothing.
     found = [_read(source) for source in sources]
     run_async(lambda: _merge(settings, found, dry_run=dry_run))
@@ -100,7 +99,7 @@ def command(
 def _read(source: str) -> _Found:
     text = _stdin() if source == STDIN else _file(Path(source))
     name = "stdin" if source == STDIN else source
-    head = _head(text)
+    head = parse_object(text) or {}
     if "llms" in head:  # models as earlier versions kept them
         registry = parse_registry(text)
         contents = StoreContents(imported=registry.results)
@@ -128,14 +127,6 @@ def _stdin() -> str:
         raise StoreError(
             "What stands on stdin is not text in UTF-8.", hint=f"Give {_WHAT}."
         ) from error
-
-
-def _head(text: str) -> Mapping[str, object]:
-    """The document, or an empty object where it is something else."""
-    try:
-        return as_object(json.loads(text))
-    except (ValueError, RecursionError):
-        return {}
 
 
 async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
 
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
+from lmstrix.adapters.lmstudio_home import lmstudio_home
 from lmstrix.errors import (
     EngineUnavailable,
     InvalidModel,
     ModelError,
     ModelNotFound,
+    SettingsError,
     UnsupportedModel,
 )
 from lmstrix.models import ModelInfo
+from lmstrix.names import find_key, suggestion
 
 __all__ = ["Catalogue", "default_folders", "described_model", "sound_model"]
 
@@ -49,18 +51,12 @@ _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
 
 def default_folders() -> tuple[Path, ...]:
-    """LM Studio's models folder, and our own in the user's cache."""
-    home = Path.home()
+    """LM Studio's models folder, if its home is known, and our own in the user's cache."""
+    own = platformdirs.user_cache_path("lmstrix") / "models"
     try:
-        pointed = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        pointed = ""
-    legacy = home / ".cache" / "lm-studio"
-    if pointed and "\0" not in pointed and Path(pointed).is_absolute():
-        studio = Path(pointed)
-    else:
-        studio = legacy if legacy.is_dir() else home / ".lmstudio"
-    return (studio / "models", platformdirs.user_cache_path("lmstrix") / "models")
+        return (lmstudio_home() / "models", own)
+    except SettingsError:
+        return (own,)
 
 
 class Catalogue:
@@ -102,33 +98,10 @@ class Catalogue:
             return name, direct
         found = self._found()
         wanted = name.removesuffix(".gguf")
-        if wanted in found:
-            return wanted, found[wanted]
-        same = sorted(key for key in found if key.rpartition("/")[2] == wanted)
-        if len(same) == 1:
-            return same[0], found[same[0]]
-        if same:
-            raise ModelNotFound(
-                f"{name!r} could be any of {len(same)} models: {', '.join(same[:5])}",
-                hint="Give the whole key.",
-            )
-        raise self._not_found(name, wanted, found)
-
-    def _not_found(self, name: str, wanted: str, found: Mapping[str, Path]) -> ModelNotFound:
-        lower = {key.lower(): key for key in found}
-        lower |= {key.rpartition("/")[2].lower(): key for key in found}
-        near = difflib.get_close_matches(wanted[:200].lower(), lower, n=3, cutoff=0.5)
-        if name.lower().endswith(".gguf"):
-            hint = "There is no such file either: check the path."
-        elif near:
-            names = ", ".join(dict.fromkeys(lower[match] for match in near))
-            hint = f"Did you mean {names}?"
-        elif found:
-            scan = "`lmstrix --adapter llamacpp scan`"
-            hint = f"{scan} shows the keys of all {len(found)} models."
-        else:
-            hint = "No model was found. Give the path of a .gguf file."
-        return ModelNotFound(f"model {name!r} not found", hint=hint)
+        key = find_key(wanted, found)
+        if key is None:
+            raise _not_found(name, found)
+        return key, found[key]
 
     def _found(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -137,6 +110,18 @@ class Catalogue:
                 key = path.relative_to(folder).as_posix()[: -len(".gguf")]
                 found.setdefault(key, path)  # the first folder wins
         return found
+
+
+def _not_found(name: str, keys: Collection[str]) -> ModelNotFound:
+    if name.lower().endswith(".gguf"):
+        hint = "There is no such file either: check the path."
+    elif near := suggestion(name, keys):
+        hint = near
+    elif keys:
+        hint = f"`lmstrix --adapter llamacpp scan` shows the keys of all {len(keys)} models."
+    else:
+        hint = "No model was found. Give the path of a .gguf file."
+    return ModelNotFound(f"model {name[:200]!r} not found", hint=hint)
 
 
 def _as_file(name: str) -> Path | None:

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import anyio
 import anyio.abc
@@ -34,6 +34,7 @@ from lmstrix.errors import (
     OutOfMemory,
     UnsupportedModel,
 )
+from lmstrix.json_values import Json, parse_object
 
 __all__ = [
     "INSTALL_HINT",
@@ -150,7 +151,7 @@ class Engine:
 
     async def _answer(
         self, stall_s: float, unseen_s: float, on_work: Callable[[], None]
-    ) -> Mapping[str, object] | None:
+    ) -> Json | None:
         """The child's one line; None if it died without one."""
         received = b""
         watch = _Watch(self._process.pid, self._log, unseen_s)
@@ -165,7 +166,7 @@ class Engine:
                     received += await _stdout(self._process).receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     break
-        return _json_object(received.partition(b"\n")[0])
+        return parse_object(received.partition(b"\n")[0])
 
     async def _last_words(self) -> list[str]:
         with anyio.move_on_after(3):
@@ -261,14 +262,6 @@ def _stdout(process: anyio.abc.Process) -> anyio.abc.ByteReceiveStream:
     return process.stdout
 
 
-def _json_object(line: bytes) -> Mapping[str, object] | None:
-    try:
-        value: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, object]", value) if isinstance(value, dict) else None
-
-
 # Failures ---------------------------------------------------------------------------------------
 
 _STAMP = re.compile(r"^[\d.]+ (?P<level>[DIWE]) ")
@@ -298,9 +291,7 @@ def exit_status(returncode: int | None) -> str:
         return f"killed by signal {-returncode}"
 
 
-def load_failure(
-    answer: Mapping[str, object] | None, returncode: int | None, log: Sequence[str]
-) -> LMStrixError:
+def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]) -> LMStrixError:
     """Why a load failed. `answer` is the child process's line, or None."""
     said = str((answer or {}).get("error", ""))
     kind = (answer or {}).get("kind", "")

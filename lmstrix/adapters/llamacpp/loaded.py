@@ -14,10 +14,7 @@ from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.llamacpp.wire import (
     EventReader,
     Generation,
-    Json,
     completion_request,
-    json_object,
-    member,
     server_error,
 )
 from lmstrix.adapters.streaming import (
@@ -35,6 +32,7 @@ from lmstrix.errors import (
     EngineUnavailable,
     LMStrixError,
 )
+from lmstrix.json_values import Json, as_object, parse_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = ["LlamaCppModel"]
@@ -93,7 +91,7 @@ class LlamaCppModel:
     async def read_properties(self) -> None:
         """Ask the server for the effective context; raises `EngineUnavailable`."""
         properties = await self._call("GET", "/props", None, CALL_S)
-        context = member(properties, "default_generation_settings").get("n_ctx")
+        context = as_object(properties.get("default_generation_settings")).get("n_ctx")
         if not isinstance(context, int) or context < 1:
             raise EngineUnavailable("the engine did not report its context length")
         self._context = context
@@ -171,7 +169,7 @@ class LlamaCppModel:
         try:
             if not response.is_success:
                 content = await self._bounded(response.aread, CALL_S)
-                raise server_error(response.status_code, json_object(content))
+                raise server_error(response.status_code, parse_object(content))
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
@@ -225,7 +223,7 @@ class LlamaCppModel:
                 "the text contains a lone surrogate, which is not valid Unicode"
             ) from error
         response = await self._bounded(lambda: self._client.send(request), deadline_s)
-        answer = json_object(response.content)
+        answer = parse_object(response.content)
         if not response.is_success or answer is None:
             raise server_error(response.status_code, answer)
         return answer

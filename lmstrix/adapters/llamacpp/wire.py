@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import cast
+from collections.abc import AsyncIterator, Sequence
 
 from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
@@ -15,24 +13,11 @@ from lmstrix.errors import (
     PredictionError,
     PromptTruncated,
 )
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_text, parse_object
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
-__all__ = [
-    "EventReader",
-    "Generation",
-    "Json",
-    "completion_request",
-    "json_object",
-    "member",
-    "server_error",
-]
+__all__ = ["EventReader", "Generation", "completion_request", "server_error"]
 
-Json = Mapping[str, object]
-
-MAX_COUNT = 2**50
-"""A larger count of tokens is nonsense."""
-MAX_RATE = 1e6
-"""No engine writes as many tokens per second."""
 MAX_LINE_BYTES = 2**24
 """Longest line accepted from the server; its own have a few hundred bytes."""
 
@@ -101,42 +86,25 @@ def _event(line: bytes) -> Json | None:
     data = data.strip()
     if field not in (b"data", b"error") or data == b"[DONE]":
         return None
-    event = json_object(data)
+    event = parse_object(data)
     if event is None:
         raise EngineUnavailable("the engine sent an event that is not JSON")
     return {"error": event} if field == b"error" and "error" not in event else event
 
 
-def json_object(data: bytes) -> Json | None:
-    """The JSON object that `data` holds, or None."""
-    try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return cast("Json", value) if isinstance(value, dict) else None
-
-
-def member(value: Json, key: str) -> Json:
-    """The object under `key`; empty if there is none."""
-    found = value.get(key)
-    return cast("Json", found) if isinstance(found, dict) else {}
-
-
 def server_error(status: int, body: Json | None) -> LMStrixError:
     """The error that an answer of the engine's server stands for; `body` is its JSON object."""
-    body = body or {}
-    told = member(body, "error")
-    said = told.get("message")
-    message = said[:500] if isinstance(said, str) and said else "no message"
+    told = as_object((body or {}).get("error"))
+    message = as_text(told.get("message"))[:500] or "no message"
     if told.get("type") == "exceed_context_size_error":
         return ContextOverflow(
             f"the prompt does not fit: {message}",
-            prompt_tokens=_count(told, "n_prompt_tokens"),
-            context_length=_count(told, "n_ctx"),
+            prompt_tokens=as_count(told.get("n_prompt_tokens")),
+            context_length=as_count(told.get("n_ctx")),
         )
     if "context size has been exceeded" in message.lower():
         return ContextOverflow(f"the prompt does not fit: {message}")
-    if status in (401, 403, 404, 503) or body.get("error") is None:
+    if status in (401, 403, 404, 503) or not told:
         return EngineUnavailable(f"the engine's server answered {status}: {message}")
     return PredictionError(f"the engine's server answered {status}: {message}")
 
@@ -163,7 +131,7 @@ class Generation:
         """
         if "error" in event:
             raise server_error(200, event)
-        progress = member(event, "prompt_progress")
+        progress = as_object(event.get("prompt_progress"))
         if progress:
             return [_progress(progress)]
         if self._ttft_s is None:
@@ -178,9 +146,11 @@ class Generation:
         return [*pieces]
 
     def _finished(self, event: Json) -> Reply:
-        timings = member(event, "timings")
-        read = _count(event, "tokens_evaluated")
-        generated = _count(timings, "predicted_n") or _count(event, "tokens_predicted") or 0
+        timings = as_object(event.get("timings"))
+        read = as_count(event.get("tokens_evaluated"))
+        generated = (
+            as_count(timings.get("predicted_n")) or as_count(event.get("tokens_predicted")) or 0
+        )
         if read is not None and read < self._prompt_tokens:
             raise PromptTruncated(
                 f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent: "
@@ -203,7 +173,7 @@ class Generation:
             reasoning="".join(piece.text for piece in self._pieces if piece.is_reasoning),
             stop_reason=_stop_reason(event.get("stop_type")),
             prompt_tokens=self._prompt_tokens,
-            cached_tokens=_count(timings, "cache_n"),
+            cached_tokens=as_count(timings.get("cache_n")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
             tokens_per_second=_speed(timings, generated),
@@ -212,22 +182,15 @@ class Generation:
 
 def _progress(progress: Json) -> PrefillProgress:
     return PrefillProgress(
-        prompt_tokens=_count(progress, "total") or 0,
-        cached_tokens=_count(progress, "cache") or 0,
-        processed_tokens=_count(progress, "processed") or 0,
+        prompt_tokens=as_count(progress.get("total")) or 0,
+        cached_tokens=as_count(progress.get("cache")) or 0,
+        processed_tokens=as_count(progress.get("processed")) or 0,
     )
 
 
 def _stop_reason(told: object) -> StopReason:
     known = _STOP_REASONS.get(told) if isinstance(told, str) else None
     return known or StopReason.UNKNOWN
-
-
-def _count(values: Json, key: str) -> int | None:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= MAX_COUNT else None
 
 
 def _speed(timings: Json, generated: int) -> float | None:

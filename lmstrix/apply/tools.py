@@ -1,4 +1,4 @@
-"""The same setting for other servers, as text: nothing is written."""
+"""The setting for other servers, as text: nothing is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODEL_PLACEHOLDER = "NAME-OF-YOUR-MODEL"
 
 
 def llama_server_arguments(context: int) -> str:
-    """What to add to the command line of llama.cpp's ``llama-server``.
+    """The arguments that set the context, in tokens, for llama.cpp's ``llama-server``.
 
     >>> llama_server_arguments(8192)
     '-c 8192'
@@ -23,8 +23,8 @@ def llama_server_arguments(context: int) -> str:
 def ollama_modelfile(model: ModelInfo, context: int) -> str:
     r"""An Ollama Modelfile that sets the context, in tokens.
 
-    Names a GGUF file that was measured where it is; anything else is for the user to fill in,
-    since Ollama has names of its own.
+    It names the measured GGUF file if there is one. Ollama has its own names for all other
+    models, so the user has to fill them in.
 
     >>> print(ollama_modelfile(ModelInfo(key="some/model"), 8192))
     FROM NAME-OF-YOUR-MODEL
@@ -34,7 +34,7 @@ def ollama_modelfile(model: ModelInfo, context: int) -> str:
 
 
 def _source(model: ModelInfo) -> str:
-    """A path is untrusted: one that could be read as more than a path is left out."""
+    """Paths are untrusted: one that could be read as more than a path is left out."""
     path = model.path
     plain = path.isprintable() and not set(path) & set("\"'#")
     if plain and path.lower().endswith(".gguf") and Path(path).is_absolute():

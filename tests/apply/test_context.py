@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.errors import ConfigurationError, ModelNotFound
+from lmstrix.apply import caveats, choose_report, find_model, recommended_context
+from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
 from lmstrix.models import Cause, Environment, StoredReport
-from lmstrix.settings import (
-    NotMeasured,
-    caveats,
-    choose_report,
-    find_model,
-    recommended_context,
-    reports_of,
-)
+from lmstrix.names import reports_of
 from lmstrix.testing.samples import sample_model, sample_report
 
 
@@ -71,7 +65,7 @@ def test_what_was_not_measured_says_so(name: str) -> None:
 def test_near_names_are_suggested() -> None:
     with pytest.raises(NotMeasured) as caught:
         choose_report([stored(key="google/gemma-3-4b")], "gemma-3-4")
-    assert caught.value.hint == "Did you mean google/gemma-3-4b?"
+    assert caught.value.hint == 'Did you mean "google/gemma-3-4b"?'
 
 
 def test_one_name_for_two_models_is_no_name() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmstrix.settings import llama_server_arguments, ollama_modelfile
+from lmstrix.apply import llama_server_arguments, ollama_modelfile
 from lmstrix.testing.samples import sample_model
 
 
