@@ -12,16 +12,15 @@ import anyio.abc
 
 from lmstrix.ports import Adapter
 from lmstrix.testing.lmstudio.calls import CALLS
-from lmstrix.testing.lmstudio.instances import Instances
+from lmstrix.testing.lmstudio.connection import Lost, Session, WebSocket, answer, read_request
 from lmstrix.testing.lmstudio.script import Script, Step
-from lmstrix.testing.lmstudio.session import Session
 from lmstrix.testing.lmstudio.state import (
+    Instances,
     LoadRecord,
     PredictionRecord,
     ServerCounters,
     ServerState,
 )
-from lmstrix.testing.lmstudio.websocket import Lost, WebSocket, answer, read_request
 
 __all__ = ["LMStudioServer"]
 

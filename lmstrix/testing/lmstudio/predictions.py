@@ -1,4 +1,4 @@
-"""The channel that answers a prompt."""
+"""Predictions: the channel that asks a model and streams its reply."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import attrs
 from lmstrix.errors import ContextOverflow, EngineCrashed
 from lmstrix.models import PrefillProgress, Prompt, Reply, StopReason
 from lmstrix.ports import LoadedModel
-from lmstrix.testing.lmstudio.channel import Channel
-from lmstrix.testing.lmstudio.failures import UNLOADED
-from lmstrix.testing.lmstudio.instances import Instance
+from lmstrix.testing.lmstudio.calls import Channel
 from lmstrix.testing.lmstudio.script import Step
-from lmstrix.testing.lmstudio.state import PredictionRecord, instance_entry, load_config
-from lmstrix.testing.lmstudio.template import chat_prompt, parsed_prompt
+from lmstrix.testing.lmstudio.state import Instance, PredictionRecord, instance_entry, load_config
 from lmstrix.testing.lmstudio.wire import (
+    UNLOADED,
     Json,
     WireError,
     as_list,
+    chat_prompt,
     config_fields,
     config_pairs,
+    parsed_prompt,
     unboxed,
 )
 
