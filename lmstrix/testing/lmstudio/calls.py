@@ -37,19 +37,19 @@ from lmstrix.testing.lmstudio.wire import (
 __all__ = ["CALLS", "Call", "Channel", "fits", "get_or_load", "load_model", "requested_context"]
 
 DEFAULT_CONTEXT = 4096
-"""What LM Studio loads where nothing was asked for."""
+"""The context that LM Studio loads if the client asks for none."""
 
 
 @attrs.frozen
 class Call:
-    """A call: what it does, and the members that its parameter must have."""
+    """A call: its function, and the members that its parameter must have."""
 
     run: Callable[[ServerState, Json], Awaitable[object]]
     needs: Mapping[str, type] = attrs.field(factory=dict[str, type])
 
 
 def fits(parameter: Json, needs: Mapping[str, type]) -> str:
-    """What is wrong with a parameter, or an empty string."""
+    """The fault of a parameter, or an empty string."""
     for key, kind in needs.items():
         if not isinstance(parameter.get(key), kind):
             return f"{key} must be {kind.__name__}"
@@ -194,13 +194,13 @@ CALLS: dict[str, dict[str, Call]] = {
 """The calls by namespace and endpoint."""
 
 
-# One channel of a websocket ----------------------------------------------------------------------
+# Channels ----------------------------------------------------------------------------------------
 
 
 class Channel:
     """The server's side of a channel.
 
-    `post` queues a frame, `drop` asks for the socket to be torn down behind it. `scope` is what
+    `post` queues a frame, `drop` asks to close the socket after it. `scope` is what
     the client's `cancel` cancels.
     """
 
@@ -224,14 +224,14 @@ class Channel:
             self._post(channel_message(self._number, message))
 
     def send_odd(self) -> None:
-        """Send what the script wants to be sent before an answer."""
+        """Send the script's odd packets before an answer."""
         if OddPacket.TOP_LEVEL in self.state.script.odd_packets:
             self._post({"type": "somethingNew", "content": 1})
         if OddPacket.IN_CHANNEL in self.state.script.odd_packets:
             self.send({"type": "somethingNew", "content": 1})
 
     async def step(self, step: Step) -> None:
-        """Go on, or say nothing any more until the client cancels or goes away."""
+        """Go on, or stay silent until the client cancels or disconnects."""
         if self.state.is_silent(step):
             self._mute = True
             await anyio.sleep_forever()
@@ -242,7 +242,7 @@ class Channel:
         await anyio.sleep_forever()
 
     def cancel(self) -> None:
-        """The client wants no more."""
+        """The client cancels."""
         self.state.counters.cancels += 1
         if not self.state.script.ignores_cancel:
             self.scope.cancel()
@@ -277,7 +277,7 @@ async def load_model(channel: Channel, parameter: Json) -> None:
 
 
 async def get_or_load(channel: Channel, parameter: Json) -> None:
-    """`getOrLoad`: what is loaded already, whatever its config, or a new instance."""
+    """`getOrLoad`: a loaded instance, whatever its config, or a new one."""
     name = str(parameter["identifier"])
     found = channel.state.instances.named(name)
     if found:
@@ -373,7 +373,7 @@ async def _new_instance(
 
 
 async def _meet_fate(channel: Channel, context: int) -> None:
-    """What the script wants to become of this load."""
+    """The fate of this load, according to the script."""
     state, script = channel.state, channel.state.script
     if script.load is LoadFate.LOADS or context <= script.load_above:
         return

@@ -43,11 +43,11 @@ __all__ = [
 
 READ_BYTES = 65536
 HANDSHAKE_S = 10.0
-"""A client that says nothing for this long before it is authenticated is dropped."""
+"""A client that sends nothing for this long before authentication is dropped."""
 SEND_S = 10.0
 """A client that does not read for this long is dropped."""
 MOST_BYTES = 64 * 2**20
-"""Longest frame that is accepted; a million tokens of text are a tenth of it."""
+"""Longest frame accepted; a million tokens of text are a tenth of it."""
 
 
 _GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError)
@@ -100,7 +100,7 @@ async def answer(stream: anyio.abc.ByteStream, status: int, body: object) -> Non
 
 
 class WebSocket:
-    """A websocket that is already accepted. Every method raises `Lost` when it is gone."""
+    """An accepted websocket. Every method raises `Lost` if the client is gone."""
 
     def __init__(self, stream: anyio.abc.ByteStream, protocol: WSConnection) -> None:
         self._stream = stream
@@ -128,7 +128,7 @@ class WebSocket:
         await self._write(TextMessage(data=text))
 
     async def frames(self) -> AsyncGenerator[Json, None]:
-        """Frames as they come, until the client closes; a frame that is no JSON object is {}."""
+        """Frames as they come, until the client closes; a frame that is not a JSON object is {}."""
         text: list[str] = []
         while True:
             for event in self._protocol.events():
@@ -147,11 +147,11 @@ class WebSocket:
             await self._read()
 
     async def drop(self) -> None:
-        """Tear the connection down without a word."""
+        """Close the connection without a close frame."""
         await anyio.aclose_forcefully(self._stream)
 
     async def close(self) -> None:
-        """Say goodbye; it does not matter whether the client hears it."""
+        """Send a close frame, whether the client receives it or not."""
         with suppress(Lost):
             await self._write(CloseConnection(code=1000))
 
@@ -188,12 +188,12 @@ def _json_object(text: str) -> Json:
         return {}
 
 
-# Which channels there are ------------------------------------------------------------------------
+# Kinds of channels ------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class ChannelKind:
-    """A kind of channel: what it does, and the members that its parameter must have."""
+    """A kind of channel: its function, and the members that its parameter must have."""
 
     run: Callable[[Channel, Json], Awaitable[None]]
     needs: Mapping[str, type]
@@ -218,7 +218,7 @@ CHANNELS: dict[str, dict[str, ChannelKind]] = {
 """The channels by namespace and endpoint."""
 
 
-# One authenticated websocket ---------------------------------------------------------------------
+# Sessions ----------------------------------------------------------------------------------------
 
 
 class Session:
@@ -240,7 +240,7 @@ class Session:
                 return
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, tasks.cancel_scope)
-                with suppress(Lost):  # the end of a websocket is no error of the server
+                with suppress(Lost):  # the end of a websocket is not an error of the server
                     async for frame in frames:
                         self._handle(frame, tasks)
                 tasks.cancel_scope.cancel()
@@ -262,7 +262,7 @@ class Session:
         return False
 
     async def _write(self, scope: anyio.CancelScope) -> None:
-        """Send what is queued, in order; nothing that is cancelled can cut a frame in two."""
+        """Send the queued frames in order; cancelling cannot cut a frame in two."""
         async for frame in self._queued:
             with anyio.CancelScope(shield=True):
                 try:
@@ -348,7 +348,7 @@ class Session:
 
 
 async def _first(frames: AsyncIterator[Json]) -> Json:
-    """The first frame, or an empty one; raises `Lost` where a client keeps silent."""
+    """The first frame, or an empty one; raises `Lost` if the client stays silent."""
     try:
         with anyio.fail_after(HANDSHAKE_S):
             return await anext(frames, Json())

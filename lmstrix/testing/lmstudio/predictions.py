@@ -28,7 +28,7 @@ from lmstrix.testing.lmstudio.wire import (
 __all__ = ["predict"]
 
 DEFAULT_REPLY = 512
-"""Longest reply where the client sets no bound; LM Studio itself goes on for ever."""
+"""Longest reply if the client sets no bound; LM Studio itself has none."""
 PREFILL_SLICES = 4
 STOP_REASONS = {
     StopReason.END: "eosFound",
@@ -51,7 +51,7 @@ class _Job:
     prompt: Prompt
     number: int
     hidden_tokens: int = 0
-    """Added to the prompt's count when it is told."""
+    """Added to the reported count of prompt tokens."""
     told: Json = attrs.field(factory=dict[str, object])
     """The stats so far."""
 
@@ -60,7 +60,7 @@ class _Job:
         return self.instance.loaded
 
     def field(self, name: str) -> object:
-        """What the client set, or None."""
+        """The client's setting, or None."""
         return unboxed(self.record.fields.get(f"llm.prediction.{name}"))
 
 
@@ -121,7 +121,7 @@ async def _answer(job: _Job) -> None:
 
 
 async def _reply(job: _Job) -> Reply:
-    """The adapter's reply; raises `ContextOverflow` where the policy forbids to cut."""
+    """The adapter's reply; raises `ContextOverflow` if the policy forbids cutting the prompt."""
     script, context = job.channel.state.script, job.instance.context
     asked = _bound(job.field("maxPredictedTokens"))
     count = await job.loaded.count_prompt_tokens(job.prompt)

@@ -44,7 +44,7 @@ __all__ = [
 RELEASE_S = 20.0
 """Longest that a release may take before the server goes on without it."""
 LOOK_S = 1.0
-"""How often an instance looks whether its time to live is over."""
+"""Interval at which an instance checks its time to live, in seconds."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -77,11 +77,11 @@ class Instance:
 
     @property
     def unloading(self) -> bool:
-        """Whether it is gone or about to be."""
+        """Whether it is released or being released."""
         return self._unload.is_set()
 
     def let_go(self) -> None:
-        """Stop what it does and release it."""
+        """Stop its work and release it."""
         self._unload.set()
         for scope in self.running:
             scope.cancel()
@@ -98,7 +98,7 @@ class Instance:
 
 
 class Instances:
-    """What is loaded. `tasks` must outlive every instance."""
+    """The loaded instances. `tasks` must outlive every one of them."""
 
     def __init__(self, adapter: Adapter, tasks: anyio.abc.TaskGroup) -> None:
         self._adapter = adapter
@@ -196,13 +196,13 @@ class Instances:
                 on_release()
 
     async def unload(self, instance: Instance) -> None:
-        """Let go of an instance, and wait until its memory is free."""
+        """Release an instance, and wait until its memory is free."""
         instance.let_go()
         with anyio.move_on_after(RELEASE_S):
             await instance.released.wait()
 
 
-# What the server knows and has seen, shared by all its connections -------------------------------
+# State shared by all connections -----------------------------------------------------------------
 
 SDK_FORMATS = ("gguf", "safetensors", "onnx", "ggml", "mlx_placeholder", "torch_safetensors")
 """Formats that SDK 1.5.0 can decode; everything else is listed as ``gguf``."""
@@ -212,7 +212,7 @@ UNKNOWN_CONTEXT = 4096
 
 @attrs.define(kw_only=True)
 class ServerCounters:
-    """What clients made the server do. User's own preloaded instances are not counted."""
+    """Counts of the clients' actions. The user's own preloaded instances are not counted."""
 
     loads: int = 0
     unloads: int = 0
@@ -223,14 +223,14 @@ class ServerCounters:
     crashes: int = 0
     sockets_opened: int = 0
     malformed: int = 0
-    """Frames that were sent malformed, as the script wants it."""
+    """Frames that the script made malformed."""
     warnings: list[str] = attrs.field(factory=list[str])
     """Protocol mistakes of clients, in the words of `communicationWarning`."""
 
 
 @attrs.define(kw_only=True)
 class LoadRecord:
-    """A load that a client asked for, with its config as it came over the wire."""
+    """A load that a client requested, with its config as received."""
 
     key: str
     identifier: str | None
@@ -239,9 +239,9 @@ class LoadRecord:
     context: int | None = None
     """The effective context, once it is loaded."""
     began: float = attrs.field(factory=anyio.current_time)
-    """When it was asked for, in seconds of the event loop's clock, like `ended`."""
+    """Time of the request, in seconds of the event loop's clock, like `ended`."""
     ended: float | None = None
-    """When it had failed, or was released again; None while it loads or is loaded."""
+    """Time of its failure or release; None while it loads or is loaded."""
 
     def end(self) -> None:
         """Nothing of it is loaded any more."""
@@ -257,14 +257,14 @@ class LoadRecord:
 
 @attrs.define(kw_only=True)
 class PredictionRecord:
-    """A prediction that a client asked for."""
+    """A prediction that a client requested."""
 
     identifier: str
     fields: Json
     raw: bool
     """Whether it came with a pass-through template, as a raw completion."""
     stop_reason: str = ""
-    """As it was told to the client; empty as long as there is none, and after an error."""
+    """As sent to the client; empty while there is none, and after an error."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
@@ -299,15 +299,15 @@ class ServerState:
         """Go down and come back: connections and clients' instances are gone. Never returns."""
         self.counters.crashes += 1
         self.away_until = anyio.current_time() + self.script.crash_away_s
-        with anyio.CancelScope(shield=True):  # it ends the very task that called this
+        with anyio.CancelScope(shield=True):  # it may end the task that called this
             await self._drop_connections()
             for instance in self.instances.all():
                 if not instance.users_own:
                     instance.let_go()
-        await anyio.sleep_forever()  # the end of its connection ends who called this
+        await anyio.sleep_forever()  # the end of its connection ends the caller
 
     async def step(self, step: Step) -> None:
-        """Go on, or stay here for ever if the script is silent at `step`."""
+        """Go on, or wait forever if the script is silent at `step`."""
         if self.is_silent(step):
             await anyio.sleep_forever()
 
@@ -321,7 +321,7 @@ class ServerState:
         return visit >= 1 and (script.silent_times is None or visit <= script.silent_times)
 
     def written(self, frame: Json) -> str:
-        """A frame as it is sent, which the script may want to be malformed."""
+        """The text sent for a frame; the script may make it malformed."""
         text = self._mangler.mangled(frame, self.script.malformed)
         if text is None:
             return json.dumps(frame)
@@ -358,7 +358,7 @@ class ServerState:
 
 
 def model_entry(model: ModelInfo, script: Script) -> Json:
-    """A model as `listDownloadedModels` tells it."""
+    """A model's entry in `listDownloadedModels`."""
     key = public_key(model)
     declared = model.declared_context
     entry: Json = {
@@ -382,7 +382,7 @@ def model_entry(model: ModelInfo, script: Script) -> Json:
 
 
 def instance_entry(instance: Instance, script: Script) -> Json:
-    """A loaded model as `listLoaded` and `getModelInfo` tell it."""
+    """A loaded model's entry in `listLoaded` and `getModelInfo`."""
     return model_entry(instance.model, script) | {
         "identifier": instance.identifier,
         "instanceReference": instance.reference,
@@ -391,5 +391,5 @@ def instance_entry(instance: Instance, script: Script) -> Json:
 
 
 def load_config(instance: Instance) -> Json:
-    """The fields of the load, with the context that it really got."""
+    """The fields of the load, with the effective context."""
     return instance.fields | {"llm.load.contextLength": instance.context}

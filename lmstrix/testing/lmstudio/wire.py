@@ -51,7 +51,7 @@ Json = dict[str, object]
 
 
 class WireError(Exception):
-    """An error as the server tells it: title, cause and what else LM Studio sends."""
+    """An error as the server sends it: title, cause and LM Studio's further members."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ def channel_error(channel_id: int, error: WireError) -> Json:
 
 
 def warning(kind: str, text: str) -> Json:
-    """What LM Studio sends instead of an answer when a client breaks the protocol."""
+    """LM Studio's answer to a client that breaks the protocol."""
     return {"type": "communicationWarning", "kind": kind, "warning": text}
 
 
@@ -128,7 +128,7 @@ def config_fields(stack: object) -> Json:
 
 
 def unboxed(value: object) -> object:
-    """What a checkbox value says: None where it is not checked. Others are what they are."""
+    """The value in a checkbox, None if it is not checked. Other values are returned unchanged."""
     if not isinstance(value, dict) or "checked" not in value:
         return cast("object", value)
     box = as_object(cast("object", value))
@@ -148,7 +148,7 @@ def config_pairs(fields: Mapping[str, object]) -> Json:
 
 
 def replaced(value: object, changes: Mapping[str, object]) -> object:
-    """`value` with every member that `changes` names set to what it says, at any depth."""
+    """`value` with every member named in `changes` replaced, at any depth."""
     if isinstance(value, list):
         return [replaced(item, changes) for item in as_list(cast("object", value))]
     if not isinstance(value, dict):
@@ -159,7 +159,7 @@ def replaced(value: object, changes: Mapping[str, object]) -> object:
     }
 
 
-# What an adapter's errors are called on LM Studio's wire -----------------------------------------
+# Errors ------------------------------------------------------------------------------------------
 
 GUARDRAIL = (
     "Model load error: Model loading was stopped due to insufficient system resources. Under "
@@ -215,7 +215,7 @@ def load_error(error: LMStrixError) -> WireError:
 
 
 def wire_error(error: Exception) -> WireError:
-    """What any error is called that is not about a load."""
+    """The error frame's content for an error that is not about a load."""
     if isinstance(error, WireError):
         return error
     if isinstance(error, EngineCrashed):
@@ -223,7 +223,7 @@ def wire_error(error: Exception) -> WireError:
     return WireError("Error in channel handler", cause=str(error) or repr(error))
 
 
-# What models are called on the wire --------------------------------------------------------------
+# Names of models ---------------------------------------------------------------------------------
 
 
 def public_key(model: ModelInfo) -> str:
@@ -234,11 +234,11 @@ def public_key(model: ModelInfo) -> str:
 
 
 def listing_path(key: str) -> str:
-    """Where LM Studio keeps such a model, relative to its models folder."""
+    """The model's path in LM Studio's models folder."""
     return f"{key}/{PurePosixPath(key).name}.gguf"
 
 
-# The server's own chat template, and the way back from a rendered text to a prompt ---------------
+# The server's own chat template ----------------------------------------------------------------
 
 _USER = "<|im_start|>user\n"
 _TURN = "<|im_end|>\n"
@@ -246,12 +246,12 @@ _ASSISTANT = _TURN + "<|im_start|>assistant\n"
 
 
 def rendered(prompt: Prompt) -> str:
-    """The text of `prompt`, which ends where the assistant goes on."""
+    """The text of `prompt`, up to the place where the assistant goes on."""
     return f"{_USER}{prompt.user}{_ASSISTANT}{prompt.answer_prefix}"
 
 
 def parsed_prompt(text: str) -> Prompt:
-    """The prompt that `rendered` makes `text` of; any other text is a user message."""
+    """The prompt that `rendered` turns into `text`; any other text is a user message."""
     if not text.startswith(_USER) or _ASSISTANT not in text:
         return Prompt(user=text)
     user, _, prefix = text.removeprefix(_USER).rpartition(_ASSISTANT)
@@ -288,12 +288,12 @@ def _turn(message: Mapping[str, object]) -> tuple[str, str]:
 # Malformed frames --------------------------------------------------------------------------------
 
 IMPOSSIBLE = (10**30, 10**12, 1e308, -1, float("nan"))
-"""No count, length or duration is one of these; 10**12 fits a 64-bit integer."""
+"""Impossible as counts, lengths or durations; 10**12 fits a 64-bit integer."""
 NO_OBJECT = ("", "[]", "null", "17", '"text"', "{")
 OTHER_TYPES: tuple[object, ...] = (None, "", "text", [], [1], {}, {"a": 1}, True, 0.5)
 
 _Place = tuple[Json | list[object], str | int]
-"""A container, and where in it."""
+"""A container, and a key or an index in it."""
 
 
 class Mangler:
@@ -311,7 +311,7 @@ class Mangler:
         )
 
     def mangled(self, frame: Json, share: float) -> str | None:
-        """The text that is sent in the place of `frame`; None to send it as it is."""
+        """The text to send in place of `frame`; None to send it as it is."""
         if self._random.random() >= share:
             return None
         copy = as_object(json.loads(json.dumps(frame)))
