@@ -55,7 +55,7 @@ from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.search.one_size import OneSize
 from lmstrix.stores.archive import Archive, ReportSummary, summarize
 from lmstrix.stores.memory import MemoryStore
-from lmstrix.validators.sharing import share_haystack
+from lmstrix.validators.haystack import share_haystack
 
 __all__ = [
     "DEFAULT_ADAPTER",

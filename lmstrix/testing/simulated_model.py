@@ -35,6 +35,8 @@ class Beyond(enum.StrEnum):
     """Knows only the last tokens of the prompt, as many as its window holds."""
     FORGETS_MIDDLE = "forgets_middle"
     """Knows only the first and the last tokens, together as many: as after `truncateMiddle`."""
+    KEEPS_FIRST = "keeps_first"
+    """Knows only the first tokens of the prompt, as many as its window holds, and the request."""
     FORGETS_HALF = "forgets_half"
     """Misses every other question, wherever its answer stands."""
     FORGETS_ALL = "forgets_all"
@@ -72,7 +74,8 @@ class SimulatedModel:
 
     It reads the request in the prompt's last lines: it writes when told to write, tell, explain
     or describe, goes on with the text when told to copy or continue, and else completes
-    one sentence of it. With `true_context` 0 it does at any length what `beyond` says.
+    one sentence of it, or each sentence of a numbered list. With `true_context` 0 it does at any
+    length what `beyond` says.
     """
 
     key: str = "simulated"
@@ -85,6 +88,9 @@ class SimulatedModel:
     kept: float = 1.0
     """The share of `true_context` that its window holds once it was exceeded. With 1 the facts
     leave it one by one. llama.cpp's context shift throws away half of a full window: 0.5."""
+    band: tuple[float, float] | None = None
+    """A part of the window that is lost at lengths above `true_context`, as shares of the length;
+    `beyond` does not matter then."""
     lapses: float = 0.0
     coherent_context: int | None = None
     """The longest prompt plus reply at which it still writes language. None: `true_context`

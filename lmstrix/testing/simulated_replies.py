@@ -7,6 +7,8 @@ from collections.abc import Callable
 from itertools import islice
 from random import Random
 
+import attrs
+
 from lmstrix.errors import EngineCrashed
 from lmstrix.models import Prompt
 from lmstrix.testing.simulated_model import (
@@ -18,8 +20,8 @@ from lmstrix.testing.simulated_model import (
     SimulatedModel,
     token_starts,
 )
-from lmstrix.validators.haystack.chains import answer_from
-from lmstrix.validators.haystack.grammar import filler_sentences
+from lmstrix.validators.haystack import filler_sentences
+from lmstrix.validators.planting import answer_from
 
 __all__ = ["answer"]
 
@@ -32,6 +34,8 @@ NUMBER = " 48213."
 CHANCE = 0.1
 _SENTENCE_END = re.compile(r"\.(?:\s|$)")
 _WRITES = re.compile(r"\n\n(?:Write|Tell|Explain|Describe)\b[^\n]*\s*\Z")
+_LISTED = re.compile(r"^\d+\. (.+)$", re.MULTILINE)
+"""A sentence of a numbered list, which is to be completed."""
 _COPIES = re.compile(r"\n\n(?:Copy|Continue)\b[^\n]*\s*\Z")
 
 Answer = tuple[str, bool]
@@ -43,8 +47,35 @@ def answer(
 ) -> Answer:
     """What `model` says to `prompt` of `length` tokens, and whether it was cut off.
 
-    Raises `EngineCrashed` where the model does so.
+    It completes a numbered list of sentences line by line if the answer begins with ``1.``.
+    Raises `EngineCrashed` if the model does so.
     """
+    if not prompt.answer_prefix.startswith("1. "):
+        return _answer(model, prompt, length=length, max_tokens=max_tokens, seed=seed)
+    stems = [match[1] for match in _LISTED.finditer(_request(prompt.user))]
+    parts = [
+        _answer(
+            model,
+            attrs.evolve(prompt, answer_prefix=stem),
+            length=length,
+            max_tokens=max_tokens,
+            seed=seed,
+        )
+        for stem in stems
+    ]
+    if not parts or parts[0][1]:  # broken language without an end needs no question to be said
+        return parts[0] if parts else (FORGOTTEN, False)
+    lines = [
+        f"\n{n}. {stem}{said.rstrip()}"
+        for n, (stem, (said, _)) in enumerate(zip(stems, parts, strict=True), 1)
+    ]
+    return "".join(lines).removeprefix(f"\n{prompt.answer_prefix}"), False
+
+
+def _answer(
+    model: SimulatedModel, prompt: Prompt, *, length: int, max_tokens: int, seed: int
+) -> Answer:
+    """What it says to one question."""
     random = Random(f"{seed} {length} {prompt.user[-200:]} {prompt.answer_prefix}")  # noqa: S311 - reproducible
     fits = length + max_tokens <= model.true_context
     if not fits and model.beyond is Beyond.CRASHES:
@@ -57,7 +88,13 @@ def answer(
     complete = _continued(max_tokens) if _COPIES.search(prompt.user) else _completed
     if fits:
         return complete(prompt.user, prompt.answer_prefix)
+    if model.band is not None:
+        visible = _without_band(prompt.user, model.band, length + max_tokens)
+        return complete(visible, prompt.answer_prefix)
     room = int(model.true_context * model.kept) - TEMPLATE_TOKENS - max_tokens
+    if model.beyond is Beyond.KEEPS_FIRST:
+        first = room + max_tokens + TEMPLATE_TOKENS // 2
+        return complete(_first_of_document(prompt.user, first), prompt.answer_prefix)
     return _beyond(model.beyond, prompt, room, max_tokens, complete, random)
 
 
@@ -133,6 +170,27 @@ def _without_middle(text: str, room: int) -> str:
     return f"{text[: spans[half]]} {text[spans[-half] :]}"
 
 
+def _without_band(text: str, band: tuple[float, float], length: int) -> str:
+    """`text` without the tokens from one share of the length to another, its request excepted."""
+    starts = token_starts(text)
+    most = len(starts)
+    begin, end = (max(0, int(share * length) - TEMPLATE_TOKENS // 2) for share in band)
+    before = text[: starts[begin]] if begin < most else text
+    return f"{before} {text[starts[end] :] if end < most else _request(text)}"
+
+
+def _first_of_document(text: str, count: int) -> str:
+    """The first `count` tokens of the document, and the request."""
+    starts = token_starts(text)
+    return f"{text[: starts[count]]} {_request(text)}" if 0 < count < len(starts) else text
+
+
+def _request(text: str) -> str:
+    """Everything from the last blank line on; nothing if there is none."""
+    at = text.rfind("\n\n")
+    return text[at:] if at >= 0 else ""
+
+
 def _last_tokens(text: str, count: int) -> str:
     """The part of `text` that holds its last `count` tokens."""
     spans = token_starts(text)
@@ -161,6 +219,8 @@ def _completed(visible: str, stem: str) -> Answer:
     """What stands behind `stem` in the text, as a model with perfect memory would copy it, or
     what follows from it.
     """
+    document = visible[: len(visible) - len(_request(visible))]
+    visible = document or visible
     at = visible.rfind(stem) if stem else -1
     if at < 0:
         traced = answer_from(visible, stem)

@@ -14,14 +14,11 @@ from lmstrix.ports import LoadedModel, Validator
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.copy import Copy
-from lmstrix.validators.crowd import Crowd
-from lmstrix.validators.haystack import HaystackSpec
-from lmstrix.validators.haystack.facts import CODES, NEAR, NUMBERS, WORDS
-from lmstrix.validators.haystack.grammar import filler_sentences
-from lmstrix.validators.haystack.needles import deck
+from lmstrix.validators.facts import CODES, NEAR, NUMBERS, WORDS
+from lmstrix.validators.haystack import HaystackSpec, filler_sentences, share_haystack
+from lmstrix.validators.needles import deck
 from lmstrix.validators.recall import Recall
-from lmstrix.validators.sharing import share_haystack
-from lmstrix.validators.tracing import Tracing
+from lmstrix.validators.ruler import Crowd, Tracing
 
 HUGE = 10**6
 EVERYTHING = HaystackSpec(crowd=True, chains=True)

@@ -20,8 +20,8 @@ from itertools import pairwise, takewhile
 
 import pytest
 
-from lmstrix.models import Judgement, Question, Reply, StopReason
-from lmstrix.ports import LoadedModel, Validator
+from lmstrix.models import Judgement, Question, Region, Reply, StopReason
+from lmstrix.ports import LoadedModel, SeveralSource, SeveralValidator, Validator
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 __all__ = ["ValidatorContract"]
@@ -37,6 +37,12 @@ SLACK_TOKENS = 64
 
 ASKED = 24
 """Questions looked at per length: two rounds or so."""
+
+LONG = 30_000
+
+SEVERAL_LENGTHS = (2048, 8192)
+SEVERAL_CHARACTERS = 4000
+"""A request for several facts, and the room for its reply, may be so long."""
 
 ODD_TEXTS = ("\x00", "\ud800", "\u202e1", "\U0010ffff" * 9, "1," * 5000, "a" * 50_000, "\n" * 999)
 """Controls, half a surrogate pair, private characters, and texts without an end."""
@@ -54,6 +60,9 @@ class ValidatorContract:
 
     tells_values = True
     """Whether an answer is a value that the text tells once. Say False for any other kind."""
+
+    covers_regions_from = 4096
+    """The length, in tokens, from which each region holds something to ask about."""
 
     @pytest.fixture
     def validator(self) -> Validator:
@@ -142,6 +151,67 @@ class ValidatorContract:
             for index in range(ASKED):
                 depth = (await source.question(length, index)).depth
                 assert depth is None or 0 <= depth <= 1
+
+    async def test_questions_are_about_their_region(
+        self, validator: Validator, loaded: LoadedModel
+    ) -> None:
+        """A question names the region it was asked for, and its answer stands there."""
+        source = validator.questions(loaded, 7)
+        for length in LENGTHS:
+            for region in validator.regions:
+                for index in range(10):
+                    question = await source.question(length, index, region)
+                    assert question.region is region
+                    assert question.depth is not None
+                    if length >= self.covers_regions_from:
+                        assert Region.at(question.depth) is region
+
+    async def test_ten_questions_cover_their_region(
+        self, validator: Validator, loaded: LoadedModel
+    ) -> None:
+        """A third of its span or more lies between the first answer and the last."""
+        source = validator.questions(loaded, 7)
+        for region in validator.regions:
+            questions = [await source.question(LONG, index, region) for index in range(10)]
+            depths = [q.depth for q in questions if q.depth is not None]
+            begin, end = region.span
+            if self.covers_regions_from <= LONG:
+                assert max(depths) - min(depths) > 0.3 * (end - begin)
+            assert len({(q.prompt.answer_prefix, q.prompt.user) for q in questions}) == 10
+
+    async def test_without_a_region_all_take_turns(
+        self, validator: Validator, loaded: LoadedModel
+    ) -> None:
+        """So that a caller who names no region samples the whole window."""
+        if not validator.regions:
+            return
+        source = validator.questions(loaded, 7)
+        asked = {(await source.question(8192, index)).region for index in range(5)}
+        assert asked == set(validator.regions)
+
+    async def test_several_questions_in_one_request(
+        self, validator: Validator, loaded: LoadedModel
+    ) -> None:
+        """Same rules as for one: it fills its length, shares the text, and each part is judged."""
+        source = validator.questions(loaded, 7)
+        if not isinstance(validator, SeveralValidator) or not isinstance(source, SeveralSource):
+            return
+        for length in SEVERAL_LENGTHS:
+            one = await source.question(length, 0)
+            for most in (2, validator.most_facts):
+                wanted = [(region, at) for at in range(5) for region in validator.regions][:most]
+                question = await source.several(length, wanted)
+                assert question == await source.several(length, wanted)
+                assert [part.region for part in question.parts] == [region for region, _ in wanted]
+                tokens = await loaded.count_prompt_tokens(question.prompt)
+                assert length - SLACK_TOKENS < tokens + question.max_tokens <= length
+                same = _shared(question.prompt.user, one.prompt.user)
+                assert same > len(one.prompt.user) - SEVERAL_CHARACTERS
+                reply = await self.perfect_reply(loaded, question)
+                judged = list(validator.judge_each(question, reply))
+                assert judged == [Judgement.PASS] * most
+                nothing = Reply(text="", prompt_tokens=900, stop_reason=StopReason.END)
+                assert set(validator.judge_each(question, nothing)) == {Judgement.EMPTY}
 
     async def test_values_cannot_be_guessed(
         self, validator: Validator, loaded: LoadedModel

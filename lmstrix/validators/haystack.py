@@ -1,0 +1,454 @@
+"""The haystack: one document that all validators ask about, cut so that a question fills a length.
+
+The same seed and spec give the same text, of which every prompt of every validator is a beginning:
+no validator makes the engine read what another one has had it read. It is sized with the model's
+own tokenizer, and each part of it is tokenised once or twice, however many lengths are asked for.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from random import Random
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from lmstrix.errors import ConfigurationError
+from lmstrix.models import Prompt
+from lmstrix.ports import LoadedModel, Validator
+from lmstrix.validators.planting import (
+    PLAIN,
+    WITH_CHAINS,
+    WITH_CROWD,
+    HaystackSpec,
+    Planted,
+    rows,
+)
+
+__all__ = [
+    "INTRODUCTION",
+    "PLAIN",
+    "WITH_CHAINS",
+    "WITH_CROWD",
+    "Cut",
+    "Haystack",
+    "HaystackSpec",
+    "MasterDocument",
+    "Placed",
+    "Sentence",
+    "asked_of",
+    "filler_sentences",
+    "share_haystack",
+]
+
+INTRODUCTION = "Read the text and remember the facts in it.\n\n"
+"""The same for every validator, so that prompts begin alike."""
+
+Frame = Callable[[str], Prompt]
+"""Makes a prompt from a document: what a question puts around it."""
+
+Thing = TypeVar("Thing")
+
+BLOCK_SENTENCES = 24
+"""Sentences made and tokenised together: some 400 tokens."""
+
+SHORTEST_TOKENS = 128
+"""The shortest document, with everything around it except the reply."""
+
+MARGIN_TOKENS = 4
+"""Values differ by a few tokens from the ones that the overhead was counted with."""
+
+CHECK_RATIO = 4
+"""The whole prompt is counted whenever the document is so many times as long as at the last count:
+together a third more than the longest."""
+
+DRIFT_TOKENS = 2
+"""Counts of pieces add up if they miss the count of the whole by no more."""
+
+MAX_CHECKS = 3
+"""How often a cut is made longer again if counts do not add up."""
+
+RECENT_CUTS = 8
+
+
+def asked_of(document: str, asked: str, *, closing: str = "", answer_prefix: str = "") -> Prompt:
+    """The prompt that every validator makes: introduction, document, request.
+
+    `closing` is a last sentence of the text, told for this question alone.
+    """
+    body = f"{document} {closing}" if closing else document
+    return Prompt(user=f"{INTRODUCTION}{body}\n\n{asked}", answer_prefix=answer_prefix)
+
+
+@attrs.frozen(kw_only=True)
+class Sentence:
+    """One sentence, where it stands in tokens from the start, and what it tells."""
+
+    text: str
+    position_tokens: int
+    planted: Planted | None
+
+
+@attrs.frozen(kw_only=True)
+class Placed(Generic[Thing]):
+    """Something that is planted in the document, and where it stands."""
+
+    thing: Thing
+    position_tokens: int
+
+
+@attrs.frozen(kw_only=True)
+class Cut:
+    """A beginning of the document, ended at a sentence boundary."""
+
+    text: str
+    tokens: int
+    sentences: tuple[Sentence, ...]
+
+    def placed(self, kind: type[Thing]) -> tuple[Placed[Thing], ...]:
+        """All things of one kind that stand in `text`, from the first to the last."""
+        return tuple(
+            Placed(thing=s.planted, position_tokens=s.position_tokens)
+            for s in self.sentences
+            if isinstance(s.planted, kind)
+        )
+
+
+@attrs.frozen(kw_only=True)
+class _Block:
+    """Sentences `first` up to `first + BLOCK_SENTENCES`, and the tokens in front of them."""
+
+    first: int
+    start_tokens: int
+    known: dict[int, int]
+    """Tokens of the first so many sentences of the block, as far as they were counted."""
+
+    @property
+    def tokens(self) -> int:
+        return self.known[BLOCK_SENTENCES]
+
+
+class MasterDocument:
+    """Grows as far as it is asked for, and never changes what it has.
+
+    Token counts add up: a piece is counted behind the sentence in front of it, whose own tokens
+    are subtracted. So neither a token that the tokenizer adds to every text nor one that crosses
+    the boundary is counted twice.
+    """
+
+    def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
+        self._filler = filler_sentences(seed)
+        self._rows = rows(seed, spec)
+        self._count = loaded.count_tokens
+        self._blocks: list[_Block] = []
+        self._sentences: list[Sentence] = []
+        self._ends: list[int] = []
+        self._text = ""
+        self._context: dict[int, int] = {}
+        self._recent: dict[int, Cut] = {}
+        self._tokens_per_char = 0.25  # a guess for the first block only
+        self.checked_tokens = 0
+        """The longest cut whose whole prompt was counted."""
+        self.adds_up = True
+        """Whether that count was the sum of its pieces. If not, every cut must be counted."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens made so far."""
+        last = self._blocks[-1] if self._blocks else None
+        return last.start_tokens + last.tokens if last else 0
+
+    async def cut(self, budget_tokens: int) -> Cut:
+        """The longest beginning of at most `budget_tokens` that ends with a sentence; an empty one
+        if there is no room at all.
+        """
+        budget_tokens = max(0, budget_tokens)
+        while self.tokens <= budget_tokens:
+            await self._grow()
+        at = bisect_right(self._blocks, budget_tokens, key=lambda block: block.start_tokens) - 1
+        block = self._blocks[at]
+        count = await self._fit(block, budget_tokens - block.start_tokens)
+        return self._beginning(block.first + count, block.start_tokens + block.known[count])
+
+    async def first_sentence(self) -> Cut:
+        """The shortest beginning that is not empty."""
+        if not self._blocks:
+            await self._grow()
+        block = self._blocks[0]
+        return self._beginning(1, await self._tokens_of(block, 1))
+
+    def _beginning(self, count: int, tokens: int) -> Cut:
+        known = self._recent.pop(count, None)
+        if known is None:
+            known = Cut(
+                text=self._text[: self._ends[count - 1]] if count else "",
+                tokens=tokens,
+                sentences=tuple(self._sentences[:count]),
+            )
+        self._recent[count] = known
+        if len(self._recent) > RECENT_CUTS:
+            del self._recent[next(iter(self._recent))]
+        return known
+
+    async def _fit(self, block: _Block, room_tokens: int) -> int:
+        """How many sentences of `block` fit in `room_tokens`."""
+        while True:
+            low = max(n for n, tokens in block.known.items() if tokens <= room_tokens)
+            high = min((n for n, t in block.known.items() if t > room_tokens), default=low + 1)
+            if high <= low + 1:
+                return low
+            share = (room_tokens - block.known[low]) / (block.known[high] - block.known[low])
+            guess = low + int(share * (high - low))
+            await self._tokens_of(block, min(high - 1, max(low + 1, guess)))
+
+    async def _tokens_of(self, block: _Block, count: int) -> int:
+        """Tokens of the first `count` sentences of `block`; from then on they are known."""
+        if count not in block.known:
+            low = max(n for n in block.known if n < count)
+            more = await self._tokens_between(block.first + low, block.first + count)
+            block.known[count] = block.known[low] + more
+        return block.known[count]
+
+    async def _tokens_between(self, first: int, end: int) -> int:
+        """Tokens of the sentences from `first` up to `end`, as they follow the one in front."""
+        texts = [s.text for s in self._sentences[max(0, first - 1) : end]]
+        if first == 0:
+            return await self._count(_joined(texts))
+        if first not in self._context:
+            self._context[first] = await self._count(_joined(texts[:1]))
+        return await self._count(_joined(texts)) - self._context[first]
+
+    async def _grow(self) -> None:
+        """Make one more block. Things are planted by estimate: only their order must hold."""
+        made: list[tuple[str, Planted | None]] = []
+        start, first = self.tokens, len(self._sentences)
+        position = float(start)
+        for _ in range(BLOCK_SENTENCES):
+            text, planted = self._next_sentence(position)
+            made.append((text, planted))
+            position += (len(text) + 1) * self._tokens_per_char
+        text = _joined(text for text, _ in made)
+        context = [self._sentences[-1].text] if first else []
+        if first and first not in self._context:
+            self._context[first] = await self._count(_joined(context))
+        whole = await self._count(_joined([*context, *(text for text, _ in made)]))
+        tokens = whole - self._context.get(first, 0)
+        self._tokens_per_char = tokens / len(text)
+        begins = accumulate((len(text) + 1 for text, _ in made), initial=0)
+        for (sentence, planted), begin in zip(made, begins, strict=False):
+            self._sentences.append(
+                Sentence(
+                    text=sentence,
+                    position_tokens=start + round(tokens * begin / len(text)),
+                    planted=planted,
+                )
+            )
+            self._ends.append((self._ends[-1] + 1 if self._ends else 0) + len(sentence))
+        self._text = f"{self._text}{text}" if first else text[1:]
+        self._blocks.append(
+            _Block(first=first, start_tokens=start, known={0: 0, BLOCK_SENTENCES: tokens})
+        )
+
+    def _next_sentence(self, position: float) -> tuple[str, Planted | None]:
+        for row in self._rows:
+            planted = row.due(position)
+            if planted is not None:
+                return planted.sentence, planted
+        return next(self._filler), None
+
+
+def _joined(sentences: Iterable[str]) -> str:
+    """Sentences as they follow others: with a blank before each."""
+    return "".join(f" {sentence}" for sentence in sentences)
+
+
+_documents: WeakKeyDictionary[LoadedModel, dict[tuple[int, HaystackSpec], MasterDocument]] = (
+    WeakKeyDictionary()
+)
+
+
+def _document_of(loaded: LoadedModel, seed: int, spec: HaystackSpec) -> MasterDocument:
+    """The document, which all validators that ask the same loaded model share."""
+    try:
+        known = _documents.setdefault(loaded, {})
+    except TypeError:  # cannot be a key, so nothing is shared
+        known = {}
+    return known.setdefault((seed, spec), MasterDocument(loaded, seed, spec))
+
+
+class Haystack:
+    """The document of one seed, for one loaded model, cut to fit one validator's questions.
+
+    `frames` are the prompts that its questions may make; the longest one decides.
+    `reply_tokens` is reserved for the reply, and for what frames do not show.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        seed: int,
+        spec: HaystackSpec,
+        *,
+        frames: Sequence[Frame],
+        reply_tokens: int,
+    ) -> None:
+        self._loaded = loaded
+        self._document = _document_of(loaded, seed, spec)
+        self._frames = tuple(frames)
+        self._reply_tokens = reply_tokens
+        self._overhead: tuple[int, Frame] | None = None
+        self._budgets: dict[int, int] = {}
+
+    async def cut(self, length_tokens: int) -> Cut:
+        """The beginning with which the longest question fills `length_tokens`.
+
+        Raises `ConfigurationError` for a length that is too short for any document.
+        """
+        known = self._budgets.get(length_tokens)
+        if known is not None:
+            return await self._document.cut(known)
+        if length_tokens < SHORTEST_TOKENS + self._reply_tokens:
+            shortest = SHORTEST_TOKENS + self._reply_tokens
+            raise ConfigurationError(f"a question needs {shortest} tokens or more")
+        overhead, frame = await self._longest()
+        cut = await self._fit(length_tokens - self._reply_tokens, overhead, frame)
+        self._budgets[length_tokens] = cut.tokens
+        return cut
+
+    async def cut_for(self, length_tokens: int, frame: Frame, reply_tokens: int) -> Cut:
+        """The beginning with which one request of another make fills `length_tokens`."""
+        return await self._fit(length_tokens - reply_tokens, await self._around(frame), frame)
+
+    async def _fit(self, prompt_tokens: int, overhead: int, frame: Frame) -> Cut:
+        """The longest beginning with which a prompt has at most `prompt_tokens`.
+
+        Counts add up with every tokenizer that looks at words one by one. This is checked now and
+        then on the whole prompt; if they do not, every whole prompt is counted.
+        """
+        room = prompt_tokens - MARGIN_TOKENS - DRIFT_TOKENS
+        document, best, checks = self._document, None, 0
+        cut = await document.cut(room - overhead)
+        while cut.sentences:
+            if document.adds_up and cut.tokens <= CHECK_RATIO * document.checked_tokens:
+                return cut
+            whole = await self._loaded.count_prompt_tokens(frame(cut.text))
+            excess = whole - overhead - cut.tokens
+            document.checked_tokens = max(document.checked_tokens, cut.tokens)
+            document.adds_up &= abs(excess) <= DRIFT_TOKENS
+            if document.adds_up:
+                return cut
+            if whole <= room:
+                best = cut
+            budget = room - overhead - excess
+            following = await document.cut(min(budget, cut.tokens - 1) if whole > room else budget)
+            checks += 1
+            if best and (checks >= MAX_CHECKS or following.tokens <= best.tokens):
+                return best
+            cut = following
+        raise ConfigurationError(f"a question does not fit in {prompt_tokens} tokens")
+
+    async def _around(self, frame: Frame) -> int:
+        """Tokens of everything in a prompt except the document."""
+        first = await self._document.first_sentence()
+        return await self._loaded.count_prompt_tokens(frame(first.text)) - first.tokens
+
+    async def _longest(self) -> tuple[int, Frame]:
+        """Tokens of everything but the document in the longest question, and its frame."""
+        if self._overhead is None:
+            counted = [await self._around(frame) for frame in self._frames]
+            longest = max(range(len(counted)), key=counted.__getitem__)
+            self._overhead = counted[longest], self._frames[longest]
+        return self._overhead
+
+
+def share_haystack(validators: Sequence[Validator]) -> tuple[Validator, ...]:
+    """The same validators, each on the haystack that has what any of them needs.
+
+    Those of others, without a `spec`, are left as they are.
+    """
+    spec = PLAIN
+    for validator in validators:
+        spec |= _spec_of(validator) or PLAIN
+    return tuple(v if _spec_of(v) is None else _with(v, spec) for v in validators)
+
+
+def _spec_of(validator: Validator) -> HaystackSpec | None:
+    spec = getattr(validator, "spec", None)
+    return spec if isinstance(spec, HaystackSpec) and attrs.has(type(validator)) else None
+
+
+def _with(validator: Validator, spec: HaystackSpec) -> Validator:
+    return cast("Validator", attrs.evolve(cast("Any", validator), spec=spec))
+
+
+# A small English grammar, from word lists of our own: some 10^9 sentences, each drawn anew. One
+# constant block repeated over and over would be a special case: a model may compress it or loop.
+
+_PEOPLE = tuple(
+    "the miller|the ferryman|a young surveyor|the harbour clerk|an old gardener|the night porter|"
+    "the glazier|a travelling tailor|the librarian|the beekeeper|the mason|a quiet student|"
+    "the baker's apprentice|the weaver|the postmaster|the cooper|the stable hand|the potter|"
+    "a retired pilot|the innkeeper|a patient fisherman|the organ builder|two of the carpenters|"
+    "the shepherd's daughter|a cheerful carter|the bookbinder|the lamplighter|her elder brother|"
+    "the schoolteacher|a wandering painter|the basket maker|the toll keeper".split("|")
+)
+_DEEDS = tuple(
+    "carried|repaired|measured|borrowed|painted|counted|admired|sorted|wrapped|delivered|polished|"
+    "inspected|stacked|sketched|returned|cleaned|weighed|labelled|traded|hid|mended|lifted|"
+    "examined|bought|dried|unloaded|covered|arranged|collected|lost and found".split("|")
+)
+_QUALITIES = tuple(
+    "heavy|narrow|bright|broken|wooden|copper|faded|round|ancient|plain|striped|hollow|damp|"
+    "polished|crooked|sturdy|silver|woollen|dusty|gentle|painted|rusty|slender|borrowed|"
+    "half-finished|clumsy|elegant|weathered|spotless|curious".split("|")
+)
+_THINGS = tuple(
+    "lantern|barrel|ladder|ledger|basket|clock|blanket|kettle|map|window frame|saddle|mirror|"
+    "wheel|jar|rope|bench|coat|spoon|cart|drum|chest|shutter|churn|anvil|broom|stool|sail|"
+    "wheelbarrow|candlestick|fence post".split("|")
+)
+_PLACES = tuple(
+    "near the river|behind the chapel|at the market|under the bridge|in the upper meadow|"
+    "beside the old mill|along the harbour wall|by the orchard gate|on the hill road|"
+    "inside the long barn|at the crossroads|in the quiet square|below the waterfall|"
+    "across the common|outside the town gate|in the shade of the elms".split("|")
+)
+_TIMES = tuple(
+    "before sunrise|in the late afternoon|during the first frost|after the rain|"
+    "on a windy morning|towards evening|at noon|while the others slept|early in spring|"
+    "on market day|when the fog had cleared|soon after the harvest|on the shortest day|"
+    "between two showers".split("|")
+)
+_ENDINGS = tuple(
+    "and nobody asked why|because the weather was turning|so the work could go on|"
+    "although it took most of the day|and then walked home|while a dog watched from the step|"
+    "as the season required|and thought no more about it|with great care|for a fair price|"
+    "which surprised everyone a little|until the light was gone|as had always been the custom|"
+    "and whistled all the while|without saying a word|just as the letter had asked".split("|")
+)
+
+
+def _sentence(rng: Random) -> str:
+    who, did = rng.choice(_PEOPLE), rng.choice(_DEEDS)
+    what = f"{rng.choice(_QUALITIES)} {rng.choice(_THINGS)}"
+    where, when, end = rng.choice(_PLACES), rng.choice(_TIMES), rng.choice(_ENDINGS)
+    shapes = (
+        f"{who} {did} the {what} {where} {when}",
+        f"{when}, {who} {did} the {what} {where}, {end}",
+        f"{where}, {who} {did} the {what} {end}",
+        f"{who} {did} the {what}, {end}",
+        f"{when} {who} came by and {did} the {what}",
+        f"it was {who} who {did} the {what} {where}",
+    )
+    text = rng.choice(shapes)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def filler_sentences(seed: int) -> Iterator[str]:
+    """Endless sentences; the same ones for the same `seed`."""
+    rng = Random(f"filler {seed}")  # noqa: S311 - reproducible text, not a secret
+    while True:
+        yield _sentence(rng)

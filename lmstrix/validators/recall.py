@@ -1,0 +1,335 @@
+"""Recall: does the model still know a fact from each region of the window?
+
+One fact per question, from a document that fills the window; or several, for an engine that would
+read the document again for each. An answer prefix lets chat, base and reasoning models all answer
+within a few tokens (RULER, arXiv 2404.06654, does the same).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from random import Random
+
+import attrs
+
+from lmstrix.errors import ConfigurationError
+from lmstrix.models import Judgement, Prompt, Question, Region, Reply
+from lmstrix.ports import LoadedModel
+from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Placed, asked_of
+from lmstrix.validators.judging import answer_of, judge_reply
+from lmstrix.validators.needles import (
+    Needle,
+    choices,
+    deck,
+    fresh_value,
+    placed_needles,
+    region_of_turn,
+    spare_needles,
+)
+
+__all__ = ["ANSWER_TOKENS", "PHRASINGS", "Recall", "RecallQuestions"]
+
+BASELINE_TOKENS = 512
+"""Short enough for any model, long enough to hold a head, a middle and a closing fact."""
+
+ANSWER_TOKENS = 16
+"""Reserved for the reply: the longest value takes 8 tokens if each digit is one."""
+
+MOST_FACTS = 8
+
+PHRASINGS = (
+    "Now repeat one of the facts from the text above.",
+    "Complete the sentence with the fact from the text.",
+    "Say again what the text says.",
+    "Quote a fact from the text word by word.",
+    "Finish the sentence just as the text does.",
+)
+"""Ways of asking; they make further trials on one needle a little less alike.
+
+None names the fact: the answer prefix does. So further questions at one length re-read the
+prefix alone, 9 tokens instead of 27 with a question of its own for each fact, and the model is
+not distracted by a second mention of it. (SmolLM2-135M at 5632, three documents: 28 of 29 facts
+against 18 of 29.)
+"""
+
+SEVERAL_PHRASINGS = (
+    "Complete each of these sentences with the fact from the text, each on a line of its own:",
+    "Finish these sentences just as the text does, each on a numbered line:",
+)
+
+LINE_TOKENS = 14
+"""Reserved for the number of a line, a value and the line's end."""
+
+_LONGEST_PHRASING = max(PHRASINGS, key=len)
+_STOPS = (". ", "\n")
+
+
+class RecallQuestions:
+    """Questions on one master document, for one loaded model.
+
+    A third of the questions about the tail ask for a fact in the last sentence before the request.
+    It costs only its own tokens, and a model that misses it has collapsed rather than forgotten.
+    """
+
+    def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
+        self._loaded = loaded
+        self._seed = seed
+        self._spare = spare_needles(seed)
+        self._taken = {needle.value for needle in deck(seed)}
+        self._longest_stem = max((n.fact.stem for n in placed_needles(seed)), key=len)
+        self._haystack = Haystack(
+            loaded,
+            seed,
+            spec,
+            frames=[_Longest(needle) for needle in self._spare],
+            reply_tokens=ANSWER_TOKENS,
+        )
+        self._stem_tokens: dict[str, int] = {}
+
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
+        """See `lmstrix.ports.QuestionSource`. Without a region, all five take turns."""
+        if region is None:
+            region, index = region_of_turn(index)
+        cut = await self._haystack.cut(length_tokens)
+        placed, asked, closing = self._choice(
+            cut.placed(Needle), cut.tokens, length_tokens, region, index
+        )
+        return _question(cut, length_tokens, region, placed, asked, closing)
+
+    async def at_depth(self, length_tokens: int, depth: float, turn: int = 0) -> Question:
+        """The question about the needle nearest to `depth`, in other words for each `turn`."""
+        cut = await self._haystack.cut(length_tokens)
+        by_distance = sorted(
+            cut.placed(Needle), key=lambda p: abs(p.position_tokens - depth * length_tokens)
+        )
+        if not by_distance:
+            raise ConfigurationError(f"{length_tokens} tokens hold no needle")
+        placed = by_distance[0]
+        region = Region.at(placed.position_tokens / length_tokens)
+        return _question(cut, length_tokens, region, placed, turn, "")
+
+    async def several(
+        self, length_tokens: int, wanted: Sequence[tuple[Region | None, int]]
+    ) -> Question:
+        """See `lmstrix.ports.SeveralSource`.
+
+        A longer request leaves less room for the document, so a question about the tail may ask for
+        another needle than it does alone. A needle that is wanted twice is listed once.
+        """
+        cut = await self._haystack.cut(length_tokens)
+        asked = [
+            region_of_turn(index) if region is None else (region, index) for region, index in wanted
+        ]
+        per_line = 2 * await self._tokens_of(self._longest_stem) + LINE_TOKENS + 6
+        closings = 0
+        while True:
+            end = cut.tokens - (len(asked) + closings) * per_line
+            needles = [p for p in cut.placed(Needle) if p.position_tokens < end]
+            chosen = [
+                self._choice(needles, cut.tokens, length_tokens, region, index)
+                for region, index in asked
+            ]
+            found = sum(bool(closing) for _, _, closing in chosen)
+            if found <= closings:
+                break
+            closings = found
+        lines: dict[str, Placed[Needle]] = {}
+        for placed, _, _ in chosen:
+            lines.setdefault(placed.thing.fact.stem, placed)
+        told = " ".join(
+            placed.thing.sentence
+            for placed in lines.values()
+            if placed.thing.fact.stem in {n.fact.stem for n in self._spare}
+        )
+        phrasing = SEVERAL_PHRASINGS[max(n for _, n, _ in chosen) % len(SEVERAL_PHRASINGS)]
+        frame = _Several(tuple(lines), told, phrasing)
+        reply_tokens = sum([await self._tokens_of(stem) + LINE_TOKENS for stem in lines])
+        whole = await self._haystack.cut_for(length_tokens, frame, reply_tokens)
+        return Question(
+            prompt=frame(whole.text),
+            expected="",
+            kind="several",
+            depth=None,
+            max_tokens=reply_tokens,
+            stop=(f"\n{len(lines) + 1}.",),
+            parts=tuple(
+                _part(lines[placed.thing.fact.stem], length_tokens, region)
+                for (placed, _, _), (region, _) in zip(chosen, asked, strict=True)
+            ),
+        )
+
+    def _choice(
+        self,
+        needles: Sequence[Placed[Needle]],
+        end_tokens: int,
+        length_tokens: int,
+        region: Region,
+        index: int,
+    ) -> tuple[Placed[Needle], int, str]:
+        """What a question asks for, how often the region's questions asked for it before, and the
+        closing sentence if it is one.
+        """
+        positions = [placed.position_tokens for placed in needles]
+        picks = choices(positions, length_tokens, region, index + 1)
+        at, before = picks[index], picks[:index].count(picks[index])
+        if at is not None:
+            return needles[at], before, ""
+        turn, spare = divmod(before, len(self._spare))
+        fact = self._spare[spare].fact
+        rng = Random(f"tail {self._seed} {length_tokens} {before}")  # noqa: S311 - reproducible
+        needle = Needle(fact=fact, value=fresh_value(fact, rng, self._taken))
+        return Placed(thing=needle, position_tokens=end_tokens), turn, needle.sentence
+
+    async def _tokens_of(self, stem: str) -> int:
+        if stem not in self._stem_tokens:
+            self._stem_tokens[stem] = await self._loaded.count_tokens(f" {stem}")
+        return self._stem_tokens[stem]
+
+
+def _question(
+    cut: Cut,
+    length_tokens: int,
+    region: Region,
+    placed: Placed[Needle],
+    asked: int,
+    closing: str,
+) -> Question:
+    """Asks for one needle, for the `asked`-th time."""
+    phrasing = PHRASINGS[asked % len(PHRASINGS)]
+    part = _part(placed, length_tokens, region)
+    return attrs.evolve(part, prompt=_prompt(cut.text, closing, placed.thing, phrasing))
+
+
+def _part(placed: Placed[Needle], length_tokens: int, region: Region) -> Question:
+    """The question about one needle, without the document."""
+    needle = placed.thing
+    return Question(
+        prompt=Prompt(user="", answer_prefix=needle.fact.stem),
+        expected=needle.value,
+        kind=needle.fact.kind,
+        depth=min(1.0, max(0.0, placed.position_tokens / length_tokens)),
+        max_tokens=ANSWER_TOKENS,
+        stop=_STOPS,
+        region=region,
+    )
+
+
+def _prompt(document: str, closing: str, needle: Needle, phrasing: str) -> Prompt:
+    return asked_of(document, phrasing, closing=closing, answer_prefix=needle.fact.stem)
+
+
+@attrs.frozen
+class _Longest:
+    """The longest prompt that asks for a closing `needle`. Others lack the closing sentence."""
+
+    needle: Needle
+
+    def __call__(self, document: str) -> Prompt:
+        return _prompt(document, self.needle.sentence, self.needle, _LONGEST_PHRASING)
+
+
+@attrs.frozen
+class _Several:
+    """The prompt that asks for several needles."""
+
+    stems: tuple[str, ...]
+    closing: str
+    phrasing: str
+
+    def __call__(self, document: str) -> Prompt:
+        listed = "".join(f"\n{n}. {stem}" for n, stem in enumerate(self.stems, 1))
+        return asked_of(
+            document,
+            f"{self.phrasing}{listed}",
+            closing=self.closing,
+            answer_prefix=f"1. {self.stems[0]}",
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Recall:
+    """One fact per question, or up to eight.
+
+    `spec` says what else is planted in the document: give all validators of one measurement the
+    same.
+    """
+
+    spec: HaystackSpec = PLAIN
+    name: str = attrs.field(default="recall", init=False)
+    baseline_length: int = attrs.field(default=BASELINE_TOKENS, init=False)
+    most_facts: int = attrs.field(default=MOST_FACTS, init=False)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """See `lmstrix.ports.Validator`."""
+        return tuple(Region)
+
+    def questions(self, loaded: LoadedModel, seed: int) -> RecallQuestions:
+        """See `lmstrix.ports.Validator`."""
+        return RecallQuestions(loaded, seed, self.spec)
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        """See `lmstrix.ports.Validator`. A reply to several questions passes if all parts do."""
+        if not question.parts:
+            return judge_reply(question, reply)
+        judged = self.judge_each(question, reply)
+        return next((j for j in judged if j is not Judgement.PASS), Judgement.PASS)
+
+    def judge_each(self, question: Question, reply: Reply) -> tuple[Judgement, ...]:
+        """See `lmstrix.ports.SeveralValidator`."""
+        said = answer_of(reply)
+        stems = list(dict.fromkeys(part.prompt.answer_prefix for part in question.parts))
+        answers = {} if said is None else _answers(stems, said)
+        return tuple(
+            judge_reply(part, attrs.evolve(reply, text=answers[stem], reasoning=""))
+            if (stem := part.prompt.answer_prefix) in answers
+            else _missing(part, reply)
+            for part in question.parts
+        )
+
+
+def _missing(part: Question, reply: Reply) -> Judgement:
+    """What is said of a part without an answer: wrong, unless the whole reply is not an answer."""
+    judged = judge_reply(part, reply)
+    return Judgement.WRONG if judged is Judgement.PASS else judged
+
+
+def _answers(stems: Sequence[str], said: str) -> dict[str, str]:
+    """What a reply says for each stem, as far as it does: behind the stem itself if the reply
+    repeats it, else behind its number, else on its line.
+    """
+    begun = re.match(rf"\s*(?:1[.):]\s*)?{re.escape(stems[0])}", said, re.IGNORECASE)
+    text = said if begun else f"1. {stems[0]}{said}"
+    by_stem = {stem: mark.span() for stem in stems if (mark := _mark(re.escape(stem), text, 0))}
+    by_number = _number_marks(stems, text)
+    starts = sorted(start for start, _ in [*by_stem.values(), *by_number.values()])
+    found: dict[str, str] = {}
+    for stem in stems:
+        _, end = by_stem.get(stem) or by_number.get(stem) or (0, len(text))
+        following = next((start for start in starts if start >= end), len(text))
+        if not (stem not in by_stem and following in {start for start, _ in by_stem.values()}):
+            found[stem] = text[end:following].strip().split("\n")[0]
+    if len(by_stem) == 1 and len(by_number) <= 1:
+        lines = [line for line in text[by_stem[stems[0]][1] :].split("\n") if line.strip()]
+        found |= dict(zip(stems, lines, strict=False))
+    return {stem: answer for stem, answer in found.items() if answer.strip()}
+
+
+def _number_marks(stems: Sequence[str], text: str) -> dict[str, tuple[int, int]]:
+    """Where each line's number stands, as far as they follow each other."""
+    marks: dict[str, tuple[int, int]] = {}
+    at = 0
+    for number, stem in enumerate(stems, 1):
+        mark = _mark(rf"(?:\A|(?<=\s)){number}[.):](?=\s)", text, at)
+        if mark is None:
+            break
+        marks[stem] = mark.span()
+        at = mark.end()
+    return marks
+
+
+def _mark(pattern: str, text: str, at: int) -> re.Match[str] | None:
+    return re.compile(pattern, re.IGNORECASE).search(text, at)
