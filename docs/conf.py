@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
 doctest_global_setup = """
 from lmstrix.measure import BenchOptions
 from lmstrix.models import ModelInfo
-from lmstrix.settings import llama_server_arguments, ollama_modelfile, recommended_context
+from lmstrix.apply import llama_server_arguments, ollama_modelfile, recommended_context
 from lmstrix.stats import binomial_tail, isotonic_fall, wilson
 """
 

@@ -9,7 +9,7 @@
     │   ├── ModelNotFound (LookupError)   no such model; suggests near names
     │   ├── InvalidModel (ValueError)     the file is truncated, corrupt or not a model
     │   ├── UnsupportedModel (ValueError) a sound model that cannot generate text
-    │   └── NotMeasured                   no finished true context (`lmstrix.settings`)
+    │   └── NotMeasured                   the model has no finished true context
     ├── LoadError                         the engine did not give a loaded model
     │   ├── LoadRefused                   a guardrail said no before trying
     │   ├── LoadFailed                    the engine tried and failed
@@ -55,11 +55,13 @@ __all__ = [
     "LoadRefused",
     "ModelError",
     "ModelNotFound",
+    "NotMeasured",
     "OutOfMemory",
     "PluginNotFound",
     "PredictionError",
     "PredictionTooSlow",
     "PromptTruncated",
+    "SettingsError",
     "StoreError",
     "UnsupportedModel",
 ]
@@ -98,6 +100,10 @@ class InvalidModel(ModelError, ValueError):
 
 class UnsupportedModel(ModelError, ValueError):
     """A sound model that cannot be asked questions, such as an embedding model."""
+
+
+class NotMeasured(ModelError):
+    """The model has no finished true context."""
 
 
 class LoadError(LMStrixError):
@@ -187,6 +193,10 @@ class ConnectionLost(EngineUnavailable):
 
 class EngineTimeout(InfrastructureError, TimeoutError):
     """The engine stopped making progress before its deadline."""
+
+
+class SettingsError(LMStrixError):
+    """Another program's settings cannot be found, understood or changed safely."""
 
 
 class StoreError(LMStrixError, OSError):

@@ -11,13 +11,14 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import cast
 
 import anyio
 import anyio.to_thread
 import attrs
 import platformdirs
 from filelock import FileLock, Timeout
+
+from lmstrix.json_values import as_count, as_text, read_object
 
 __all__ = ["FOLDER_VARIABLE", "THIS_MACHINE", "Holder", "hold_turn", "turns_folder"]
 
@@ -98,16 +99,9 @@ def _told_by(place: Path) -> Path:
 
 def _read_holder(place: Path) -> Holder:
     """What the holder says of itself; anything may stand there, or nothing yet."""
-    try:
-        with _told_by(place).open("rb") as file:
-            said: object = json.loads(file.read(MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return Holder()
-    if not isinstance(said, dict):
-        return Holder()
-    values = cast("dict[str, object]", said)
-    pid, name = values.get("pid"), values.get("model")
+    said = read_object(_told_by(place), MOST_BYTES)
+    pid = as_count(said.get("pid"))
     return Holder(
-        pid=pid if type(pid) is int and 0 < pid < MOST_PID else None,
-        model_key=name[:MOST_NAME] if isinstance(name, str) else "",
+        pid=pid if pid and pid < MOST_PID else None,
+        model_key=as_text(said.get("model"))[:MOST_NAME],
     )

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import click
 
 from lmstrix.converter import FormatError, from_json, load_report
-from lmstrix.errors import LMStrixError
+from lmstrix.errors import LMStrixError, NotMeasured
 from lmstrix.maps import MAP_SCHEMA_VERSION, ContextMap
 from lmstrix.models import ContextReport, StoredReport
-from lmstrix.settings import NotMeasured, reports_of
+from lmstrix.names import reports_of
 from lmstrix.stores.sqlite import is_store
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import cast
 
 from lmstrix import MeasureOptions
 from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
+from lmstrix.json_values import as_list, as_object, as_text, parse_object
 from lmstrix.reports.words import NO_LEVELS
 from lmstrix_cli.settings import Settings
 
@@ -21,7 +21,7 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
     """``lmstrix test MODEL`` with what the result depends on: with other options it would be
     another measurement. Where the key cannot be read, the model alone.
     """
-    depends = _object(key)
+    depends = parse_object(key) or {}
     words = ["lmstrix"]
     adapter = depends.get("adapter")
     is_file = model_key.lower().endswith(".gguf")
@@ -31,7 +31,7 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
         words += ["--host", settings.host]
     if settings.store:
         words += ["--store", settings.store]
-    options = _mapping(depends.get("method"))
+    options = as_object(depends.get("method"))
     words += ["test", *_options(options)]
     words += [*(["--"] if model_key.startswith("-") else []), model_key]
     return shlex.join(words)
@@ -53,19 +53,9 @@ def _options(method: Mapping[str, object]) -> Iterator[str]:
             yield from (f"--{name.replace('_', '-')}", str(value))
     if method.get("absolute") is True:
         yield "--absolute"
+    if method.get("average") is True:
+        yield "--average"
     levels = method.get("levels", list(DEFAULT_LEVELS))
     if isinstance(levels, list) and levels != list(DEFAULT_LEVELS):
-        items = cast("list[object]", levels)
-        names = [level for level in items if isinstance(level, str)]
-        yield from ("--levels", ",".join(names) or NO_LEVELS)
-
-
-def _object(key: str) -> Mapping[str, object]:
-    try:
-        return _mapping(json.loads(key))
-    except (ValueError, RecursionError):
-        return {}
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}
+        names = [as_text(level) for level in as_list(cast("object", levels))]
+        yield from ("--levels", ",".join(filter(None, names)) or NO_LEVELS)

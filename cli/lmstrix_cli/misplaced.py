@@ -44,16 +44,16 @@ def in_front(
 
 def unknown(ctx: click.Context, typed: Sequence[str], names: Iterable[str]) -> click.UsageError:
     """The error for a command that there is not."""
-    from difflib import get_close_matches  # noqa: PLC0415 - for typing slips only
+    from lmstrix.names import suggestion  # noqa: PLC0415 - for typing slips only
 
     known = list(names)
     first = typed[0]
-    meant = get_close_matches(first.lower(), known)
+    meant = suggestion(first, known)
     if first == "help":
         asked = [name for name in typed[1:2] if name in known]
         more = f" Say `{' '.join(['lmstrix', *asked, '--help'])}`."
     elif meant:
-        more = f" Did you mean {' or '.join(map(repr, meant))}?"
+        more = f" {meant}"
     elif (first.lower().endswith(".gguf") or "/" in first) and first.isprintable():
         more = f" To measure a model: {shlex.join(['lmstrix', 'test', first])}"
     else:

@@ -66,7 +66,7 @@ def answer(
     if not parts or parts[0][1]:  # broken language without an end needs no question to be said
         return parts[0] if parts else (FORGOTTEN, False)
     lines = [
-        f"\n{n}. {stem}{said}"
+        f"\n{n}. {stem}{said.rstrip()}"
         for n, (stem, (said, _)) in enumerate(zip(stems, parts, strict=True), 1)
     ]
     return "".join(lines).removeprefix(f"\n{prompt.answer_prefix}"), False

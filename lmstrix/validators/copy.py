@@ -50,9 +50,9 @@ def passage_near(
 ) -> Passage | None:
     """A passage near a place, shown up to another word for each `turn`.
 
-    One that begins within `within_tokens` is preferred. A passage is filler alone, since values
-    that cannot be foreseen would measure recall again; except in short texts that are full of
-    facts. None if the document has no passage whose beginning is its own.
+    One that begins within `within_tokens` is preferred, then one of filler alone: values cannot be
+    foreseen and would measure recall again. None if the document has no passage whose beginning
+    is its own.
     """
     begin, end = within_tokens
 
@@ -60,13 +60,17 @@ def passage_near(
         position = cut.sentences[start].position_tokens
         return not begin <= position < end, abs(position - target_tokens)
 
-    for filler_only in (True, False):
-        starts = sorted(_starts(cut.sentences, filler_only=filler_only), key=distance)
-        passages = (_passage(cut.text, cut.sentences[i : i + SENTENCES], turn) for i in starts)
-        found = next((passage for passage in passages if passage is not None), None)
-        if found is not None:
-            return found
-    return None
+    filler = set(_starts(cut.sentences, filler_only=True))
+    every = sorted(_starts(cut.sentences, filler_only=False), key=distance)
+    inside = [start for start in every if not distance(start)[0]]
+    ordered = (
+        *(start for start in inside if start in filler),
+        *inside,
+        *(start for start in every if start in filler),
+        *every,
+    )
+    passages = (_passage(cut.text, cut.sentences[i : i + SENTENCES], turn) for i in ordered)
+    return next((passage for passage in passages if passage is not None), None)
 
 
 def _starts(sentences: Sequence[Sentence], *, filler_only: bool) -> Iterator[int]:

@@ -283,17 +283,18 @@ class Recall:
         said = answer_of(reply)
         stems = list(dict.fromkeys(part.prompt.answer_prefix for part in question.parts))
         answers = {} if said is None else _answers(stems, said)
-        if not answers:  # nothing at all: silence, noise or a refusal says so of every part
-            return tuple(
-                Judgement.WRONG if judged is Judgement.PASS else judged
-                for judged in (judge_reply(part, reply) for part in question.parts)
-            )
         return tuple(
             judge_reply(part, attrs.evolve(reply, text=answers[stem], reasoning=""))
             if (stem := part.prompt.answer_prefix) in answers
-            else Judgement.WRONG
+            else _missing(part, reply)
             for part in question.parts
         )
+
+
+def _missing(part: Question, reply: Reply) -> Judgement:
+    """What is said of a part without an answer: wrong, unless the whole reply is not an answer."""
+    judged = judge_reply(part, reply)
+    return Judgement.WRONG if judged is Judgement.PASS else judged
 
 
 def _answers(stems: Sequence[str], said: str) -> dict[str, str]:

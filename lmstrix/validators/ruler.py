@@ -22,7 +22,7 @@ from lmstrix.validators.haystack import (
     asked_of,
 )
 from lmstrix.validators.judging import judge_by, judge_reply
-from lmstrix.validators.needles import chosen, region_of_turn
+from lmstrix.validators.needles import choices, region_of_turn
 from lmstrix.validators.planting import (
     CHAIN_LINKS,
     Entry,
@@ -47,7 +47,14 @@ CROWD_BASELINE_TOKENS = 512
 CROWD_TOKENS = 16
 """Reserved for the reply: a number."""
 
-CROWD_REQUEST = "Complete the sentence with the fact from the text."
+CROWD_REQUESTS = (
+    "Complete the sentence with the fact from the text.",
+    "Finish the sentence just as the text does.",
+    "Say again what the text says.",
+    "Quote a fact from the text word by word.",
+    "Now repeat one of the facts from the text above.",
+)
+"""The next one comes when an entry is asked for again."""
 
 
 @attrs.frozen(kw_only=True)
@@ -94,12 +101,12 @@ class _CrowdQuestions:
         if region is None:
             region, index = region_of_turn(index)
         cut = await self._haystack.cut(length_tokens)
-        placed = _chosen(cut.placed(Entry), length_tokens, region, index)
+        placed, asked = _chosen(cut.placed(Entry), length_tokens, region, index)
         if placed is None:
             raise ConfigurationError(f"{length_tokens} tokens hold no crowd")
         entry = placed.thing
         return Question(
-            prompt=asked_of(cut.text, CROWD_REQUEST, answer_prefix=entry.stem),
+            prompt=asked_of(cut.text, _request(CROWD_REQUESTS, asked), answer_prefix=entry.stem),
             expected=entry.value,
             kind="number",
             depth=min(1.0, placed.position_tokens / length_tokens),
@@ -110,15 +117,21 @@ class _CrowdQuestions:
 
 
 def _crowd_frame(document: str) -> Prompt:
-    return asked_of(document, CROWD_REQUEST)
+    return asked_of(document, max(CROWD_REQUESTS, key=len))
+
+
+def _request(requests: tuple[str, ...], asked: int) -> str:
+    return requests[asked % len(requests)]
 
 
 def _chosen(
     placed: Sequence[Placed[Thing]], length_tokens: int, region: Region, index: int
-) -> Placed[Thing] | None:
+) -> tuple[Placed[Thing] | None, int]:
+    """What a question asks for, and how often the region's questions asked for it before."""
     positions = [one.position_tokens for one in placed]
-    at = chosen(positions, length_tokens, region, index, closing=False)
-    return None if at is None else placed[at]
+    picks = choices(positions, length_tokens, region, index + 1, closing=False)
+    at = picks[index]
+    return None if at is None else placed[at], picks[:index].count(at)
 
 
 TRACING_BASELINE_TOKENS = 1024
@@ -172,7 +185,13 @@ NAMES = "names"
 TRACING_TOKENS = 32
 """Reserved for the reply: three names."""
 
-TRACING_REQUEST = "Work out from the text how to complete the sentence."
+TRACING_REQUESTS = (
+    "Work out from the text how to complete the sentence.",
+    "Complete the sentence with what follows from the text.",
+    "Finish the sentence so that it agrees with the text.",
+    "Put the facts of the text together and finish the sentence.",
+    "Use the text to work out the end of the sentence.",
+)
 
 Chain = tuple[Placed[Link], ...]
 
@@ -192,7 +211,7 @@ class _TracingQuestions:
         if region is None:
             region, index = region_of_turn(index)
         cut = await self._haystack.cut(length_tokens)
-        placed = _chosen(_chains(cut), length_tokens, region, index // 2)
+        placed, asked = _chosen(_chains(cut), length_tokens, region, index // 2)
         if placed is None:
             raise ConfigurationError(f"{length_tokens} tokens hold no whole chain")
         links = placed.thing
@@ -201,7 +220,7 @@ class _TracingQuestions:
         return Question(
             prompt=asked_of(
                 cut.text,
-                TRACING_REQUEST,
+                _request(TRACING_REQUESTS, asked),
                 answer_prefix=names_stem(value) if asks_names else stem_of(last),
             ),
             expected=", ".join(p.thing.name for p in links) if asks_names else value,
@@ -224,4 +243,4 @@ def _chains(cut: Cut) -> tuple[Placed[Chain], ...]:
 
 
 def _tracing_frame(document: str) -> Prompt:
-    return asked_of(document, TRACING_REQUEST)
+    return asked_of(document, max(TRACING_REQUESTS, key=len))

@@ -197,7 +197,7 @@ async def test_a_silent_engine_is_given_up(demo_model: Path) -> None:
     adapter = LlamaCppAdapter([], threads=1, stall_timeout_s=1.0)
     model = await adapter.find_model(str(demo_model))
     async with LlamaCppAdapter([], threads=1).load(model, 4096) as loaded:
-        loaded._stall_s = 1.0
+        loaded._stall.seconds = 1.0
         pid = loaded._engine.pid
 
         def stop(progress: PrefillProgress) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.lmstudio.listing import device_of, find, parse_listing, wire_key
-from lmstrix.adapters.lmstudio.values import as_count, as_seconds
 from lmstrix.errors import ModelNotFound, UnsupportedModel
+from lmstrix.json_values import as_count, as_seconds
 from lmstrix.testing.lmstudio import ODD_LISTING
 
 GEMMA = {

@@ -14,8 +14,8 @@ from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.errors import EngineUnavailable
 from lmstrix.models import Prompt
 from lmstrix.testing.lmstudio import LMStudioServer
-from lmstrix.testing.lmstudio.mangling import Mangler
 from lmstrix.testing.lmstudio.state import ServerState
+from lmstrix.testing.lmstudio.wire import Mangler
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 Frame = dict[str, Any]

@@ -17,8 +17,8 @@ from lmstrix.adapters.lmstudio import LMStudioAdapter, orphans
 from lmstrix.adapters.lmstudio.instances import unload
 from lmstrix.adapters.lmstudio.orphans import is_orphan, new_identifier
 from lmstrix.adapters.lmstudio.sdk import Connection
-from lmstrix.adapters.lmstudio.values import Json
 from lmstrix.errors import EngineTimeout
+from lmstrix.json_values import Json
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 

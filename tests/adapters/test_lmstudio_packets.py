@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.lmstudio.packets import Generation
-from lmstrix.adapters.lmstudio.values import Json
 from lmstrix.errors import (
     ContextOverflow,
     EngineUnavailable,
@@ -15,6 +14,7 @@ from lmstrix.errors import (
     PredictionError,
     PromptTruncated,
 )
+from lmstrix.json_values import Json
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 

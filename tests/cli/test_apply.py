@@ -72,9 +72,9 @@ def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) 
     assert '-        "value": 4096' in lines
     assert '+        "value": 6144' in lines
     [backup] = path.parent.glob("*.bak")
-    assert f"Backup: {backup}" in result.stdout
+    assert f"Written. Backup: {backup}" in result.stdout
     assert "keeps its context until it is loaded again" in result.stdout
-    assert lines[-1] == f"To take it back: lmstrix apply --undo --home {home} {KEY}"
+    assert lines[-1] == f"To undo: lmstrix apply --undo --home {home} {KEY}"
 
 
 def test_the_second_time_there_is_nothing_to_do(shell: Shell, home: Path) -> None:
@@ -105,7 +105,7 @@ def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:
     shell.store = home / "other.sqlite3"  # a name that it does not know is no file of its own
     result = shell.run("apply", "gemma", "--home", str(home), "--undo", "--yes")
     assert result.exit_code == 1
-    assert "index does not tell" in result.stderr
+    assert "index does not say" in result.stderr
     assert "publisher/repository/file.gguf" in result.stderr
 
 
@@ -117,7 +117,7 @@ def test_undo_needs_no_store(shell: Shell, home: Path) -> None:
     assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
     result = shell.run("apply", "../../settings", "--home", str(home), "--undo", "--yes")
     assert result.exit_code == 1
-    assert "no safe name" in result.stderr
+    assert "not a safe name" in result.stderr
 
 
 def test_without_a_terminal_nothing_is_written_unasked(shell: Shell, home: Path) -> None:

@@ -14,7 +14,7 @@ from lmstrix_cli.testing import Shell
         ("list -q", "in front of the command: lmstrix -q list ..."),
         ("--json list", "--json is an option of list and stands behind it"),
         ("--store x --json list", "lmstrix list --json ..."),
-        ("tets", "No such command 'tets'. Did you mean 'test'?"),
+        ("tets", "No such command 'tets'. Did you mean \"test\"?"),
         ("help test", "Say `lmstrix test --help`."),
         ("help nosuch", "Say `lmstrix --help`."),
         ("a/model.gguf", "To measure a model: lmstrix test a/model.gguf"),

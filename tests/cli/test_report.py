@@ -169,7 +169,7 @@ def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> N
     for command in ("report", "compare"):
         result = shell.run(command, "gema-3-4b")
         assert result.exit_code == 4
-        assert "Did you mean google/gemma-3-4b?" in result.stderr
+        assert 'Did you mean "google/gemma-3-4b"?' in result.stderr
         assert "lmstrix list" in shell.run(command, "zzz").stderr
     assert list(here.iterdir()) == []
 

@@ -11,9 +11,8 @@ from fuzz_values import NAMES, damaged, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders, described_model
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
-from lmstrix.adapters.llamacpp.model_file import described_model
 from lmstrix.errors import InvalidModel
 
 HUGE = st.sampled_from([2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1])

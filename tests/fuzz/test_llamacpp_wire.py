@@ -12,10 +12,10 @@ from fuzz_values import TEXTS, VALUES, changed, damaged, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.llamacpp.failures import server_error
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, Json, json_object
+from lmstrix.adapters.llamacpp.wire import EventReader, Generation, server_error
 from lmstrix.converter import to_json
 from lmstrix.errors import LMStrixError
+from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply
 
 PROGRESS = {"prompt_progress": {"total": 5, "cache": 1, "processed": 3, "time_ms": 4}}
@@ -88,11 +88,12 @@ def test_replies(value: object) -> None:
 @fuzz
 @given(changed({"error": ERROR}) | VALUES | TEXTS, st.integers(-1, 999))
 def test_errors(body: object, status: int) -> None:
-    error = put_through("engine's error", lambda: server_error(status, body))
+    answer = parse_object(json.dumps(body).encode())
+    error = put_through("engine's error", lambda: server_error(status, answer))
     assert len(str(error)) < 1000
 
 
 @fuzz
 @given(damaged(json.dumps(ERROR).encode()) | st.binary(max_size=50))
 def test_answers(data: bytes) -> None:
-    assert put_through("engine's answer", lambda: json_object(data) or {}) is not None
+    assert put_through("engine's answer", lambda: parse_object(data) or {}) is not None

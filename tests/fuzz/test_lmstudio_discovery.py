@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from lmstrix.adapters.lmstudio.discovery import (
     addresses,
-    lmstudio_home,
     parse_host,
     says_lmstudio,
     told_port,
 )
-from lmstrix.errors import ConfigurationError
-from lmstrix.settings import SettingsError, find_home
+from lmstrix.adapters.lmstudio_home import existing_home
+from lmstrix.errors import ConfigurationError, SettingsError
 
 GREETING = json.dumps({"lmstudio": True}).encode()
 DEEP = b"[" * 100_000
@@ -51,8 +50,7 @@ def test_pointers(pointer: str) -> None:
     file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
     try:
         assert put_through("LM Studio's home pointer", lambda: addresses(None))
-        assert put_through("LM Studio's home pointer", lmstudio_home) is not None
-        put_through("LM Studio's home pointer", find_home, SettingsError)
+        put_through("LM Studio's home pointer", existing_home, SettingsError)
     finally:
         file.unlink()
 

@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from lmstrix.adapters.lmstudio import LMStudioAdapter
-from lmstrix.adapters.lmstudio.values import Json
 from lmstrix.errors import EngineUnavailable
+from lmstrix.json_values import Json
 from lmstrix.testing.lmstudio import LMStudioServer, Script
-from lmstrix.testing.lmstudio.mangling import Mangler
+from lmstrix.testing.lmstudio.wire import Mangler
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 ENDLESS_S = 60

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from fuzz_counts import put_through
-from fuzz_values import NAMES, NUMBERS, TEXTS, changed, deep, fuzz, texts_of
-from hypothesis import assume, example, given
+from fuzz_values import NAMES, NUMBERS, fuzz, texts_of
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.errors import LMStrixError
-from lmstrix.models import ModelInfo, StoredReport
-from lmstrix.settings import (
-    SettingsError,
+from lmstrix.apply import (
+    CONTEXT_KEY,
     caveats,
     choose_report,
     find_model,
-    lmstudio_identifier,
     ollama_modelfile,
     plan_change,
     plan_undo,
     recommended_context,
+    settings_identifier,
 )
-from lmstrix.settings.jsontext import parse, parts
-from lmstrix.settings.merging import CONTEXT_KEY, read_context
-from lmstrix.settings.places import CONFIG_FOLDER, settings_path
+from lmstrix.apply.lmstudio import CONFIG_FOLDER, settings_path
+from lmstrix.errors import LMStrixError, SettingsError
+from lmstrix.models import ModelInfo, StoredReport
 from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.turns import FOLDER_VARIABLE
 
 NAME = "publisher/repository/file.gguf"
 DOCUMENT = {
@@ -48,7 +49,14 @@ VAST = json.dumps(DOCUMENT).replace("4096", "9" * 4000)
 def _home(folder: str) -> Path:
     home = Path(folder).resolve() / "home"
     (home / ".internal" / CONFIG_FOLDER).mkdir(parents=True)
+    os.environ[FOLDER_VARIABLE] = str(home / "locks")
     return home
+
+
+@pytest.fixture(autouse=True)
+def locks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts back the variable that `_home` sets."""
+    monkeypatch.setenv(FOLDER_VARIABLE, "")
 
 
 def _change(home: Path, name: str) -> bool:
@@ -60,9 +68,9 @@ def _change(home: Path, name: str) -> bool:
     assert isinstance(change.difference, str)
     if change.write() is None:
         return True
-    assert read_context(path.read_text("utf-8")) == 8192
+    assert not plan_change(home, name, 8192).needed
     undo = plan_undo(home, name)
-    assert undo.contexts[0] == 8192
+    assert undo.old_context == 8192
     undo.write()
     assert (path.read_bytes() if path.exists() else None) == before
     return True
@@ -113,20 +121,11 @@ def test_places(index: str, chosen: str, key: str, path: str) -> None:
         ):
             found = put_through(
                 "LM Studio's index",
-                lambda model=model: settings_path(home, lmstudio_identifier(model, home)),
+                lambda model=model: settings_path(home, settings_identifier(model, home)),
                 SettingsError,
             )
             inside = home / ".internal" / CONFIG_FOLDER
             assert found is None or found.resolve().is_relative_to(inside.resolve())
-
-
-@fuzz
-@given(texts_of(DOCUMENT))
-def test_strict_json(text: str) -> None:
-    node = put_through("strict JSON", lambda: parse(text), ValueError)
-    assert node is None or node.value == json.loads(text)
-    if node is not None and isinstance(node.value, dict):
-        put_through("strict JSON", lambda: parts(text, node), RecursionError)
 
 
 @fuzz
@@ -155,19 +154,3 @@ def test_percentages(true_context: int, percent: float, cap: int | None) -> None
         LMStrixError,
     )
     assert context is None or 0 < context <= true_context
-
-
-@fuzz
-@given(changed(DOCUMENT), TEXTS)
-def test_the_context_alone_is_read(value: object, text: str) -> None:
-    assume(value != deep(20))
-    for document in (json_or(value, text), text):
-        found = put_through("LM Studio's settings file", lambda d=document: read_context(d))
-        assert found is None or type(found) in {int, float}
-
-
-def json_or(value: object, text: str) -> str:
-    try:
-        return json.dumps(value)
-    except (RecursionError, ValueError):
-        return text

@@ -26,12 +26,60 @@ async def asked(model: SimulatedModel, user: str, prefix: str = "The river is") 
 
 @pytest.mark.parametrize(
     ("beyond", "known"),
-    [(Beyond.FORGETS_HEAD, {"end"}), (Beyond.FORGETS_MIDDLE, {"head", "end"})],
+    [
+        (Beyond.FORGETS_HEAD, {"end"}),
+        (Beyond.FORGETS_MIDDLE, {"head", "end"}),
+        (Beyond.KEEPS_FIRST, {"head"}),
+    ],
 )
 async def test_what_is_forgotten(beyond: Beyond, known: set[str]) -> None:
     model = attrs.evolve(MODEL, beyond=beyond)
     replies = {place: (await asked(model, user)).text for place, user in FACTS.items()}
     assert {place for place, text in replies.items() if text.strip() == "41."} == known
+
+
+async def test_who_keeps_the_first_tokens_still_sees_the_request() -> None:
+    model = attrs.evolve(MODEL, beyond=Beyond.KEEPS_FIRST)
+    user = f"{FACTS['head']} {WORDS}\n\nContinue the text."
+    assert (await asked(model, user)).text.startswith(" 41. w0")
+    assert (await asked(model, user.replace("Continue", "Repeat"))).text.strip() == "41."
+
+
+@pytest.mark.parametrize(
+    ("band", "known"),
+    [
+        ((0.0, 0.1), {"middle", "end"}),
+        ((0.4, 0.6), {"head", "end"}),
+        ((0.9, 1.0), {"head", "middle"}),
+    ],
+)
+async def test_a_band_is_lost(band: tuple[float, float], known: set[str]) -> None:
+    model = attrs.evolve(MODEL, band=band, beyond=Beyond.GIBBERISH)
+    request = "\n\nSay it again."
+    replies = {place: (await asked(model, user + request)).text for place, user in FACTS.items()}
+    assert {place for place, text in replies.items() if text.strip() == "41."} == known
+    assert (await asked(model, "The river is 41.")).text.strip() == "41."
+
+
+async def test_it_completes_a_list_line_by_line() -> None:
+    text = f"The river is 41. The hill is red. {WORDS} The well is deep."
+    user = f"{text}\n\nComplete these sentences:\n1. The river is\n2. The well is\n3. The hill is"
+    whole = attrs.evolve(MODEL, true_context=9000)
+    assert (await asked(whole, user, "1. The river is")).text == (
+        " 41.\n2. The well is deep.\n3. The hill is red."
+    )
+    assert (await asked(MODEL, user, "1. The river is")).text == (
+        " something else.\n2. The well is deep.\n3. The hill is something else."
+    )
+    replies = [
+        await asked(
+            attrs.evolve(whole, lapses=0.5),
+            user.replace("these", f"these {n}"),
+            "1. The river is",
+        )
+        for n in range(20)
+    ]
+    assert len({reply.text for reply in replies}) > 3
 
 
 @pytest.mark.parametrize("beyond", [Beyond.NOISE, Beyond.WORD_SALAD, Beyond.LOOPS])

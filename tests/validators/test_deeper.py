@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from lmstrix.errors import ConfigurationError
-from lmstrix.models import Judgement, Reply, StopReason
+from lmstrix.models import Judgement, Region, Reply, StopReason
 from lmstrix.ports import GradedValidator, LoadedModel, QuestionSource, Validator
 from lmstrix.testing.contracts.validator import ValidatorContract
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
@@ -34,6 +34,8 @@ class TestCrowd(ValidatorContract):
 
 
 class TestTracing(ValidatorContract):
+    covers_regions_from = 10**9  # a chain is spread over a tenth of the window
+
     @pytest.fixture
     def validator(self) -> Validator:
         return Tracing()
@@ -123,7 +125,7 @@ async def test_a_crowd_is_asked_by_key(loaded: LoadedModel) -> None:
 
 async def test_chains_are_followed_and_gathered(loaded: LoadedModel) -> None:
     source = Tracing().questions(loaded, 3)
-    hop, names = await source.question(4096, 0), await source.question(4096, 1)
+    hop, names = [await source.question(4096, i, Region.MIDDLE) for i in range(2)]
     assert (hop.kind, names.kind) == ("number", "names")
     # the number stands beside the first name of the chain, the last one is asked for
     first, last = names.expected.split(", ")[0], names.expected.split(", ")[-1]

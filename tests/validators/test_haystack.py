@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lmstrix.models import Judgement, Prompt, Question, Reply, StopReason
 from lmstrix.ports import LoadedModel, Validator
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix.validators.coherence.validator import Coherence
+from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.copy import Copy
 from lmstrix.validators.facts import CODES, NEAR, NUMBERS, WORDS
 from lmstrix.validators.haystack import HaystackSpec, filler_sentences, share_haystack

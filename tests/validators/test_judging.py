@@ -288,4 +288,4 @@ async def test_broken_replies_are_gibberish_mostly(beyond: Beyond) -> None:
                 )
                 judged[Recall().judge(question, given)] += 1
     assert judged[Judgement.GIBBERISH] > 0.6 * judged.total()
-    assert not judged[Judgement.PASS]
+    assert judged[Judgement.PASS] <= 1  # a word of the text may be the right one by chance

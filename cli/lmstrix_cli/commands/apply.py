@@ -11,21 +11,22 @@ from pathlib import Path
 import attrs
 import click
 
-from lmstrix.models import ContextReport, ModelInfo, StoredReport
-from lmstrix.settings import (
+from lmstrix.apply import (
     CONTEXT_KEY,
-    NotMeasured,
+    Change,
     caveats,
     choose_report,
-    find_home,
+    existing_home,
     find_model,
     llama_server_arguments,
-    lmstudio_identifier,
     ollama_modelfile,
     plan_change,
     plan_undo,
     recommended_context,
+    settings_identifier,
 )
+from lmstrix.errors import NotMeasured
+from lmstrix.models import ContextReport, ModelInfo, StoredReport
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.exit_codes import ExitCode
 from lmstrix_cli.parameters import TOKENS
@@ -45,8 +46,8 @@ Examples:
 \b
 Exit codes:
   0  written, taken back, printed, or nothing to do
-  1  a file that cannot be changed safely, or you said no
-  2  wrong usage; also where nobody can be asked and --yes was not given
+  1  the file cannot be changed safely, or you answered no
+  2  wrong usage, or there is no terminal to ask on and no --yes
   4  the model has no finished true context
 """
 
@@ -56,7 +57,7 @@ RELOAD = "A model that is loaded keeps its context until it is loaded again."
 
 @attrs.frozen(kw_only=True)
 class _Wish:
-    """What was asked for."""
+    """The options of one call."""
 
     model: str
     percent: float | None
@@ -79,7 +80,7 @@ class _Wish:
 
 @attrs.frozen
 class _Outcome:
-    """How it ended: a word for programs, a sentence for people, the exit code."""
+    """The result: a word for programs, a sentence for people, the exit code."""
 
     name: str
     said: str = ""
@@ -101,26 +102,28 @@ class _Outcome:
     type=click.Choice([LMSTUDIO, LLAMA_SERVER, OLLAMA]),
     default=LMSTUDIO,
     show_default=True,
-    help="Whose setting. The last two are printed, and nothing is written.",
+    help="The program to set it for. For llama-server and ollama it is only printed.",
 )
-@click.option("--undo", is_flag=True, help="Put back what was there before, to the byte.")
+@click.option(
+    "--undo", is_flag=True, help="Restore the file from before the last change, to the byte."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @click.option(
     "--home",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="PATH",
-    help="LM Studio's own folder. Default: where LM Studio's tools look, mostly ~/.lmstudio.",
+    help="LM Studio's home. Default: where LM Studio's own tools look, usually ~/.lmstudio.",
 )
-@click.option("--json", "as_json", is_flag=True, help="What was done as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, undo: bool, **wished: object) -> None:
     """Write the true context of MODEL into LM Studio's settings for it.
 
-    The newest finished measurement counts. The difference is shown first and you are asked;
-    everything else in the file stays as it is, and a backup is kept beside it. For
-    llama-server and Ollama the setting is printed instead.
+    Uses the newest finished measurement. Shows the difference and asks first, keeps every other
+    setting, and leaves a backup beside the file. For llama-server and Ollama it prints the
+    setting instead.
     """
     wish = _Wish(**wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish, undo=undo)
@@ -152,42 +155,44 @@ async def _reports(settings: Settings) -> Sequence[StoredReport]:
 
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     report = choose_report(reports, wish.model)
-    home = find_home(wish.home)
-    change = plan_change(home, lmstudio_identifier(report.model, home), wish.context(report))
-    told = _facts(wish, reports, report) | {
-        "context": change.context,
-        "before": change.old_context,
-        "path": str(change.path),
-    }
+    home = existing_home(wish.home)
+    change = plan_change(home, settings_identifier(report.model, home), wish.context(report))
+    told = _facts(wish, reports, report) | _contexts(change)
     if not change.needed:
-        said = f"Nothing to do: {safe_text.label(str(change.path))} says so already."
+        said = f"Nothing to do: {safe_text.label(str(change.path))} already sets this context."
         return _end(wish, told, _Outcome("unchanged", said))
-    _show(wish, change.path, change.difference, (change.old_context, change.context))
+    _show(wish, change)
     outcome = _ask(wish, "Write this?")
     if outcome is None:
         backup = str(change.write())
         told["backup"] = backup
-        said = f"Written, and read back. Backup: {safe_text.label(backup)}\n{RELOAD}"
-        outcome = _Outcome("written", f"{said}\nTo take it back: {_undoing(wish)}")
+        said = f"Written. Backup: {safe_text.label(backup)}\n{RELOAD}"
+        outcome = _Outcome("written", f"{said}\nTo undo: {_undo_command(wish)}")
     return _end(wish, told, outcome)
 
 
 def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    home = find_home(wish.home)
+    home = existing_home(wish.home)
     try:
         model = find_model(reports, wish.model)
     except NotMeasured:
         model = ModelInfo(key=wish.model)  # the store may be another one by now
-    plan = plan_undo(home, lmstudio_identifier(model, home))
-    before, after = plan.contexts
-    _show(wish, plan.path, plan.difference, (before, after))
-    outcome = _ask(wish, "Put this back?")
+    change = plan_undo(home, settings_identifier(model, home))
+    _show(wish, change)
+    outcome = _ask(wish, "Restore this?")
     if outcome is None:
-        plan.write()
-        outcome = _Outcome("undone", f"Put back, to the byte. {RELOAD}")
+        change.write()
+        outcome = _Outcome("undone", f"Restored, to the byte. {RELOAD}")
     told: dict[str, object] = {"model": model.key, "for": wish.target}
-    told |= {"context": after, "before": before, "path": str(plan.path)}
-    return _end(wish, told, outcome)
+    return _end(wish, told | _contexts(change), outcome)
+
+
+def _contexts(change: Change) -> dict[str, object]:
+    return {
+        "context": change.new_context,
+        "before": change.old_context,
+        "path": str(change.path),
+    }
 
 
 def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
@@ -199,7 +204,7 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     else:
         text = ollama_modelfile(report.model, context)
         how = (
-            "put this into a file named Modelfile, then `ollama create NAME -f Modelfile` and"
+            "save this as a file named Modelfile, then run `ollama create NAME -f Modelfile` and"
             f" `ollama run NAME`. For one session: `/set parameter num_ctx {context}`."
         )
     told = _facts(wish, reports, report) | {"context": context, "setting": text}
@@ -212,7 +217,7 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
 def _facts(
     wish: _Wish, reports: Sequence[StoredReport], report: ContextReport
 ) -> dict[str, object]:
-    """What is known of the model; said as well, on stderr where stdout is for a program."""
+    """The facts about the model, also printed: on stderr if stdout is for a program."""
     engine = {LMSTUDIO: "lmstudio", LLAMA_SERVER: "llamacpp"}.get(wish.target, "")
     notes = caveats(reports, report, engine=engine)
     if not wish.as_json:
@@ -231,19 +236,18 @@ def _facts(
     }
 
 
-def _show(
-    wish: _Wish, path: Path, difference: str, contexts: tuple[float | None, float | None]
-) -> None:
-    """The difference; with ``--json`` on stderr, so that stdout holds the object alone."""
+def _show(wish: _Wish, change: Change) -> None:
+    """The difference; with ``--json`` on stderr, so that stdout has the object alone."""
     say = safe_text.note_as_it_is if wish.as_json else safe_text.out
+    contexts = (change.old_context, change.new_context)
     old, new = ("not set" if context is None else f"{context}" for context in contexts)
-    say(f"{safe_text.label(str(path))}\n  {CONTEXT_KEY}: {old} -> {new}")
-    if difference:
-        say("\n".join(safe_text.label(line) for line in difference.split("\n")))
+    say(f"{safe_text.label(str(change.path))}\n  {CONTEXT_KEY}: {old} -> {new}")
+    if change.difference:
+        say("\n".join(safe_text.label(line) for line in change.difference.split("\n")))
 
 
 def _ask(wish: _Wish, question: str) -> _Outcome | None:
-    """None to go on, or how it ends here."""
+    """None to go on, else the outcome."""
     if wish.dry_run:
         return _Outcome("dry_run", "Dry run: nothing was written.")
     if wish.yes:
@@ -259,8 +263,8 @@ def _ask(wish: _Wish, question: str) -> _Outcome | None:
     return _Outcome("refused", "nothing was written", ExitCode.OTHER)
 
 
-def _undoing(wish: _Wish) -> str:
-    """The command that takes it back."""
+def _undo_command(wish: _Wish) -> str:
+    """The command that undoes the change."""
     # The store knows which file the model's name means.
     store = ["--store", wish.store] if wish.store else []
     home = [] if wish.home is None else ["--home", str(wish.home)]
@@ -274,7 +278,7 @@ def _somebody_is_there() -> bool:
 
 def _end(wish: _Wish, told: dict[str, object], outcome: _Outcome) -> ExitCode:
     if outcome.code:
-        hint = "Say --yes to write, or --dry-run to look." if outcome.code == 2 else ""
+        hint = "Give --yes to write, or --dry-run to look." if outcome.code == 2 else ""
         safe_text.error(outcome.said, hint)
     elif outcome.said and not wish.as_json:
         safe_text.out(outcome.said)

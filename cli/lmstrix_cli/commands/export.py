@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from lmstrix.errors import LMStrixError
+from lmstrix.files import replace_file
 from lmstrix.reports.words import say_count
-from lmstrix.settings.files import put
 from lmstrix.stores.export import dump_contents
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async
@@ -78,7 +78,7 @@ def _write(path: Path, text: str) -> None:
             path.write_text(text, encoding="utf-8", newline="\n")
         else:
             target = Path(os.path.realpath(path))  # a link stays one
-            put(target, text.encode(), like=target)
+            replace_file(target, text.encode(), like=target)
     except OSError as error:
         raise LMStrixError(
             f"{str(path)!r} cannot be written: {error.strerror or error}",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, cast
 
 import attrs
 import click
 
 from lmstrix.errors import StoreError
+from lmstrix.json_values import parse_object
 from lmstrix.reports.words import say_count
 from lmstrix.stores.export import (
     EXPORT_FORMAT,
@@ -76,12 +75,8 @@ def _read(source: str) -> _Found:
 
 def _is_export(text: str) -> bool:
     """Whether the text says that it is an export, of whatever version."""
-    try:
-        document: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    is_object = isinstance(document, dict)
-    return is_object and cast("dict[str, Any]", document).get("format") == EXPORT_FORMAT
+    document = parse_object(text)
+    return document is not None and document.get("format") == EXPORT_FORMAT
 
 
 async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> None:

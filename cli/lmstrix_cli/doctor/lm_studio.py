@@ -7,10 +7,9 @@ from pathlib import Path
 
 import anyio
 
-from lmstrix.errors import EngineUnavailable, LMStrixError
-from lmstrix.settings import SettingsError, find_home
-from lmstrix.settings.home import INTERNAL
-from lmstrix.settings.places import CONFIG_FOLDER
+from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
+from lmstrix.apply.lmstudio import CONFIG_FOLDER
+from lmstrix.errors import EngineUnavailable, LMStrixError, SettingsError
 from lmstrix_cli import session
 from lmstrix_cli.doctor.findings import Outcome, ok, problem, warning
 from lmstrix_cli.doctor.installed import has_engine
@@ -76,7 +75,7 @@ async def home(settings: Settings) -> Outcome:
 
 def _home() -> Outcome:
     try:
-        found = find_home()
+        found = existing_home()
     except SettingsError as error:
         return warning(f"{error}.", _ONCE)
     if not _readable(found / INTERNAL):
@@ -92,7 +91,7 @@ async def settings_folder(settings: Settings) -> Outcome:
 
 def _settings_folder() -> Outcome:
     try:
-        folder = find_home() / INTERNAL / CONFIG_FOLDER
+        folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
         return warning("there are none, because LM Studio has no folder here.", _ONCE)
     if not folder.is_dir():

@@ -12,12 +12,15 @@ from typing import TypeVar
 import anyio
 import httpx
 
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
-from lmstrix.adapters.llamacpp.engine import EngineSettings, load_deadline_s, running_engine
-from lmstrix.adapters.llamacpp.failures import INSTALL_HINT
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders, sound_model
+from lmstrix.adapters.llamacpp.engine import (
+    INSTALL_HINT,
+    EngineSettings,
+    load_deadline_s,
+    running_engine,
+)
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.adapters.llamacpp.memory import estimate_memory, kv_bytes
-from lmstrix.adapters.llamacpp.model_file import sound_model
 from lmstrix.errors import ConfigurationError, EngineTimeout
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 from lmstrix.turns import THIS_MACHINE
@@ -39,17 +42,17 @@ class LlamaCppAdapter:
     """A `lmstrix.ports.Adapter` over llama.cpp in a child process, one for each load.
 
     Args:
-        folders: where models are looked for; by default LM Studio's models folder and the
-            folder ``lmstrix/models`` in the user's cache.
+        folders: folders with models; by default LM Studio's models folder and the folder
+            ``lmstrix/models`` in the user's cache.
         threads: threads that read prompts and write replies; by default the physical cores,
-            or fewer where the process is bound to fewer.
-        stall_timeout_s: longest silence of a working engine, in seconds; see `LlamaCppModel`
-            for what is added to it.
+            or fewer if the process is bound to fewer.
+        stall_timeout_s: longest silence of a working engine, in seconds; `LlamaCppModel` extends
+            it for large models.
         load_stall_s: longest time that a load may show no sign of work, in seconds. A
             measurement has a shorter one, `MeasureOptions.load_timeout_s`.
-        memory_limit_bytes: bound on the address space of the child process (not on Windows).
-        reuse_prefixes: False reads every prompt anew, as engines without a prefix cache do; for
-            comparisons.
+        memory_limit_bytes: limit of the child process's address space (not on Windows).
+        reuse_prefixes: False reads every prompt from its beginning, as engines without a prefix
+            cache do; for comparisons.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class LlamaCppAdapter:
 
     @property
     def turn(self) -> str:
-        """This machine: two models at once would not get the memory that each of them could."""
+        """This machine: two models at once would compete for its memory."""
         return THIS_MACHINE
 
     @property
@@ -106,7 +109,7 @@ class LlamaCppAdapter:
         return await _in_thread(lambda: self._catalogue.find_model(name), SCAN_S)
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """What a load is expected to need, from the file's header; see `memory.kv_bytes`."""
+        """The memory that a load needs, from the file's header; see `memory.kv_bytes`."""
 
         def estimate() -> MemoryEstimate | None:
             info, header = sound_model(model.key, Path(model.path))
@@ -126,14 +129,14 @@ class LlamaCppAdapter:
     ) -> AsyncGenerator[LlamaCppModel, None]:
         """Load `model` in a process of its own, which ends with the context.
 
-        The engine does not report how far a load is: `on_progress` hears 0 again and again while
-        it works, and 1 at the end.
+        The engine does not report how far a load is: `on_progress` is called with 0 again and
+        again while it works, and with 1 at the end.
 
         Raises:
-            ModelNotFound, InvalidModel, UnsupportedModel: the file is not what it was.
+            ModelNotFound, InvalidModel, UnsupportedModel: the file has changed.
             LoadFailed, OutOfMemory: the engine could not load it.
             LoadHung: the engine showed no sign of work for `load_stall_s`.
-            EngineUnavailable, EngineTimeout: nothing is known about the model.
+            EngineUnavailable, EngineTimeout: the failure says nothing about the model.
         """
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
@@ -146,13 +149,13 @@ class LlamaCppAdapter:
             memory_limit_bytes=self._memory_limit,
         )
         total_bytes = info.size_bytes + (kv_bytes(header, context_length) or 0)
-        _tell(on_progress, 0.0)
+        _report(on_progress, 0.0)
         async with (
             running_engine(
                 settings,
                 stall_s=self._load_stall_s,
                 unseen_s=load_deadline_s(total_bytes),
-                on_work=lambda: _tell(on_progress, 0.0),
+                on_work=lambda: _report(on_progress, 0.0),
             ) as engine,
             _client(engine.address, engine.api_key) as client,
         ):
@@ -165,7 +168,7 @@ class LlamaCppAdapter:
                 reuse_prefixes=self._reuse_prefixes,
             )
             await loaded.read_properties()
-            _tell(on_progress, 1.0)
+            _report(on_progress, 1.0)
             self._loaded[engine.pid] = LoadedInstance(
                 key=info.key,
                 identifier=f"process {engine.pid}",
@@ -178,7 +181,7 @@ class LlamaCppAdapter:
                 del self._loaded[engine.pid]
 
     async def status(self) -> Status:
-        """Whether the engine is installed, and what this adapter has loaded."""
+        """Whether the engine is installed, and the models that this adapter has loaded."""
         installed = _installed_version()
         return Status(
             adapter=self.name,
@@ -193,7 +196,7 @@ class LlamaCppAdapter:
 
 
 def _installed_version() -> str | None:
-    """Without importing it: the engine belongs into the child process alone."""
+    """Without importing it: the engine belongs in the child process alone."""
     try:
         return version("xllamacpp") if find_spec("xllamacpp") is not None else None
     except (PackageNotFoundError, ValueError):
@@ -201,8 +204,8 @@ def _installed_version() -> str | None:
 
 
 def _client(address: str, api_key: str) -> httpx.AsyncClient:
-    """A client for our own server only: no proxies, and a new connection for each request,
-    as the server closes idle ones just when they are used again.
+    """A client for our own server only: no proxies, and a new connection for each request, because
+    the server may close an idle one just as it is used again.
     """
     return httpx.AsyncClient(
         base_url=address,
@@ -213,13 +216,13 @@ def _client(address: str, api_key: str) -> httpx.AsyncClient:
     )
 
 
-def _tell(listener: Callable[[LoadProgress], None] | None, fraction: float) -> None:
+def _report(listener: Callable[[LoadProgress], None] | None, fraction: float) -> None:
     if listener is not None:
         listener(LoadProgress(fraction=fraction))
 
 
 async def _in_thread(work: Callable[[], T], deadline_s: float) -> T:
-    """Run blocking `work`; past the deadline, or cancelled, its thread is left to itself."""
+    """Run blocking `work`; past the deadline, or when cancelled, its thread is abandoned."""
     try:
         with anyio.fail_after(deadline_s):
             return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)

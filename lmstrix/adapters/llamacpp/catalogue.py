@@ -1,46 +1,70 @@
-"""Finds GGUF models in folders, and says what each one is."""
+"""GGUF models in folders: finds them by name, checks their files and describes them."""
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import platformdirs
 
-from lmstrix.adapters.llamacpp.model_file import described_model, is_first_part, sound_model
-from lmstrix.errors import EngineUnavailable, ModelNotFound
+from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
+from lmstrix.adapters.lmstudio_home import lmstudio_home
+from lmstrix.errors import (
+    EngineUnavailable,
+    InvalidModel,
+    ModelError,
+    ModelNotFound,
+    SettingsError,
+    UnsupportedModel,
+)
 from lmstrix.models import ModelInfo
+from lmstrix.names import find_key, suggestion
 
-__all__ = ["Catalogue", "default_folders"]
+__all__ = ["Catalogue", "default_folders", "described_model", "sound_model"]
 
 MAX_DEPTH = 8
 """Folders below a model folder; LM Studio uses two (publisher and repository)."""
 MAX_FILES = 20_000
+EMBEDDING_ARCHITECTURES = frozenset(
+    {
+        "bert",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llama-embed",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "t5encoder",
+    }
+)
+"""Encoders among the architectures that llama.cpp knows."""
+
+EDGE_BYTES = 2**20
+"""Bytes at each end of a file that its digest covers, besides its size."""
+_PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
 
 def default_folders() -> tuple[Path, ...]:
-    """LM Studio's models folder, and our own below the user's cache."""
-    home = Path.home()
+    """LM Studio's models folder, if its home is known, and our own in the user's cache."""
+    own = platformdirs.user_cache_path("lmstrix") / "models"
     try:
-        pointed = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        pointed = ""
-    legacy = home / ".cache" / "lm-studio"
-    if pointed and "\0" not in pointed and Path(pointed).is_absolute():
-        studio = Path(pointed)
-    else:
-        studio = legacy if legacy.is_dir() else home / ".lmstudio"
-    return (studio / "models", platformdirs.user_cache_path("lmstrix") / "models")
+        return (lmstudio_home() / "models", own)
+    except SettingsError:
+        return (own,)
 
 
 class Catalogue:
     """The models in some folders. Synchronous: call it from a worker thread.
 
-    A key is a file's path relative to its folder, with forward slashes and without
-    ``.gguf``. What a user types is compared with the keys that were found, and never joined
-    to a folder; only a name ending in ``.gguf`` is also taken as the path of a file.
+    A key is a file's path relative to its folder, with forward slashes and without ``.gguf``. A
+    name from a user is compared with the keys found and never joined to a folder; only a name
+    that ends in ``.gguf`` may also be the path of a file.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -49,21 +73,21 @@ class Catalogue:
     def list_models(self) -> list[ModelInfo]:
         """Every model found, sorted by key; a broken file has the type ``invalid``.
 
-        Raises `EngineUnavailable` where a folder is there and cannot be read.
+        Raises `EngineUnavailable` if a folder exists and cannot be read.
         """
         return [described_model(key, path) for key, path in sorted(self._found().items())]
 
     def files(self) -> dict[str, Path]:
-        """Every model's file by its key; none is opened. Raises like `list_models`."""
+        """Every model's file by its key, without opening it. Raises like `list_models`."""
         return dict(sorted(self._found().items()))
 
     def find_model(self, name: str) -> ModelInfo:
         """The model that `name` means: a key, an unambiguous last part of one, or a file.
 
         Raises:
-            ModelNotFound: nothing of that name, or more than one thing.
+            ModelNotFound: no model has that name, or more than one.
             InvalidModel: the file is broken.
-            UnsupportedModel: an embedding model, or another thing that cannot answer.
+            UnsupportedModel: an embedding model, or another model that cannot answer questions.
         """
         key, path = self._resolve(name)
         return sound_model(key, path)[0]
@@ -74,33 +98,10 @@ class Catalogue:
             return name, direct
         found = self._found()
         wanted = name.removesuffix(".gguf")
-        if wanted in found:
-            return wanted, found[wanted]
-        same = sorted(key for key in found if key.rpartition("/")[2] == wanted)
-        if len(same) == 1:
-            return same[0], found[same[0]]
-        if same:
-            raise ModelNotFound(
-                f"{name!r} could be any of {len(same)} models: {', '.join(same[:5])}",
-                hint="Give the whole key.",
-            )
-        raise self._not_found(name, wanted, found)
-
-    def _not_found(self, name: str, wanted: str, found: Mapping[str, Path]) -> ModelNotFound:
-        lower = {key.lower(): key for key in found}
-        lower |= {key.rpartition("/")[2].lower(): key for key in found}
-        near = difflib.get_close_matches(wanted[:200].lower(), lower, n=3, cutoff=0.5)
-        if name.lower().endswith(".gguf"):
-            hint = "There is no file of that name either: check the path."
-        elif near:
-            names = ", ".join(dict.fromkeys(lower[match] for match in near))
-            hint = f"Did you mean {names}?"
-        elif found:
-            scan = "`lmstrix --adapter llamacpp scan`"
-            hint = f"{scan} shows the keys of all that there are ({len(found)})."
-        else:
-            hint = "No model was found. Give the path of a .gguf file."
-        return ModelNotFound(f"there is no model {name!r}", hint=hint)
+        key = find_key(wanted, found)
+        if key is None:
+            raise _not_found(name, found)
+        return key, found[key]
 
     def _found(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -109,6 +110,18 @@ class Catalogue:
                 key = path.relative_to(folder).as_posix()[: -len(".gguf")]
                 found.setdefault(key, path)  # the first folder wins
         return found
+
+
+def _not_found(name: str, keys: Collection[str]) -> ModelNotFound:
+    if name.lower().endswith(".gguf"):
+        hint = "There is no such file either: check the path."
+    elif near := suggestion(name, keys):
+        hint = near
+    elif keys:
+        hint = f"`lmstrix --adapter llamacpp scan` shows the keys of all {len(keys)} models."
+    else:
+        hint = "No model was found. Give the path of a .gguf file."
+    return ModelNotFound(f"model {name[:200]!r} not found", hint=hint)
 
 
 def _as_file(name: str) -> Path | None:
@@ -123,7 +136,7 @@ def _as_file(name: str) -> Path | None:
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
-    """Model files below `folder`; unreadable subfolders are passed over, loops are cut."""
+    """Model files below `folder`; unreadable subfolders are skipped, loops are cut."""
     seen: set[tuple[int, int]] = set()
     count = 0
     for parent, folders, files in os.walk(folder, onerror=_complain_of(folder), followlinks=True):
@@ -141,7 +154,7 @@ def _model_files(folder: Path) -> Iterator[Path]:
 
 
 def _complain_of(folder: Path) -> Callable[[OSError], None]:
-    """An unreadable model folder is an error; one that is not there holds no models."""
+    """An unreadable model folder is an error; a missing one holds no models."""
 
     def complain(error: OSError) -> None:
         if error.filename == str(folder) and not isinstance(error, FileNotFoundError):
@@ -168,4 +181,127 @@ def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
 def _is_model_name(file: str) -> bool:
     if not file.lower().endswith(".gguf") or file.lower().startswith("mmproj"):
         return False
-    return is_first_part(file)
+    return _is_first_part(file)
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def _is_first_part(file_name: str) -> bool:
+    """Whether a file is a whole model or the first of its parts, by its name."""
+    part = _PART.match(file_name[: -len(".gguf")])
+    return part is None or int(part["number"]) == 1
+
+
+def described_model(key: str, path: Path) -> ModelInfo:
+    """The model in the file at `path`; a broken one has the type ``invalid``."""
+    try:
+        return _info(key, path, *_whole_model(path))
+    except ModelError:  # broken, or gone since the folder was read
+        return ModelInfo(key=key, path=str(path), format="gguf", type="invalid")
+
+
+def sound_model(key: str, path: Path) -> tuple[ModelInfo, GgufHeader]:
+    """The model in the file at `path`, under the name `key`, if it can answer questions.
+
+    Raises `ModelNotFound`, `InvalidModel` or `UnsupportedModel`.
+    """
+    header, size = _whole_model(path)
+    info = _info(key, path, header, size)
+    if info.type != "llm":
+        kind = "an embedding model" if info.type == "embedding" else f"of type {info.type!r}"
+        raise UnsupportedModel(
+            f"{key!r} is {kind} ({info.architecture}): it cannot answer questions"
+        )
+    return info, header
+
+
+def _whole_model(path: Path) -> tuple[GgufHeader, int]:
+    """Header of the (first) file, and the size of all files together. Checks each file.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        InvalidModel: a file is broken, a part is missing, or one cannot be read.
+    """
+    first = _checked(path)
+    total, tensors = first.file_bytes, first.tensor_count
+    for part in _other_parts(path, first):
+        header = _checked(part)
+        total += header.file_bytes
+        tensors += header.tensor_count
+    if tensors == 0 and _type(first) == "llm":
+        raise InvalidModel(f"{path.name} holds no tensors")
+    return first, total
+
+
+def _checked(path: Path) -> GgufHeader:
+    try:
+        return read_header(path)
+    except InvalidModel as error:
+        raise InvalidModel(f"{path.name}: {error}", hint=error.hint) from error
+    except FileNotFoundError as error:
+        raise ModelNotFound(f"file {path} not found") from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InvalidModel(f"{path.name} cannot be read: {reason}") from error
+
+
+def _other_parts(path: Path, first: GgufHeader) -> Iterator[Path]:
+    name = _PART.match(path.name[: -len(".gguf")])
+    if name is None:
+        if first.split_count > 1:
+            raise InvalidModel(f"{path.name} is one of {first.split_count} parts, and was renamed")
+        return
+    if int(name["number"]) != 1:
+        raise InvalidModel(f"{path.name} is not the first part", hint="Name the first part.")
+    for number in range(2, int(name["count"]) + 1):
+        part = path.with_name(f"{name['stem']}-{number:05}-of-{name['count']}{path.suffix}")
+        if not part.exists():
+            raise InvalidModel(f"part {number} of {int(name['count'])} is missing: {part.name}")
+        yield part
+
+
+def _type(header: GgufHeader) -> str:
+    if header.kind != "model" or header.architecture == "clip":
+        return header.kind if header.kind != "model" else "mmproj"
+    pooled = header.pooling_type is not None and header.pooling_type > 0
+    if header.architecture in EMBEDDING_ARCHITECTURES or pooled or not header.causal:
+        return "embedding"
+    return "llm"
+
+
+def _info(key: str, path: Path, header: GgufHeader, size: int) -> ModelInfo:
+    return ModelInfo(
+        key=key,
+        path=str(path),
+        format="gguf",
+        architecture=header.architecture,
+        size_bytes=size,
+        declared_context=header.context_length,
+        parameters=header.size_label or _short_count(header.parameters),
+        quantization=header.quantization,
+        type=_type(header),
+        digest=_digest(path),
+    )
+
+
+def _short_count(weights: int) -> str:
+    """1.2B, 135M, or an empty string for less than a million."""
+    if weights >= 10**9:
+        return f"{weights / 10**9:.1f}B"
+    return f"{weights / 10**6:.0f}M" if weights >= 10**6 else ""
+
+
+def _digest(path: Path) -> str:
+    """SHA-256, cut to 16 bytes, of the size and both ends: cheap, and any new download or
+    conversion differs in its header or its last tensor.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            content = hashlib.sha256(str(size).encode() + b"\0" + file.read(EDGE_BYTES))
+            file.seek(max(0, size - EDGE_BYTES))
+            content.update(file.read(EDGE_BYTES))
+    except OSError:
+        return ""
+    return content.hexdigest()[:32]

@@ -1,14 +1,14 @@
 """The process in which llama.cpp runs: ``python -m lmstrix.adapters.llamacpp.child``.
 
-A process of its own, because an engine that runs out of memory is killed by the system, and
-because ending the process is the one way to stop the engine that never hangs (deleting a
-server right after its start does). It uses the standard library and `xllamacpp` alone, so
-that it can be started by its path without importing the rest of LMStrix.
+A process of its own, because the system kills an engine that runs out of memory, and because
+ending the process is the only way to stop the engine that never hangs (deleting a server right
+after its start does). It uses only the standard library and `xllamacpp`, so that it can be
+started by its path without importing the rest of LMStrix.
 
 Protocol: one JSON line of settings on standard input (so that the key to the server is never
 among arguments or environment variables), one JSON line on standard output: ``address``, or
 ``error`` and ``kind``. The end of standard input ends the process at once, also during a
-load: whatever ends the parent closes the pipe. PR_SET_PDEATHSIG is not used, for it fires
+load: whatever ends the parent closes the pipe. PR_SET_PDEATHSIG is not used, because it fires
 when the *thread* that started the child ends. Logs go to standard error.
 """
 
@@ -29,7 +29,7 @@ OK = 0
 FAILED = 3
 """Exit status after an error that was reported on standard output."""
 LOG_S = 0.3
-"""What the thread of the log gets to write its last lines."""
+"""Time for the log's thread to write its last lines."""
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     answers = _own_stdout()
     line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):  # the parent died before it had said what to do
+    if not line.endswith(b"\n"):  # the parent died before it sent the settings
         os._exit(OK)
     settings: dict[str, Any] = json.loads(line)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -85,13 +85,13 @@ def _say(answers: BinaryIO, answer: dict[str, str]) -> None:
 
 def _fail(answers: BinaryIO, kind: str, error: Exception) -> NoReturn:
     _say(answers, {"error": f"{type(error).__name__}: {error}"[:2000], "kind": kind})
-    # llama.cpp's log, which says why, is written by a thread of its own: it may be behind.
+    # A thread of its own writes llama.cpp's log, which says why: it may be late.
     time.sleep(LOG_S)
     os._exit(FAILED)
 
 
 def _be_the_first_to_go() -> None:
-    """Where memory runs out on Linux, this process and not the user's is to be killed."""
+    """If memory runs out on Linux, this process is killed and not one of the user's."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
@@ -120,7 +120,7 @@ def _parameters(engine: Any, settings: dict[str, Any]) -> Any:  # noqa: ANN401 -
         "flash_attn_type": flash.LLAMA_FLASH_ATTN_TYPE_ENABLED,
         "swa_full": True,  # without it, stepping back to a shorter prefix gives wrong logits
         "cache_ram_mib": 0,  # no second copy of old prompts
-        "fit_params": False,  # the context that was asked for, or an error
+        "fit_params": False,  # the requested context, or an error
         "ctx_shift": False,  # never drop the head of a prompt
         "warmup": False,
     }

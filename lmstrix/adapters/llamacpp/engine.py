@@ -1,33 +1,58 @@
-"""Starts the child process that runs llama.cpp, waits for its load, and ends it."""
+"""The child process that runs llama.cpp: started, watched while it loads, ended, and its failures
+translated into the error tree.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import anyio
 import anyio.abc
 import attrs
 
-from lmstrix.adapters.llamacpp import child, failures
-from lmstrix.errors import EngineCrashed, EngineTimeout, EngineUnavailable, LoadHung
+from lmstrix.adapters.llamacpp import child
+from lmstrix.errors import (
+    EngineCrashed,
+    EngineTimeout,
+    EngineUnavailable,
+    InvalidModel,
+    LMStrixError,
+    LoadFailed,
+    LoadHung,
+    OutOfMemory,
+    UnsupportedModel,
+)
+from lmstrix.json_values import Json, parse_object
 
-__all__ = ["Engine", "EngineSettings", "load_deadline_s", "running_engine"]
+__all__ = [
+    "INSTALL_HINT",
+    "Engine",
+    "EngineSettings",
+    "crash",
+    "load_deadline_s",
+    "load_failure",
+    "running_engine",
+]
+
+INSTALL_HINT = 'Install the embedded engine: pip install "lmstrix[llamacpp]".'
 
 LOAD_BASE_S = 60.0
 SLOWEST_LOAD = 16 * 2**20
-"""Bytes a second: a slow disk reads ten times as much."""
+"""Bytes per second: a slow disk reads ten times as many."""
 START_S = 30.0
-"""Deadline for starting a process and telling it what to do."""
+"""Deadline for starting a process and sending its settings."""
 RELEASE_S = 10.0
 """Deadline for a killed process to be gone; freeing many gigabytes takes a second or two."""
 LOG_LINES = 200
@@ -37,7 +62,7 @@ ANSWER_BYTES = 2**16
 
 @attrs.frozen(kw_only=True)
 class EngineSettings:
-    """What the child process is told."""
+    """Settings of the child process."""
 
     model: str
     n_ctx: int
@@ -54,8 +79,8 @@ def load_deadline_s(total_bytes: int) -> float:
 
 
 class _Log:
-    """The last lines of the child's log. A thread drains the pipe, so that the child never
-    blocks on it, whatever the event loop does; it ends with the pipe.
+    """The last lines of the child's log. A thread reads the pipe, so that the child never blocks on
+    it, whatever the event loop does; the thread ends with the pipe.
     """
 
     def __init__(self, pipe: BinaryIO) -> None:
@@ -92,11 +117,11 @@ class Engine:
         return self._process.pid
 
     async def death(self, within_s: float) -> EngineCrashed | None:
-        """How the child died, waiting `within_s` for it; None if it lives."""
+        """The child's death, waiting up to `within_s` for it; None if it is alive."""
         with anyio.move_on_after(within_s):
             await self._process.wait()
         returncode = self._process.returncode
-        return None if returncode is None else failures.crash(returncode, await self._last_words())
+        return None if returncode is None else crash(returncode, await self._last_words())
 
     async def start(
         self,
@@ -106,10 +131,10 @@ class Engine:
         unseen_s: float,
         on_work: Callable[[], None],
     ) -> None:
-        """Tell the child what to load, and wait until it has; see `running_engine`."""
+        """Tell the child to load a model, and wait until it is loaded; see `running_engine`."""
         line = json.dumps({**attrs.asdict(settings), "api_key": self.api_key}).encode() + b"\n"
         stdin = self._process.stdin
-        with suppress(anyio.BrokenResourceError):  # it died already: the answer says how
+        with suppress(anyio.BrokenResourceError):  # it died already: the answer says why
             with anyio.move_on_after(START_S):
                 if stdin is not None:
                     await stdin.send(line)
@@ -122,11 +147,11 @@ class Engine:
         with anyio.move_on_after(START_S):
             await self._process.wait()
         words = await self._last_words()
-        raise failures.load_failure(answer, self._process.returncode, words)
+        raise load_failure(answer, self._process.returncode, words)
 
     async def _answer(
         self, stall_s: float, unseen_s: float, on_work: Callable[[], None]
-    ) -> Mapping[str, object] | None:
+    ) -> Json | None:
         """The child's one line; None if it died without one."""
         received = b""
         watch = _Watch(self._process.pid, self._log, unseen_s)
@@ -141,7 +166,7 @@ class Engine:
                     received += await _stdout(self._process).receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     break
-        return _json_object(received.partition(b"\n")[0])
+        return parse_object(received.partition(b"\n")[0])
 
     async def _last_words(self) -> list[str]:
         with anyio.move_on_after(3):
@@ -149,7 +174,7 @@ class Engine:
         return list(self._log.lines)
 
     async def end(self) -> None:
-        """Kill and reap the child. There is nothing that it would have to save."""
+        """Kill and reap the child. It has nothing to save."""
         with anyio.move_on_after(RELEASE_S, shield=True):
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -158,7 +183,7 @@ class Engine:
 
 
 class _Watch:
-    """Notices whether a loading process does anything: time on the processor, memory, log."""
+    """Watches whether a loading process works: processor time, memory, log."""
 
     def __init__(self, pid: int, log: _Log, unseen_s: float) -> None:
         self._stat = Path("/proc") / str(pid) / "stat"
@@ -191,7 +216,7 @@ async def running_engine(
     unseen_s: float = LOAD_BASE_S,
     on_work: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[Engine, None]:
-    """A child process that has loaded what `settings` say; it is gone afterwards.
+    """A child process that has loaded a model as `settings` say; it is killed afterwards.
 
     `on_work` is called about once a second while the load shows signs of work. A load that shows
     none for `stall_s` is given up; `unseen_s` more if the system does not show what a process
@@ -214,8 +239,8 @@ async def _spawn() -> Engine:
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-    # By path, and without the current folder on its path (-P): the child imports nothing of
-    # ours, and nothing that happens to lie where the user stands.
+    # By path, and with -P: the child imports nothing of ours, and nothing from the current
+    # folder.
     command = [sys.executable, "-P", child.__file__]
     try:
         with anyio.fail_after(START_S):
@@ -237,9 +262,75 @@ def _stdout(process: anyio.abc.Process) -> anyio.abc.ByteReceiveStream:
     return process.stdout
 
 
-def _json_object(line: bytes) -> Mapping[str, object] | None:
+# Failures ---------------------------------------------------------------------------------------
+
+_STAMP = re.compile(r"^[\d.]+ (?P<level>[DIWE]) ")
+_TROUBLE = re.compile(r"GGML_ASSERT|GGML_ABORT|terminate called|fatal|out of memory", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"out of memory|insufficient memory|bad_alloc|cannot allocate memory|unable to allocate"
+    r"|failed to allocate|MemoryError|ErrorOutOf(Device|Host)Memory|cudaMalloc failed",
+    re.IGNORECASE,
+)
+_BROKEN = re.compile(
+    r"not within the file bounds|is corrupted or incomplete|failed to read (magic|key-value|tensor)"
+    r"|invalid magic|missing tensor|wrong shape",
+    re.IGNORECASE,
+)
+_UNKNOWN = re.compile(r"unknown (model )?architecture|unsupported model|unknown pre-tokenizer type")
+
+
+def exit_status(returncode: int | None) -> str:
+    """How a process ended: ``killed by SIGKILL`` or ``exit status 3``."""
+    if returncode is None:
+        return "no exit status"
+    if returncode >= 0:
+        return f"exit status {returncode}"
     try:
-        value: object = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"killed by signal {-returncode}"
+
+
+def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]) -> LMStrixError:
+    """Why a load failed. `answer` is the child process's line, or None."""
+    said = str((answer or {}).get("error", ""))
+    kind = (answer or {}).get("kind", "")
+    if kind == "engine":
+        return EngineUnavailable(f"llama.cpp cannot be used: {said}", hint=INSTALL_HINT)
+    trouble = _troubles(log)
+    words = trouble[0] if trouble else said or exit_status(returncode)
+    everything = "\n".join([*trouble, said])
+    if kind == "memory" or _MEMORY.search(everything):
+        return OutOfMemory(f"the engine ran out of memory while loading: {words}")
+    if _UNKNOWN.search(everything):
+        return UnsupportedModel(
+            f"this version of the engine does not support the model: {words}",
+            hint="Try a newer engine: pip install --upgrade xllamacpp.",
+        )
+    if _BROKEN.search(everything):
+        return InvalidModel(f"the engine cannot read the model: {words}")
+    if returncode == -getattr(signal, "SIGKILL", 9):
+        return OutOfMemory(
+            "the engine was killed by SIGKILL while loading; the system does so if memory runs out"
+        )
+    return LoadFailed(f"the engine could not load the model ({exit_status(returncode)}): {words}")
+
+
+def crash(returncode: int, log: Sequence[str]) -> EngineCrashed:
+    """The engine died after the load."""
+    trouble = _troubles(log)
+    words = f": {trouble[-1]}" if trouble else ""
+    return EngineCrashed(
+        f"the engine died while it worked ({exit_status(returncode)}){words}",
+        hint="Usually memory runs out as the context fills: try a smaller context.",
+    )
+
+
+def _troubles(log: Sequence[str]) -> list[str]:
+    """The log lines about errors, without their time stamps."""
+    found: list[str] = []
+    for line in log:
+        stamp = _STAMP.match(line)
+        if (stamp is not None and stamp["level"] == "E") or _TROUBLE.search(line):
+            found.append(" ".join(_STAMP.sub("", line).split()))
+    return found

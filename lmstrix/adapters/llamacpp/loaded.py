@@ -1,4 +1,4 @@
-"""A model loaded in the embedded engine, spoken to over loopback HTTP."""
+"""A model loaded in the embedded engine, used over loopback HTTP."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from typing import TypeVar, cast
 import anyio
 import httpx
 
-from lmstrix.adapters.llamacpp import failures
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.llamacpp.wire import (
     EventReader,
     Generation,
-    Json,
     completion_request,
-    json_object,
-    member,
+    server_error,
 )
-from lmstrix.adapters.thoughts import ends_in_thought, with_answer_prefix
+from lmstrix.adapters.streaming import (
+    Items,
+    StallDeadline,
+    ends_in_thought,
+    require_room,
+    visible_items,
+    whole_reply,
+    with_answer_prefix,
+)
 from lmstrix.errors import (
     ConfigurationError,
-    ContextOverflow,
     EngineTimeout,
     EngineUnavailable,
     LMStrixError,
-    PredictionError,
 )
+from lmstrix.json_values import Json, as_object, parse_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = ["LlamaCppModel"]
@@ -37,24 +41,21 @@ T = TypeVar("T")
 
 CALL_S = 30.0
 CHARACTERS_PER_S = 100_000
-"""Deadline of a call that formats or tokenizes: `CALL_S`, and a second for so many
-characters; a small machine does ten million."""
+"""Deadline of a call that formats or tokenizes: `CALL_S`, plus a second for so many characters; a
+small machine does ten million."""
 WEIGHT_BYTES_PER_S = 64 * 2**20
-"""Reading all weights once, from a slow disk where memory is short: one step may take it."""
-SLOWER = 10
-"""A step may take this many times as long as the slowest one so far."""
+"""One step may take as long as reading all weights once, from a slow disk if memory is short."""
 CLOSE_S = 2.0
 DEATH_S = 2.0
-"""How long a process that dropped its connection has to turn out dead."""
+"""Time in which a process that dropped its connection must turn out to be dead."""
 
 
 class LlamaCppModel:
     """A `lmstrix.ports.LoadedModel` over llama.cpp's server in a child process.
 
-    One request at a time; further ones wait. The stall deadline of a prediction, the longest
-    time between two signs of progress (a batch read, a token written), is `stall_timeout_s`,
-    plus what reading the weights once takes, or ten times the slowest step so far if that is
-    more. There is no other bound on how long a reply may take.
+    One request at a time; others wait. The longest time between two signs of progress (a batch
+    read, a token written) is `stall_timeout_s` plus the time to read the weights once, or ten
+    times the slowest step so far if that is more. A reply has no other deadline.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class LlamaCppModel:
         self._model = model
         self._has_template = has_template
         self._reuse_prefixes = reuse_prefixes
-        self._stall_s = stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S
+        self._stall = StallDeadline(stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S)
         self._context = 0
         # A semaphore, not a lock: an abandoned stream may be closed by another task.
         self._turn = anyio.Semaphore(1)
@@ -90,9 +91,9 @@ class LlamaCppModel:
     async def read_properties(self) -> None:
         """Ask the server for the effective context; raises `EngineUnavailable`."""
         properties = await self._call("GET", "/props", None, CALL_S)
-        context = member(properties, "default_generation_settings").get("n_ctx")
+        context = as_object(properties.get("default_generation_settings")).get("n_ctx")
         if not isinstance(context, int) or context < 1:
-            raise EngineUnavailable("the engine does not tell its context length")
+            raise EngineUnavailable("the engine did not report its context length")
         self._context = context
 
     async def count_tokens(self, text: str) -> int:
@@ -113,40 +114,26 @@ class LlamaCppModel:
     ) -> Reply:
         """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
 
-        Raises `ContextOverflow` also where the prompt fits and `max_tokens` more would not.
+        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not.
         """
-        reply = None
-        async with aclosing(self._generate(prompt, max_tokens, stop)) as events:
-            async for event in events:
-                if isinstance(event, Reply):
-                    reply = event
-                elif isinstance(event, PrefillProgress) and on_progress is not None:
-                    on_progress(event)
-        if reply is None:
-            raise PredictionError("the engine gave no reply")
-        return reply
+        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
 
-    async def stream(
+    def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
         """The same reply piece by piece; the last item is the whole `Reply`.
 
         Closing the generator early stops the engine.
         """
-        async with aclosing(self._generate(prompt, max_tokens, stop)) as events:
-            async for event in events:
-                if not isinstance(event, PrefillProgress):
-                    yield event
+        return visible_items(self._generate(prompt, max_tokens, stop))
 
-    async def _generate(
-        self, prompt: Prompt, max_tokens: int, stop: Sequence[str]
-    ) -> AsyncGenerator[PrefillProgress | ReplyChunk | Reply, None]:
+    async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         if max_tokens < 1:
             raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
         async with self._turn:
             formatted = await self._formatted(prompt)
             tokens = await self._tokens(formatted, special=True)
-            self._require_room(len(tokens), max_tokens)
+            require_room(len(tokens), max_tokens, self._context)
             generation = Generation(
                 prompt_tokens=len(tokens),
                 max_tokens=max_tokens,
@@ -163,48 +150,36 @@ class LlamaCppModel:
                 raise await self._lost("the reply ended too early")
         yield generation.reply
 
-    def _require_room(self, prompt_tokens: int, max_tokens: int) -> None:
-        if prompt_tokens + max_tokens > self._context:
-            raise ContextOverflow(
-                f"{prompt_tokens} prompt tokens and a reply of {max_tokens} "
-                f"do not fit a context of {self._context}",
-                prompt_tokens=prompt_tokens,
-                context_length=self._context,
-            )
-
     async def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
-        """Events of one completion with the seconds since it was asked for.
+        """Events of one completion, with the seconds since its request.
 
         Leaving early closes the connection, and the engine stops at its next batch.
         """
         started = perf_counter()
         request = self._client.build_request("POST", "/completion", json=body)
         response = await self._bounded(
-            lambda: self._client.send(request, stream=True), self._stall_s
+            lambda: self._client.send(request, stream=True), self._stall.seconds
         )
         chunks = response.aiter_bytes()
         reader = EventReader(chunks)
+
+        async def read(deadline_s: float) -> Json | None:
+            return await self._bounded(reader.next, deadline_s)
+
         try:
             if not response.is_success:
                 content = await self._bounded(response.aread, CALL_S)
-                raise failures.server_error(response.status_code, json_object(content))
-            while (event := await self._step(reader)) is not None:
+                raise server_error(response.status_code, parse_object(content))
+            while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
             with anyio.move_on_after(CLOSE_S, shield=True):
                 await response.aclose()
-                # The body's generators are suspended in each other: reading on, which fails on
-                # the closed connection when what has come already is used up, ends them all,
-                # here and now.
+                # The body's generators are suspended in each other. Reading on ends them all here
+                # and now: it fails on the closed connection once the data received is used up.
                 with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError):
                     async for _ in chunks:
                         pass
-
-    async def _step(self, reader: EventReader) -> Json | None:
-        started = perf_counter()
-        event = await self._bounded(reader.next, self._stall_s)
-        self._stall_s = max(self._stall_s, SLOWER * (perf_counter() - started))
-        return event
 
     async def _formatted(self, prompt: Prompt) -> str:
         """The text that the engine continues."""
@@ -225,13 +200,13 @@ class LlamaCppModel:
         formatted = answer.get("prompt")
         if not isinstance(formatted, str):
             raise EngineUnavailable("the engine did not apply the chat template")
-        # Appended here rather than sent as a message: the server refuses to continue an
-        # answer where the template would think first, and never changes it otherwise.
+        # Appended here rather than sent as a message: the server refuses to continue an answer
+        # if the template would think first, and never changes it otherwise.
         return with_answer_prefix(formatted, prompt.answer_prefix)
 
     async def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text`; with `special` as the server reads a prompt: the beginning of
-        sequence is added where the model wants it, and the template's own tokens count.
+        """Token ids of `text`; with `special` as the server reads a prompt: with the beginning of
+        sequence if the model wants it, and with the template's own tokens.
         """
         body = {"content": text, "add_special": special, "parse_special": special}
         deadline_s = CALL_S + len(text) / CHARACTERS_PER_S
@@ -244,15 +219,17 @@ class LlamaCppModel:
         try:
             request = self._client.build_request(method, path, json=body)
         except UnicodeEncodeError as error:
-            raise ConfigurationError("the text holds a lone surrogate: no valid Unicode") from error
+            raise ConfigurationError(
+                "the text contains a lone surrogate, which is not valid Unicode"
+            ) from error
         response = await self._bounded(lambda: self._client.send(request), deadline_s)
-        answer = json_object(response.content)
+        answer = parse_object(response.content)
         if not response.is_success or answer is None:
-            raise failures.server_error(response.status_code, answer)
+            raise server_error(response.status_code, answer)
         return answer
 
     async def _bounded(self, call: Callable[[], Awaitable[T]], deadline_s: float) -> T:
-        """Await `call()` with a deadline, its failures translated."""
+        """Await `call()` with a deadline, and translate its failures."""
         if self._client.is_closed:
             raise EngineUnavailable("the model was released")
         try:
@@ -266,5 +243,5 @@ class LlamaCppModel:
             raise await self._lost(f"the connection was lost ({type(error).__name__})") from error
 
     async def _lost(self, what: str) -> LMStrixError:
-        """The engine's death where it died, else that it cannot be reached."""
+        """The engine's death if it died, else an error that it cannot be reached."""
         return await self._engine.death(DEATH_S) or EngineUnavailable(what)

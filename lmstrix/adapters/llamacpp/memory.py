@@ -1,7 +1,7 @@
-"""What a load will need, and what the machine has to give.
+"""The memory that a load needs, and the memory that is available.
 
 Checked against resident memory of the embedded engine: SmolLM2-135M at 2048 to 131072 tokens
-(159 to 165 MiB beside the KV cache, of which 94 are weights) and Gemma-3-270M (350 to 355 MiB,
+(159 to 165 MiB besides the KV cache, of which 94 are weights) and Gemma-3-270M (350 to 355 MiB,
 of which 241 are weights), f16 cache.
 """
 
@@ -41,10 +41,10 @@ def _layers(value: int | tuple[int, ...] | None, count: int) -> tuple[int, ...] 
 
 
 def kv_bytes(header: GgufHeader, context_length: int) -> int | None:
-    """Bytes of the KV cache at `context_length`; None where the header does not say enough.
+    """Bytes of the KV cache at `context_length`; None if the header lacks something.
 
     Sum over layers of cells x KV heads x (key length + value length) x 2 bytes. Layers with
-    a sliding window count in full, because the adapter asks the engine to keep them in full
+    a sliding window count in full, because the adapter makes the engine keep them in full
     (prefix reuse needs it). Models with multi-head latent attention keep keys only. The
     constant state of recurrent layers is not counted.
     """
@@ -69,7 +69,7 @@ def kv_bytes(header: GgufHeader, context_length: int) -> int | None:
 def estimate_memory(
     header: GgufHeader, model_bytes: int, context_length: int, *, batch_tokens: int
 ) -> MemoryEstimate | None:
-    """What a load is expected to need, buffers counted with the context."""
+    """The memory that a load needs; buffers count with the context."""
     cache = kv_bytes(header, context_length)
     if cache is None:
         return None
@@ -90,11 +90,11 @@ def estimate_memory(
 def available_memory(
     proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Bytes that a new process could use now without swapping; None where unknown.
+    """Bytes that a new process could use now without swapping; None if unknown.
 
-    On Linux the smaller of what the kernel thinks available and what the limits of our
-    control groups leave (versions 1 and 2). Elsewhere the free pages, where the system
-    tells them: an underestimate, as caches are not counted.
+    On Linux the smaller of the kernel's estimate and the rest that the limits of our control
+    groups leave (versions 1 and 2). On other systems the free pages, if the system reports
+    them: an underestimate, because caches are not counted.
     """
     known = [*_machine(proc), *_group_limits(proc, cgroups)]
     return min(known) if known else _free_pages()
@@ -109,7 +109,7 @@ def _machine(proc: Path) -> Iterator[int]:
 
 
 def _group_limits(proc: Path, cgroups: Path) -> Iterator[int]:
-    """What each enclosing control group leaves, from ours up to the root."""
+    """The bytes that each enclosing control group leaves, from ours up to the root."""
     for line in _text(proc / "self" / "cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers not in ("", "memory"):

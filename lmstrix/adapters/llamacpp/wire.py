@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import cast
+from collections.abc import AsyncIterator, Sequence
 
-from lmstrix.adapters.llamacpp import failures
-from lmstrix.adapters.thoughts import ThoughtSplitter
+from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
     EngineUnavailable,
+    LMStrixError,
     PredictionError,
     PromptTruncated,
 )
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_text, parse_object
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
-__all__ = ["EventReader", "Generation", "Json", "completion_request", "json_object", "member"]
+__all__ = ["EventReader", "Generation", "completion_request", "server_error"]
 
-Json = Mapping[str, object]
-
-MAX_COUNT = 2**50
-"""Larger counts of tokens are taken as nonsense."""
-MAX_RATE = 1e6
-"""No engine writes as many tokens per second."""
 MAX_LINE_BYTES = 2**24
-"""Longest line that is accepted from the server; its own are some hundred bytes."""
+"""Longest line accepted from the server; its own have a few hundred bytes."""
 
 _STOP_REASONS = {
     "eos": StopReason.END,
@@ -73,8 +66,7 @@ class EventReader:
     async def next(self) -> Json | None:
         """The next event, or None at the end of the stream.
 
-        Raises `EngineUnavailable` for what is no event, for then nobody knows what it is
-        that we are connected to.
+        Raises `EngineUnavailable` for anything else: the server is not the one expected.
         """
         while not self._ready:
             try:
@@ -94,32 +86,34 @@ def _event(line: bytes) -> Json | None:
     data = data.strip()
     if field not in (b"data", b"error") or data == b"[DONE]":
         return None
-    event = json_object(data)
+    event = parse_object(data)
     if event is None:
         raise EngineUnavailable("the engine sent an event that is not JSON")
     return {"error": event} if field == b"error" and "error" not in event else event
 
 
-def json_object(data: bytes) -> Json | None:
-    """The JSON object that `data` holds, or None."""
-    try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return cast("Json", value) if isinstance(value, dict) else None
-
-
-def member(value: Json, key: str) -> Json:
-    """The object under `key`, empty where there is none."""
-    found = value.get(key)
-    return cast("Json", found) if isinstance(found, dict) else {}
+def server_error(status: int, body: Json | None) -> LMStrixError:
+    """The error that an answer of the engine's server stands for; `body` is its JSON object."""
+    told = as_object((body or {}).get("error"))
+    message = as_text(told.get("message"))[:500] or "no message"
+    if told.get("type") == "exceed_context_size_error":
+        return ContextOverflow(
+            f"the prompt does not fit: {message}",
+            prompt_tokens=as_count(told.get("n_prompt_tokens")),
+            context_length=as_count(told.get("n_ctx")),
+        )
+    if "context size has been exceeded" in message.lower():
+        return ContextOverflow(f"the prompt does not fit: {message}")
+    if status in (401, 403, 404, 503) or not told:
+        return EngineUnavailable(f"the engine's server answered {status}: {message}")
+    return PredictionError(f"the engine's server answered {status}: {message}")
 
 
 class Generation:
-    """One reply as it arrives: feed it events, take what they mean.
+    """One reply as it arrives: takes events and returns the facts in them.
 
-    `prompt_tokens` is how many were sent, `in_thought` whether the prompt ends within an
-    open thought. Times are seconds since the request was sent.
+    `prompt_tokens` is the number of tokens sent, `in_thought` whether the prompt ends in an open
+    thought. Times are seconds since the request was sent.
     """
 
     def __init__(self, *, prompt_tokens: int, max_tokens: int, in_thought: bool) -> None:
@@ -129,15 +123,15 @@ class Generation:
         self._ttft_s: float | None = None
         self._pieces: list[ReplyChunk] = []
         self.reply: Reply | None = None
-        """The whole reply, once the last event has come."""
+        """The whole reply, after the last event."""
 
     def feed(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
-        """What one event says; raises `ContextOverflow`, `PromptTruncated`,
+        """The facts in one event; raises `ContextOverflow`, `PromptTruncated`,
         `PredictionError` or `EngineUnavailable`.
         """
         if "error" in event:
-            raise failures.server_error(200, event)
-        progress = member(event, "prompt_progress")
+            raise server_error(200, event)
+        progress = as_object(event.get("prompt_progress"))
         if progress:
             return [_progress(progress)]
         if self._ttft_s is None:
@@ -152,9 +146,11 @@ class Generation:
         return [*pieces]
 
     def _finished(self, event: Json) -> Reply:
-        timings = member(event, "timings")
-        read = _count(event, "tokens_evaluated")
-        generated = _count(timings, "predicted_n") or _count(event, "tokens_predicted") or 0
+        timings = as_object(event.get("timings"))
+        read = as_count(event.get("tokens_evaluated"))
+        generated = (
+            as_count(timings.get("predicted_n")) or as_count(event.get("tokens_predicted")) or 0
+        )
         if read is not None and read < self._prompt_tokens:
             raise PromptTruncated(
                 f"the engine read {read} prompt tokens of {self._prompt_tokens} that were sent: "
@@ -177,7 +173,7 @@ class Generation:
             reasoning="".join(piece.text for piece in self._pieces if piece.is_reasoning),
             stop_reason=_stop_reason(event.get("stop_type")),
             prompt_tokens=self._prompt_tokens,
-            cached_tokens=_count(timings, "cache_n"),
+            cached_tokens=as_count(timings.get("cache_n")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
             tokens_per_second=_speed(timings, generated),
@@ -186,9 +182,9 @@ class Generation:
 
 def _progress(progress: Json) -> PrefillProgress:
     return PrefillProgress(
-        prompt_tokens=_count(progress, "total") or 0,
-        cached_tokens=_count(progress, "cache") or 0,
-        processed_tokens=_count(progress, "processed") or 0,
+        prompt_tokens=as_count(progress.get("total")) or 0,
+        cached_tokens=as_count(progress.get("cache")) or 0,
+        processed_tokens=as_count(progress.get("processed")) or 0,
     )
 
 
@@ -197,15 +193,8 @@ def _stop_reason(told: object) -> StopReason:
     return known or StopReason.UNKNOWN
 
 
-def _count(values: Json, key: str) -> int | None:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value <= MAX_COUNT else None
-
-
 def _speed(timings: Json, generated: int) -> float | None:
-    """Tokens a second; None for a single token, which the prefill gave and took no time."""
+    """Tokens per second; None for a single token, which comes with the prefill."""
     speed = timings.get("predicted_per_second")
     if generated < 2 or not isinstance(speed, (int, float)) or not 0 < speed <= MAX_RATE:
         return None

@@ -14,7 +14,6 @@ from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.orphans import new_identifier
 from lmstrix.adapters.lmstudio.sdk import Connection, connected, require_asyncio, sdk_version
 from lmstrix.adapters.lmstudio.settings import TTL_S, Deadlines
-from lmstrix.adapters.lmstudio.values import Json, as_count, as_object, as_text
 from lmstrix.errors import (
     ConfigurationError,
     EngineTimeout,
@@ -25,6 +24,7 @@ from lmstrix.errors import (
     LoadHung,
     ModelError,
 )
+from lmstrix.json_values import Json, as_count, as_object, as_text
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 from lmstrix.turns import THIS_MACHINE
 

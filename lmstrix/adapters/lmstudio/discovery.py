@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -13,15 +12,15 @@ import anyio
 import httpx
 
 from lmstrix.adapters.lmstudio.failures import START_HINT
-from lmstrix.adapters.lmstudio.values import as_count, as_object
-from lmstrix.errors import ConfigurationError, EngineUnavailable
+from lmstrix.adapters.lmstudio_home import INTERNAL, lmstudio_home
+from lmstrix.errors import ConfigurationError, EngineUnavailable, SettingsError
+from lmstrix.json_values import as_count, parse_object, read_object
 
 __all__ = [
     "DEFAULT_PORTS",
     "addresses",
     "find_server",
     "is_loopback",
-    "lmstudio_home",
     "parse_host",
     "says_lmstudio",
     "told_port",
@@ -61,27 +60,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def lmstudio_home() -> Path:
-    """LM Studio's folder, as its own tools find it."""
-    home = Path.home()
-    try:
-        pointed = (home / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        pointed = ""
-    if pointed and "\0" not in pointed and Path(pointed).is_absolute():
-        return Path(pointed)
-    legacy = home / ".cache" / "lm-studio"
-    return legacy if legacy.is_dir() else home / ".lmstudio"
-
-
 def told_port(home: Path) -> int | None:
     """The port in ``.internal/http-server.json``, or None."""
-    try:
-        with (home / ".internal" / "http-server.json").open("rb") as file:
-            answer: object = json.loads(file.read(MAX_FILE_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    port = as_count(as_object(answer).get("port"))
+    port = as_count(read_object(home / INTERNAL / "http-server.json", MAX_FILE_BYTES).get("port"))
     return port if port is not None and 0 < port < 65536 else None
 
 
@@ -101,7 +82,10 @@ def addresses(host: str | None) -> Sequence[str]:
     """Where `find_server` looks, in that order: `host`, or else this machine's known ports."""
     if host:
         return [host]
-    told = told_port(lmstudio_home())
+    try:
+        told = told_port(lmstudio_home())
+    except SettingsError:  # no home: the usual ports remain
+        told = None
     ports = dict.fromkeys([*([told] if told else []), *DEFAULT_PORTS])
     return [f"127.0.0.1:{port}" for port in ports]
 
@@ -122,8 +106,5 @@ async def _greets(host: str, deadline_s: float) -> bool:
 
 def says_lmstudio(content: bytes) -> bool:
     """Whether the body of an answer is LM Studio's greeting; anybody may listen there."""
-    try:
-        answer: object = json.loads(content[:MAX_FILE_BYTES])
-    except (ValueError, RecursionError):
-        return False
-    return as_object(answer).get("lmstudio") is True
+    answer = parse_object(content[:MAX_FILE_BYTES]) or {}
+    return answer.get("lmstudio") is True

@@ -14,7 +14,14 @@ from lmstrix.adapters.lmstudio.listing import device_of, wire_key
 from lmstrix.adapters.lmstudio.orphans import is_orphan
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.adapters.lmstudio.settings import Deadlines
-from lmstrix.adapters.lmstudio.values import (
+from lmstrix.errors import (
+    EngineTimeout,
+    EngineUnavailable,
+    LMStrixError,
+    LoadHung,
+    UnsupportedModel,
+)
+from lmstrix.json_values import (
     Json,
     as_context,
     as_count,
@@ -22,13 +29,6 @@ from lmstrix.adapters.lmstudio.values import (
     as_object,
     as_seconds,
     as_text,
-)
-from lmstrix.errors import (
-    EngineTimeout,
-    EngineUnavailable,
-    LMStrixError,
-    LoadHung,
-    UnsupportedModel,
 )
 from lmstrix.models import LoadProgress, ModelInfo
 

@@ -6,16 +6,16 @@ know, and drops devices, variants and quantisations.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
-from lmstrix.adapters.lmstudio.values import Json, as_context, as_count, as_list, as_object, as_text
 from lmstrix.errors import ModelNotFound, UnsupportedModel
+from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo
+from lmstrix.names import find_key, suggestion
 
 __all__ = ["device_of", "find", "parse_listing", "wire_key"]
 
@@ -64,17 +64,10 @@ def find(models: Sequence[ModelInfo], name: str) -> ModelInfo:
         UnsupportedModel: an embedding model, or another thing that cannot answer.
     """
     by_key = {model.key: model for model in models}
-    model = by_key.get(name)
-    if model is None:
-        same = [model for model in models if name and model.key.rpartition("/")[2] == name]
-        if len(same) > 1:
-            names = ", ".join(model.key for model in same[:5])
-            raise ModelNotFound(
-                f"{name!r} could be any of {len(same)} models: {names}", hint="Give the whole key."
-            )
-        model = same[0] if same else None
-    if model is None:
-        raise _not_found(name, by_key)
+    key = find_key(name, by_key)
+    if key is None:
+        raise _not_found(name, list(by_key))
+    model = by_key[key]
     if model.type not in ANSWERING:
         raise UnsupportedModel(
             f"{name!r} is of type {model.type!r}, which cannot answer questions",
@@ -132,14 +125,10 @@ def _with_digest(model: ModelInfo, variant: str) -> ModelInfo:
     return attrs.evolve(model, digest=digest)
 
 
-def _not_found(name: str, known: Mapping[str, ModelInfo]) -> ModelNotFound:
-    lower = {key.lower(): key for key in known}
-    lower |= {key.rpartition("/")[2].lower(): key for key in known}
-    near = difflib.get_close_matches(name[:200].lower(), lower, n=3, cutoff=0.5)
-    if near:
-        hint = f"Did you mean {', '.join(dict.fromkeys(lower[match] for match in near))}?"
-    elif known:
-        hint = f"`lmstrix scan` shows the keys of all that there are ({len(known)})."
-    else:
-        hint = "LM Studio has no model yet: download one there."
-    return ModelNotFound(f"LM Studio has no model {name[:200]!r}", hint=hint)
+def _not_found(name: str, keys: Sequence[str]) -> ModelNotFound:
+    hint = "LM Studio has no model yet: download one there."
+    if keys:
+        hint = f"`lmstrix scan` shows the keys of all {len(keys)} models."
+    return ModelNotFound(
+        f"LM Studio has no model {name[:200]!r}", hint=suggestion(name, keys) or hint
+    )

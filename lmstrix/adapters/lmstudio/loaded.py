@@ -13,13 +13,13 @@ from lmstrix.adapters.lmstudio import failures, requests
 from lmstrix.adapters.lmstudio.packets import Generation
 from lmstrix.adapters.lmstudio.sdk import Channel, Connection, require_asyncio
 from lmstrix.adapters.lmstudio.settings import Deadlines
-from lmstrix.adapters.lmstudio.values import Json, as_count, as_object
 from lmstrix.adapters.thoughts import ends_in_thought, with_answer_prefix
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
     EngineUnavailable,
 )
+from lmstrix.json_values import Json, as_count, as_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = ["LMStudioModel"]

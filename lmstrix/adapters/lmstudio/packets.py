@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lmstrix.adapters.lmstudio import failures
-from lmstrix.adapters.lmstudio.values import MAX_RATE, Json, as_count, as_object, as_seconds
 from lmstrix.adapters.thoughts import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
@@ -13,6 +12,7 @@ from lmstrix.errors import (
     PredictionError,
     PromptTruncated,
 )
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = ["Generation"]

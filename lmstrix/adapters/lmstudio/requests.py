@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lmstrix.adapters.lmstudio.values import Json
+from lmstrix.json_values import Json
 
 __all__ = [
     "ONE_SESSION",

@@ -23,7 +23,6 @@ from lmstudio import async_api, json_api
 
 from lmstrix.adapters.lmstudio import failures
 from lmstrix.adapters.lmstudio.guarding import guard
-from lmstrix.adapters.lmstudio.values import Json, as_object
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -31,6 +30,7 @@ from lmstrix.errors import (
     EngineUnavailable,
     LMStrixError,
 )
+from lmstrix.json_values import Json, as_object
 
 __all__ = [
     "TOKEN_VARIABLE",

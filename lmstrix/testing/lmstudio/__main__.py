@@ -51,7 +51,7 @@ def main(gguf: Path | None, port: int) -> None:
 
 
 async def serve(gguf: Path | None, port: int) -> None:
-    """Serve until the process is told to end; what is loaded is released first."""
+    """Serve until the process is asked to end; then release all instances."""
     adapter: Adapter = SimulatedAdapter(SimulatedModel())
     models: tuple[str, ...] = ()
     if gguf is not None:
@@ -71,7 +71,7 @@ async def serve(gguf: Path | None, port: int) -> None:
 
 
 def _end(watching: ExitStack) -> Callable[[], Awaitable[object]]:
-    """What waits until the process is told to end."""
+    """A function that waits until the process is asked to end."""
     try:
         signals = watching.enter_context(anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM))
     except NotImplementedError:  # asyncio on Windows; Ctrl-C comes as KeyboardInterrupt there

@@ -1,39 +1,55 @@
-"""The remote procedure calls."""
+"""The calls that a client makes and the loads that it starts: endpoints, parameters, answers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
+import anyio
 import attrs
 
-from lmstrix.errors import LMStrixError
-from lmstrix.testing.lmstudio.failures import load_error
-from lmstrix.testing.lmstudio.script import Step
+from lmstrix.errors import LMStrixError, LoadFailed, LoadRefused, OutOfMemory
+from lmstrix.models import LoadProgress, ModelInfo
+from lmstrix.testing.lmstudio.script import LoadFate, OddPacket, Step
 from lmstrix.testing.lmstudio.state import (
+    Instance,
+    LoadRecord,
     ServerState,
     instance_entry,
     load_config,
     model_entry,
 )
-from lmstrix.testing.lmstudio.template import chat_prompt, is_rendered, parsed_prompt, rendered
-from lmstrix.testing.lmstudio.wire import Json, WireError, config_fields, config_pairs, unboxed
+from lmstrix.testing.lmstudio.wire import (
+    Json,
+    WireError,
+    channel_error,
+    channel_message,
+    chat_prompt,
+    config_fields,
+    config_pairs,
+    is_rendered,
+    load_error,
+    parsed_prompt,
+    rendered,
+    unboxed,
+)
 
-__all__ = ["CALLS", "Call", "fits", "requested_context"]
+__all__ = ["CALLS", "Call", "Channel", "fits", "get_or_load", "load_model", "requested_context"]
 
 DEFAULT_CONTEXT = 4096
-"""What LM Studio loads where nothing was asked for."""
+"""The context that LM Studio loads if the client asks for none."""
 
 
 @attrs.frozen
 class Call:
-    """A call: what it does, and the members that its parameter must have."""
+    """A call: its function, and the members that its parameter must have."""
 
     run: Callable[[ServerState, Json], Awaitable[object]]
     needs: Mapping[str, type] = attrs.field(factory=dict[str, type])
 
 
 def fits(parameter: Json, needs: Mapping[str, type]) -> str:
-    """What is wrong with a parameter, or an empty string."""
+    """The fault of a parameter, or an empty string."""
     for key, kind in needs.items():
         if not isinstance(parameter.get(key), kind):
             return f"{key} must be {kind.__name__}"
@@ -176,3 +192,199 @@ CALLS: dict[str, dict[str, Call]] = {
     "repository": {},
 }
 """The calls by namespace and endpoint."""
+
+
+# Channels ----------------------------------------------------------------------------------------
+
+
+class Channel:
+    """The server's side of a channel.
+
+    `post` queues a frame, `drop` asks to close the socket after it. `scope` is what
+    the client's `cancel` cancels.
+    """
+
+    def __init__(
+        self,
+        state: ServerState,
+        number: int,
+        post: Callable[[Json], None],
+        drop: Callable[[], None],
+    ) -> None:
+        self.state = state
+        self._drop = drop
+        self.scope = anyio.CancelScope()
+        self._number = number
+        self._post = post
+        self._mute = False
+
+    def send(self, message: Json) -> None:
+        """Send a message, unless the channel is over or silent."""
+        if not self._mute:
+            self._post(channel_message(self._number, message))
+
+    def send_odd(self) -> None:
+        """Send the script's odd packets before an answer."""
+        if OddPacket.TOP_LEVEL in self.state.script.odd_packets:
+            self._post({"type": "somethingNew", "content": 1})
+        if OddPacket.IN_CHANNEL in self.state.script.odd_packets:
+            self.send({"type": "somethingNew", "content": 1})
+
+    async def step(self, step: Step) -> None:
+        """Go on, or stay silent until the client cancels or disconnects."""
+        if self.state.is_silent(step):
+            self._mute = True
+            await anyio.sleep_forever()
+
+    async def drop(self) -> None:
+        """Tear the whole socket down, which ends this channel too."""
+        self._drop()
+        await anyio.sleep_forever()
+
+    def cancel(self) -> None:
+        """The client cancels."""
+        self.state.counters.cancels += 1
+        if not self.state.script.ignores_cancel:
+            self.scope.cancel()
+
+    def close(self) -> None:
+        """The channel is over."""
+        self._end({"type": "channelClose", "channelId": self._number})
+
+    def fail(self, error: WireError) -> None:
+        """The channel is over, with an error."""
+        self._end(channel_error(self._number, error))
+
+    def _end(self, frame: Json) -> None:
+        if not self._mute:
+            self._post(frame)
+        self._mute = True
+
+
+# The channels that load a model ------------------------------------------------------------------
+
+
+async def load_model(channel: Channel, parameter: Json) -> None:
+    """`loadModel`: always a new instance."""
+    identifier = parameter.get("identifier")
+    record = LoadRecord(
+        key=str(parameter["modelKey"]),
+        identifier=identifier if isinstance(identifier, str) else None,
+        ttl_ms=parameter.get("ttlMs"),
+        fields=config_fields(parameter["loadConfigStack"]),
+    )
+    await _load(channel, record, first="resolved", going="progress", last="success")
+
+
+async def get_or_load(channel: Channel, parameter: Json) -> None:
+    """`getOrLoad`: a loaded instance, whatever its config, or a new one."""
+    name = str(parameter["identifier"])
+    found = channel.state.instances.named(name)
+    if found:
+        info = instance_entry(found[0], channel.state.script)
+        channel.send({"type": "alreadyLoaded", "identifier": name, "info": info})
+        return
+    record = LoadRecord(
+        key=name,
+        identifier=None,
+        ttl_ms=parameter.get("loadTtlMs"),
+        fields=config_fields(parameter["loadConfigStack"]),
+    )
+    await _load(channel, record, first="startLoading", going="loadProgress", last="loadSuccess")
+
+
+async def _load(channel: Channel, record: LoadRecord, *, first: str, going: str, last: str) -> None:
+    channel.state.loads.append(record)
+    try:
+        await _load_recorded(channel, record, first, going, last)
+    finally:
+        if record.context is None:
+            record.end()  # else it has ended when it is released
+
+
+async def _load_recorded(
+    channel: Channel, record: LoadRecord, first: str, going: str, last: str
+) -> None:
+    state, script = channel.state, channel.state.script
+    number = len(state.loads)
+    await channel.step(Step.LOAD_CREATED)
+    model = await state.model(record.key)
+    info = model_entry(model, script)
+    channel.send({"type": first, "info": info, "identifier": record.identifier or record.key})
+    channel.send_odd()
+    if number == script.drop_at_load:
+        await channel.drop()
+
+    def tell(fraction: float) -> None:
+        channel.send({"type": going, "progress": fraction})
+
+    tell(0.0)
+    context = requested_context(record.fields)
+    await _meet_fate(channel, context)
+    for step in range(script.load_progress):
+        await anyio.sleep(script.load_s / script.load_progress)
+        tell((step + 1) / (script.load_progress + 1))
+    await anyio.sleep(0 if script.load_progress else script.load_s)
+    try:
+        instance = await _new_instance(channel, record, model, context, tell)
+    except LMStrixError as error:
+        raise load_error(error) from error
+    state.counters.loads += 1
+    record.context = instance.context
+    if number == script.drop_after_load:
+        await channel.drop()
+    try:
+        tell(1.0)
+        await channel.step(Step.LOAD_AFTER_PROGRESS)
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True):
+            await state.instances.unload(instance)
+        raise
+    channel.send({"type": last, "info": instance_entry(instance, script)})
+
+
+async def _new_instance(
+    channel: Channel,
+    record: LoadRecord,
+    model: ModelInfo,
+    context: int,
+    tell: Callable[[float], None],
+) -> Instance:
+    script = channel.state.script
+    if script.clamps_to is not None:
+        context = min(context, script.clamps_to)
+    if script.raises_to is not None:
+        context = max(context, script.raises_to)
+
+    def on_progress(progress: LoadProgress) -> None:
+        if 0.0 < progress.fraction < 1.0:
+            tell(progress.fraction)
+
+    ttl = record.ttl_ms
+    return await channel.state.instances.load(
+        model,
+        context,
+        identifier=record.identifier or "",
+        fields=record.fields,
+        ttl_s=ttl / 1000 if isinstance(ttl, int | float) and ttl > 0 else math.inf,
+        on_progress=on_progress,
+        on_release=record.end,
+    )
+
+
+async def _meet_fate(channel: Channel, context: int) -> None:
+    """The fate of this load, according to the script."""
+    state, script = channel.state, channel.state.script
+    if script.load is LoadFate.LOADS or context <= script.load_above:
+        return
+    state.fated_loads += 1
+    if script.load_times is not None and state.fated_loads > script.load_times:
+        return
+    if script.load is LoadFate.HANGS:
+        await anyio.sleep_forever()
+    errors = {
+        LoadFate.REFUSED: LoadRefused("a guardrail refuses (scripted)"),
+        LoadFate.FAILED: LoadFailed("the engine could not load it (scripted)"),
+        LoadFate.OUT_OF_MEMORY: OutOfMemory("not enough memory (scripted)"),
+    }
+    raise load_error(errors[script.load])

@@ -1,4 +1,4 @@
-"""What a stand-in LM Studio does wrong, said in advance.
+"""The faults of a stand-in LM Studio, as data.
 
 A `Script` describes the server's misbehaviour; what the *model* does wrong is said by the
 adapter behind the server (`lmstrix.testing.simulated.SimulatedModel`).
@@ -39,7 +39,7 @@ class Step(enum.StrEnum):
 
 
 class LoadFate(enum.StrEnum):
-    """What becomes of a load."""
+    """The fate of a load."""
 
     LOADS = "loads"
     REFUSED = "refused"
@@ -67,7 +67,7 @@ OVERFLOW_TEXTS = (
     "Cannot truncate prompt with n_keep (3008) >= n_ctx (2000)",
     "Context size has been exceeded.",
 )
-"""What LM Studio's engines say of a prompt that is too long."""
+"""Messages of LM Studio's engines about a prompt that is too long."""
 
 ODD_LISTING: tuple[Mapping[str, object], ...] = (
     {
@@ -114,7 +114,7 @@ class Script:
     raises_to: int | None = None
     """Smaller requests are silently loaded at this context."""
     overflow_error: str = ""
-    """A prompt that does not fit fails with this text, where `stopAtLimit` was asked, instead
+    """A prompt that does not fit fails with this text, if `stopAtLimit` was asked, instead
     of stopping: `OVERFLOW_TEXTS` has those that engines are known for.
     """
     overflow_empty: bool = False
@@ -145,13 +145,13 @@ class Script:
     """A prompt of more tokens than this takes the server down: every connection is dropped,
     and what clients have loaded is gone. The user's own instances are there again after it."""
     crash_away_s: float = 0.0
-    """How long nobody answers after such a crash, in seconds."""
+    """How long the server does not answer after such a crash, in seconds."""
     silent_at: frozenset[Step] = frozenset()
     """Steps at which nothing is answered; the socket stays open."""
     silent_after: int = 0
     """How often each of those steps is answered before the silence begins."""
     silent_times: int | None = None
-    """How often each step meets silence; None for ever after."""
+    """How often each step meets silence; None: from then on."""
     odd_packets: frozenset[OddPacket] = frozenset()
     replaced: Mapping[str, object] = attrs.field(factory=dict[str, object])
     """Wire key to the value that is sent in its place, wherever it occurs in an answer:
@@ -160,7 +160,7 @@ class Script:
     listing: tuple[Mapping[str, object], ...] = ()
     """More entries for `listDownloadedModels`, such as `ODD_LISTING`."""
     listing_extras: Mapping[str, object] = attrs.field(factory=dict[str, object])
-    """Fields added to every model that is listed."""
+    """Fields added to every listed model."""
     auth_refused: bool = False
     malformed: float = 0.0
     """The share of frames that are sent malformed, from 0 to 1: see

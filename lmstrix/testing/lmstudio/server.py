@@ -12,16 +12,15 @@ import anyio.abc
 
 from lmstrix.ports import Adapter
 from lmstrix.testing.lmstudio.calls import CALLS
-from lmstrix.testing.lmstudio.instances import Instances
+from lmstrix.testing.lmstudio.connection import Lost, Session, WebSocket, answer, read_request
 from lmstrix.testing.lmstudio.script import Script, Step
-from lmstrix.testing.lmstudio.session import Session
 from lmstrix.testing.lmstudio.state import (
+    Instances,
     LoadRecord,
     PredictionRecord,
     ServerCounters,
     ServerState,
 )
-from lmstrix.testing.lmstudio.websocket import Lost, WebSocket, answer, read_request
 
 __all__ = ["LMStudioServer"]
 
@@ -33,9 +32,9 @@ class LMStudioServer:
     """A server that speaks LM Studio's protocol on the loopback, for the models of `adapter`.
 
     Args:
-        adapter: where the models live; loads and predictions are its own.
+        adapter: has the models; loads and predictions are its own.
         script: how the server misbehaves.
-        port: where it listens; 0 for a free port.
+        port: the port to listen on; 0 for a free one.
         preload: the user's own instances, as (key, identifier, context length).
         models: names of the only models to serve, as `Adapter.find_model` knows them; all
             that the adapter lists where none are named.
@@ -100,7 +99,7 @@ class LMStudioServer:
     ) -> bool | None:
         if isinstance(error, anyio.get_cancelled_exc_class()):
             return await self._exit.__aexit__(kind, error, trace)
-        # what the block raised is passed on as it is, not inside an exception group
+        # the block's own error is passed on as it is, not inside an exception group
         await self._exit.__aexit__(None, None, None)
         return None
 
@@ -111,7 +110,7 @@ class LMStudioServer:
             own.users_own = True
 
     async def _release(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Release what is loaded while the event loop still runs, then end everything."""
+        """Release all instances while the event loop still runs, then end everything."""
         self._untouched, self._left_behind = self.user_instances_untouched, self.left_behind
         with anyio.move_on_after(SHUTDOWN_S, shield=True):
             await self.unload_all()
@@ -119,17 +118,17 @@ class LMStudioServer:
 
     @property
     def port(self) -> int:
-        """The port it listens at."""
+        """The port that it listens on."""
         return self._port
 
     @property
     def host(self) -> str:
-        """What an SDK calls the API host: ``127.0.0.1:port``."""
+        """The API host of an SDK: ``127.0.0.1:port``."""
         return f"127.0.0.1:{self._port}"
 
     @property
     def script(self) -> Script:
-        """How it misbehaves; set it to change that for what comes."""
+        """How the server misbehaves; a new script applies from then on."""
         return self._script
 
     @script.setter
@@ -138,34 +137,34 @@ class LMStudioServer:
 
     @property
     def counters(self) -> ServerCounters:
-        """What clients made it do."""
+        """Counts of the clients' actions."""
         return self._state.counters
 
     @property
     def loads(self) -> Sequence[LoadRecord]:
-        """Every load that was asked for, in order, also those that failed."""
+        """Every requested load, in order, also those that failed."""
         return self._state.loads
 
     @property
     def predictions(self) -> Sequence[PredictionRecord]:
-        """Every prediction that was asked for, in order, also those that failed."""
+        """Every requested prediction, in order, also those that failed."""
         return self._state.predictions
 
     @property
     def loaded(self) -> list[str]:
-        """Identifiers of what is loaded now, oldest first."""
+        """Identifiers of the loaded instances, oldest first."""
         return [instance.identifier for instance in self._instances.all()]
 
     @property
     def left_behind(self) -> list[str]:
-        """Clients' instances that are still loaded; after the exit, those that were then."""
+        """Clients' instances that are still loaded; after the exit, those loaded at that moment."""
         if self._left_behind is not None:
             return self._left_behind
         return [i.identifier for i in self._instances.all() if not i.users_own]
 
     @property
     def user_instances_untouched(self) -> bool:
-        """Whether every preloaded instance is still there, never unloaded and never asked."""
+        """Whether every preloaded instance is still loaded and was never used."""
         if self._left_behind is not None:
             return self._untouched
         own = {identifier for _, identifier, _ in self._preload}
@@ -176,19 +175,19 @@ class LMStudioServer:
         return list(await self._state.models())
 
     async def drop_connections(self) -> int:
-        """Tear every connection down without a word; how many there were."""
+        """Close every connection without a close frame, and return their number."""
         streams = list(self._streams)
         for stream in streams:
             await anyio.aclose_forcefully(stream)
         return len(streams)
 
     async def unload_all(self) -> None:
-        """What a user does who unloads everything in the application."""
+        """Unload everything, as a user can in the application."""
         for instance in self._instances.all():
             await self._instances.unload(instance)
 
     async def reached(self, condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
-        """Wait until `condition` holds; raises `TimeoutError` where it does not within the time.
+        """Wait until `condition` holds; raises `TimeoutError` if it does not within the time.
 
         For what the server does behind a client's back: it hears of a cancellation some time
         after the client has gone on.
@@ -201,14 +200,14 @@ class LMStudioServer:
         self._streams.add(stream)
         try:
             async with stream:
-                with suppress(Lost):  # a client that goes away is no error of the server
+                with suppress(Lost):  # a client that disconnects is not an error of the server
                     await self._answer(stream)
         finally:
             self._streams.discard(stream)
 
     async def _answer(self, stream: anyio.abc.SocketStream) -> None:
         if anyio.current_time() < self._state.away_until:
-            return  # it crashed, and is not back yet
+            return  # it crashed and is not back yet
         request = await read_request(stream)
         namespace = request.path.strip("/")
         if request.path == "/lmstudio-greeting":

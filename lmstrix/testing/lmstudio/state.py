@@ -1,26 +1,37 @@
-"""What the server knows and has seen, shared by all its connections."""
+"""The server's state, and the loaded instances in it."""
 
 from __future__ import annotations
 
 import json
+import math
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 import anyio
+import anyio.abc
 import attrs
 
 from lmstrix.errors import EngineUnavailable, InvalidModel, UnsupportedModel
-from lmstrix.models import ModelInfo
-from lmstrix.ports import Adapter
-from lmstrix.testing.lmstudio.failures import no_model
-from lmstrix.testing.lmstudio.instances import Instance, Instances
-from lmstrix.testing.lmstudio.mangling import Mangler
-from lmstrix.testing.lmstudio.naming import listing_path, public_key
+from lmstrix.models import LoadProgress, ModelInfo
+from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.lmstudio.script import Script, Step
-from lmstrix.testing.lmstudio.wire import Json, WireError
+from lmstrix.testing.lmstudio.wire import (
+    Json,
+    Mangler,
+    WireError,
+    as_object,
+    listing_path,
+    no_instance,
+    no_model,
+    public_key,
+)
 
 __all__ = [
+    "Instance",
+    "Instances",
     "LoadRecord",
     "PredictionRecord",
     "ServerCounters",
@@ -30,6 +41,169 @@ __all__ = [
     "model_entry",
 ]
 
+RELEASE_S = 20.0
+"""Longest that a release may take before the server goes on without it."""
+LOOK_S = 1.0
+"""Interval at which an instance checks its time to live, in seconds."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Instance:
+    """One loaded model. `context` is the effective one, in tokens."""
+
+    identifier: str
+    model: ModelInfo
+    loaded: LoadedModel
+    fields: Json
+    ttl_s: float = math.inf
+    users_own: bool = False
+    reference: str = attrs.field(factory=lambda: uuid.uuid4().hex)
+    turn: anyio.Lock = attrs.field(factory=anyio.Lock)
+    """Held by the prediction that runs."""
+    running: set[anyio.CancelScope] = attrs.field(factory=set[anyio.CancelScope])
+    last_used: float = attrs.field(factory=anyio.current_time)
+    released: anyio.Event = attrs.field(factory=anyio.Event)
+    _unload: anyio.Event = attrs.field(factory=anyio.Event)
+
+    @property
+    def key(self) -> str:
+        """The key under which clients know the model."""
+        return public_key(self.model)
+
+    @property
+    def context(self) -> int:
+        """The context length that the engine reports."""
+        return self.loaded.effective_context
+
+    @property
+    def unloading(self) -> bool:
+        """Whether it is released or being released."""
+        return self._unload.is_set()
+
+    def let_go(self) -> None:
+        """Stop its work and release it."""
+        self._unload.set()
+        for scope in self.running:
+            scope.cancel()
+
+    async def until_let_go(self) -> None:
+        """Wait for `let_go`, or until nobody has used it for its time to live."""
+        while not self.unloading:
+            with anyio.move_on_after(min(self.ttl_s / 4, LOOK_S)):
+                await self._unload.wait()
+            if not self.running and anyio.current_time() >= self.last_used + self.ttl_s:
+                self.let_go()
+        async with self.turn:
+            pass  # what ran is over: nothing uses `loaded` any more
+
+
+class Instances:
+    """The loaded instances. `tasks` must outlive every one of them."""
+
+    def __init__(self, adapter: Adapter, tasks: anyio.abc.TaskGroup) -> None:
+        self._adapter = adapter
+        self._tasks = tasks
+        self._loaded: dict[str, Instance] = {}
+        self._promised: set[str] = set()
+        self.unloads = 0
+
+    def all(self) -> list[Instance]:
+        """Every instance, oldest first."""
+        return [instance for instance in self._loaded.values() if not instance.unloading]
+
+    def find(self, specifier: object) -> Instance:
+        """The instance that a specifier means; raises `WireError`."""
+        wanted = as_object(specifier)
+        if wanted.get("type") == "instanceReference":
+            name = str(wanted.get("instanceReference", ""))
+            found = [i for i in self.all() if i.reference == name]
+        else:
+            query = as_object(wanted.get("query"))
+            name = str(query.get("identifier", query.get("path", "")))
+            found = self.named(name) if name else self.all()
+        if not found:
+            raise no_instance(name, [i.identifier for i in self.all()])
+        return found[0]
+
+    def named(self, name: str) -> list[Instance]:
+        """Instances of that identifier, or else of the model of that key."""
+        exact = [i for i in self.all() if i.identifier == name]
+        return exact or [i for i in self.all() if name in (i.key, listing_path(i.key))]
+
+    async def load(
+        self,
+        model: ModelInfo,
+        context: int,
+        *,
+        identifier: str = "",
+        fields: Json | None = None,
+        ttl_s: float = math.inf,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+        on_release: Callable[[], None] = lambda: None,
+    ) -> Instance:
+        """Load a new instance; cancelling stops the load. Raises what the adapter raises.
+
+        `on_release` is called when what was loaded is gone.
+        """
+        name = self._free_name(identifier, model)
+        self._promised.add(name)
+        try:
+            hold = partial(self._hold, ttl_s=ttl_s, on_progress=on_progress, on_release=on_release)
+            instance: Instance = await self._tasks.start(hold, model, context, name, fields or {})
+        finally:
+            self._promised.discard(name)
+        return instance
+
+    def _free_name(self, identifier: str, model: ModelInfo) -> str:
+        taken = self._loaded.keys() | self._promised
+        if identifier in taken:
+            raise WireError(f"A model with identifier {identifier!r} is already loaded.")
+        wanted = identifier or public_key(model)
+        names = (wanted if n == 1 else f"{wanted}:{n}" for n in range(1, len(taken) + 2))
+        return next(name for name in names if name not in taken)
+
+    async def _hold(
+        self,
+        model: ModelInfo,
+        context: int,
+        name: str,
+        fields: Json,
+        *,
+        ttl_s: float,
+        on_progress: Callable[[LoadProgress], None] | None,
+        on_release: Callable[[], None],
+        task_status: anyio.abc.TaskStatus[Instance],
+    ) -> None:
+        instance: Instance | None = None
+        try:
+            async with self._adapter.load(model, context, on_progress=on_progress) as loaded:
+                instance = Instance(
+                    identifier=name, model=model, loaded=loaded, fields=fields, ttl_s=ttl_s
+                )
+                self._loaded[name] = instance
+                task_status.started(instance)
+                await instance.until_let_go()
+        except Exception:
+            # Before the start the loader hears of it; afterwards only the release went wrong,
+            # which must not end the server.
+            if instance is None:
+                raise
+        finally:
+            if instance is not None:
+                del self._loaded[name]
+                self.unloads += 1
+                instance.released.set()
+                on_release()
+
+    async def unload(self, instance: Instance) -> None:
+        """Release an instance, and wait until its memory is free."""
+        instance.let_go()
+        with anyio.move_on_after(RELEASE_S):
+            await instance.released.wait()
+
+
+# State shared by all connections -----------------------------------------------------------------
+
 SDK_FORMATS = ("gguf", "safetensors", "onnx", "ggml", "mlx_placeholder", "torch_safetensors")
 """Formats that SDK 1.5.0 can decode; everything else is listed as ``gguf``."""
 UNKNOWN_CONTEXT = 4096
@@ -38,7 +212,7 @@ UNKNOWN_CONTEXT = 4096
 
 @attrs.define(kw_only=True)
 class ServerCounters:
-    """What clients made the server do. User's own preloaded instances are not counted."""
+    """Counts of the clients' actions. The user's own preloaded instances are not counted."""
 
     loads: int = 0
     unloads: int = 0
@@ -49,14 +223,14 @@ class ServerCounters:
     crashes: int = 0
     sockets_opened: int = 0
     malformed: int = 0
-    """Frames that were sent malformed, as the script wants it."""
+    """Frames that the script made malformed."""
     warnings: list[str] = attrs.field(factory=list[str])
     """Protocol mistakes of clients, in the words of `communicationWarning`."""
 
 
 @attrs.define(kw_only=True)
 class LoadRecord:
-    """A load that a client asked for, with its config as it came over the wire."""
+    """A load that a client requested, with its config as received."""
 
     key: str
     identifier: str | None
@@ -65,9 +239,9 @@ class LoadRecord:
     context: int | None = None
     """The effective context, once it is loaded."""
     began: float = attrs.field(factory=anyio.current_time)
-    """When it was asked for, in seconds of the event loop's clock, like `ended`."""
+    """Time of the request, in seconds of the event loop's clock, like `ended`."""
     ended: float | None = None
-    """When it had failed, or was released again; None while it loads or is loaded."""
+    """Time of its failure or release; None while it loads or is loaded."""
 
     def end(self) -> None:
         """Nothing of it is loaded any more."""
@@ -83,14 +257,14 @@ class LoadRecord:
 
 @attrs.define(kw_only=True)
 class PredictionRecord:
-    """A prediction that a client asked for."""
+    """A prediction that a client requested."""
 
     identifier: str
     fields: Json
     raw: bool
     """Whether it came with a pass-through template, as a raw completion."""
     stop_reason: str = ""
-    """As it was told to the client; empty as long as there is none, and after an error."""
+    """As sent to the client; empty while there is none, and after an error."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
@@ -125,15 +299,15 @@ class ServerState:
         """Go down and come back: connections and clients' instances are gone. Never returns."""
         self.counters.crashes += 1
         self.away_until = anyio.current_time() + self.script.crash_away_s
-        with anyio.CancelScope(shield=True):  # it ends the very task that called this
+        with anyio.CancelScope(shield=True):  # it may end the task that called this
             await self._drop_connections()
             for instance in self.instances.all():
                 if not instance.users_own:
                     instance.let_go()
-        await anyio.sleep_forever()  # the end of its connection ends who called this
+        await anyio.sleep_forever()  # the end of its connection ends the caller
 
     async def step(self, step: Step) -> None:
-        """Go on, or stay here for ever if the script is silent at `step`."""
+        """Go on, or wait forever if the script is silent at `step`."""
         if self.is_silent(step):
             await anyio.sleep_forever()
 
@@ -147,7 +321,7 @@ class ServerState:
         return visit >= 1 and (script.silent_times is None or visit <= script.silent_times)
 
     def written(self, frame: Json) -> str:
-        """A frame as it is sent, which the script may want to be malformed."""
+        """The text sent for a frame; the script may make it malformed."""
         text = self._mangler.mangled(frame, self.script.malformed)
         if text is None:
             return json.dumps(frame)
@@ -184,7 +358,7 @@ class ServerState:
 
 
 def model_entry(model: ModelInfo, script: Script) -> Json:
-    """A model as `listDownloadedModels` tells it."""
+    """A model's entry in `listDownloadedModels`."""
     key = public_key(model)
     declared = model.declared_context
     entry: Json = {
@@ -208,7 +382,7 @@ def model_entry(model: ModelInfo, script: Script) -> Json:
 
 
 def instance_entry(instance: Instance, script: Script) -> Json:
-    """A loaded model as `listLoaded` and `getModelInfo` tell it."""
+    """A loaded model's entry in `listLoaded` and `getModelInfo`."""
     return model_entry(instance.model, script) | {
         "identifier": instance.identifier,
         "instanceReference": instance.reference,
@@ -217,5 +391,5 @@ def instance_entry(instance: Instance, script: Script) -> Json:
 
 
 def load_config(instance: Instance) -> Json:
-    """The fields of the load, with the context that it really got."""
+    """The fields of the load, with the effective context."""
     return instance.fields | {"llm.load.contextLength": instance.context}

@@ -1,31 +1,57 @@
-"""The frames and values of LM Studio's protocol, as plain JSON."""
+"""LM Studio's protocol as plain JSON: frames, values, errors, prompts, and malformed frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePosixPath
+from random import Random
 from typing import cast
 
+from lmstrix.errors import (
+    EngineCrashed,
+    InvalidModel,
+    LMStrixError,
+    LoadRefused,
+    ModelNotFound,
+    OutOfMemory,
+)
+from lmstrix.models import ModelInfo, Prompt
+
 __all__ = [
+    "IMPOSSIBLE",
+    "LOAD_CANCELLED",
+    "UNLOADED",
     "Json",
+    "Mangler",
     "WireError",
     "as_list",
     "as_object",
     "channel_error",
     "channel_message",
+    "chat_prompt",
     "config_fields",
     "config_pairs",
+    "listing_path",
+    "load_error",
+    "no_instance",
+    "no_model",
+    "parsed_prompt",
+    "public_key",
+    "rendered",
     "replaced",
     "rpc_error",
     "rpc_result",
     "unboxed",
     "warning",
+    "wire_error",
 ]
 
 Json = dict[str, object]
 
 
 class WireError(Exception):
-    """An error as the server tells it: title, cause and what else LM Studio sends."""
+    """An error as the server sends it: title, cause and LM Studio's further members."""
 
     def __init__(
         self,
@@ -87,7 +113,7 @@ def channel_error(channel_id: int, error: WireError) -> Json:
 
 
 def warning(kind: str, text: str) -> Json:
-    """What LM Studio sends instead of an answer when a client breaks the protocol."""
+    """LM Studio's answer to a client that breaks the protocol."""
     return {"type": "communicationWarning", "kind": kind, "warning": text}
 
 
@@ -102,7 +128,7 @@ def config_fields(stack: object) -> Json:
 
 
 def unboxed(value: object) -> object:
-    """What a checkbox value says: None where it is not checked. Others are what they are."""
+    """The value in a checkbox, None if it is not checked. Other values are returned unchanged."""
     if not isinstance(value, dict) or "checked" not in value:
         return cast("object", value)
     box = as_object(cast("object", value))
@@ -122,7 +148,7 @@ def config_pairs(fields: Mapping[str, object]) -> Json:
 
 
 def replaced(value: object, changes: Mapping[str, object]) -> object:
-    """`value` with every member that `changes` names set to what it says, at any depth."""
+    """`value` with every member named in `changes` replaced, at any depth."""
     if isinstance(value, list):
         return [replaced(item, changes) for item in as_list(cast("object", value))]
     if not isinstance(value, dict):
@@ -131,3 +157,216 @@ def replaced(value: object, changes: Mapping[str, object]) -> object:
     return {
         key: changes[key] if key in changes else replaced(item, changes) for key, item in members
     }
+
+
+# Errors ------------------------------------------------------------------------------------------
+
+GUARDRAIL = (
+    "Model load error: Model loading was stopped due to insufficient system resources. Under "
+    "the current settings, this model requires approximately more memory than is available. "
+    "If you believe this is a mistake, you can try to change the model loading guardrails in "
+    "the settings."
+)
+CRASHED = "The model has crashed without additional information. (Exit code: 18446744072635812000)"
+
+LOAD_CANCELLED = WireError("Failed to load model", cause="Operation canceled.")
+UNLOADED = WireError("Model unloaded.", cause="The model was unloaded while it worked.")
+
+
+def no_model(name: str) -> WireError:
+    """No downloaded model has that key."""
+    return WireError(
+        f"Cannot find a model with path or key {name!r}",
+        suggestion="Use one of the downloaded models.",
+        display_data={"code": "generic.noModelMatchingQuery", "query": {"path": name}},
+    )
+
+
+def no_instance(identifier: str, loaded: list[str]) -> WireError:
+    """No loaded model has that identifier."""
+    return WireError(
+        f"Cannot find a loaded model with identifier {identifier!r}",
+        display_data={
+            "code": "generic.identifierNotFound",
+            "identifier": identifier,
+            "loadedModelsSample": loaded[:5],
+            "totalLoadedModels": len(loaded),
+        },
+    )
+
+
+def load_error(error: LMStrixError) -> WireError:
+    """Why a load failed."""
+    match error:
+        case LoadRefused():
+            return WireError(GUARDRAIL, suggestion="Load a smaller context.")
+        case OutOfMemory():
+            return WireError(
+                "Failed to load model", cause=f"error loading model: unable to allocate: {error}"
+            )
+        case InvalidModel():
+            return WireError("Error loading model.", cause=f"invalid model file: {error}")
+        case ModelNotFound():
+            return no_model(str(error))
+        case EngineCrashed():
+            return WireError(CRASHED)
+        case _:
+            return WireError("Failed to load model", cause=str(error))
+
+
+def wire_error(error: Exception) -> WireError:
+    """The error frame's content for an error that is not about a load."""
+    if isinstance(error, WireError):
+        return error
+    if isinstance(error, EngineCrashed):
+        return WireError(CRASHED, cause=str(error))
+    return WireError("Error in channel handler", cause=str(error) or repr(error))
+
+
+# Names of models ---------------------------------------------------------------------------------
+
+
+def public_key(model: ModelInfo) -> str:
+    """The key that LM Studio gives a model: never the path of a file."""
+    if not model.key.lower().endswith(".gguf"):
+        return model.key
+    return PurePosixPath(model.key.replace("\\", "/")).stem.lower()
+
+
+def listing_path(key: str) -> str:
+    """The model's path in LM Studio's models folder."""
+    return f"{key}/{PurePosixPath(key).name}.gguf"
+
+
+# The server's own chat template ----------------------------------------------------------------
+
+_USER = "<|im_start|>user\n"
+_TURN = "<|im_end|>\n"
+_ASSISTANT = _TURN + "<|im_start|>assistant\n"
+
+
+def rendered(prompt: Prompt) -> str:
+    """The text of `prompt`, up to the place where the assistant goes on."""
+    return f"{_USER}{prompt.user}{_ASSISTANT}{prompt.answer_prefix}"
+
+
+def parsed_prompt(text: str) -> Prompt:
+    """The prompt that `rendered` turns into `text`; any other text is a user message."""
+    if not text.startswith(_USER) or _ASSISTANT not in text:
+        return Prompt(user=text)
+    user, _, prefix = text.removeprefix(_USER).rpartition(_ASSISTANT)
+    return Prompt(user=user, answer_prefix=prefix)
+
+
+def is_rendered(text: str) -> bool:
+    """Whether `text` was made by `rendered`."""
+    return text.startswith(_USER) and _ASSISTANT in text
+
+
+def chat_prompt(history: object) -> Prompt:
+    """A chat as one prompt: earlier turns are part of the user's text.
+
+    A trailing message of the assistant is the beginning of its answer. Instructions of the
+    system stand before everything.
+    """
+    turns = [_turn(as_object(m)) for m in as_list(as_object(history).get("messages"))]
+    prefix = turns.pop()[1] if turns and turns[-1][0] == "assistant" else ""
+    system = [text + "\n\n" for role, text in turns if role == "system"]
+    spoken = [turn for turn in turns if turn[0] != "system"]
+    user = "".join(system)
+    for number, (role, text) in enumerate(spoken):
+        user += (f"{_TURN}<|im_start|>{role}\n" if number else "") + text
+    return Prompt(user=user, answer_prefix=prefix)
+
+
+def _turn(message: Mapping[str, object]) -> tuple[str, str]:
+    parts = (as_object(part) for part in as_list(message.get("content")))
+    text = "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+    return str(message.get("role", "user")), text
+
+
+# Malformed frames --------------------------------------------------------------------------------
+
+IMPOSSIBLE = (10**30, 10**12, 1e308, -1, float("nan"))
+"""Impossible as counts, lengths or durations; 10**12 fits a 64-bit integer."""
+NO_OBJECT = ("", "[]", "null", "17", '"text"', "{")
+OTHER_TYPES: tuple[object, ...] = (None, "", "text", [], [1], {}, {"a": 1}, True, 0.5)
+
+_Place = tuple[Json | list[object], str | int]
+"""A container, and a key or an index in it."""
+
+
+class Mangler:
+    """Makes frames malformed, the same ones for the same seed and the same frames."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = Random(seed)  # noqa: S311 - reproducible
+        self._ways: tuple[Callable[[Json], str], ...] = (
+            self._cut,
+            self._other_type,
+            self._left_out,
+            self._unknown,
+            self._impossible,
+            self._no_object,
+        )
+
+    def mangled(self, frame: Json, share: float) -> str | None:
+        """The text to send in place of `frame`; None to send it as it is."""
+        if self._random.random() >= share:
+            return None
+        copy = as_object(json.loads(json.dumps(frame)))
+        return self._random.choice(self._ways)(copy)
+
+    def _cut(self, frame: Json) -> str:
+        text = json.dumps(frame)
+        return text[: self._random.randrange(len(text))]
+
+    def _other_type(self, frame: Json) -> str:
+        container, at = self._random.choice(_places(frame))
+        old = cast("dict[str | int, object]", container)[at]
+        others = [value for value in OTHER_TYPES if type(value) is not type(old)]
+        return _with(frame, (container, at), self._random.choice(others))
+
+    def _left_out(self, frame: Json) -> str:
+        container, at = self._random.choice(_places(frame))
+        del cast("dict[str | int, object]", container)[at]
+        return json.dumps(frame)
+
+    def _unknown(self, frame: Json) -> str:
+        return json.dumps(frame | {"type": "somethingNew"})
+
+    def _impossible(self, frame: Json) -> str:
+        numbers = [place for place in _places(frame) if _is_number(place)]
+        if not numbers:
+            return self._cut(frame)
+        return _with(frame, self._random.choice(numbers), self._random.choice(IMPOSSIBLE))
+
+    def _no_object(self, _: Json) -> str:
+        return self._random.choice(NO_OBJECT)
+
+
+def _with(frame: Json, place: _Place, value: object) -> str:
+    container, at = place
+    cast("dict[str | int, object]", container)[at] = value
+    return json.dumps(frame)
+
+
+def _is_number(place: _Place) -> bool:
+    container, at = place
+    value = cast("dict[str | int, object]", container)[at]
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _places(frame: Json) -> list[_Place]:
+    """Every member and every item, at any depth."""
+    found: list[_Place] = []
+    containers: list[Json | list[object]] = [frame]
+    for container in containers:
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for at, value in items:
+            found.append((container, at))
+            if isinstance(value, dict):
+                containers.append(as_object(cast("object", value)))
+            elif isinstance(value, list):
+                containers.append(as_list(cast("object", value)))
+    return found

@@ -1,0 +1,33 @@
+"""Puts a measured context to use: in LM Studio's settings, for llama-server and for Ollama.
+
+A change is planned first (`plan_change`, `plan_undo`), so that it can be shown; only its
+`write` method writes.
+"""
+
+from __future__ import annotations
+
+from lmstrix.adapters.lmstudio_home import existing_home
+from lmstrix.apply.context import caveats, choose_report, find_model, recommended_context
+from lmstrix.apply.lmstudio import (
+    CONTEXT_KEY,
+    Change,
+    plan_change,
+    plan_undo,
+    settings_identifier,
+)
+from lmstrix.apply.tools import llama_server_arguments, ollama_modelfile
+
+__all__ = [
+    "CONTEXT_KEY",
+    "Change",
+    "caveats",
+    "choose_report",
+    "existing_home",
+    "find_model",
+    "llama_server_arguments",
+    "ollama_modelfile",
+    "plan_change",
+    "plan_undo",
+    "recommended_context",
+    "settings_identifier",
+]

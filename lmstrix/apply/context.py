@@ -1,0 +1,113 @@
+"""Which measurement to apply, and the context length to set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from lmstrix.errors import ConfigurationError, NotMeasured
+from lmstrix.models import Cause, ContextReport, ModelInfo, StoredReport
+from lmstrix.names import reports_of
+
+__all__ = ["STEP_TOKENS", "caveats", "choose_report", "find_model", "recommended_context"]
+
+STEP_TOKENS = 256
+"""Contexts are rounded down to a multiple of this: the step of the search, and the size to which
+llama.cpp pads the KV cache."""
+LARGEST_SHOWN = 1e9
+"""A message does not repeat larger percentages."""
+
+
+def find_model(reports: Sequence[StoredReport], name: str) -> ModelInfo:
+    """The model that `name` means, from its newest finished report, else its newest one.
+
+    `reports` are newest first. Raises like `lmstrix.names.reports_of`.
+    """
+    mine = reports_of(reports, name)
+    return next((report for report in mine if report.measured), mine[0]).model
+
+
+def choose_report(reports: Sequence[StoredReport], name: str) -> ContextReport:
+    """The newest finished report with a true context of the model that `name` means.
+
+    Raises `NotMeasured` if no measurement of the model was finished, and like
+    `lmstrix.names.reports_of`.
+    """
+    mine = reports_of(reports, name)
+    for report in mine:
+        if report.measured:
+            return report
+    key, cause = mine[0].model.key, mine[0].cause.replace("_", " ")
+    raise NotMeasured(
+        f"{key!r} has no finished true context: its newest measurement ended with {cause!r}",
+        hint=f"Finish the measurement: lmstrix test {key}",
+    )
+
+
+def recommended_context(true_context: int, *, percent: float = 100, cap: int | None = None) -> int:
+    """The context to set, in tokens: never more than `percent` of `true_context`.
+
+    The part is rounded down to a multiple of `STEP_TOKENS`; a smaller `cap` is used as it is.
+    Raises `ConfigurationError` for a percentage or cap that leaves nothing, and `NotMeasured`
+    for a true context that is too small to set.
+
+    >>> recommended_context(40000), recommended_context(40000, percent=90)
+    (39936, 35840)
+    >>> recommended_context(40000, cap=10000)
+    10000
+    """
+    if not 0 < percent <= 100:
+        # An integer may be too large to print, or to become a float.
+        shown = f"{percent:g}" if abs(percent) < LARGEST_SHOWN else "That"
+        raise ConfigurationError(
+            f"{shown} is not a percentage of a true context",
+            hint="Give a number above 0 and at most 100.",
+        )
+    if cap is not None and cap < 1:
+        raise ConfigurationError(f"{cap} is not a context length", hint="Give a positive number.")
+    if true_context < STEP_TOKENS:
+        raise NotMeasured(
+            f"its true context is {true_context} tokens: no setting makes it usable",
+            hint="Use another model.",
+        )
+    part = int(true_context * Fraction(str(percent)) / 100)
+    rounded = part // STEP_TOKENS * STEP_TOKENS
+    if rounded < STEP_TOKENS:
+        raise ConfigurationError(
+            f"{percent:g} % of a true context of {true_context} tokens is less than"
+            f" {STEP_TOKENS}: too little to set",
+            hint="Use a larger part of it.",
+        )
+    return rounded if cap is None else min(rounded, cap)
+
+
+def caveats(
+    reports: Sequence[StoredReport], report: ContextReport, *, engine: str = ""
+) -> tuple[str, ...]:
+    """What to know before setting the context of `report`, one sentence each.
+
+    `engine` is the adapter whose setting it is; empty for any.
+    """
+    found: list[str] = []
+    if not report.certified:
+        found.append("Not certified: no fresh load with fresh text confirmed this result.")
+    if report.cause is Cause.MAX_CONTEXT:
+        found.append("Nothing failed up to the largest context that was tried: more may work.")
+    newest = next(s.report for s in reports if _is_same(s.report.model, report.model))
+    if newest is not report:
+        found.append(
+            "A newer measurement of this model ended without a true context:"
+            f" {newest.cause.replace('_', ' ')}."
+        )
+    if engine and report.environment.adapter != engine:
+        found.append(
+            f"Measured with {report.environment.adapter}, not with {engine}:"
+            " memory and settings may differ there."
+        )
+    return tuple(found)
+
+
+def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
+    """Whether two reports are of one model: files in two folders may have the same key."""
+    return one.path == other.path and (one.key == other.key or Path(one.path).is_absolute())

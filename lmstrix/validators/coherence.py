@@ -1,0 +1,112 @@
+"""The coherence validator: does the model still write language with the window full?
+
+It asks for free writing and judges it with `lmstrix.validators.broken`, by itself or beside the
+model's own writing at a short length.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
+from lmstrix.ports import LoadedModel, QuestionSource
+from lmstrix.validators.broken import Kind, assess
+from lmstrix.validators.haystack import PLAIN, Haystack, HaystackSpec, asked_of
+from lmstrix.validators.judging import answer_of
+from lmstrix.validators.refusals import is_refusal
+
+__all__ = ["REQUESTS", "WRITING_TOKENS", "Coherence"]
+
+WRITING_TOKENS = 64
+"""Enough for the statistics of a text, and short enough for small models, which begin to loop in a
+longer greedy text at any length: of 66 texts that SmolLM2-135M wrote behind 1k to 8k tokens, 58
+are language after 64 tokens, 50 after 96. Behind 11.5k and more 1 of 15 is."""
+
+REQUESTS = (
+    ("Explain at length why people like to work in a garden.", "People like"),
+    ("Tell a long story about an old woman and her dog.", "There was once an old woman who"),
+    ("Write a long description of the town in this text.", "The town"),
+    ("Write a long story about a boy and a boat.", "Once upon a time, there was a"),
+)
+"""The requests, each with the first words of its answer, so that base models and reasoning models
+write at once. A level's baseline has at least as many questions, so that each reply can be
+compared with one to the same request."""
+
+_JUDGEMENTS = {
+    Kind.FINE: Judgement.PASS,
+    Kind.LOOP: Judgement.GIBBERISH,
+    Kind.WORD_SALAD: Judgement.GIBBERISH,
+    Kind.SYMBOLS: Judgement.GIBBERISH,
+    Kind.EMPTY: Judgement.EMPTY,
+    Kind.INSTANT_STOP: Judgement.EMPTY,
+    Kind.TOO_SHORT: Judgement.INCONCLUSIVE,
+    Kind.LIKE_OWN: Judgement.INCONCLUSIVE,
+}
+
+
+@attrs.frozen(kw_only=True)
+class Coherence:
+    """Does the model still write language, about anything, with the window full?"""
+
+    spec: HaystackSpec = PLAIN
+    name: str = attrs.field(default="coherence", init=False)
+    baseline_length: int = attrs.field(default=512, init=False)
+    regions: tuple[Region, ...] = attrs.field(default=(), init=False)
+    """Empty: no request is about one place in the document."""
+
+    def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
+        """See `lmstrix.ports.Validator`."""
+        return _Requests(loaded, seed, self.spec)
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        """See `lmstrix.ports.Validator`. Any language passes, whatever was asked for."""
+        del question
+        return _judged(reply, own=None)
+
+    def compare(self, question: Question, reply: Reply, own: str) -> Judgement:
+        """See `lmstrix.ports.ComparingValidator`. Broken as at short length is inconclusive."""
+        del question
+        return _judged(reply, own=own)
+
+
+def _judged(reply: Reply, *, own: str | None) -> Judgement:
+    said = answer_of(reply)
+    if said is None:
+        return Judgement.INCONCLUSIVE
+    kind = assess(said, own=own, ended=reply.stop_reason is StopReason.END)
+    if kind is Kind.FINE and is_refusal(said):
+        return Judgement.INCONCLUSIVE
+    return _JUDGEMENTS[kind]
+
+
+class _Requests:
+    """Requests behind one document, for one loaded model."""
+
+    def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
+        frames = [_Frame(at) for at in range(len(REQUESTS))]
+        self._haystack = Haystack(loaded, seed, spec, frames=frames, reply_tokens=WRITING_TOKENS)
+
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
+        """See `lmstrix.ports.QuestionSource`. After all requests the first one comes again."""
+        del region
+        cut = await self._haystack.cut(length_tokens)
+        return Question(
+            prompt=_Frame(index)(cut.text),
+            expected="",
+            kind=f"writing {index % len(REQUESTS)}",  # a reply is compared with its own kind
+            depth=None,
+            max_tokens=WRITING_TOKENS,
+        )
+
+
+@attrs.frozen
+class _Frame:
+    """The prompt of request number `index`."""
+
+    index: int
+
+    def __call__(self, document: str) -> Prompt:
+        request, start = REQUESTS[self.index % len(REQUESTS)]
+        return asked_of(document, request, answer_prefix=start)

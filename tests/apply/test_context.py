@@ -1,0 +1,132 @@
+"""Which measurement counts, and how many tokens it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmstrix.apply import caveats, choose_report, find_model, recommended_context
+from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
+from lmstrix.models import Cause, Environment, StoredReport
+from lmstrix.names import reports_of
+from lmstrix.testing.samples import sample_model, sample_report
+
+
+def stored(key: str = "a/m", path: str = "", **changes: Any) -> StoredReport:
+    report = sample_report(model=sample_model(key=key, path=path), **changes)
+    return StoredReport(id="1", key="k", report=report)
+
+
+def test_the_newest_finished_one_counts() -> None:
+    spent = stored(true_context=512, cause=Cause.BUDGET_SPENT)
+    reports = [spent, stored(true_context=4096), stored(true_context=8192)]
+    for name in ("a/m", "m"):
+        assert choose_report(reports, name).true_context == 4096
+    [newer] = caveats(reports, choose_report(reports, "m"))
+    assert "budget spent" in newer
+
+
+def test_the_path_of_a_file_means_it_however_it_is_written(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reports = [stored(key="x.gguf", path=str(tmp_path / "x.gguf"))]
+    for name in ("x.gguf", str(tmp_path / "x.gguf"), "./x.gguf"):
+        assert find_model(reports, name).key == "x.gguf"
+
+
+def test_a_file_is_not_taken_for_another_one_with_the_same_key(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    theirs = stored(key="m.gguf", path=str(tmp_path / "theirs" / "m.gguf"), true_context=8192)
+    older = stored(key="../mine/m.gguf", path=str(tmp_path / "mine/../mine/m.gguf"))
+    mine = stored(key="m.gguf", path=str(tmp_path / "mine" / "m.gguf"), true_context=4096)
+    reports = [theirs, mine, older]
+    for name in ("m.gguf", "./m.gguf", "../mine/m.gguf", str(tmp_path / "mine" / "m.gguf")):
+        assert reports_of(reports, name) == [mine.report, older.report]
+    assert choose_report(reports, "m.gguf") is mine.report
+    assert not any("newer" in note for note in caveats(reports, mine.report))
+    # What was measured elsewhere has its key alone.
+    assert choose_report([theirs], "m.gguf") is theirs.report
+
+
+@pytest.mark.parametrize("name", ["", "other", "a", "a/", "../m", "x\0.gguf"])
+def test_what_was_not_measured_says_so(name: str) -> None:
+    with pytest.raises(NotMeasured, match="was not measured yet") as caught:
+        choose_report([stored()], name)
+    assert caught.value.hint
+
+
+def test_near_names_are_suggested() -> None:
+    with pytest.raises(NotMeasured) as caught:
+        choose_report([stored(key="google/gemma-3-4b")], "gemma-3-4")
+    assert caught.value.hint == 'Did you mean "google/gemma-3-4b"?'
+
+
+def test_one_name_for_two_models_is_no_name() -> None:
+    with pytest.raises(ModelNotFound, match="any of 2 models: a/m, b/m"):
+        choose_report([stored(), stored(key="b/m")], "m")
+
+
+def test_an_unfinished_measurement_is_not_applied() -> None:
+    reports = [stored(true_context=4096, cause=Cause.INTERRUPTED)]
+    with pytest.raises(NotMeasured, match="ended with 'interrupted'") as caught:
+        choose_report(reports, "m")
+    assert "lmstrix test a/m" in caught.value.hint
+    assert find_model(reports, "m").key == "a/m"
+
+
+def test_caveats() -> None:
+    sure = [stored(environment=Environment(adapter="lmstudio"))]
+    assert caveats(sure, sure[0].report, engine="lmstudio") == ()
+    unsure = [stored(certified=False, environment=Environment(adapter="llamacpp"))]
+    first, second = caveats(unsure, unsure[0].report, engine="lmstudio")
+    assert "Not certified" in first
+    assert "Measured with llamacpp, not with lmstudio" in second
+
+
+@pytest.mark.parametrize(
+    ("true", "percent", "cap", "expected"),
+    [
+        (131072, 100, None, 131072),
+        (131071, 100, None, 130816),
+        (256, 100, None, 256),
+        (10000, 80, None, 7936),
+        (10000, 12.5, None, 1024),
+        (10000, 100, 9000, 9000),
+        (10000, 100, 65536, 9984),
+    ],
+)
+def test_the_recommended_context(true: int, percent: float, cap: int | None, expected: int) -> None:
+    assert recommended_context(true, percent=percent, cap=cap) == expected
+
+
+@given(st.integers(256, 10**8), st.floats(0.01, 100), st.none() | st.integers(1, 10**8))
+def test_it_is_never_more_than_asked(true: int, percent: float, cap: int | None) -> None:
+    try:
+        context = recommended_context(true, percent=percent, cap=cap)
+    except ConfigurationError:
+        assert true * percent / 100 < 256 * 1.001
+        return
+    assert 0 < context <= true * percent / 100 * (1 + 1e-9)
+    assert context == cap or (context % 256 == 0 and (cap is None or context < cap))
+
+
+@pytest.mark.parametrize("percent", [0, -1, 100.1, float("nan"), float("inf")])
+def test_odd_percentages_are_refused(percent: float) -> None:
+    with pytest.raises(ConfigurationError):
+        recommended_context(8192, percent=percent)
+
+
+def test_nothing_is_made_of_nothing() -> None:
+    with pytest.raises(NotMeasured, match="0 tokens"):
+        recommended_context(0)
+    with pytest.raises(ConfigurationError, match="too little"):
+        recommended_context(8192, percent=1)
+    with pytest.raises(ConfigurationError):
+        recommended_context(8192, cap=0)
