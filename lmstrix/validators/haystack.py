@@ -68,7 +68,7 @@ together a third more than the longest."""
 DRIFT_TOKENS = 2
 """Counts of pieces add up if they miss the count of the whole by no more."""
 
-MAX_CHECKS = 3
+MAX_CHECKS = 6
 """How often a cut is made longer again if counts do not add up."""
 
 RECENT_CUTS = 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from itertools import combinations, islice, takewhile
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -90,6 +91,40 @@ async def test_one_spec_one_text(loaded: LoadedModel, spec: HaystackSpec) -> Non
     plain = await Recall().questions(loaded, 5).question(4096, 0)
     same = shared(plain.prompt.user, one.prompt.user) == len(plain.prompt.user)
     assert same is (spec == HaystackSpec())
+
+
+class Odd:
+    """A loaded model whose tokenizer adds `extra` to every text, and whose whole prompts have
+    `share` more tokens than their pieces.
+    """
+
+    def __init__(self, loaded: LoadedModel, extra: int, share: float) -> None:
+        self._loaded, self._extra, self._share = loaded, extra, share
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loaded, name)
+
+    async def count_tokens(self, text: str) -> int:
+        return await self._loaded.count_tokens(text) + self._extra
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        counted = await self._loaded.count_prompt_tokens(prompt)
+        return self._extra + int(counted * (1 + self._share))
+
+
+@pytest.mark.parametrize(("extra", "share"), [(1, 0.0), (3, 0.0), (1, 0.02), (0, -0.02), (0, 0.1)])
+async def test_a_length_is_never_exceeded(loaded: LoadedModel, extra: int, share: float) -> None:
+    """Whatever a tokenizer adds; and it is filled."""
+    model = cast("LoadedModel", Odd(loaded, extra, share))
+    for validator in (Recall(), Coherence()):
+        source = validator.questions(model, 3)
+        for length in (512, 5000, 700, 40_000, 6000, 39_000):
+            sizes: list[int] = []
+            for index in range(20):
+                question = await source.question(length, index)
+                counted = await model.count_prompt_tokens(question.prompt)
+                sizes.append(counted + question.max_tokens)
+            assert length - 64 < max(sizes) <= length
 
 
 def test_specs_add_up() -> None:

@@ -206,7 +206,7 @@ async def asked_everywhere(loaded: LoadedModel, lengths: list[int], seed: int) -
 
 @pytest.mark.parametrize("answer", [8192, 131_072])
 async def test_the_text_is_not_tokenised_over_and_over(loaded: LoadedModel, answer: int) -> None:
-    """A climb past the answer, sixty lengths around it, and a certificate on another document."""
+    """A climb to the answer, sixty lengths around it, and a certificate on another document."""
     counting = Counting(loaded)
     model = cast("LoadedModel", counting)
     climb = [512 * 2**n for n in range(20) if 512 * 2**n <= answer]
