@@ -10,6 +10,7 @@ from lmstrix.errors import (
     InvalidModel,
     LMStrixError,
     LoadError,
+    LoadHung,
     LoadRefused,
     ModelNotFound,
     UnsupportedModel,
@@ -137,6 +138,7 @@ def _cause_of(error: LMStrixError) -> Cause:
         (UnsupportedModel, Cause.UNSUPPORTED_MODEL),
         (InfrastructureError, Cause.INFRASTRUCTURE),
         (LoadRefused, Cause.LOAD_REFUSED),
+        (LoadHung, Cause.LOAD_HUNG),
         (LoadError, Cause.LOAD_FAILED),
     )
     return next((cause for kind, cause in causes if isinstance(error, kind)), Cause.INCONCLUSIVE)
