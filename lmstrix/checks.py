@@ -35,9 +35,11 @@ _FAILING = frozenset(
     {
         Cause.LOAD_REFUSED,
         Cause.LOAD_FAILED,
+        Cause.LOAD_HUNG,
         Cause.CLAMPED,
         Cause.CRASHED_ON_FILL,
         Cause.OVERFLOW,
+        Cause.TRUNCATED,
         Cause.TOO_SLOW,
     }
 )

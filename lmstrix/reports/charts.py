@@ -410,8 +410,8 @@ def heat_of_report(report: ContextReport) -> Heat | None:
         title="Correct answers by length and region",
         caption=(
             "Correct of asked, by the place of the answer in the prompt; longest length first."
-            " Head is the first tenth of the prompt, tail the last. Few questions are asked far from"
-            " the limit."
+            " Head is the first tenth of the prompt, tail the last. Few questions are asked far"
+            " from the limit."
         ),
         columns=tuple(map(str, Region)),
         rows=tuple(rows),
