@@ -237,20 +237,23 @@ def _posterior(
     top = ends[2] if dead is None else max(min(log(max(1, dead)), ends[2]), ends[0] + 1e-6)
     cuts = (*(log(max(1, n)) for n in lengths), ends[1])
     edges = _edges(np.linspace(ends[0], top, _COARSE + 1), cuts)
-    coarse = _Grid(edges, ratio, baseline, [found for _, found in tallies]).smallest()
+    found = [tally for _, tally in tallies]
+    every = _Curves(shape=_EVERY[0], lapse=_LAPSES[_EVERY[1]], prior=_curve_prior(baseline))
+    rough = _Grid(edges, ratio, every, found)
+    coarse, likely = rough.smallest(), rough.curves()
     held = np.flatnonzero(coarse > _NEGLIGIBLE)
     fine = np.linspace(edges[held[0]], edges[held[-1] + 1], _FINE + 1)
     edges = _edges(np.concatenate((edges, fine)), ())
-    grid = _Grid(edges, ratio, baseline, [found for _, found in tallies])
+    grid = _Grid(edges, ratio, every.only(likely > _NEGLIGIBLE), found)
     marginals = [grid.marginal(at) for at in range(len(tallies))]
     places = [place for place, _ in tallies]
-    shares = _shares([m.sum(axis=(1, 2)) for m in marginals])
+    shares = _shares([m.sum(axis=1) for m in marginals])
     return Posterior(
         edges=edges,
         mass=grid.smallest(),
         shares=dict(zip(places, shares, strict=True)),
         points={
-            place: _points(edges, marginal)
+            place: _points(edges, grid.curves_used, marginal)
             for place, marginal in zip(places, marginals, strict=True)
         },
         ratio=ratio,
@@ -263,14 +266,14 @@ def _edges(grid: Floats, cuts: Sequence[float]) -> Floats:
     return edges[np.diff(edges, prepend=-np.inf) > 1e-9]
 
 
-def _points(edges: Floats, weight: Floats) -> _Points:
+def _points(edges: Floats, curves: _Curves, weight: Floats) -> _Points:
     where = np.nonzero(weight > _ROUGH * weight.max())
     found = weight[where]
     return _Points(
         cell=where[0],
         threshold=((edges[1:] + edges[:-1]) / 2)[where[0]],
-        shape=where[1],
-        lapse=_LAPSES[where[2]],
+        shape=curves.shape[where[1]],
+        lapse=curves.lapse[where[1]],
         weight=found / found.sum(),
     )
 
@@ -285,25 +288,44 @@ def _shares(marginals: Sequence[Floats]) -> list[float]:
     return [share / max(likely) for share in likely]
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class _Curves:
+    """Pairs of a shape and a lapse rate, each with its prior mass."""
+
+    shape: NDArray[np.intp]
+    lapse: Floats
+    prior: Floats
+
+    def only(self, chosen: NDArray[np.bool_]) -> _Curves:
+        return _Curves(shape=self.shape[chosen], lapse=self.lapse[chosen], prior=self.prior[chosen])
+
+
+_EVERY = np.divmod(np.arange(len(_SHAPES) * len(_LAPSES)), len(_LAPSES))
+"""All pairs of a shape and a lapse rate."""
+
+
+def _curve_prior(baseline: tuple[int, int]) -> Floats:
+    """The prior of all pairs, with the evidence of the baseline's answers on lapses."""
+    passes, trials = baseline
+    rate = np.clip(1 - _LAPSES, 1e-9, 1 - 1e-9)
+    lapses = np.log(_LAPSE_PRIOR) + passes * np.log(rate) + (trials - passes) * np.log1p(-rate)
+    total = np.log(_SHAPE_PRIOR)[_EVERY[0]] + lapses[_EVERY[1]]
+    return np.exp(total - total.max())
+
+
 class _Grid:
-    """Prior times likelihood for each (cell, shape, lapse) and each region."""
+    """Prior times likelihood for each (cell, curve) and each region."""
 
     def __init__(
-        self,
-        edges: Floats,
-        ratio: float,
-        baseline: tuple[int, int],
-        tallies: Sequence[Sequence[Tally]],
+        self, edges: Floats, ratio: float, curves: _Curves, tallies: Sequence[Sequence[Tally]]
     ) -> None:
         width = np.diff(edges)
-        self._width = width[:, None, None]
-        self._below: Floats = np.cumsum(width)[:, None, None]
+        self.curves_used = curves
+        self._width = width[:, None]
+        self._below: Floats = np.cumsum(width)[:, None]
         """Prior mass of all thresholds up to each cell."""
-        shared = np.log(_SHAPE_PRIOR)[:, None] + np.log(_LAPSE_PRIOR)
-        shared = shared + _counts(1 - _LAPSES, *baseline)
-        self._prior: Floats = np.exp(shared - shared.max())
         middle = (edges[1:] + edges[:-1]) / 2
-        self._likely = [_likelihood(middle, ratio, found) for found in tallies]
+        self._likely = [_likelihood(middle, ratio, curves, found) for found in tallies]
         self._alike = _ALIKE if len(tallies) > 1 else 1.0
         self._sums: list[Floats] = [
             np.cumsum(self._width * likely, axis=0) for likely in self._likely
@@ -313,12 +335,17 @@ class _Grid:
             for likely, total in zip(self._likely, self._sums, strict=True)
         ]
 
+    def curves(self) -> Floats:
+        """The probability of each curve."""
+        mass = (self._width * self.curves_used.prior * np.prod(self._mixed, axis=0)).sum(axis=0)
+        return mass / mass.sum()
+
     def smallest(self) -> Floats:
         """The distribution of the smallest threshold over the cells."""
         cells = len(self._width)
-        whole = self._width * self._prior
+        whole = self._width * self.curves_used.prior
         if len(self._likely) == 1:
-            mass = (whole * self._likely[0]).sum(axis=(1, 2))
+            mass = (whole * self._likely[0]).sum(axis=1)
             return mass / mass.sum()
         # The mass of "all thresholds are in this cell or above it", for each cell.
         above = np.zeros(cells + 1)
@@ -334,8 +361,8 @@ class _Grid:
         return mass / mass.sum()
 
     def marginal(self, at: int) -> Floats:
-        """The distribution of one region's threshold, with shape and lapse."""
-        common = self._width * self._prior
+        """The distribution of one region's threshold, with the curve."""
+        common = self._width * self.curves_used.prior
         for other, mixed in enumerate(self._mixed):
             if other != at:
                 common = common * mixed
@@ -346,22 +373,16 @@ class _Grid:
         return own / own.sum()
 
 
-def _likelihood(middle: Floats, ratio: float, tallies: Sequence[Tally]) -> Floats:
-    """Of the answers about one region, for each (cell, shape, lapse); the largest is 1."""
-    if not tallies:
-        return np.ones((len(middle), len(_SHAPES), len(_LAPSES)))
-    answers = sum(passes for _, passes, _ in tallies) * np.log(1 - _LAPSES)
-    alike = np.zeros((len(middle), len(_SHAPES)))
-    missed = np.zeros((len(middle), len(_SHAPES), len(_LAPSES)))
-    every = np.arange(len(_SHAPES))
+def _likelihood(middle: Floats, ratio: float, curves: _Curves, tallies: Sequence[Tally]) -> Floats:
+    """Of the answers about one region, for each (cell, curve); the largest is 1."""
+    total = np.zeros((len(middle), len(curves.shape)))
     for n, passes, trials in tallies:
-        rate = _kept(np.log(n) - middle[:, None], every, ratio)
+        rate = _kept(np.log(n) - middle[:, None], curves.shape, ratio) * (1 - curves.lapse)
         if passes:
-            alike += passes * np.log(rate)
+            total += passes * np.log(rate)
         if trials > passes:
-            missing = np.maximum(1 - rate[:, :, None] * (1 - _LAPSES), 1e-9)
-            missed += (trials - passes) * np.log(missing)
-    total = _TRUST * (answers + alike[:, :, None] + missed)
+            total += (trials - passes) * np.log(np.maximum(1 - rate, 1e-9))
+    total *= _TRUST
     return np.exp(total - total.max())
 
 
@@ -371,8 +392,3 @@ def _kept(distance: Floats, shape: NDArray[np.intp], ratio: float) -> Floats:
     odds = (1 - ratio) / (ratio - rest)
     exponent = np.clip(_SLOPES[shape] * distance, -60, 60)
     return rest + (1 - rest) / (1 + odds * np.exp(exponent))
-
-
-def _counts(rate: Floats, passes: int, trials: int) -> Floats:
-    rate = np.clip(rate, 1e-9, 1 - 1e-9)
-    return passes * np.log(rate) + (trials - passes) * np.log1p(-rate)
