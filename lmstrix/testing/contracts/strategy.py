@@ -90,9 +90,7 @@ def _cliffs(draw: st.DrawFn) -> tuple[SearchProblem, Answers]:
     problem = draw(_problems())
     truth = draw(_truths(problem))
     dead_above = truth if draw(st.booleans()) else None
-    answers = Answers(
-        kind="cliff", truth=truth, dead_above=dead_above, region=draw(_lost(problem))
-    )
+    answers = Answers(kind="cliff", truth=truth, dead_above=dead_above, region=draw(_lost(problem)))
     return problem, answers
 
 
