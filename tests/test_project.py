@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: sizes, names, and what its documents say."""
+"""What holds for the project as a whole: names, imports, and what its documents say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ SOURCES = sorted(p for top in ("lmstrix", "cli") for p in (ROOT / top).rglob("*.
 TEXTS = ("j2", "json", "jsonl", "md", "py", "txt")
 FORBIDDEN_MODULES = {"common", "helper", "helpers", "misc", "util", "utils", "_util", "_utils"}
 FORBIDDEN_ENDINGS = ("Manager", "Helper", "Utils")
-MOST_LINES = 400
 
 
 def test_there_are_sources() -> None:
@@ -22,9 +21,8 @@ def test_there_are_sources() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_a_source_file_is_short_and_well_named(path: Path) -> None:
+def test_a_source_file_is_well_named(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") < MOST_LINES
     assert path.stem not in FORBIDDEN_MODULES
     classes = [n.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
     assert not [name for name in classes if name.endswith(FORBIDDEN_ENDINGS)]

@@ -113,8 +113,8 @@ class StrategyContract:
         self, strategy: SearchStrategy, case: tuple[SearchProblem, Answers]
     ) -> None:
         """Whatever the answers: bounded steps, lengths inside [floor, ceiling] and on the grid,
-        regions of the rule, no more trials than it knows, a bracket that only shrinks (`Search` checks each
-        step), and an answer that the tallies carry.
+        regions of the rule, no more trials than it knows, a bracket that only shrinks (`Search`
+        checks each step), and an answer that the tallies carry.
         """
         search = Search(strategy, *case)
         done = search.run()
