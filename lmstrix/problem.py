@@ -106,21 +106,23 @@ class PassRule:
 
     def _pooled(self, observation: Observation, baseline: Baseline) -> Verdict:
         """The verdict on all regions together that do not differ from the rest."""
-        alike = [t for t in observation.regions if not differs(t, observation)]
-        return self._staged(
-            sum(t.passes for t in alike),
-            sum(t.trials for t in alike),
-            baseline,
-            max(self.first, min(POOLED_FIRST, self.full)),
-        )
+        return self._staged(*_alike(observation), baseline, self._pooled_first)
+
+    @property
+    def _pooled_first(self) -> int:
+        return max(self.first, min(POOLED_FIRST, self.full))
 
     def wanted_in(self, region: Region, observation: Observation, baseline: Baseline) -> int:
         """How many more trials `region` needs at this length before it can pass; 0 if none."""
         tally = next((t for t in observation.regions if t.region is region), None)
         if tally is None or tally.trials < self.first:
             return self.first - (tally.trials if tally else 0)
-        own = self._staged(tally.passes, tally.trials, baseline, self.first)
-        pooled = own if differs(tally, observation) else self._pooled(observation, baseline)
+        own = pooled = self._staged(tally.passes, tally.trials, baseline, self.first)
+        if not differs(tally, observation):
+            pooled = self._pooled(observation, baseline)
+            _, together = _alike(observation)
+            if pooled is Verdict.UNDECIDED and together < self._pooled_first:
+                return self._pooled_first - together
         settled = own is Verdict.PASS or pooled is not Verdict.UNDECIDED
         return 0 if settled else self._to_next_stage(tally.trials)
 
@@ -170,6 +172,12 @@ def differs(tally: DepthTally, observation: Observation) -> bool:
     misses = tally.trials - tally.passes
     all_misses = observation.trials - observation.passes
     return fisher_tail(misses, tally.trials, all_misses, observation.trials) < APART
+
+
+def _alike(observation: Observation) -> tuple[int, int]:
+    """Passes and trials of all regions together that do not differ from the rest."""
+    alike = [t for t in observation.regions if not differs(t, observation)]
+    return sum(t.passes for t in alike), sum(t.trials for t in alike)
 
 
 class Reuse(StrEnum):

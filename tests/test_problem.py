@@ -1,14 +1,37 @@
-"""When a length passes, when it fails, and how many trials that takes."""
+"""When a length passes, how many trials that takes, and what they cost."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import comb
+from random import Random
 
+import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lmstrix.models import Baseline, Cause, Observation, Verdict
-from lmstrix.problem import PassRule, SearchProblem
+from lmstrix.models import (
+    Baseline,
+    Cause,
+    DepthTally,
+    Judgement,
+    Observation,
+    Region,
+    Trial,
+    Verdict,
+)
+from lmstrix.problem import (
+    Ask,
+    CostModel,
+    PassRule,
+    Reuse,
+    SearchProblem,
+    learn_costs,
+    missing_at,
+    spread,
+)
 
 PERFECT = Baseline(passes=10, trials=10, length_tokens=512)
 RULE = PassRule()
@@ -106,3 +129,325 @@ def test_an_undecided_length_always_wants_more() -> None:
 def test_tight_is_a_granule_or_a_share_of_the_answer(low: int, high: int, *, tight: bool) -> None:
     problem = SearchProblem(floor=512, ceiling=65536, baseline=PERFECT, rule=RULE)
     assert problem.is_tight(low, high) is tight
+
+
+# Regions.
+
+NOWHERE_LOST = PassRule(regions=tuple(Region))
+
+
+def by_region(*tallies: tuple[int, int], length: int = 4096) -> Observation:
+    """Passes and trials of each region, from the head to the tail."""
+    found = [
+        DepthTally(region=region, passes=passes, trials=trials)
+        for region, (passes, trials) in zip(Region, tallies, strict=False)
+        if trials
+    ]
+    return Observation(
+        length_tokens=length,
+        passes=sum(t.passes for t in found),
+        trials=sum(t.trials for t in found),
+        regions=tuple(found),
+    )
+
+
+SOUND = (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("tallies", "verdict"),
+    [
+        ([SOUND] * 5, P),
+        ([SOUND] * 4, U),  # nothing is known about the tail
+        ([SOUND, SOUND, (3, 3), SOUND, SOUND], U),
+        # A region that differs goes by its own answers,
+        ([(0, 4), SOUND, SOUND, SOUND, SOUND], F),
+        ([(2, 6), (6, 6), (6, 6), (6, 6), (6, 6)], F),
+        ([(2, 4), (8, 8), (8, 8), (8, 8), (8, 8)], U),
+        ([(17, 20), (20, 20), (20, 20), (20, 20), (20, 20)], P),
+        # and any other by all of them together.
+        ([(3, 4), SOUND, SOUND, SOUND, SOUND], P),
+        ([(3, 4), (3, 4), SOUND, SOUND, SOUND], P),
+        ([(3, 4)] * 5, F),
+        ([(0, 2), (0, 1), (0, 1), (0, 1), (0, 1)], F),
+    ],
+)
+def test_a_length_passes_if_every_region_does(
+    tallies: Sequence[tuple[int, int]], verdict: Verdict
+) -> None:
+    assert NOWHERE_LOST.verdict(by_region(*tallies), PERFECT) is verdict
+
+
+def test_the_average_hides_a_lost_head() -> None:
+    """The demo model at 7168 tokens: 1 of 3 from the head, 16 of 17 from elsewhere."""
+    seen = by_region((1, 4), (4, 4), (4, 4), (4, 4), (4, 4))
+    assert RULE.verdict(seen, PERFECT) is P
+    assert NOWHERE_LOST.verdict(seen, PERFECT) is F
+    verdicts = NOWHERE_LOST.region_verdicts(seen, PERFECT)
+    assert verdicts == dict.fromkeys(Region, P) | {Region.HEAD: F}
+
+
+def test_a_region_without_trials_has_no_verdict_and_wants_the_first_stage() -> None:
+    seen = by_region((2, 2))
+    assert set(NOWHERE_LOST.region_verdicts(seen, PERFECT)) == {Region.HEAD}
+    assert NOWHERE_LOST.wanted_in(Region.HEAD, seen, PERFECT) == 2
+    assert NOWHERE_LOST.wanted_in(Region.TAIL, seen, PERFECT) == 4
+
+
+def test_only_the_region_that_is_open_wants_more() -> None:
+    seen = by_region((2, 4), (8, 8), (8, 8), (8, 8), (8, 8))
+    wanted = {r: NOWHERE_LOST.wanted_in(r, seen, PERFECT) for r in Region}
+    assert wanted == dict.fromkeys(Region, 0) | {Region.HEAD: 6}
+
+
+@st.composite
+def tallied(draw: st.DrawFn) -> tuple[PassRule, Baseline, Observation]:
+    regions = tuple(Region)[: draw(st.integers(1, 5))]
+    rule = PassRule(first=draw(st.sampled_from([1, 2, 4])), regions=regions)
+    trials = st.integers(0, 24) | st.sampled_from([1, 2, 3, 4, 10, 20])
+    tallies: list[tuple[int, int]] = []
+    for _ in regions:
+        asked = draw(trials)
+        tallies.append((draw(st.integers(0, asked) | st.just(asked)), asked))
+    baseline = Baseline(passes=draw(st.integers(6, 12)), trials=12)
+    return rule, baseline, by_region(*tallies)
+
+
+@settings(deadline=None, derandomize=True, max_examples=500)
+@given(case=tallied())
+def test_an_undecided_length_wants_more_in_some_region(
+    case: tuple[PassRule, Baseline, Observation],
+) -> None:
+    rule, baseline, seen = case
+    verdict = rule.verdict(seen, baseline)
+    wanted = [rule.wanted_in(region, seen, baseline) for region in rule.regions]
+    assert min(wanted) >= 0
+    if verdict is U:
+        assert max(wanted) > 0
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(case=tallied())
+def test_answers_that_are_asked_for_end_in_a_verdict(
+    case: tuple[PassRule, Baseline, Observation],
+) -> None:
+    """At the latest when each region has `most`, or as many as it had."""
+    rule, baseline, seen = case
+    problem = SearchProblem(floor=512, ceiling=4096, baseline=baseline, rule=rule)
+    for _ in range(3 * len(rule.regions) + 1):
+        ask = missing_at(problem, 4096, seen)
+        if ask is None:
+            break
+        tallies = {t.region: (t.passes, t.trials) for t in seen.regions}
+        passes, trials = tallies.get(ask.region or Region.HEAD, (0, 0))
+        tallies[ask.region or Region.HEAD] = (passes + ask.trials // 2, trials + ask.trials)
+        seen = by_region(*(tallies.get(r, (0, 0)) for r in Region))
+    assert rule.verdict(seen, baseline) is not U
+
+
+def test_what_a_verdict_lacks_is_asked_about_one_region_at_a_time() -> None:
+    problem = SearchProblem(floor=512, ceiling=8192, baseline=PERFECT, rule=NOWHERE_LOST)
+    first = missing_at(problem, 4096, None, order=[Region.TAIL, Region.HEAD])
+    assert first == Ask(length_tokens=4096, trials=4, region=Region.TAIL)
+    assert missing_at(problem, 4096, by_region(*[SOUND] * 5)) is None
+    assert missing_at(problem, 4096, by_region((0, 4))) is None  # it has failed
+    dead = attrs.evolve(by_region(SOUND), failure=Cause.CRASHED_ON_FILL)
+    assert missing_at(problem, 4096, dead) is None
+
+
+def test_several_facts_in_a_request_go_to_all_regions_and_fill_it() -> None:
+    problem = SearchProblem(
+        floor=512,
+        ceiling=8192,
+        baseline=PERFECT,
+        rule=attrs.evolve(NOWHERE_LOST, first=1),
+        costs=CostModel(facts=8, reuse=Reuse.NONE),
+    )
+    assert missing_at(problem, 4096, None) == Ask(length_tokens=4096, trials=8)
+
+
+def test_questions_without_a_region_go_where_the_fewest_were_asked() -> None:
+    history = [by_region((1, 1), (0, 0), (1, 1), length=2048), by_region((1, 1), length=4096)]
+    order = spread(tuple(Region), history, 4096, 5)
+    assert order == [Region.TAIL, Region.EARLY, Region.LATE, Region.MIDDLE, Region.TAIL]
+    assert spread((), history, 4096, 2) == [None, None]
+
+
+# Costs.
+
+BASELINE = Baseline(passes=12, trials=12, length_tokens=512)
+QUESTION = 9
+PREFIX = CostModel(probe=0.0, question_tokens=10.0, generated_tokens=2.0, generated_token=5.0)
+
+
+def engine(
+    probes: Sequence[tuple[int, int]],
+    reuse: Reuse = Reuse.PREFIX,
+    *,
+    seconds: float = 0.001,
+    attention: float | None = None,
+    noise: float = 0.0,
+    counts: bool = True,
+) -> list[Trial]:
+    """The trials of an engine: (length, how many questions), one document."""
+    rng = Random(1)
+    held = 0
+    ends: list[int] = []
+    trials: list[Trial] = []
+    for length, asked in probes:
+        for index in range(asked):
+            body = length - QUESTION
+            cached = min(held, body)
+            if reuse is Reuse.NONE:
+                cached = 0
+            elif reuse is Reuse.CHECKPOINTS and held > body:
+                cached = max((end for end in ends if end <= body), default=0)
+            quadratic = 0.0 if attention is None else (length**2 - cached**2) / attention
+            took = (length - cached + quadratic) * seconds * rng.uniform(1 - noise, 1 + noise)
+            trials.append(
+                Trial(
+                    phase="search",
+                    length_tokens=length,
+                    seed=1,
+                    index=index,
+                    depth=0.5,
+                    kind="middle",
+                    judgement=Judgement.PASS,
+                    prompt_tokens=length,
+                    cached_tokens=cached if counts else None,
+                    generated_tokens=4,
+                    ttft_s=took,
+                    tokens_per_second=100 * rng.uniform(1 - noise, 1 + noise),
+                )
+            )
+            held = body
+            ends = [end for end in ends if end < body] + [body]
+    return trials
+
+
+CLIMB = [(512, 4), (1024, 4), (2048, 4), (4096, 4), (8192, 4), (6144, 4), (7168, 4)]
+
+
+@pytest.mark.parametrize("reuse", Reuse)
+def test_reuse_is_told_from_the_engines_own_counts(reuse: Reuse) -> None:
+    assert learn_costs(engine(CLIMB, reuse)).reuse is reuse
+
+
+def test_a_step_back_that_reads_all_again_is_an_engine_with_checkpoints() -> None:
+    """Where no earlier prompt ended below."""
+    assert learn_costs(engine([(8192, 4), (4096, 4)], Reuse.CHECKPOINTS)).reuse is Reuse.CHECKPOINTS
+
+
+def test_one_lost_cache_is_no_rule() -> None:
+    trials = engine(CLIMB)
+    lost = attrs.evolve(trials[-1], cached_tokens=0)
+    assert learn_costs([*trials[:-1], lost]).reuse is Reuse.PREFIX
+
+
+def test_the_size_of_questions_and_answers() -> None:
+    learnt = learn_costs(engine(CLIMB))
+    assert learnt.question_tokens == QUESTION
+    assert learnt.generated_tokens == 4
+
+
+@pytest.mark.parametrize("reuse", [Reuse.PREFIX, Reuse.NONE])
+def test_where_nothing_is_counted_times_tell(reuse: Reuse) -> None:
+    learnt = learn_costs(engine(CLIMB, reuse, counts=False, noise=0.05))
+    assert learnt.reuse is reuse
+    assert learnt.seconds_per_token == pytest.approx(0.001, rel=0.25)
+
+
+def test_with_neither_counts_nor_times_it_is_the_default() -> None:
+    untimed = [attrs.evolve(t, ttft_s=None) for t in engine(CLIMB, counts=False)]
+    assert learn_costs(untimed) == attrs.evolve(CostModel(), generated_tokens=4.0)
+
+
+def test_nothing_known_is_the_default() -> None:
+    assert learn_costs([]) == CostModel()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_speed_and_attention_are_learnt_to_an_octave(noise: float) -> None:
+    learnt = learn_costs(engine(CLIMB, attention=16384.0, noise=noise))
+    assert learnt.seconds_per_token == pytest.approx(0.001, rel=0.25)
+    assert learnt.attention_tokens is not None
+    assert 8192 <= learnt.attention_tokens <= 32768
+    assert 4 <= learnt.generated_token <= 16
+
+
+def test_little_noise_changes_nothing() -> None:
+    quiet, noisy = learn_costs(engine(CLIMB)), learn_costs(engine(CLIMB, noise=0.01))
+    assert noisy == quiet
+
+
+def test_few_times_teach_nothing() -> None:
+    learnt = learn_costs(engine([(512, 2)]))
+    assert learnt.attention_tokens is None
+    assert learnt.generated_token == CostModel().generated_token
+
+
+def test_no_attention_is_seen_where_there_is_none() -> None:
+    attention = learn_costs(engine(CLIMB)).attention_tokens
+    assert attention is None or attention > 100_000
+
+
+def test_extending_reads_the_new_part() -> None:
+    assert PREFIX.prompt_tokens(3000, cached=2000, trials=3) == 1030
+    assert PREFIX.tokens(3000, cached=2000, trials=3) == 1036
+    assert PREFIX.cost(3000, cached=2000, trials=3) == 1000 + 3 * (10 + 2 * 5)
+
+
+def test_going_to_another_length_costs_something_of_its_own() -> None:
+    costs = attrs.evolve(PREFIX, probe=64.0)
+    assert costs.cost(3000, cached=2000) == PREFIX.cost(3000, cached=2000) + 64
+    assert costs.cost(2000, cached=2000) == PREFIX.cost(2000, cached=2000)
+
+
+def test_stepping_back_depends_on_the_engine() -> None:
+    checkpoints = attrs.evolve(PREFIX, reuse=Reuse.CHECKPOINTS)
+    nothing = attrs.evolve(PREFIX, reuse=Reuse.NONE)
+    assert PREFIX.prompt_tokens(3000, cached=5000, checkpoint=2000) == 10
+    assert checkpoints.prompt_tokens(3000, cached=5000, checkpoint=2000) == 1010
+    assert checkpoints.prompt_tokens(3000, cached=5000) == 3010
+    assert nothing.prompt_tokens(3000, cached=2999, trials=2) == 6020
+
+
+def test_attention_makes_the_long_end_dearer() -> None:
+    quadratic = attrs.evolve(PREFIX, attention_tokens=1000.0)
+    assert quadratic.reading(1000) == 2000
+    assert quadratic.cost(2000, cached=1000) == (2000 + 4000) - 2000 + 10 * 5 + 10
+
+
+def test_seconds_need_a_speed() -> None:
+    assert PREFIX.seconds(1000) is None
+    assert attrs.evolve(PREFIX, seconds_per_token=0.5).seconds(1000) == 510
+
+
+@pytest.mark.parametrize(
+    ("tokens", "affordable"), [(None, 4), (1048, 4), (1047, 3), (1012, 1), (1011, 0), (0, 0)]
+)
+def test_a_budget_pays_for_so_many_trials(tokens: int | None, affordable: int) -> None:
+    problem = SearchProblem(
+        floor=512,
+        ceiling=8192,
+        baseline=BASELINE,
+        rule=RULE,
+        costs=PREFIX,
+        cached_tokens=2000,
+        remaining_tokens=tokens,
+    )
+    assert problem.affordable(3000, 4) == affordable
+
+
+@pytest.mark.parametrize(("seconds", "affordable"), [(2.0, 4), (1.05, 2), (1.0, 0)])
+def test_time_is_a_budget_too(seconds: float, affordable: int) -> None:
+    problem = SearchProblem(
+        floor=512,
+        ceiling=8192,
+        baseline=BASELINE,
+        rule=RULE,
+        costs=attrs.evolve(PREFIX, seconds_per_token=0.001),
+        cached_tokens=2000,
+        remaining_s=seconds,
+    )
+    assert problem.affordable(3000, 4) == affordable

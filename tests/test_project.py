@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: sizes, names, and what its documents say."""
+"""What holds for the project as a whole: names, imports, and what its documents say."""
 
 from __future__ import annotations
 

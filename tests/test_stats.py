@@ -1,4 +1,4 @@
-"""The Wilson interval against published values and its own properties."""
+"""Statistics against published values and their own properties."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.stats import binomial_tail, isotonic_fall, wilson
+from lmstrix.stats import binomial_tail, fisher_tail, isotonic_fall, wilson
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,30 @@ def test_fourteen_of_fourteen_show_more_than_four_in_five() -> None:
 def test_what_is_no_probability_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="probability"):
         binomial_tail(1, 2, rate)
+
+
+def test_fishers_test_is_the_tea_tasting() -> None:
+    """R. A. Fisher, *The Design of Experiments*: four cups of eight, three or more of them told
+    right, is 17 of 70; all of them, 1 of 70.
+    """
+    assert 1 - fisher_tail(2, 4, 4, 8) == pytest.approx(17 / 70)
+    assert fisher_tail(0, 4, 4, 8) == pytest.approx(1 / 70)
+
+
+@given(st.data())
+def test_fishers_tail_grows_to_one(data: st.DataObject) -> None:
+    whole = data.draw(st.integers(1, 40))
+    passes, part = data.draw(st.integers(0, whole)), data.draw(st.integers(0, whole))
+    fewest, most = max(0, part - (whole - passes)), min(part, passes)
+    tails = [fisher_tail(k, part, passes, whole) for k in range(fewest, most + 1)]
+    assert tails == sorted(tails)
+    assert tails[-1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("counts", [(3, 2, 5, 9), (1, 2, 0, 9), (1, 9, 5, 8), (-1, 2, 5, 9)])
+def test_a_part_lies_within_the_whole(counts: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="within the whole"):
+        fisher_tail(*counts)
 
 
 def test_the_isotonic_fit_is_the_published_one() -> None:

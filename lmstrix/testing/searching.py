@@ -1,7 +1,8 @@
 """Drives a search strategy against a model that is stood in for by a function.
 
-The functions go from (length, trial number) to pass or fail: cliffs, slow forgetting, lengths
-that pass and fail at random, engines that crash. No event loop is needed.
+The functions go from (length, trial number, region) to pass or fail: cliffs, also in one region
+only, slow forgetting, lengths that pass and fail at random, engines that crash. No event loop is
+needed.
 """
 # ruff: noqa: S101 - a test suite asserts, also where it is shipped
 
@@ -13,17 +14,19 @@ from random import Random
 import attrs
 import pytest
 
-from lmstrix.models import Cause, Observation, Verdict
+from lmstrix.models import Cause, DepthTally, Observation, Region, Verdict
 from lmstrix.ports import SearchStrategy
-from lmstrix.problem import Ask, Done, SearchProblem
+from lmstrix.problem import Ask, Done, SearchProblem, spread
 
 __all__ = ["Answer", "Answers", "Search"]
 
-Answer = Callable[[int, int], bool | None]
-"""From a length and the number of the trial there: pass, fail, or None for a dead engine."""
+Answer = Callable[[int, int, Region | None], bool | None]
+"""From a length, the number of the trial in its region there and the region (None: the questions
+are about no one place): pass, fail, or None for a dead engine."""
 
 MOST_STEPS = 1000
-"""Far more than any search needs: 3 steps at each of the lengths that a bisection touches."""
+"""Far more than any search needs: 3 steps in each region at the lengths that a bisection touches.
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -35,14 +38,18 @@ class Answers:
     seed: int = 0
     dead_above: int | None = None
     """The engine crashes at longer lengths; None: never."""
+    region: Region | None = None
+    """The only region in which anything is lost; None: it is lost everywhere."""
 
-    def __call__(self, length: int, index: int) -> bool | None:
-        """Pass, fail, or None where the engine dies."""
+    def __call__(self, length: int, index: int, region: Region | None = None) -> bool | None:
+        """Pass, fail, or None if the engine dies."""
         if self.dead_above is not None and length > self.dead_above:
             return None
+        if self.region is not None and region is not self.region:
+            length = min(length, self.truth // 4)
         if self.kind == "cliff":
             return length <= self.truth
-        draw = Random(f"{self.seed} {length} {index}").random()  # noqa: S311 - reproducible
+        draw = Random(f"{self.seed} {length} {index} {region}").random()  # noqa: S311 - reproducible
         return draw < self._rate(length)
 
     def _rate(self, length: int) -> float:
@@ -94,22 +101,40 @@ class Search:
                 return step
             self._check(step)
             before, bracket = self.verdicts(), self.strategy.bracket(self.problem, self.history)
-            self.ask(step.length_tokens, step.trials)
+            self.ask(step)
             self._check_bracket(before, bracket)
         pytest.fail(f"no end after {MOST_STEPS} steps: {self.history}")
 
-    def ask(self, length: int, trials: int) -> None:
-        """Put `trials` more questions at `length`."""
-        self._charge(length, trials)
-        for _ in range(trials):
+    def ask(self, step: Ask, trials: int | None = None) -> None:
+        """Put the questions of `step`, or only the first `trials` of them."""
+        length, count = step.length_tokens, step.trials if trials is None else trials
+        self._charge(length, count)
+        for region in self._regions(step)[:count]:
             old = self.known.get(length, Observation(length_tokens=length))
-            answer = self.answer(length, old.trials)
+            tallies = {t.region: t for t in old.regions}
+            index = old.trials if region is None else _trials_in(old, region)
+            answer = self.answer(length, index, region)
             if answer is None:
                 self.known[length] = attrs.evolve(old, failure=Cause.CRASHED_ON_FILL)
                 return
+            if region is not None:
+                before = tallies.get(region, DepthTally(region=region, passes=0, trials=0))
+                tallies[region] = attrs.evolve(
+                    before, passes=before.passes + int(answer), trials=before.trials + 1
+                )
             self.known[length] = attrs.evolve(
-                old, trials=old.trials + 1, passes=old.passes + int(answer)
+                old,
+                trials=old.trials + 1,
+                passes=old.passes + int(answer),
+                regions=tuple(tallies[r] for r in Region if r in tallies),
             )
+
+    def _regions(self, step: Ask) -> Sequence[Region | None]:
+        """The region of each question of `step`."""
+        if step.region is not None:
+            return [step.region] * step.trials
+        regions = self.problem.rule.regions
+        return spread(regions, self.history, step.length_tokens, step.trials)
 
     def _charge(self, length: int, trials: int) -> None:
         """Take the step's expected cost off what remains, which must suffice."""
@@ -134,7 +159,14 @@ class Search:
         assert length == problem.ceiling or length % problem.granularity == 0
         known = self.known.get(length, Observation(length_tokens=length))
         assert known.failure is None, "nothing more is to be learnt where the engine failed"
-        assert known.trials + step.trials <= problem.rule.most
+        assert step.region is None or step.region in problem.rule.regions
+        # Several questions in one request fill it up.
+        most = problem.rule.most + problem.costs.facts - 1
+        if not problem.rule.regions:
+            assert known.trials + step.trials <= most
+        for region in {r for r in self._regions(step) if r is not None}:
+            asked = sum(1 for r in self._regions(step) if r is region)
+            assert _trials_in(known, region) + asked <= most
 
     def _check_bracket(self, before: Mapping[int, Verdict], old: tuple[int, int | None]) -> None:
         after = self.verdicts()
@@ -144,3 +176,7 @@ class Search:
         low, high = self.strategy.bracket(self.problem, self.history)
         assert low >= old[0]
         assert old[1] is None or (high is not None and high <= old[1])
+
+
+def _trials_in(seen: Observation, region: Region) -> int:
+    return next((t.trials for t in seen.regions if t.region is region), 0)

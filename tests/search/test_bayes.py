@@ -1,4 +1,4 @@
-"""Noisy answers: what is learnt, what it costs, and what `auto` makes of it."""
+"""Noisy answers: how near the answer comes, and what it costs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from random import Random
 import attrs
 import pytest
 
-from lmstrix.problem import CostModel
-from lmstrix.models import Baseline, Cause, Observation, Verdict
-from lmstrix.problem import Done, PassRule, SearchProblem
-from lmstrix.search.auto import Auto
+from lmstrix.models import Baseline, Cause, Observation, Region, Verdict
+from lmstrix.problem import Ask, CostModel, Done, PassRule, Reuse, SearchProblem
 from lmstrix.search.bayes import Bayes
-from lmstrix.search.cost_aware import CostAware
 from lmstrix.testing.searching import Answers, Search
 
 PROBLEM = SearchProblem(
@@ -30,11 +27,11 @@ PROBLEM = SearchProblem(
 def model(limit: float, slope: float, seed: int, lapse: float = 0.04) -> Search:
     """A search on a model whose pass rate is logistic in the logarithm of the length."""
 
-    def answer(length: int, index: int) -> bool:
+    def answer(length: int, index: int, _: object) -> bool:
         rate = (1 - lapse) / (1 + (1 / 0.85 - 1) * (length / limit) ** slope)
         return Random(f"{seed} {length} {index}").random() < rate
 
-    return Search(Auto(), PROBLEM, answer)
+    return Search(Bayes(), PROBLEM, answer)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +56,7 @@ def test_most_thresholds_are_found(slope: float, near: float, cover: int) -> Non
 
 
 def test_a_clean_cliff_costs_little_more_than_reading_it() -> None:
-    search = Search(Auto(), PROBLEM, lambda length, _: length <= 30_000)
+    search = Search(Bayes(), PROBLEM, lambda length, *_: length <= 30_000)
     done = search.run()
     assert done.low <= 30_000 < (done.high or inf)
     tokens = cached = 0.0
@@ -70,10 +67,9 @@ def test_a_clean_cliff_costs_little_more_than_reading_it() -> None:
     assert tokens + 25 * questions < 1.2 * 30_000
 
 
-@pytest.mark.parametrize("strategy", [Auto(), Bayes(), CostAware()])
-def test_the_answer_is_below_a_hole(strategy: Auto | Bayes | CostAware) -> None:
+def test_the_answer_is_below_a_hole() -> None:
     """Wherever the climb meets it; longer lengths that pass change nothing."""
-    done = Search(strategy, PROBLEM, lambda length, _: not 8000 <= length <= 9500).run()
+    done = Search(Bayes(), PROBLEM, lambda length, *_: not 8000 <= length <= 9500).run()
     assert done.high is not None
     assert done.low < 8000 <= done.high <= 9500
     assert done.interval.high is not None
@@ -85,15 +81,15 @@ def test_the_answer_does_not_pass_by_a_length_in_doubt() -> None:
         Observation(length_tokens=4096, passes=0, trials=2),
         Observation(length_tokens=8192, passes=10, trials=10),
     ]
-    assert Auto().bracket(PROBLEM, history) == (512, None)
+    assert Bayes().bracket(PROBLEM, history) == (512, None)
     failed = [attrs.evolve(history[0], trials=4), history[1]]
-    assert Auto().bracket(PROBLEM, failed) == (512, 4096)
+    assert Bayes().bracket(PROBLEM, failed) == (512, 4096)
     passed = [attrs.evolve(history[0], passes=9, trials=10), history[1]]
-    assert Auto().bracket(PROBLEM, passed) == (8192, None)
+    assert Bayes().bracket(PROBLEM, passed) == (8192, None)
 
 
 def test_one_lapse_on_the_way_up_does_not_stop_the_climb() -> None:
-    search = Search(Auto(), PROBLEM, lambda length, index: length <= 40_000 and index != 1)
+    search = Search(Bayes(), PROBLEM, lambda length, index, _: length <= 40_000 and index != 1)
     done = search.run()
     assert 36_000 < done.low <= 40_000
 
@@ -111,7 +107,7 @@ def test_nothing_is_asked_where_the_engine_died_or_beyond() -> None:
 
 
 def test_a_broken_certificate_moves_the_answer_down() -> None:
-    search = Search(Auto(), PROBLEM, lambda length, _: length <= 20_000)
+    search = Search(Bayes(), PROBLEM, lambda length, *_: length <= 20_000)
     first = search.run()
     search.known[first.low] = attrs.evolve(search.known[first.low], failure=Cause.FORGETS)
     second = search.run()
@@ -120,27 +116,50 @@ def test_a_broken_certificate_moves_the_answer_down() -> None:
     assert second.high <= first.low
 
 
-@pytest.mark.parametrize("strategy", [Auto(), Bayes()])
-def test_nothing_to_search_is_done_at_once(strategy: Auto | Bayes) -> None:
-    step = strategy.next_step(attrs.evolve(PROBLEM, ceiling=512), [])
+def test_nothing_to_search_is_done_at_once() -> None:
+    step = Bayes().next_step(attrs.evolve(PROBLEM, ceiling=512), [])
     assert isinstance(step, Done)
     assert (step.low, step.high) == (512, None)
 
 
 def test_a_spent_budget_ends_with_what_is_known() -> None:
     poor = attrs.evolve(PROBLEM, remaining_tokens=9000)
-    search = Search(Auto(), poor, lambda length, _: length <= 20_000)
+    search = Search(Bayes(), poor, lambda length, *_: length <= 20_000)
     done = search.run()
     assert done.high is None
     assert done.low < 9512
     assert done.interval.high is None
 
 
-def test_auto_goes_by_the_plan_where_one_answer_settles() -> None:
-    single = attrs.evolve(PROBLEM, rule=PassRule(first=1, full=1, most=1))
-    history = [Observation(length_tokens=2048, passes=1, trials=1)]
-    assert Auto().next_step(single, history) == CostAware().next_step(single, history)
-    assert Auto().next_step(PROBLEM, history) == Bayes().next_step(PROBLEM, history)
+REGIONAL = attrs.evolve(PROBLEM, rule=PassRule(regions=tuple(Region)), tolerance=1 / 64)
+
+
+@pytest.mark.parametrize("region", Region)
+def test_a_cliff_in_one_region_is_found_with_most_questions_there(region: Region) -> None:
+    answers = Answers(kind="cliff", truth=20_000, region=region)
+    search = Search(Bayes(), REGIONAL, answers)
+    done = search.run()
+    assert done.high is not None
+    assert done.low <= 20_000 < done.high
+    near = [t for o in search.history if 19_000 < o.length_tokens < 21_000 for t in o.regions]
+    asked = {r: sum(t.trials for t in near if t.region is r) for r in Region}
+    assert max(asked, key=lambda r: asked[r]) is region
+
+
+def test_without_reuse_it_asks_for_whole_requests() -> None:
+    costs = CostModel(reuse=Reuse.NONE, facts=8, question_tokens=0.0)
+    rule = PassRule(first=1, regions=tuple(Region))
+    anew = attrs.evolve(REGIONAL, costs=costs, rule=rule)
+    search = Search(Bayes(), anew, Answers(kind="cliff", truth=20_000, region=Region.HEAD))
+    done = search.run()
+    assert done.high is not None
+    assert done.low <= 20_000 < done.high
+    requests = [
+        step
+        for p, known in search.before
+        if isinstance(step := Bayes().next_step(p, list(known.values())), Ask)
+    ]
+    assert sum(step.length_tokens * -(-step.trials // 8) for step in requests) < 14 * 20_000
 
 
 @pytest.mark.parametrize("worth", [0.0, -1.0, float("nan")])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import inf
 from random import Random
 
+import attrs
 import pytest
 
-from lmstrix.models import Baseline, Observation
+from lmstrix.models import Baseline, Observation, Region
 from lmstrix.problem import Ask, Done, PassRule, SearchProblem
 from lmstrix.search.gallop import Gallop
-from lmstrix.testing.contracts.strategy import Answers, Search
+from lmstrix.testing.searching import Answers, Search
 
 PROBLEM = SearchProblem(
     floor=512,
@@ -67,7 +68,7 @@ def test_an_open_length_is_settled_before_anything_else() -> None:
 
 def test_one_lapse_in_ten_decides_nothing() -> None:
     """At every length the fourth of ten questions is missed, whatever the length."""
-    search = Search(Gallop(), PROBLEM, lambda length, index: length <= 9000 and index % 10 != 3)
+    search = Search(Gallop(), PROBLEM, lambda length, index, _: length <= 9000 and index % 10 != 3)
     done = search.run()
     assert done.low <= 9000
     assert done.high is not None
@@ -77,9 +78,19 @@ def test_one_lapse_in_ten_decides_nothing() -> None:
 
 def test_lengths_below_the_answer_were_tried() -> None:
     """So that a hole there shows: one at 2048 is the answer, though longer ones pass."""
-    done = Search(Gallop(), PROBLEM, lambda length, _: not 1900 <= length <= 2200).run()
+    done = Search(Gallop(), PROBLEM, lambda length, *_: not 1900 <= length <= 2200).run()
     assert done.high is not None
     assert done.low < 1900 <= done.high
+
+
+def test_with_regions_one_after_the_other_is_asked_about() -> None:
+    regional = attrs.evolve(PROBLEM, rule=PassRule(regions=tuple(Region)))
+    search = Search(Gallop(), regional, Answers(kind="cliff", truth=6100, region=Region.LATE))
+    done = search.run()
+    assert (done.low, done.high) == (5888, 6144)
+    found = {o.length_tokens: {t.region: t.passes for t in o.regions} for o in search.history}
+    assert found[5888] == dict.fromkeys(Region, 4)
+    assert found[6144][Region.LATE] == 0
 
 
 def test_lapses_seldom_move_the_answer() -> None:
@@ -89,7 +100,9 @@ def test_lapses_seldom_move_the_answer() -> None:
     for seed in range(20):
         truth = rng.randrange(2000, 30000)
 
-        def answer(length: int, index: int, truth: int = truth, seed: int = seed) -> bool:
+        def answer(
+            length: int, index: int, _: object, truth: int = truth, seed: int = seed
+        ) -> bool:
             lapse = Random(f"{seed} {length} {index}").random() < 0.02
             return length <= truth and not lapse
 

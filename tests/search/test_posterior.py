@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import pytest
 
-from lmstrix.models import Baseline, Cause, Interval, Observation
+from lmstrix.models import Baseline, Cause, DepthTally, Interval, Observation, Region
 from lmstrix.problem import PassRule, SearchProblem
 from lmstrix.search.posterior import LEVEL, posterior, threshold_interval
 
@@ -32,12 +32,21 @@ def observe(**tallies: tuple[int, int]) -> list[Observation]:
 
 
 def interval(history: list[Observation], asked: SearchProblem | None = None) -> Interval:
-    return threshold_interval(asked or problem(), history, fallback=512)
+    """Without a bracket, which would be the least that it holds."""
+    return threshold_interval(asked or problem(), history, (512, None))
 
 
 def test_without_evidence_it_is_what_is_known() -> None:
-    expected = Interval(low=700, high=None, level=LEVEL)
-    assert threshold_interval(problem(), [], fallback=700) == expected
+    assert interval([], problem(floor=700)) == Interval(low=700, high=None, level=LEVEL)
+
+
+def test_it_holds_a_tight_bracket() -> None:
+    """A cliff may be anywhere in there."""
+    history = observe(n4096=(10, 10), n4352=(0, 10))
+    found = threshold_interval(problem(), history, (4096, 4352))
+    assert found.low <= 4096
+    assert found.high is not None
+    assert found.high >= 4352
 
 
 def test_inconclusive_answers_are_no_evidence() -> None:
@@ -131,24 +140,47 @@ def test_a_cliff_may_be_anywhere_between_two_lengths() -> None:
 
 def test_asking_again_teaches_less_than_asking_in_between() -> None:
     found = posterior(problem(), observe(n4096=(10, 10), n8192=(0, 10)))
-    again, between = found.information(np.array([4096.0, 5800.0]), 2)
+    again, between = found.information(None, np.array([4096.0, 5800.0]), 2)
     assert 0 <= again < between
 
 
 def test_more_questions_teach_more_and_each_teaches_less() -> None:
     found = posterior(problem(), observe(n4096=(4, 4), n8192=(1, 4)))
-    one, two, four = (float(found.information(np.array([6000.0]), n)[0]) for n in (1, 2, 4))
+    one, two, four = (float(found.information(None, np.array([6000.0]), n)[0]) for n in (1, 2, 4))
     assert 0 < one < two < four
     assert two < 2 * one
     assert four < 2 * two
 
 
-def test_leaving_out_what_is_unlikely_changes_little() -> None:
-    found = posterior(problem(), observe(n4096=(4, 4), n8192=(1, 4)))
-    rough = found.coarser(1e-3)
-    assert len(rough.weight) < len(found.weight)
-    lengths = np.array([5000.0, 7000.0])
-    assert rough.information(lengths, 2) == pytest.approx(found.information(lengths, 2), rel=0.1)
+def by_region(length: int, lost: Region, passes: int, trials: int) -> Observation:
+    """Four of four everywhere but in the region that is lost."""
+    tallies = [
+        DepthTally(region=r, passes=passes if r is lost else 4, trials=trials if r is lost else 4)
+        for r in Region
+    ]
+    return Observation(
+        length_tokens=length,
+        passes=sum(t.passes for t in tallies),
+        trials=sum(t.trials for t in tallies),
+        regions=tuple(tallies),
+    )
+
+
+def test_the_region_that_is_lost_decides_and_is_the_one_to_ask_about() -> None:
+    asked = attrs.evolve(problem(), rule=PassRule(regions=tuple(Region)))
+    history = [by_region(4096, Region.EARLY, 4, 4), by_region(8192, Region.EARLY, 0, 4)]
+    found = posterior(asked, history)
+    assert max(found.shares, key=lambda place: found.shares[place]) is Region.EARLY
+    assert found.above(4096) > 0.7
+    assert found.above(8192) < 0.05
+    gains = {r: float(found.information(r, np.array([5800.0]), 2)[0]) for r in Region}
+    assert max(gains, key=lambda r: gains[r]) is Region.EARLY
+
+
+def test_the_average_hides_what_regions_show() -> None:
+    history = [by_region(4096, Region.HEAD, 4, 4), by_region(8192, Region.HEAD, 1, 4)]
+    regional = attrs.evolve(problem(), rule=PassRule(regions=tuple(Region)))
+    assert posterior(regional, history).quantile(0.5) < posterior(problem(), history).quantile(0.5)
 
 
 @pytest.mark.parametrize("ratio", [0.99, 1.0])

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmstrix.models import Baseline, Verdict
+from lmstrix.models import Baseline, Region, Verdict
 from lmstrix.ports import SearchStrategy
 from lmstrix.problem import Ask, CostModel, PassRule, Reuse, SearchProblem
 from lmstrix.testing.searching import Answers, Search
@@ -40,23 +40,32 @@ _PROPERTY = settings(
 def _problems(draw: st.DrawFn) -> SearchProblem:
     floor = draw(st.integers(128, 2048))
     trials = draw(st.sampled_from([10, 20]))
+    reuse = draw(st.sampled_from(Reuse))
+    facts = draw(st.sampled_from([1, 8])) if reuse is Reuse.NONE else 1
+    regions = draw(st.sampled_from([(), tuple(Region), tuple(Region), (Region.HEAD, Region.TAIL)]))
     return SearchProblem(
         floor=floor,
         ceiling=draw(st.one_of(st.integers(floor, floor + 600), st.integers(floor, 200_000))),
         baseline=Baseline(
             passes=draw(st.integers(trials // 2, trials)), trials=trials, length_tokens=floor
         ),
-        rule=PassRule(),
+        rule=PassRule(first=4 if facts == 1 else 1, regions=regions),
         tolerance=draw(st.sampled_from([0.0, 1 / 256, 1 / 64, 1 / 8])),
         granularity=draw(st.sampled_from([64, 256])),
         costs=CostModel(
             question_tokens=draw(st.sampled_from([8.0, 64.0, 320.0])),
             attention_tokens=draw(st.sampled_from([None, 2.0**15])),
-            reuse=draw(st.sampled_from(Reuse)),
+            reuse=reuse,
+            facts=facts,
             seconds_per_token=0.001,
         ),
         cached_tokens=draw(st.sampled_from([0, floor])),
     )
+
+
+def _lost(problem: SearchProblem) -> st.SearchStrategy[Region | None]:
+    """The one region that is lost, or None for all of them."""
+    return st.sampled_from([None, *problem.rule.regions])
 
 
 def _truths(problem: SearchProblem) -> st.SearchStrategy[int]:
@@ -71,6 +80,7 @@ def _cases(draw: st.DrawFn) -> tuple[SearchProblem, Answers]:
         truth=draw(_truths(problem)),
         seed=draw(st.integers(0, 10_000)),
         dead_above=draw(st.none() | _truths(problem)),
+        region=draw(_lost(problem)),
     )
     return problem, answers
 
@@ -80,7 +90,8 @@ def _cliffs(draw: st.DrawFn) -> tuple[SearchProblem, Answers]:
     problem = draw(_problems())
     truth = draw(_truths(problem))
     dead_above = truth if draw(st.booleans()) else None
-    return problem, Answers(kind="cliff", truth=truth, dead_above=dead_above)
+    answers = Answers(kind="cliff", truth=truth, dead_above=dead_above, region=draw(_lost(problem)))
+    return problem, answers
 
 
 class StrategyContract:
@@ -102,8 +113,8 @@ class StrategyContract:
         self, strategy: SearchStrategy, case: tuple[SearchProblem, Answers]
     ) -> None:
         """Whatever the answers: bounded steps, lengths inside [floor, ceiling] and on the grid,
-        no more trials than the rule knows, a bracket that only shrinks (`Search` checks each
-        step), and an answer that the tallies carry.
+        regions of the rule, no more trials than it knows, a bracket that only shrinks (`Search`
+        checks each step), and an answer that the tallies carry.
         """
         search = Search(strategy, *case)
         done = search.run()
@@ -129,8 +140,8 @@ class StrategyContract:
     def test_a_cliff_is_found(
         self, strategy: SearchStrategy, case: tuple[SearchProblem, Answers], order: Random
     ) -> None:
-        """The bracket holds it and is as narrow as was asked for, or nothing failed; also after
-        an interruption within a step that left nothing in the cache.
+        """Also one in a single region. The bracket holds it and is as narrow as was asked for, or
+        nothing failed; also after an interruption within a step that left nothing in the cache.
         """
         problem, answers = case
         search = Search(strategy, problem, answers)
@@ -139,7 +150,7 @@ class StrategyContract:
         again.problem = attrs.evolve(again.problem, cached_tokens=0)
         step = strategy.next_step(again.problem, again.history)
         if isinstance(step, Ask):
-            again.ask(step.length_tokens, order.randrange(step.trials))
+            again.ask(step, order.randrange(step.trials))
         dones.append(again.run())
         for done in dones:
             assert done.low <= answers.truth

@@ -1,0 +1,111 @@
+"""The lengths that a search may ask at, and the bracket that answers speak for."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmstrix.models import Baseline, DepthTally, Observation, Region
+from lmstrix.problem import Done, PassRule, SearchProblem
+from lmstrix.search.bracketing import OneSize, bracket_of, inside, lattice, thinned
+from lmstrix.testing.searching import Search
+
+
+def problem(floor: int, ceiling: int, tolerance: float, granularity: int) -> SearchProblem:
+    return SearchProblem(
+        floor=floor,
+        ceiling=ceiling,
+        baseline=Baseline(passes=10, trials=10),
+        rule=PassRule(),
+        tolerance=tolerance,
+        granularity=granularity,
+    )
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(
+    floor=st.integers(1, 3000),
+    above=st.integers(0, 200_000),
+    tolerance=st.sampled_from([0.0, 1 / 256, 1 / 64, 1 / 8]),
+    granularity=st.sampled_from([1, 64, 256]),
+)
+def test_neighbours_are_tight_and_no_closer_than_needed(
+    floor: int, above: int, tolerance: float, granularity: int
+) -> None:
+    if tolerance == 0.0 and granularity == 1:
+        above = min(above, 5000)
+    asked = problem(floor, floor + above, tolerance, granularity)
+    lengths = lattice(asked)
+    assert lengths[0] == floor
+    assert lengths[-1] == floor + above
+    assert all(n % granularity == 0 for n in lengths[1:-1])
+    for low, high in pairwise(lengths):
+        assert low < high
+        assert asked.is_tight(low, high)
+    for low, high in zip(lengths, lengths[2:], strict=False):
+        assert not asked.is_tight(low, high) or high == lengths[-1]
+
+
+def test_inside_leaves_out_the_ends() -> None:
+    lengths = (512, 768, 1024, 1280)
+    assert inside(lengths, 512, 1280) == (768, 1024)
+    assert inside(lengths, 600, 1025) == (768, 1024)
+    assert inside(lengths, 768, None) == (1024, 1280)
+    assert inside(lengths, 1280, None) == ()
+
+
+@pytest.mark.parametrize("most", [2, 3, 10, 99, 100, 200])
+def test_thinned_keeps_the_ends(most: int) -> None:
+    lengths = tuple(range(100))
+    few = thinned(lengths, most)
+    assert len(few) == min(most, 100)
+    assert (few[0], few[-1]) == (0, 99)
+    assert list(few) == sorted(set(few))
+
+
+def observe(length: int, **tallies: tuple[int, int]) -> Observation:
+    """``head=(3, 4)`` is three passes of four in the head."""
+    regions = tuple(
+        DepthTally(region=Region(name), passes=passes, trials=trials)
+        for name, (passes, trials) in tallies.items()
+    )
+    return Observation(
+        length_tokens=length,
+        passes=sum(t.passes for t in regions),
+        trials=sum(t.trials for t in regions),
+        regions=regions,
+    )
+
+
+def test_one_lost_region_fails_a_length_and_one_in_doubt_stops_the_bracket() -> None:
+    sound = {region.value: (4, 4) for region in Region}
+    asked = SearchProblem(
+        floor=512,
+        ceiling=16_384,
+        baseline=Baseline(passes=10, trials=10),
+        rule=PassRule(regions=tuple(Region)),
+    )
+    passed, beyond = observe(2048, **sound), observe(8192, **sound)
+    lost = observe(4096, **(sound | {"head": (0, 4)}))
+    doubt = observe(4096, head=(0, 1), tail=(4, 4))
+    assert bracket_of(asked, [passed, beyond]) == (8192, None)
+    assert bracket_of(asked, [passed, lost, beyond]) == (2048, 4096)
+    assert bracket_of(asked, [passed, doubt, beyond]) == (2048, None)
+
+
+def test_one_size_asks_about_every_region_at_the_ceiling_only() -> None:
+    asked = SearchProblem(
+        floor=512,
+        ceiling=4096,
+        baseline=Baseline(passes=10, trials=10),
+        rule=PassRule(regions=tuple(Region)),
+    )
+    search = Search(OneSize(), asked, lambda *_: True)
+    assert search.run() == Done(
+        low=4096, high=None, interval=OneSize().interval(asked, search.history)
+    )
+    (seen,) = search.history
+    assert [(t.region, t.trials) for t in seen.regions] == [(r, 4) for r in Region]
