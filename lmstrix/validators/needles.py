@@ -138,7 +138,7 @@ SPARE_FACTS = 8
 """Facts kept out of the document, told only in the last sentence before a question."""
 
 PLACES = ("In the town of Aldport,", "In the valley of Merrow,", "On the isle of Tessing,")
-"""Once all facts are told, they are told again of another place: 950 needles, enough for any
+"""Once all facts are told, they are told again of another place: 800 needles, enough for any
 length (10M tokens hold 325)."""
 
 
