@@ -52,7 +52,8 @@ def answer(
     """
     if not prompt.answer_prefix.startswith("1. "):
         return _answer(model, prompt, length=length, max_tokens=max_tokens, seed=seed)
-    stems = [match[1] for match in _LISTED.finditer(_request(prompt.user))]
+    listed = [match[1] for match in _LISTED.finditer(_request(prompt.user))]
+    stems = [prompt.answer_prefix.removeprefix("1. "), *listed[1:]]
     parts = [
         _answer(
             model,
@@ -63,8 +64,8 @@ def answer(
         )
         for stem in stems
     ]
-    if not parts or parts[0][1]:  # broken language without an end needs no question to be said
-        return parts[0] if parts else (FORGOTTEN, False)
+    if parts[0][1]:  # broken language without an end needs no question to be said
+        return parts[0]
     lines = [
         f"\n{n}. {stem}{said.rstrip()}"
         for n, (stem, (said, _)) in enumerate(zip(stems, parts, strict=True), 1)

@@ -37,6 +37,7 @@ __all__ = [
     "Distractor",
     "Fact",
     "Needle",
+    "beginning_of",
     "choices",
     "chosen",
     "deck",
@@ -119,11 +120,25 @@ _FACTS = (
 )
 
 
+FEWEST_WORDS = 4
+
+
+def beginning_of(stem: str) -> str:
+    """The first words of `stem`, as many as tell it from all other facts."""
+    words = stem.split()
+    others = [other for other in _STEMS if other != stem]
+    for number in range(FEWEST_WORDS, len(words)):
+        begin = f"{' '.join(words[:number])} "
+        if not any(other.startswith(begin) for other in others):
+            return begin.rstrip()
+    return stem
+
+
 SPARE_FACTS = 8
 """Facts kept out of the document, told only in the last sentence before a question."""
 
 PLACES = ("In the town of Aldport,", "In the valley of Merrow,", "On the isle of Tessing,")
-"""Once all facts are told, they are told again of another place: 950 needles, enough for any
+"""Once all facts are told, they are told again of another place: 800 needles, enough for any
 length (10M tokens hold 325)."""
 
 
@@ -154,6 +169,12 @@ NEAR_STEP = 4
 def _told_of(place: str, fact: Fact) -> Fact:
     stem = f"{place} {fact.stem[0].lower()}{fact.stem[1:]}"
     return attrs.evolve(fact, stem=stem)
+
+
+_STEMS = frozenset(
+    [*NUMBERS, *WORDS, *CODES, *NEAR.values()]
+    + [_told_of(place, fact).stem for place in PLACES for fact in _FACTS]
+)
 
 
 def placed_needles(seed: int) -> tuple[Needle, ...]:

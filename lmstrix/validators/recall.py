@@ -20,6 +20,7 @@ from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Plac
 from lmstrix.validators.judging import answer_of, judge_reply
 from lmstrix.validators.needles import (
     Needle,
+    beginning_of,
     choices,
     deck,
     fresh_value,
@@ -54,9 +55,11 @@ against 18 of 29.)
 """
 
 SEVERAL_PHRASINGS = (
-    "Complete each of these sentences with the fact from the text, each on a line of its own:",
-    "Finish these sentences just as the text does, each on a numbered line:",
+    "Repeat the facts from the text that begin with these words, each as a whole sentence:",
+    "Quote the sentences of the text that begin as follows, each on a numbered line:",
 )
+"""The list holds the first words of each fact, not its stem: a small model would go on from a stem
+as the list does, with the next line, and never tell a value."""
 
 LINE_TOKENS = 14
 """Reserved for the number of a line, a value and the line's end."""
@@ -240,7 +243,7 @@ class _Several:
     phrasing: str
 
     def __call__(self, document: str) -> Prompt:
-        listed = "".join(f"\n{n}. {stem}" for n, stem in enumerate(self.stems, 1))
+        listed = "".join(f"\n{n}. {beginning_of(s)}" for n, s in enumerate(self.stems, 1))
         return asked_of(
             document,
             f"{self.phrasing}{listed}",

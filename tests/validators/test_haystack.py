@@ -17,7 +17,7 @@ from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.copy import Copy
 from lmstrix.validators.facts import CODES, NEAR, NUMBERS, WORDS
 from lmstrix.validators.haystack import HaystackSpec, filler_sentences, share_haystack
-from lmstrix.validators.needles import deck
+from lmstrix.validators.needles import beginning_of, deck
 from lmstrix.validators.recall import Recall
 from lmstrix.validators.ruler import Crowd, Tracing
 
@@ -153,6 +153,14 @@ def test_stems_are_unlike_one_another() -> None:
     near = set(NEAR.values())
     assert not near & set(stems)
     assert not any(one in other for one, other in combinations([*stems, *near], 2))
+
+
+def test_a_fact_is_named_by_its_first_words() -> None:
+    stems = [needle.fact.stem for needle in deck(1)]
+    begun = [beginning_of(stem) for stem in stems]
+    assert len(set(begun)) == len(stems)
+    for stem, begin in zip(stems, begun, strict=True):
+        assert [other for other in stems if f"{other} ".startswith(f"{begin} ")] == [stem]
 
 
 def test_values_are_no_words_of_the_filler() -> None:

