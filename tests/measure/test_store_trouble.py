@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ async def check_trouble(store: SqliteStore, break_it: Callable[[], object]) -> N
         observer = AfterTrials(break_it)
         measurement, report = await run(client, observer)
         assert report.true_context == 1024
-        (note,) = (note for note in report.notes if "could not be kept" in note)
+        (note,) = (note for note in report.notes if "could not be stored" in note)
         assert note in observer.notes
         assert isinstance(measurement.store_error, StoreError)
         assert str(measurement.store_error) in note
@@ -111,9 +111,9 @@ class Failing(MemoryStore):
         if name in self.broken:
             raise StoreError(f"{name} failed", hint="Make room.")
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
-        self._meet("append_trial")
-        await super().append_trial(measurement_id, trial)
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        self._meet("append_trials")
+        await super().append_trials(measurement_id, trials)
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
         self._meet("mark_load")
@@ -128,12 +128,12 @@ class Failing(MemoryStore):
         await super().finish(measurement_id, report)
 
 
-@pytest.mark.parametrize("broken", ["append_trial", "mark_load", "finish"])
+@pytest.mark.parametrize("broken", ["append_trials", "mark_load", "finish"])
 async def test_after_the_first_failure_nothing_is_written(broken: str) -> None:
     store = Failing(broken)
-    report = await LMStrix(adapter=SimulatedAdapter(MODEL), store=store).find_true_context(
-        "m", OPTIONS
-    )
+    report = await LMStrix(
+        adapter=SimulatedAdapter(MODEL, owns_engine=True), store=store
+    ).find_true_context("m", OPTIONS)
     assert report.true_context == 1024
     assert sum(f"{broken} failed" in note for note in report.notes) == 1
     assert store.calls[store.calls.index(broken) + 1 :] in ([], ["clear_load"])
@@ -141,7 +141,7 @@ async def test_after_the_first_failure_nothing_is_written(broken: str) -> None:
 
 async def test_a_mark_that_could_not_be_cleared_is_cleared_once_there_is_room() -> None:
     store = Failing("clear_load")
-    client = LMStrix(adapter=SimulatedAdapter(MODEL), store=store)
+    client = LMStrix(adapter=SimulatedAdapter(MODEL, owns_engine=True), store=store)
     observer = AfterTrials(lambda: setattr(store, "broken", ()))
     _, report = await run(client, observer)
     assert any("clear_load failed" in note for note in report.notes)
