@@ -8,7 +8,7 @@ import pytest
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import EngineUnavailable
 from lmstrix.measure import Level, Measurement
-from lmstrix.models import ContextReport, Judgement, LevelReport, Question, Reply
+from lmstrix.models import ContextReport, Judgement, LevelReport, Question, Region, Reply
 from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.search.gallop import Gallop
 from lmstrix.stores.sqlite import SqliteStore
@@ -26,6 +26,7 @@ class UpTo:
     name: str
     limit: int
     baseline_length: int = 512
+    regions: tuple[Region, ...] = tuple(Region)
 
     def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
         return Recall().questions(loaded, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import anyio
-import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
@@ -17,7 +16,7 @@ from lmstrix.events import (
     TrialFinished,
 )
 from lmstrix.models import ContextReport, Trial
-from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.stores.memory import MemoryStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
@@ -259,7 +258,7 @@ async def test_an_observer_that_raises_hurts_nobody() -> None:
 
 @pytest.mark.parametrize("budget_tokens", [1500, 9000])
 async def test_a_token_budget_is_kept_and_a_later_run_goes_on(budget_tokens: int) -> None:
-    adapter, store = SimulatedAdapter(SimulatedModel()), SqliteStore(":memory:")
+    adapter, store = SimulatedAdapter(SimulatedModel()), MemoryStore()
     alone = await measure(SimulatedAdapter(SimulatedModel()))
     client = LMStrix(adapter=adapter, store=store)
     reports: list[ContextReport] = []
@@ -290,47 +289,3 @@ async def test_more_documents_are_asked_at_both_ends() -> None:
     assert len({seed for seed, _ in asked}) == 3
     assert {length for _, length in asked} == set(report.bracket)
     assert report.cost.loads == 2
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-class DyingStore(SqliteStore):
-    """Keeps the mark of a load, and ends the run there, as a kill would."""
-
-    dies = True
-
-    async def mark_load(self, measurement_id: str, context_length: int) -> None:
-        await super().mark_load(measurement_id, context_length)
-        if self.dies:
-            raise Killed
-
-    async def clear_load(self, measurement_id: str) -> None:
-        if not self.dies:  # who was killed writes nothing more
-            await super().clear_load(measurement_id)
-
-
-async def test_a_size_that_a_run_died_at_is_not_tried_again() -> None:
-    store, adapter = DyingStore(":memory:"), SimulatedAdapter(SimulatedModel(declared=8192))
-    client = LMStrix(adapter=adapter, store=store)
-    with pytest.raises(Killed):
-        await client.find_true_context("simulated", OPTIONS)
-    store.dies = False
-    report = await client.find_true_context("simulated", OPTIONS)
-    assert report.loadable_context is not None
-    assert 7 / 8 * 8192 <= report.loadable_context < 8192
-    assert any("an earlier run died" in note for note in report.notes)
-    assert adapter.counters.left_behind == 0
-
-
-async def test_a_load_that_ends_leaves_no_mark() -> None:
-    store = SqliteStore(":memory:")
-    refusing = SimulatedAdapter(SimulatedModel(declared=8192, loadable=4096))
-    report = await LMStrix(adapter=refusing, store=store).find_true_context(
-        "simulated", attrs.evolve(OPTIONS, budget_tokens=2000)
-    )
-    assert report.cause is Cause.BUDGET_SPENT
-    again = await LMStrix(adapter=refusing, store=store).find_true_context("simulated", OPTIONS)
-    assert again.loadable_context == report.loadable_context
-    assert not any("an earlier run died" in note for note in again.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -11,15 +12,14 @@ import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.events import Event, LoadStarted, TrialFinished
-from lmstrix.measure.ledger import Ledger
-from lmstrix.models import Cost, Trial
-from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.models import ContextReport, Cost, Trial
+from lmstrix.stores.memory import MemoryStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=6000, beyond=Beyond.FORGETS_ALL)
 
 
-async def spend(store: SqliteStore, tokens: int, model: SimulatedModel = MODEL) -> None:
+async def spend(store: MemoryStore, tokens: int, model: SimulatedModel = MODEL) -> None:
     """A measurement that ends early, because of its budget."""
     client = LMStrix(adapter=SimulatedAdapter(model), store=store)
     report = await client.find_true_context("m", MeasureOptions(budget_tokens=tokens))
@@ -29,63 +29,86 @@ async def spend(store: SqliteStore, tokens: int, model: SimulatedModel = MODEL) 
 @pytest.mark.parametrize("certify", [True, False])
 async def test_where_less_loads_than_before_the_answer_is_within_it(*, certify: bool) -> None:
     """What was found out above is about another load, also where all of it passed."""
-    store = SqliteStore(":memory:")
+    store = MemoryStore()
     await spend(store, 9000)
     less = SimulatedAdapter(attrs.evolve(MODEL, loadable=3000))
     client = LMStrix(adapter=less, store=store)
     report = await client.find_true_context("m", MeasureOptions(certify=certify))
     assert report.loadable_context is not None
     assert report.true_context == report.loadable_context <= 3000
-    assert report.bracket == (report.true_context, None)
+    low, high = report.bracket
+    assert high is not None
+    assert low == report.true_context <= 3000 < high <= low + 256
     assert (report.cause, report.certified) == (Cause.LOAD_FAILED, certify)
     assert max(point.length_tokens for point in report.curve) <= 3000
     assert max(level.limit_tokens or 0 for level in report.levels) <= 3000
     assert "an earlier run had more loaded" in " ".join(report.notes)
 
 
-class KilledLoading(SqliteStore):
-    """Forgets that a load has ended while `dies`, as where the process is killed in it."""
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class DyingStore(MemoryStore):
+    """Keeps the mark of a load, and ends the run there, as a kill would."""
 
     dies = True
 
+    async def mark_load(self, measurement_id: str, context_length: int) -> None:
+        await super().mark_load(measurement_id, context_length)
+        if self.dies:
+            raise Killed
+
     async def clear_load(self, measurement_id: str) -> None:
-        if not self.dies:
+        if not self.dies:  # a killed process writes nothing more
             await super().clear_load(measurement_id)
 
 
-async def test_a_size_at_which_two_runs_died_is_remembered_over_several_runs() -> None:
-    """A run that avoids it, and is interrupted, leaves the warning to the next one."""
-    store, sizes = KilledLoading(":memory:"), list[int]()
+async def test_a_size_at_which_two_runs_died_is_left_out() -> None:
+    """Also by the run after the next one; a single death may have had any reason."""
+    store, sizes = DyingStore(), list[int]()
 
     def hear(event: Event) -> None:
         if isinstance(event, LoadStarted):
             sizes.append(event.context_length)
 
-    owner = SimulatedAdapter(MODEL, owns_engine=True)
+    def client() -> LMStrix:
+        adapter = SimulatedAdapter(MODEL, owns_engine=True)
+        return LMStrix(adapter=adapter, store=store, observers=[hear])
+
     for _ in range(2):
-        await LMStrix(adapter=owner, store=store).find_true_context(
-            "m", MeasureOptions(budget_tokens=1000)
-        )
+        with pytest.raises(Killed):
+            await client().find_true_context("m")
     store.dies = False
-    client = LMStrix(adapter=owner, store=store, observers=[hear])
-    await client.find_true_context("m", MeasureOptions(budget_tokens=1000))
-    report = await client.find_true_context("m", MeasureOptions(budget_tokens=1000))
-    assert report.cause is Cause.BUDGET_SPENT
-    assert max(sizes) < 8192
-    assert not report.certified
-    await client.find_true_context("m", MeasureOptions(force=True))
+    partial = await client().find_true_context("m", MeasureOptions(budget_tokens=1000))
+    assert partial.cause is Cause.BUDGET_SPENT
+    report = await client().find_true_context("m")
+    assert not sizes or max(sizes) < 8192
+    assert "2 earlier runs died" in " ".join(report.notes)
+    await client().find_true_context("m", MeasureOptions(force=True))
     assert max(sizes) == 8192
 
 
-class Killed(SqliteStore):
-    """Has no cost, as where the process was killed before it said what it had spent."""
+async def test_a_load_that_ends_leaves_no_mark() -> None:
+    store = MemoryStore()
+    adapter = SimulatedAdapter(attrs.evolve(MODEL, loadable=4096), owns_engine=True)
+    client = LMStrix(adapter=adapter, store=store)
+    report = await client.find_true_context("m", MeasureOptions(budget_tokens=2000))
+    assert report.cause is Cause.BUDGET_SPENT
+    stored = await store.unfinished(await (await client.measurement("m")).key())
+    assert stored is not None
+    assert stored.deaths == ()
+
+
+class Costless(MemoryStore):
+    """Has no cost, as if the process was killed before it said what it had spent."""
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
         """Nothing: it was killed."""
 
 
 async def test_the_cost_of_a_killed_run_is_counted() -> None:
-    store, adapter = Killed(":memory:"), SimulatedAdapter(MODEL)
+    store, adapter = Costless(), SimulatedAdapter(MODEL)
     client = LMStrix(adapter=adapter, store=store)
     await client.find_true_context("m", MeasureOptions(budget_tokens=9000))
     report = await client.find_true_context("m")
@@ -93,20 +116,19 @@ async def test_the_cost_of_a_killed_run_is_counted() -> None:
     assert report.cost.cached_tokens == adapter.counters.cached_tokens
 
 
-class Slow(SqliteStore):
+class Slow(MemoryStore):
     """Lets go of the event loop before it writes, and says so first."""
 
-    kept = 0
-
     def __init__(self, before: Callable[[], object]) -> None:
-        super().__init__(":memory:")
+        super().__init__()
+        self.kept: list[Trial] = []
         self._before = before
 
     async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
         self._before()
         await anyio.lowlevel.checkpoint()
         await super().append_trials(measurement_id, trials)
-        self.kept += 1
+        self.kept += trials
 
 
 async def test_an_answer_that_has_come_is_kept_though_cancelled_while_it_is_written() -> None:
@@ -115,23 +137,69 @@ async def test_an_answer_that_has_come_is_kept_though_cancelled_while_it_is_writ
     with scope:
         await LMStrix(adapter=SimulatedAdapter(MODEL), store=store).find_true_context("m")
     assert scope.cancelled_caught
-    assert store.kept == 1
-    seen = list[Event]()
-    client = LMStrix(adapter=SimulatedAdapter(MODEL), store=store, observers=[seen.append])
-    await client.find_true_context("m")
-    assert next(e.trial.index for e in seen if isinstance(e, TrialFinished)) == 1
+    assert len(store.kept) == 1
+    asked = Counter[tuple[object, ...]]()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            t = event.trial
+            asked[t.level, t.phase, t.length_tokens, t.seed, t.region, t.index] += 1
+
+    await LMStrix(adapter=SimulatedAdapter(MODEL), store=store, observers=[hear]).find_true_context(
+        "m"
+    )
+    (t,) = store.kept[:1]
+    assert not asked[t.level, t.phase, t.length_tokens, t.seed, t.region, t.index]
+    assert set(asked.values()) == {1}
 
 
-async def test_after_a_load_nothing_is_taken_to_be_cached() -> None:
-    """A budget would be promised what has to be read again."""
-    store = SqliteStore(":memory:")
-    await spend(store, 9000)
-    client = LMStrix(adapter=SimulatedAdapter(MODEL), store=store)
-    stored = await store.unfinished(await (await client.measurement("m")).key())
-    assert stored is not None
-    ledger, last = Ledger(stored), stored.trials[-1]
-    assert ledger.cached(last.seed) == 0
-    ledger.add_trial(last)
-    assert ledger.cached(last.seed) == last.length_tokens
-    ledger.add_load()
-    assert ledger.cached(last.seed) == 0
+class Dying(MemoryStore):
+    """Ends the run before or after it has kept its `at`-th request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: int | None = None
+        self.requests = 0
+        self.sizes = set[int]()
+
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        self.requests += 1
+        self.sizes.add(len(trials))
+        await super().append_trials(measurement_id, trials)
+        if self.requests == self.at:
+            raise Killed
+
+
+SMALL = SimulatedModel(key="m", declared=4096, true_context=2200)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SMALL,
+        attrs.evolve(SMALL, beyond=Beyond.FORGETS_MIDDLE, lapses=0.04),
+        attrs.evolve(SMALL, reuses_prefixes=False),
+    ],
+    ids=["head", "middle, lapses", "no reuse"],
+)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_kill_between_any_two_requests_changes_nothing(model: SimulatedModel) -> None:
+    """Bracket, cause and regions are those of a run that was not killed; nothing is asked twice."""
+
+    async def measured(store: Dying) -> ContextReport:
+        client = LMStrix(adapter=SimulatedAdapter(model), store=store, levels=())
+        return await client.find_true_context("m")
+
+    whole = Dying()
+    expected = await measured(whole)
+    for at in range(1, whole.requests, max(1, whole.requests // 24)):
+        store = Dying()
+        store.at = at
+        with pytest.raises(Killed):
+            await measured(store)
+        report = await measured(store)
+        assert (report.bracket, report.cause) == (expected.bracket, expected.cause)
+        assert report.regions == expected.regions
+        assert report.curve == expected.curve
+        assert store.requests == whole.requests
+    assert max(whole.sizes) == (1 if model.reuses_prefixes else 8)

@@ -50,7 +50,7 @@ async def check_trouble(store: SqliteStore, break_it: Callable[[], object]) -> N
         observer = AfterTrials(break_it)
         measurement, report = await run(client, observer)
         assert report.true_context == 1024
-        (note,) = (note for note in report.notes if "could not be kept" in note)
+        (note,) = (note for note in report.notes if "could not be stored" in note)
         assert note in observer.notes
         assert isinstance(measurement.store_error, StoreError)
         assert str(measurement.store_error) in note
@@ -130,9 +130,9 @@ class Failing(SqliteStore):
 @pytest.mark.parametrize("broken", ["append_trials", "mark_load", "finish"])
 async def test_after_the_first_failure_nothing_is_written(broken: str) -> None:
     store = Failing(broken)
-    report = await LMStrix(adapter=SimulatedAdapter(MODEL), store=store).find_true_context(
-        "m", OPTIONS
-    )
+    report = await LMStrix(
+        adapter=SimulatedAdapter(MODEL, owns_engine=True), store=store
+    ).find_true_context("m", OPTIONS)
     assert report.true_context == 1024
     assert sum(f"{broken} failed" in note for note in report.notes) == 1
     assert store.calls[store.calls.index(broken) + 1 :] in ([], ["clear_load"])
@@ -140,7 +140,7 @@ async def test_after_the_first_failure_nothing_is_written(broken: str) -> None:
 
 async def test_a_mark_that_could_not_be_cleared_is_cleared_once_there_is_room() -> None:
     store = Failing("clear_load")
-    client = LMStrix(adapter=SimulatedAdapter(MODEL), store=store)
+    client = LMStrix(adapter=SimulatedAdapter(MODEL, owns_engine=True), store=store)
     observer = AfterTrials(lambda: setattr(store, "broken", ()))
     _, report = await run(client, observer)
     assert any("clear_load failed" in note for note in report.notes)
