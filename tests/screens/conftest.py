@@ -144,7 +144,7 @@ def screens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Screens:
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.chdir(tmp_path)
     # A difference stands alone: no tracebacks of errors that are part of a screen.
-    monkeypatch.setattr(logging.getLogger("lmstrix_cli.failures"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("lmstrix_cli.errors"), "disabled", True)
     shell = Shell(tmp_path / "store.sqlite3")
     monkeypatch.setattr(session, "open_client", shell.open_client)
     monkeypatch.setattr(

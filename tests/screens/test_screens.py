@@ -17,8 +17,7 @@ from lmstrix.models import Cause, ContextReport, Environment, LoadedInstance, St
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import Beyond, SimulatedModel
 from lmstrix_cli.commands import doctor
-from lmstrix_cli.doctor import Check, Outcome, examine
-from lmstrix_cli.doctor.findings import ok, problem, warning
+from lmstrix_cli.commands.doctor import Check, Outcome, examine, ok, problem, warning
 from lmstrix_cli.main import COMMANDS
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter
