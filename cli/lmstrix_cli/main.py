@@ -171,7 +171,7 @@ def _version() -> str:
     try:
         return version("lmstrix")
     except PackageNotFoundError:  # run from a source tree
-        return "_unknown_command"
+        return "unknown"
 
 
 @click.group(
@@ -338,14 +338,14 @@ def _reserve(number: int) -> None:
 def _after_command(
     group: click.Group, ctx: click.Context, error: click.NoSuchOption
 ) -> click.NoSuchOption | click.UsageError:
-    """A better error for an option _after_command the command that belongs in front of it."""
+    """A better error for an option after the command that belongs before it."""
     option = _option_of(group, error.option_name)
     if option is None:
         return error
     value = "" if option.is_flag else f" {option.make_metavar(ctx)}"
     name = ctx.invoked_subcommand or "COMMAND"
     return click.UsageError(
-        f"{error.option_name} stands in front of the command:"
+        f"{error.option_name} belongs before the command:"
         f" lmstrix {error.option_name}{value} {name} ...",
         error.ctx,
     )
@@ -354,13 +354,13 @@ def _after_command(
 def _before_command(
     group: click.Group, ctx: click.Context, error: click.NoSuchOption
 ) -> click.NoSuchOption | click.UsageError:
-    """A better error for an option of a command that stands in front of it."""
+    """A better error for an option of a command that comes before it."""
     typed = ctx.meta.get("lmstrix_cli.main", ())
     for name in typed:
         command = group.get_command(ctx, name)
         if command is not None and _option_of(command, error.option_name) is not None:
             return click.UsageError(
-                f"{error.option_name} is an option of {name} and stands _after_command it:"
+                f"{error.option_name} is an option of {name} and belongs after it:"
                 f" lmstrix {name} {error.option_name} ...",
                 error.ctx,
             )
@@ -370,7 +370,7 @@ def _before_command(
 def _unknown_command(
     ctx: click.Context, typed: Sequence[str], names: Iterable[str]
 ) -> click.UsageError:
-    """The error for a command that there is not."""
+    """The error for a command that does not exist."""
     from lmstrix.names import suggestion  # noqa: PLC0415 - for typing slips only
 
     known = list(names)

@@ -9,10 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 from click.testing import CliRunner
-from lmstrix_cli.doctor import CHECKS, Check, Finding, Outcome, Verdict, examine
-from lmstrix_cli.doctor import lm_studio as doctor
 
-from lmstrix_cli.commands.doctor import ok
+from lmstrix_cli.commands import doctor
+from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Outcome, Verdict, examine, ok
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import Shell
