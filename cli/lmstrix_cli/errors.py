@@ -17,7 +17,7 @@ __all__ = ["ExitCode", "code_of_error", "code_of_report", "explain", "explain_kn
 
 
 class ExitCode(enum.IntEnum):
-    """What a script can rely on."""
+    """Exit codes that scripts can rely on."""
 
     MEASURED = 0
     OTHER = 1
@@ -48,7 +48,7 @@ _WORST_FIRST = (
 
 
 def code_of_report(report: ContextReport) -> ExitCode:
-    """0 where there is a true context, also where it is 0; see `ExitCode` for the others."""
+    """0 if there is a true context, even if it is 0; see `ExitCode` for the others."""
     if report.cause in _OF_CAUSE:
         return _OF_CAUSE[report.cause]
     # A model that the engine loads at no size at all was not measured either.
@@ -71,21 +71,21 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 
 
 _NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT, errno.EBADF})
-"""What a write to stdout may end with."""
+"""Errors of a write to stdout."""
 
 _log = logging.getLogger(__name__)
-_log.addHandler(logging.NullHandler())  # else Python itself shows on stderr what nobody listens to
+_log.addHandler(logging.NullHandler())  # without it Python prints unhandled records on stderr
 
 
 def explain_known(error: LMStrixError) -> ExitCode:
-    """Say what went wrong and what to do next."""
+    """Print what went wrong and what to do next."""
     _log.error("%s: %s", type(error).__name__, error, exc_info=error)
     safe_text.error(str(error) or type(error).__name__, error.hint)
     return code_of_error(error)
 
 
 def explain(error: BaseException, *, verbose: bool) -> ExitCode:
-    """Say what ended a command, on stderr, and give its exit code."""
+    """Print on stderr why a command ended; returns its exit code."""
     if isinstance(error, (KeyboardInterrupt, Interrupted)):
         _log.info("interrupted")
         safe_text.note("Interrupted.")
@@ -98,7 +98,8 @@ def explain(error: BaseException, *, verbose: bool) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _NOT_WRITTEN and error.filename is None:
         _log.error("stdout: %s", error.strerror)
         safe_text.error(
-            f"stdout cannot be written: {error.strerror}", "Make room, or let it go elsewhere."
+            f"stdout cannot be written: {error.strerror}",
+            "Free some space, or redirect it elsewhere.",
         )
         return ExitCode.OTHER
     _log.critical("%s: %s", type(error).__name__, error, exc_info=error)

@@ -23,31 +23,31 @@ __all__ = ["COMMANDS", "lmstrix", "main"]
 
 COMMANDS = {
     "apply": "Put a measured context into LM Studio's settings.",
-    "bench": "Measure how fast a model reads and writes, by context length.",
-    "completion": "Print what makes your shell complete commands and model names.",
-    "compare": "Put results side by side.",
-    "demo": "Get a small model and measure it: the whole tool in one go.",
-    "doctor": "Check everything that LMStrix needs, and say how to mend it.",
-    "export": "Write everything that was measured to a file, for another machine.",
-    "import": "Add what another machine, or an earlier LMStrix, found out.",
-    "infer": "Ask a model one thing, at a context length that is known to work.",
-    "list": "Show what was measured so far.",
-    "map": "Show what a model still knows, by length and depth of the window.",
+    "bench": "Measure prefill and generation speed by context length.",
+    "completion": "Print a script that completes commands and model names in your shell.",
+    "compare": "Compare results side by side.",
+    "demo": "Download a small model and measure it.",
+    "doctor": "Check everything that LMStrix needs, and explain how to fix it.",
+    "export": "Write all stored results to a file, for another machine.",
+    "import": "Add results from another machine or an earlier LMStrix.",
+    "infer": "Ask a model a question at a context length that works.",
+    "list": "List the stored results.",
+    "map": "Show how much a model recalls by context length and depth.",
     "report": "Write a report: one HTML page, or Markdown.",
-    "scan": "Look for models.",
-    "status": "Show the engine, what is loaded, the store, and what was interrupted.",
+    "scan": "List the available models.",
+    "status": "Show the engine, loaded models, the store and interrupted measurements.",
     "test": "Measure how much context a model really handles.",
 }
-"""Name and one sentence; each lives in ``lmstrix_cli.commands.NAME`` as `command`."""
+"""Name and one sentence; each command is `command` in ``lmstrix_cli.commands.NAME``."""
 MODULES = {"import": "import_results"}
-"""Commands whose name no module can bear."""
+"""Commands whose name is a Python keyword."""
 
 EPILOG = """\b
 First steps:
-  lmstrix demo                      no model at hand: get a small one
-  lmstrix scan                      which models are there?
+  lmstrix demo                      download and measure a small model
+  lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one
-  lmstrix list                      what is known by now
+  lmstrix list                      list the results
 
 \b
 Exit codes:
@@ -61,7 +61,7 @@ Exit codes:
 
 
 class CommandGroup(click.Group):
-    """Finds commands in `COMMANDS` and turns what they raise into text and an exit code."""
+    """Finds commands in `COMMANDS`; turns their exceptions into a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, without importing anything."""
@@ -87,7 +87,7 @@ class CommandGroup(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words as they were typed."""
+        """Keep the typed words for messages."""
         ctx.meta[__name__] = tuple(args)
         try:
             return super().parse_args(ctx, args)
@@ -97,7 +97,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command; where there is none of that name, say what may have been meant."""
+        """The command, or an error that suggests one with a similar name."""
         if args[0] in COMMANDS or ctx.resilient_parsing or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
         raise _unknown_command(ctx, args, COMMANDS)
@@ -182,37 +182,37 @@ def _version() -> str:
     metavar="NAME",
     envvar="LMSTRIX_ADAPTER",
     shell_complete=_complete_adapter,
-    help="Where models live: `lmstudio` (the default), `llamacpp` (GGUF files; the default for"
+    help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if you give"
     " the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
 )
 @click.option(
     "--host",
     metavar="HOST:PORT",
     envvar="LMSTRIX_HOST",
-    help="Address of LM Studio's server. Default: looked for on this machine.  [env: LMSTRIX_HOST]",
+    help="Address of LM Studio's server. Default: found on this machine.  [env: LMSTRIX_HOST]",
 )
 @click.option(
     "--store",
     metavar="PATH",
     envvar="LMSTRIX_STORE",
     shell_complete=_complete_path,
-    help="File that remembers trials and reports; `memory` remembers nothing."
+    help="File for trials and reports; `memory` keeps nothing."
     " Default: a file in your data folder, see `lmstrix status`.  [env: LMSTRIX_STORE]",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr, whatever the command.")
-@click.option("--verbose", is_flag=True, help="Show a traceback where something goes wrong.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr, for any command.")
+@click.option("--verbose", is_flag=True, help="Show a traceback if something goes wrong.")
 @click.option(
     "--color",
     "colours",
     type=click.Choice(COLOUR_MODES),
     default="auto",
-    help="Colours: on a terminal only (auto), always, never. NO_COLOR and FORCE_COLOR are heeded.",
+    help="Colours: on a terminal only (auto), always or never. NO_COLOR and FORCE_COLOR also work.",
 )
 @click.option(
     "--log-file",
     metavar="PATH",
     shell_complete=_complete_path,
-    help="Append what happens to this file: events, errors with their traceback. No prompts.",
+    help="Append events and errors with their tracebacks to this file. No prompts.",
 )
 @click.option(
     "--version",
@@ -236,9 +236,9 @@ def lmstrix(
 ) -> None:
     """Find out how much context a local model really handles.
 
-    LMStrix loads a model, fills its window, checks the answers, and tells three numbers
-    apart: the context that the model DECLARES, the one that the engine can LOAD, and the TRUE
-    one, up to which the model still does what it does with a short prompt.
+    LMStrix loads a model, fills its window, checks the answers, and reports three numbers: the
+    context that the model DECLARES, the one that the engine can LOAD, and the TRUE one, up to
+    which the model works as well as with a short prompt.
     """
     ctx.color = colours_wanted(colours)
     if log_file:

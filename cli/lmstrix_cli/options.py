@@ -217,29 +217,29 @@ measure_limits = chain(
         "only_at",
         type=TOKENS,
         metavar="N",
-        help="No search: does it work at N tokens? Loads there, asks there, says pass or fail."
-        " Nothing is kept.",
+        help="Test only N tokens instead of searching: loads there, asks there, prints pass or"
+        " fail. Stores nothing.",
     ),
     click.option(
         "--budget",
         type=DURATION,
         metavar="TIME",
-        help="Longest time for each model: 90s, 10m, 1h30m. What is known by then is reported,"
-        " and kept for going on.",
+        help="Time limit for each model: 90s, 10m, 1h30m. Reports the results so far; the next"
+        " run continues.",
     ),
     click.option(
         "--budget-tokens",
         type=TOKENS,
         metavar="N",
-        help="Most tokens, read or generated, for each model: 50k. Likewise.",
+        help="Limit of tokens, read or generated, for each model: 50k. Works like --budget.",
     ),
     click.option(
         "--max-memory",
         "max_memory_bytes",
         type=SIZE,
         metavar="SIZE",
-        help="Most memory that a load may be expected to need, weights and context together: 8g,"
-        " 6GiB. Default: what this machine has.",
+        help="Limit of the estimated memory of a load, weights and context together: 8g, 6GiB."
+        " Default: this machine's memory.",
     ),
     click.option(
         "--min-speed",
@@ -253,7 +253,7 @@ measure_limits = chain(
         "max_ttft_s",
         type=DURATION,
         metavar="TIME",
-        help="Also report the largest context whose first token comes within TIME.",
+        help="Also report the largest context with the first token within TIME.",
     ),
     force_option(
         "Also try what the memory estimate says this machine cannot hold."
@@ -262,8 +262,8 @@ measure_limits = chain(
     click.option(
         "--fresh",
         is_flag=True,
-        help="Begin anew: go on with no interrupted measurement, and with --all measure what is"
-        " known and unchanged too.",
+        help="Start over: do not continue an interrupted measurement. With --all, also measure"
+        " models whose stored result is still valid.",
     ),
 )
 """How far a measurement goes, and what it may cost."""
@@ -275,7 +275,7 @@ measure_method = chain(
         default=_DEFAULTS.tolerance,
         show_default=False,
         metavar="X",
-        help="How narrow the answer has to be, as a part of it. Default: 1/64.",
+        help="Width of the final bracket, as a part of the answer. Default: 1/64.",
     ),
     ratio_option(
         _DEFAULTS.ratio,
@@ -284,12 +284,12 @@ measure_method = chain(
     click.option(
         "--absolute",
         is_flag=True,
-        help="Take the ratio as the pass rate itself, not as a part of the model's own.",
+        help="Use the ratio as the pass rate itself, not as a part of the model's own pass rate.",
     ),
     click.option(
         "--no-certify",
         is_flag=True,
-        help="Skip the confirmation by a fresh load and fresh documents.",
+        help="Skip the confirmation with a fresh load and fresh documents.",
     ),
     click.option(
         "--documents",
@@ -297,22 +297,22 @@ measure_method = chain(
         default=_DEFAULTS.documents,
         show_default=True,
         metavar="N",
-        help="On how many texts the result is confirmed, the searched one included.",
+        help="Number of documents that confirm the result, including that of the search.",
     ),
-    seed_option(_DEFAULTS.seed, "Another number makes other documents and questions."),
+    seed_option(_DEFAULTS.seed, "Another number creates other documents and questions."),
     click.option(
         "--strategy",
         default=DEFAULT_STRATEGY,
         show_default=True,
         metavar="NAME",
-        help="How the next length is chosen.",
+        help="The search strategy, which chooses the next length.",
     ),
     click.option(
         "--validator",
         default="recall",
         show_default=True,
         metavar="NAME",
-        help="What is asked, and how it is judged.",
+        help="The validator, which asks the questions and judges the replies.",
     ),
     click.option(
         "--levels",
@@ -320,8 +320,8 @@ measure_method = chain(
         default=",".join(DEFAULT_LEVELS) or NO_LEVELS,
         show_default=True,
         metavar="NAMES",
-        help="What else is asked of what was read anyway: coherence, copy, crowd, tracing, with"
-        " commas between them, or none.",
+        help="Further tests on the same document: coherence, copy, crowd, tracing, separated by"
+        " commas, or none.",
     ),
 )
 """What is asked, and what counts."""

@@ -107,7 +107,7 @@ def warning(found: str, advice: str) -> Outcome:
 
 
 def problem(found: str, advice: str) -> Outcome:
-    """Something has to be mended first."""
+    """Something has to be fixed first."""
     return Outcome(Verdict.PROBLEM, found, advice)
 
 
@@ -135,8 +135,8 @@ async def check_packages(settings: Settings) -> Outcome:
         versions = [f"lmstrix {version('lmstrix')}"]
     except PackageNotFoundError:
         return warning(
-            "lmstrix itself is not installed; it runs from a folder.",
-            "Install it, so that its plug-ins are found: pip install lmstrix.",
+            "lmstrix is not installed; it runs from a source folder.",
+            "Install it, so that it finds its plug-ins: pip install lmstrix.",
         )
     wrong: list[str] = []
     for name, least in _needs(needed):
@@ -149,7 +149,7 @@ async def check_packages(settings: Settings) -> Outcome:
         if _numbers(has) < _numbers(least):
             wrong.append(f"{name} {has} is older than {least}")
     if wrong:
-        return problem(f"{', '.join(wrong)}.", "Install LMStrix anew: pip install -U lmstrix.")
+        return problem(f"{', '.join(wrong)}.", "Reinstall LMStrix: pip install -U lmstrix.")
     return ok(f"{', '.join(versions)}.")
 
 
@@ -188,7 +188,10 @@ async def check_embedded_engine(settings: Settings) -> Outcome:
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = f": {last[0][:300]}" if last else f" (code {done.returncode})"
-        return problem(f"{ENGINE} cannot be imported{said}.", f"Install it anew: {ENGINE}.")
+        return problem(
+            f"{ENGINE} cannot be imported{said}.",
+            f"Reinstall it: pip install --force-reinstall {ENGINE}.",
+        )
     return ok(f"{ENGINE} {version(ENGINE)} can be imported.")
 
 
@@ -214,10 +217,10 @@ async def check_server(settings: Settings) -> Outcome:
         found = await find_server(host, GREETING_S)
     except EngineUnavailable:
         wanted = host is not None or settings.adapter == "lmstudio" or not has_engine()
-        said = f"LM Studio answers at none of {tried}."
+        said = f"LM Studio does not answer at {tried}."
         if wanted and settings.adapter != session.EMBEDDED:
             return problem(said, _START)
-        return warning(said, f"{_START} GGUF files need none.")
+        return warning(said, f"{_START} GGUF files do not need it.")
     return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
 
 
@@ -236,11 +239,11 @@ def _sdk() -> Outcome:
     except ImportError as error:
         return problem(
             f"the package lmstudio cannot be imported: {error}.",
-            "Install it anew: pip install -U lmstudio.",
+            "Reinstall it: pip install -U lmstudio.",
         )
     except LMStrixError as error:
         return problem(f"{error}.", error.hint)
-    return ok(f"lmstudio {sdk_version()} has what LMStrix uses of it.")
+    return ok(f"lmstudio {sdk_version()} has everything that LMStrix uses.")
 
 
 async def check_home(settings: Settings) -> Outcome:
@@ -256,7 +259,7 @@ def _home() -> Outcome:
         return warning(f"{error}.", _ONCE)
     if not _readable(found / INTERNAL):
         return problem(f"{found / INTERNAL} cannot be read.", f"Check who owns {found}.")
-    return ok(f"LM Studio keeps its things in {found}.")
+    return ok(f"LM Studio's home is {found}.")
 
 
 async def check_model_settings(settings: Settings) -> Outcome:
@@ -269,9 +272,9 @@ def _settings_folder() -> Outcome:
     try:
         folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
-        return warning("there are none, because LM Studio has no folder here.", _ONCE)
+        return warning("there are none: LM Studio has no home here.", _ONCE)
     if not folder.is_dir():
-        return ok(f"LM Studio keeps no settings of models yet; they would be in {folder}.")
+        return ok(f"there are no settings of models yet; they will be in {folder}.")
     if not _readable(folder) or not os.access(folder, os.W_OK):
         return problem(
             f"{folder} cannot be read and written.",
@@ -288,7 +291,7 @@ LITTLE_BYTES = 1_000_000_000
 """Below that a download, or a machine that swaps, may fill the disk."""
 NO_BYTES = 20_000_000
 """Below that a measurement may end because its trials cannot be kept."""
-_OTHER_STORE = "Name another file with --store, in a folder that you may write to."
+_OTHER_STORE = "Name another file with --store, in a folder that you can write to."
 
 
 async def check_models(settings: Settings) -> Outcome:
@@ -323,9 +326,9 @@ async def check_demo_model(settings: Settings) -> Outcome:
 def _demo_model() -> Outcome:
     path = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
     if not path.is_file():
-        return ok("it was not fetched yet.", "`lmstrix demo` gets it, if you want it.")
+        return ok("it is not downloaded yet.", "`lmstrix demo` downloads it.")
     if path.stat().st_size != DEMO.size_bytes:
-        return warning(f"{path} is not the file it should be.", "`lmstrix demo` gets it anew.")
+        return warning(f"{path} is not the expected file.", "`lmstrix demo` downloads it again.")
     return ok(f"it is there: {path}.")
 
 
@@ -333,7 +336,7 @@ async def check_store(settings: Settings) -> Outcome:
     """The store's file: that it can be read and written, without opening it for that."""
     path = await _store_path(settings)
     if path is None:
-        return ok("there is none: nothing is remembered.")
+        return ok("there is none: nothing is kept.")
     found = await anyio.to_thread.run_sync(peek, path, abandon_on_cancel=True)
     if found.trouble:
         return _troubled(path, found)
@@ -341,7 +344,7 @@ async def check_store(settings: Settings) -> Outcome:
     places = [folder, *([path] if found.exists else [])]
     for place in places:
         if not os.access(place, os.W_OK):
-            return problem(f"{place} may not be written to.", _OTHER_STORE)
+            return problem(f"{place} is not writable.", _OTHER_STORE)
     if not found.exists:
         return ok(f"there is none yet; it will be {path}.")
     reports = say_count(found.reports, "report")
@@ -351,7 +354,7 @@ async def check_store(settings: Settings) -> Outcome:
 def _troubled(path: Path, found: Peek) -> Outcome:
     said = f"{path}: {found.trouble}."
     if found.kind and not path.is_dir():
-        return warning(said, "What is damaged is set aside at the next use and a new store begun.")
+        return warning(said, "The next command sets the damaged file aside and starts a new store.")
     return problem(said, _OTHER_STORE)
 
 
@@ -362,9 +365,9 @@ async def check_disk(settings: Settings) -> Outcome:
     usage = await anyio.to_thread.run_sync(shutil.disk_usage, folder, abandon_on_cancel=True)
     found = f"{say_bytes(usage.free) or '0 B'} are free at {folder}."
     if usage.free < NO_BYTES:
-        return problem(found, "Free some space: trials are kept as they happen.")
+        return problem(found, "Free some space: every trial is stored at once.")
     if usage.free < LITTLE_BYTES:
-        return warning(found, "Free some space before you fetch a model.")
+        return warning(found, "Free some space before you download a model.")
     return ok(found)
 
 
@@ -375,7 +378,7 @@ async def check_locks(settings: Settings) -> Outcome:
         return ok("measurements do not take turns in this version.")
     folder = _existing(platformdirs.user_data_path("lmstrix"))
     if not os.access(folder, os.W_OK):
-        return problem(f"{folder} may not be written to.", f"Check who owns {folder}.")
+        return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
     return ok(f"locks can be kept in {folder}.")
 
 
@@ -405,7 +408,7 @@ async def check_memory(settings: Settings) -> Outcome:
     del settings
     free = await anyio.to_thread.run_sync(available_memory, abandon_on_cancel=True)
     if free is None:
-        return ok("this system does not say how much memory is free.")
+        return ok("this system does not report its free memory.")
     found = f"{say_bytes(free) or '0 B'} are free for a model."
     if free < SMALL_BYTES:
         return warning(found, "Close other programs, or measure a small model.")
@@ -421,7 +424,7 @@ async def check_terminal(settings: Settings) -> Outcome:
     if encoding.replace("-", "") != "utf8":
         return warning(found, "Set PYTHONUTF8=1 to see every letter of a model's name.")
     if sys.stdout.isatty() and width < NARROWEST:
-        return warning(found, f"Tables want {NARROWEST} columns; make the window wider.")
+        return warning(found, f"Tables need {NARROWEST} columns: make the window wider.")
     return ok(found)
 
 
@@ -489,7 +492,7 @@ async def _outcome(check: Check, settings: Settings) -> Outcome:
         )
     except LMStrixError as error:
         return problem(f"{error}.", error.hint or "See the documentation.")
-    except Exception as error:  # noqa: BLE001 - a doctor who falls ill helps nobody
+    except Exception as error:  # noqa: BLE001 - one broken check must not end the others
         return problem(
             f"the check itself failed: {type(error).__name__}: {error}.",
             "Report this as a bug, with the output of `lmstrix doctor --json`.",
@@ -511,10 +514,10 @@ WIDEST = 100
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
-    """Check everything that LMStrix needs, and say how to mend it.
+    """Check everything that LMStrix needs, and explain how to fix it.
 
-    Nothing is loaded and nothing is changed. Ends with exit code 0 where there is no problem,
-    else with 1; a warning is about something that not everybody needs.
+    Loads nothing and changes nothing. The exit code is 0 if there is no problem, else 1. A
+    warning is about something that not everybody needs.
     """
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
     findings = run_async(lambda: examine(settings))
