@@ -297,6 +297,12 @@ measure_method = chain(
         help="Use the ratio as the pass rate itself, not as a part of the model's own pass rate.",
     ),
     click.option(
+        "--average",
+        is_flag=True,
+        help="Average the pass rate over the window, as published benchmarks do; a lost region may"
+        " hide in it.",
+    ),
+    click.option(
         "--no-certify",
         is_flag=True,
         help="Skip the confirmation with a fresh load and fresh documents.",
