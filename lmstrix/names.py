@@ -44,7 +44,7 @@ def suggestion(name: str, keys: Iterable[str]) -> str:
     """``Did you mean …?`` with up to three keys close to `name`; empty if none is close."""
     spelled = {spelling: key for key in keys for spelling in (last_part(key), key)}
     folded = {spelling.lower(): key for spelling, key in spelled.items()}
-    near = difflib.get_close_matches(name[:_LONGEST].lower(), folded, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:_LONGEST].lower(), folded, n=3, cutoff=0.6)
     meant = dict.fromkeys(f'"{folded[spelling]}"' for spelling in near)
     return f"Did you mean {' or '.join(meant)}?" if meant else ""
 

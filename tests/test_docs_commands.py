@@ -12,7 +12,7 @@ import click
 import pytest
 
 from lmstrix_cli import main
-from lmstrix_cli.completing import complete_parameters
+from lmstrix_cli.commands.completion import complete_parameters
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -20,7 +20,7 @@ from lmstrix.converter import to_json
 from lmstrix.models import UNFINISHED, Reply, Status
 from lmstrix.testing.samples import sample_map, sample_report
 from lmstrix_cli import main
-from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.errors import ExitCode
 
 DOCS = Path(__file__).parent.parent / "docs"
 FREE_KEYS = {"environment.versions", "environment.load_config"}

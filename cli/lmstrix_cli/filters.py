@@ -11,8 +11,7 @@ import click
 
 from lmstrix.models import Cause, ModelInfo
 from lmstrix.stores.export import ReportSummary
-from lmstrix_cli.options import Decorator, chain
-from lmstrix_cli.parameters import SIZE, TOKENS
+from lmstrix_cli.options import SIZE, TOKENS, Decorator, chain
 
 __all__ = ["ModelFilter", "ReportFilter", "model_filters", "name_matches", "report_filters"]
 

@@ -9,48 +9,45 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from lmstrix_cli import colour, misplaced
-from lmstrix_cli.settings import Settings
-from lmstrix_cli.streams import discard_unwritten, prepare_streams
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+from lmstrix_cli.settings import COLOUR_MODES, Settings, colours_wanted
 
 __all__ = ["COMMANDS", "lmstrix", "main"]
 
 COMMANDS = {
     "apply": "Put a measured context into LM Studio's settings.",
-    "bench": "Measure how fast a model reads and writes, by context length.",
-    "completion": "Print what makes your shell complete commands and model names.",
-    "compare": "Put results side by side.",
-    "demo": "Get a small model and measure it: the whole tool in one go.",
-    "doctor": "Check everything that LMStrix needs, and say how to mend it.",
-    "export": "Write everything that was measured to a file, for another machine.",
-    "import": "Add what another machine, or an earlier LMStrix, found out.",
-    "infer": "Ask a model one thing, at a context length that is known to work.",
-    "list": "Show what was measured so far.",
-    "map": "Show what a model still knows, by length and depth of the window.",
+    "bench": "Measure prefill and generation speed by context length.",
+    "completion": "Print a script that completes commands and model names in your shell.",
+    "compare": "Compare results side by side.",
+    "demo": "Download a small model and measure it.",
+    "doctor": "Check everything that LMStrix needs, and explain how to fix it.",
+    "export": "Write all stored results to a file, for another machine.",
+    "import": "Add results from another machine or an earlier LMStrix.",
+    "infer": "Ask a model a question at a context length that works.",
+    "list": "List the stored results.",
+    "map": "Show how much a model recalls by context length and depth.",
     "report": "Write a report: one HTML page, or Markdown.",
-    "scan": "Look for models.",
-    "status": "Show the engine, what is loaded, the store, and what was interrupted.",
+    "scan": "List the available models.",
+    "status": "Show the engine, loaded models, the store and interrupted measurements.",
     "test": "Measure how much context a model really handles.",
 }
-"""Name and one sentence; each lives in ``lmstrix_cli.commands.NAME`` as `command`."""
+"""Name and one sentence; each command is `command` in ``lmstrix_cli.commands.NAME``."""
 MODULES = {"import": "import_results"}
-"""Commands whose name no module can bear."""
+"""Commands whose name is a Python keyword."""
 
 EPILOG = """\b
 First steps:
-  lmstrix demo                      no model at hand: get a small one
-  lmstrix scan                      which models are there?
+  lmstrix demo                      download and measure a small model
+  lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one
-  lmstrix list                      what is known by now
+  lmstrix list                      list the results
 
 \b
 Exit codes:
@@ -64,7 +61,7 @@ Exit codes:
 
 
 class CommandGroup(click.Group):
-    """Finds commands in `COMMANDS` and turns what they raise into text and an exit code."""
+    """Finds commands in `COMMANDS`; turns their exceptions into a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, without importing anything."""
@@ -78,7 +75,7 @@ class CommandGroup(click.Group):
         module = importlib.import_module(f"lmstrix_cli.commands.{MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = module.command
         if ctx.resilient_parsing:  # a shell asks what could come next
-            from lmstrix_cli.completing import complete_parameters  # noqa: PLC0415 - for shells only
+            from lmstrix_cli.commands.completion import complete_parameters  # noqa: PLC0415 - for shells only
 
             complete_parameters(command)
         return command
@@ -90,20 +87,20 @@ class CommandGroup(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words as they were typed."""
+        """Keep the typed words for messages."""
         ctx.meta[__name__] = tuple(args)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            raise misplaced.in_front(self, ctx, error) from None
+            raise _before_command(self, ctx, error) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command; where there is none of that name, say what may have been meant."""
+        """The command, or an error that suggests one with a similar name."""
         if args[0] in COMMANDS or ctx.resilient_parsing or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        raise misplaced.unknown(ctx, args, COMMANDS)
+        raise _unknown_command(ctx, args, COMMANDS)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The names with their sentence, without importing a command; or the group's options."""
@@ -122,14 +119,14 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            raise misplaced.behind(self, ctx, error) from None
+            raise _after_command(self, ctx, error) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader went away: click ends quietly
             # Imported here because it pulls in the library, which a good run may not need.
-            from lmstrix_cli.failures import explain  # noqa: PLC0415
+            from lmstrix_cli.errors import explain  # noqa: PLC0415
 
             return ctx.exit(explain(error, verbose=bool(ctx.params.get("verbose"))))
 
@@ -143,7 +140,7 @@ def _complete_path(
 def _complete_adapter(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    from lmstrix_cli.completing import complete_adapter  # noqa: PLC0415 - for shells only
+    from lmstrix_cli.commands.completion import complete_adapter  # noqa: PLC0415 - for shells only
 
     return complete_adapter(ctx, parameter, incomplete)
 
@@ -185,37 +182,37 @@ def _version() -> str:
     metavar="NAME",
     envvar="LMSTRIX_ADAPTER",
     shell_complete=_complete_adapter,
-    help="Where models live: `lmstudio` (the default), `llamacpp` (GGUF files; the default for"
+    help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if you give"
     " the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
 )
 @click.option(
     "--host",
     metavar="HOST:PORT",
     envvar="LMSTRIX_HOST",
-    help="Address of LM Studio's server. Default: looked for on this machine.  [env: LMSTRIX_HOST]",
+    help="Address of LM Studio's server. Default: found on this machine.  [env: LMSTRIX_HOST]",
 )
 @click.option(
     "--store",
     metavar="PATH",
     envvar="LMSTRIX_STORE",
     shell_complete=_complete_path,
-    help="File that remembers trials and reports; `memory` remembers nothing."
+    help="File for trials and reports; `memory` keeps nothing."
     " Default: a file in your data folder, see `lmstrix status`.  [env: LMSTRIX_STORE]",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr, whatever the command.")
-@click.option("--verbose", is_flag=True, help="Show a traceback where something goes wrong.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr, for any command.")
+@click.option("--verbose", is_flag=True, help="Show a traceback if something goes wrong.")
 @click.option(
     "--color",
     "colours",
-    type=click.Choice(colour.MODES),
+    type=click.Choice(COLOUR_MODES),
     default="auto",
-    help="Colours: on a terminal only (auto), always, never. NO_COLOR and FORCE_COLOR are heeded.",
+    help="Colours: on a terminal only (auto), always or never. NO_COLOR and FORCE_COLOR also work.",
 )
 @click.option(
     "--log-file",
     metavar="PATH",
     shell_complete=_complete_path,
-    help="Append what happens to this file: events, errors with their traceback. No prompts.",
+    help="Append events and errors with their tracebacks to this file. No prompts.",
 )
 @click.option(
     "--version",
@@ -239,11 +236,11 @@ def lmstrix(
 ) -> None:
     """Find out how much context a local model really handles.
 
-    LMStrix loads a model, fills its window, checks the answers, and tells three numbers
-    apart: the context that the model DECLARES, the one that the engine can LOAD, and the TRUE
-    one, up to which the model still does what it does with a short prompt.
+    LMStrix loads a model, fills its window, checks the answers, and reports three numbers: the
+    context that the model DECLARES, the one that the engine can LOAD, and the TRUE one, up to
+    which the model works as well as with a short prompt.
     """
-    ctx.color = colour.wanted(colours)
+    ctx.color = colours_wanted(colours)
     if log_file:
         _log_to(ctx, log_file)
     ctx.obj = Settings(
@@ -286,8 +283,117 @@ def main() -> None:
         lmstrix(prog_name="lmstrix")
     except OSError as error:  # what was printed while the words were still being read
         # Imported here because it pulls in the library.
-        from lmstrix_cli.failures import explain  # noqa: PLC0415
+        from lmstrix_cli.errors import explain  # noqa: PLC0415
 
         sys.exit(explain(error, verbose=False))
     finally:
         discard_unwritten()
+
+
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def prepare_streams() -> None:
+    """Fill in the streams that this process was started without, as by ``>&-`` or a daemon.
+
+    A missing one is a null device under its own number. Else the next file to be opened would
+    get that number, and with it all that an engine's process prints.
+    """
+    for number, (name, mode) in enumerate(_STREAMS):
+        if getattr(sys, name) is None:
+            _reserve(number)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - pathlib is not imported yet; open to the end
+    for stream in (sys.stdout, sys.stderr):
+        # A model's name must not break the output of a terminal that is not UTF-8.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def discard_unwritten() -> None:
+    """Forget what stdout and stderr did not take: Python would try once more at the very end,
+    complain by itself, and put its own exit code in the place of ours.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+def _reserve(number: int) -> None:
+    """Put the null device under `number`, unless something has it already."""
+    try:
+        os.fstat(number)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
+        os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
+
+
+def _after_command(
+    group: click.Group, ctx: click.Context, error: click.NoSuchOption
+) -> click.NoSuchOption | click.UsageError:
+    """A better error for an option after the command that belongs before it."""
+    option = _option_of(group, error.option_name)
+    if option is None:
+        return error
+    value = "" if option.is_flag else f" {option.make_metavar(ctx)}"
+    name = ctx.invoked_subcommand or "COMMAND"
+    return click.UsageError(
+        f"{error.option_name} belongs before the command:"
+        f" lmstrix {error.option_name}{value} {name} ...",
+        error.ctx,
+    )
+
+
+def _before_command(
+    group: click.Group, ctx: click.Context, error: click.NoSuchOption
+) -> click.NoSuchOption | click.UsageError:
+    """A better error for an option of a command that comes before it."""
+    typed = ctx.meta.get("lmstrix_cli.main", ())
+    for name in typed:
+        command = group.get_command(ctx, name)
+        if command is not None and _option_of(command, error.option_name) is not None:
+            return click.UsageError(
+                f"{error.option_name} is an option of {name} and belongs after it:"
+                f" lmstrix {name} {error.option_name} ...",
+                error.ctx,
+            )
+    return error
+
+
+def _unknown_command(
+    ctx: click.Context, typed: Sequence[str], names: Iterable[str]
+) -> click.UsageError:
+    """The error for a command that does not exist."""
+    from lmstrix.names import suggestion  # noqa: PLC0415 - for typing slips only
+
+    known = list(names)
+    first = typed[0]
+    meant = suggestion(first, known)
+    if first == "help":
+        asked = [name for name in typed[1:2] if name in known]
+        more = f" Say `{' '.join(['lmstrix', *asked, '--help'])}`."
+    elif meant:
+        more = f" {meant}"
+    elif (first.lower().endswith(".gguf") or "/" in first) and first.isprintable():
+        more = f" To measure a model: {shlex.join(['lmstrix', 'test', first])}"
+    else:
+        more = ""
+    return click.UsageError(f"No such command {first!r}.{more}", ctx)
+
+
+def _option_of(command: click.Command, name: str) -> click.Option | None:
+    """The option of `command` that is called `name`."""
+    return next(
+        (one for one in command.params if isinstance(one, click.Option) and name in one.opts), None
+    )
+
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem

@@ -1,21 +1,30 @@
-"""Options that more than one command takes, and those of a measurement: the same words and
-the same help everywhere.
-"""
+"""Options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from fractions import Fraction
+from typing import Any, ClassVar, TypeVar, cast
 
 import click
 
 from lmstrix import MeasureOptions
 from lmstrix.client import DEFAULT_LEVELS, DEFAULT_STRATEGY
 from lmstrix.reports.words import NO_LEVELS
-from lmstrix_cli.parameters import DURATION, NAMES, SHARE, SIZE, TOKENS
 
 __all__ = [
+    "DURATION",
+    "NAMES",
+    "SHARE",
+    "SIZE",
+    "TOKENS",
     "Decorator",
+    "Duration",
+    "FileSize",
+    "Names",
+    "Share",
+    "TokenCount",
     "chain",
     "force_option",
     "json_option",
@@ -26,6 +35,125 @@ __all__ = [
     "ratio_option",
     "seed_option",
 ]
+
+T = TypeVar("T")
+_COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
+_SHARE = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+/[0-9]*[1-9][0-9]*", re.ASCII)
+_DIGITS = 15
+"""More digits than any sensible value has; keeps a typing slip from becoming a huge number."""
+
+
+class _Typed(click.ParamType[T]):
+    """Text that is parsed; what a program or a default gives as a value already stays."""
+
+    values: ClassVar[type | tuple[type, ...]]
+
+    def parse(self, text: str) -> T:
+        """The value; raises `ValueError` with what is wrong, for a usage error."""
+        raise NotImplementedError
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> T:  # noqa: ANN401 - click's signature
+        """The value; fails with a usage error."""
+        if isinstance(value, self.values):
+            return cast("T", value)
+        try:
+            return self.parse(str(value).strip())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class TokenCount(_Typed[int]):
+    """A positive number of tokens: ``8192``, ``8_192``, ``8k``, ``1m`` (k is 1024)."""
+
+    name = "tokens"
+    values = int
+
+    def parse(self, text: str) -> int:
+        """The number of tokens."""
+        match = _COUNT.fullmatch(text)
+        if match is None or len(match[1]) > _DIGITS:
+            raise ValueError(f"{text!r} is not a number of tokens such as 8192, 8k or 128k.")
+        count = int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
+        if count < 1:
+            raise ValueError("the number of tokens must be positive.")
+        return count
+
+
+class FileSize(_Typed[int]):
+    """A size in bytes: ``4g``, ``500MB``, ``1.5 GiB``. Units are decimal, as sizes are shown
+    everywhere; those with an ``i`` are binary.
+    """
+
+    name = "size"
+    values = int
+
+    def parse(self, text: str) -> int:
+        """The number of bytes."""
+        match = _SIZE.fullmatch(text)
+        if match is None or len(match[1]) > _DIGITS or (match[3] and not match[2]):
+            raise ValueError(f"{text!r} is not a size such as 500m, 4g or 1.5GiB.")
+        unit = 1024 if match[3] else 1000
+        return round(float(match[1]) * unit ** " kmgt".index(match[2].lower() or " "))
+
+
+class Duration(_Typed[float]):
+    """A positive time in seconds: ``90``, ``90s``, ``10m``, ``1h30m``."""
+
+    name = "duration"
+    values = (int, float)
+
+    def parse(self, text: str) -> float:
+        """The number of seconds."""
+        match = _DURATION.fullmatch(text)
+        if not text or match is None or len(text) > _DIGITS:
+            raise ValueError(f"{text!r} is not a duration such as 90, 90s, 10m or 1h30m.")
+        hours, minutes, seconds = (int(group or 0) for group in match.groups())
+        total = 3600 * hours + 60 * minutes + seconds
+        if total < 1:
+            raise ValueError("the duration must be at least one second.")
+        return float(total)
+
+
+class Share(_Typed[float]):
+    """A part of one, above 0: ``0.85`` or ``1/64``."""
+
+    name = "share"
+    values = float
+
+    def parse(self, text: str) -> float:
+        """The number."""
+        if _SHARE.fullmatch(text) is None or len(text) > 2 * _DIGITS:
+            raise ValueError(f"{text!r} is not a number such as 0.85 or 1/64.")
+        share = float(Fraction(text))
+        if not 0 < share <= 1:
+            raise ValueError("it must lie above 0 and be at most 1.")
+        return share
+
+
+class Names(_Typed[tuple[str, ...]]):
+    """Names with commas between them, each once, or the word ``none`` for no name."""
+
+    name = "names"
+    values = tuple
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """The names."""
+        words = [word.strip() for word in text.split(",")]
+        if words == [NO_LEVELS]:
+            return ()
+        if not all(words):
+            raise ValueError(f"{text!r} is not a list of names such as coherence,copy.")
+        return tuple(dict.fromkeys(words))
+
+
+NAMES = Names()
+SIZE = FileSize()
+TOKENS = TokenCount()
+DURATION = Duration()
+SHARE = Share()
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -89,29 +217,29 @@ measure_limits = chain(
         "only_at",
         type=TOKENS,
         metavar="N",
-        help="No search: does it work at N tokens? Loads there, asks there, says pass or fail."
-        " Nothing is kept.",
+        help="Test only N tokens instead of searching: loads there, asks there, prints pass or"
+        " fail. Stores nothing.",
     ),
     click.option(
         "--budget",
         type=DURATION,
         metavar="TIME",
-        help="Longest time for each model: 90s, 10m, 1h30m. What is known by then is reported,"
-        " and kept for going on.",
+        help="Time limit for each model: 90s, 10m, 1h30m. Reports the results so far; the next"
+        " run continues.",
     ),
     click.option(
         "--budget-tokens",
         type=TOKENS,
         metavar="N",
-        help="Most tokens, read or generated, for each model: 50k. Likewise.",
+        help="Limit of tokens, read or generated, for each model: 50k. Works like --budget.",
     ),
     click.option(
         "--max-memory",
         "max_memory_bytes",
         type=SIZE,
         metavar="SIZE",
-        help="Most memory that a load may be expected to need, weights and context together: 8g,"
-        " 6GiB. Default: what this machine has.",
+        help="Limit of the estimated memory of a load, weights and context together: 8g, 6GiB."
+        " Default: this machine's memory.",
     ),
     click.option(
         "--load-timeout",
@@ -135,7 +263,7 @@ measure_limits = chain(
         "max_ttft_s",
         type=DURATION,
         metavar="TIME",
-        help="Also report the largest context whose first token comes within TIME.",
+        help="Also report the largest context with the first token within TIME.",
     ),
     force_option(
         "Also try what the memory estimate says this machine cannot hold."
@@ -144,8 +272,8 @@ measure_limits = chain(
     click.option(
         "--fresh",
         is_flag=True,
-        help="Begin anew: go on with no interrupted measurement, and with --all measure what is"
-        " known and unchanged too.",
+        help="Start over: do not continue an interrupted measurement. With --all, also measure"
+        " models whose stored result is still valid.",
     ),
 )
 """How far a measurement goes, and what it may cost."""
@@ -157,7 +285,7 @@ measure_method = chain(
         default=_DEFAULTS.tolerance,
         show_default=False,
         metavar="X",
-        help="How narrow the answer has to be, as a part of it. Default: 1/64.",
+        help="Width of the final bracket, as a part of the answer. Default: 1/64.",
     ),
     ratio_option(
         _DEFAULTS.ratio,
@@ -166,12 +294,18 @@ measure_method = chain(
     click.option(
         "--absolute",
         is_flag=True,
-        help="Take the ratio as the pass rate itself, not as a part of the model's own.",
+        help="Use the ratio as the pass rate itself, not as a part of the model's own pass rate.",
+    ),
+    click.option(
+        "--average",
+        is_flag=True,
+        help="Average the pass rate over the window, as published benchmarks do; a lost region may"
+        " hide in it.",
     ),
     click.option(
         "--no-certify",
         is_flag=True,
-        help="Skip the confirmation by a fresh load and fresh documents.",
+        help="Skip the confirmation with a fresh load and fresh documents.",
     ),
     click.option(
         "--documents",
@@ -179,22 +313,22 @@ measure_method = chain(
         default=_DEFAULTS.documents,
         show_default=True,
         metavar="N",
-        help="On how many texts the result is confirmed, the searched one included.",
+        help="Number of documents that confirm the result, including that of the search.",
     ),
-    seed_option(_DEFAULTS.seed, "Another number makes other documents and questions."),
+    seed_option(_DEFAULTS.seed, "Another number creates other documents and questions."),
     click.option(
         "--strategy",
         default=DEFAULT_STRATEGY,
         show_default=True,
         metavar="NAME",
-        help="How the next length is chosen.",
+        help="The search strategy, which chooses the next length.",
     ),
     click.option(
         "--validator",
         default="recall",
         show_default=True,
         metavar="NAME",
-        help="What is asked, and how it is judged.",
+        help="The validator, which asks the questions and judges the replies.",
     ),
     click.option(
         "--levels",
@@ -202,8 +336,8 @@ measure_method = chain(
         default=",".join(DEFAULT_LEVELS) or NO_LEVELS,
         show_default=True,
         metavar="NAMES",
-        help="What else is asked of what was read anyway: coherence, copy, crowd, tracing, with"
-        " commas between them, or none.",
+        help="Further tests on the same document: coherence, copy, crowd, tracing, separated by"
+        " commas, or none.",
     ),
 )
 """What is asked, and what counts."""

@@ -1,16 +1,14 @@
-"""What was said before the command's name, for every command.
-
-A dataclass, unlike the facts of the library: ``lmstrix --help`` needs this module, and importing
-attrs would take a fifth of its time.
-"""
+"""The options before the command's name. Imports little, because ``lmstrix --help`` needs it."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
 
-__all__ = ["Settings", "is_quiet", "pass_settings"]
+__all__ = ["COLOUR_MODES", "Settings", "colours_wanted", "is_quiet", "pass_settings"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,3 +40,23 @@ def is_quiet() -> bool:
     context = click.get_current_context(silent=True)
     settings = context.find_object(Settings) if context else None
     return settings is not None and settings.quiet
+
+
+COLOUR_MODES = ("auto", "always", "never")
+
+
+def colours_wanted(mode: str, environment: Mapping[str, str] | None = None) -> bool | None:
+    """Whether to paint: yes, no, or None where each stream decides by being a terminal.
+
+    An option goes before ``NO_COLOR``, that before ``FORCE_COLOR``, both before a terminal that
+    says ``dumb``. Sources: https://no-color.org, https://force-color.org: any value but an empty
+    one counts; ``FORCE_COLOR=0`` is taken for what it means.
+    """
+    environment = os.environ if environment is None else environment
+    if mode != "auto":
+        return mode == "always"
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR", "0") not in {"", "0"}:
+        return True
+    return False if environment.get("TERM") == "dumb" else None

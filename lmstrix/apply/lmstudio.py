@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -116,7 +117,7 @@ class Change:
         old, new = (_layout(content) if self.needed else [] for content in self._contents)
         names = ("(no file)" if content is None else str(self.path) for content in self._contents)
         lines = difflib.unified_diff(old, new, *names, n=2, lineterm="")
-        head = [line for line, _ in zip(lines, range(2), strict=False)]  # holds the path, whole
+        head = [*itertools.islice(lines, 2)]  # the path, never cut
         cut = (line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…" for line in lines)
         return "\n".join([*head, *cut])
 

@@ -41,7 +41,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_one_setting_changes_and_a_backup_is_left(home: Path) -> None:
     change = plan_change(home, GEMMA, 6144)
     assert (change.old_context, change.new_context, change.needed) == (4096, 6144, True)
-    assert change.difference.splitlines()[3:6] == [
+    assert change.difference.splitlines()[2:7] == [
+        "@@ -24,5 +24,5 @@",
+        "       {",
         '         "key": "llm.load.contextLength",',
         '-        "value": 4096',
         '+        "value": 6144',

@@ -17,7 +17,7 @@ from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli.filters import ModelFilter, name_matches
 from lmstrix_cli.formats import Column, csv_text, markdown_text, table_text
-from lmstrix_cli.parameters import SIZE
+from lmstrix_cli.options import SIZE
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'

@@ -10,9 +10,8 @@ import anyio
 import pytest
 from click.testing import CliRunner
 
-from lmstrix_cli.doctor import CHECKS, Check, Finding, Outcome, Verdict, examine
-from lmstrix_cli.doctor import lm_studio as lm_studio_checks
-from lmstrix_cli.doctor.findings import ok
+from lmstrix_cli.commands import doctor
+from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Outcome, Verdict, examine, ok
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import Shell
@@ -30,7 +29,7 @@ def home(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(variable, str(made))
     for variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(lm_studio_checks, "GREETING_S", 0.2)
+    monkeypatch.setattr(doctor, "GREETING_S", 0.2)
     return made
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli import text_files
+from lmstrix_cli import prompts
 from lmstrix_cli.commands import demo
+from lmstrix_cli.prompts import MAX_TEXT_BYTES
 from lmstrix_cli.testing import ScriptedAdapter, Shell
-from lmstrix_cli.text_files import MAX_TEXT_BYTES
 
 REPLY = Reply(
     text="blue\x1b[31m\r sky",
@@ -203,7 +203,7 @@ def test_no_templates_yet(shell: Shell, templates: Path) -> None:
 
 
 def test_without_any_stdin(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_files, "sys", SimpleNamespace(stdin=None))
+    monkeypatch.setattr(prompts, "sys", SimpleNamespace(stdin=None))
     result = shell.run("infer", "m", "-")
     assert (result.exit_code, "there is no stdin" in result.stderr) == (2, True)
 

@@ -18,8 +18,8 @@ from lmstrix.errors import (
 )
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_report
-from lmstrix_cli import failures, main, session
-from lmstrix_cli.exit_codes import ExitCode, code_of_error, code_of_report, worst
+from lmstrix_cli import errors, main, session
+from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report, worst
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
@@ -165,7 +165,7 @@ def test_a_reader_that_goes_away_is_no_error(shell: Shell) -> None:
 
 
 def test_ctrl_c_outside_of_the_event_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    assert failures.explain(KeyboardInterrupt(), verbose=False) == 5
+    assert errors.explain(KeyboardInterrupt(), verbose=False) == 5
     assert capsys.readouterr().err == "Interrupted.\n"
 
 

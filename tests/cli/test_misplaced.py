@@ -10,9 +10,9 @@ from lmstrix_cli.testing import Shell
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("scan --adapter llamacpp", "in front of the command: lmstrix --adapter NAME scan ..."),
-        ("list -q", "in front of the command: lmstrix -q list ..."),
-        ("--json list", "--json is an option of list and stands behind it"),
+        ("scan --adapter llamacpp", "belongs before the command: lmstrix --adapter NAME scan ..."),
+        ("list -q", "belongs before the command: lmstrix -q list ..."),
+        ("--json list", "--json is an option of list and belongs after it"),
         ("--store x --json list", "lmstrix list --json ..."),
         ("tets", "No such command 'tets'. Did you mean \"test\"?"),
         ("help test", "Say `lmstrix test --help`."),

@@ -15,7 +15,7 @@ from click.shell_completion import BashComplete
 
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli import colour, main, painting
+from lmstrix_cli import main, safe_text, settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 ROOT = Path(main.__file__).parents[2]
@@ -38,7 +38,7 @@ CODES = re.compile(r"\x1b\[[0-9;]*m")
 def test_who_decides_about_colours(
     mode: str, environment: dict[str, str], expected: bool | None
 ) -> None:
-    assert colour.wanted(mode, environment) is expected
+    assert settings.colours_wanted(mode, environment) is expected
 
 
 def test_colours_change_nothing_but_colours(shell: Shell) -> None:
@@ -57,7 +57,7 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
 
 def test_only_a_verdict_is_painted() -> None:
     text = "MODEL  CAUSE\nfail-fast  all correct\nthe word pass in a sentence, ok"
-    assert painting.paint(text) == (
+    assert safe_text.paint(text) == (
         "\x1b[1mMODEL  CAUSE\x1b[0m\nfail-fast  \x1b[33mall correct\x1b[0m\n"
         "the word pass in a sentence, ok"
     )

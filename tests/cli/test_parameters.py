@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from lmstrix_cli.parameters import DURATION, SHARE, TOKENS
+from lmstrix_cli.options import DURATION, SHARE, TOKENS
 
 
 @pytest.mark.parametrize(

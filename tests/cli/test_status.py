@@ -12,7 +12,7 @@ from lmstrix import LMStrix
 from lmstrix.models import Cause, LoadedInstance, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli.going_on import command_to_go_on
+from lmstrix_cli.commands.status import command_to_go_on
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lmstrix_cli import folding, main, session
+from lmstrix_cli import main, safe_text, session
+from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import Shell
 
 ROOT = Path(main.__file__).parents[2]
@@ -102,15 +103,15 @@ def test_what_is_no_store_is_left_where_it_is(tmp_path: Path, name: str) -> None
 def test_long_lines_break_between_words_and_never_in_a_command() -> None:
     command = "lmstrix test a-model-with-a-long-name --max-context 4096"
     text = f"Hint: Look at what there is, and measure it to the end: {command}\nshort"
-    *lines, last = folding.fold(text, 50).split("\n")
+    *lines, last = safe_text.fold(text, 50).split("\n")
     assert lines[0] == "Hint: Look at what there is, and measure it to the"
     assert lines[-1].strip() == command
     assert last == "short"
     assert (
-        folding.fold("say `a b c d e f g h i j` now", 20) == "say\n  `a b c d e f g h i j`\n  now"
+        safe_text.fold("say `a b c d e f g h i j` now", 20) == "say\n  `a b c d e f g h i j`\n  now"
     )
-    assert folding.fold(text, None) == text
-    assert folding.fold("unfinished " + "x" * 40, 20, indent=11) == "unfinished " + "x" * 40
+    assert safe_text.fold(text, None) == text
+    assert safe_text.fold("unfinished " + "x" * 40, 20, indent=11) == "unfinished " + "x" * 40
 
 
 def test_only_a_terminal_has_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +120,8 @@ def test_only_a_terminal_has_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
             return True
 
     monkeypatch.setenv("COLUMNS", "33")
-    assert folding.terminal_width(io.StringIO()) is None
-    assert folding.terminal_width(None) is None
-    assert folding.terminal_width(Terminal()) == 33
+    assert safe_text.terminal_width(io.StringIO()) is None
+    assert safe_text.terminal_width(None) is None
+    assert safe_text.terminal_width(Terminal()) == 33
     monkeypatch.setenv("COLUMNS", "0")
-    assert folding.terminal_width(Terminal()) == 80
+    assert safe_text.terminal_width(Terminal()) == 80

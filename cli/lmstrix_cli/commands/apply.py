@@ -28,8 +28,8 @@ from lmstrix.apply import (
 from lmstrix.errors import NotMeasured
 from lmstrix.models import ContextReport, ModelInfo, StoredReport
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.exit_codes import ExitCode
-from lmstrix_cli.parameters import TOKENS
+from lmstrix_cli.errors import ExitCode
+from lmstrix_cli.options import TOKENS
 from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
 

@@ -13,7 +13,7 @@ from lmstrix.converter import to_json
 from lmstrix.measure import BenchOptions, BenchRun
 from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.options import max_context_option, quiet_option, seed_option
 from lmstrix_cli.progress import choose_progress

@@ -1,15 +1,166 @@
-"""``lmstrix completion``: what makes a shell complete commands, options and model names."""
+"""``lmstrix completion``: shell completion of commands, options and model names."""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import anyio
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
-from lmstrix_cli import safe_text
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.client import DEFAULT_STORE
+from lmstrix.errors import LMStrixError, StoreError
+from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin, plugin_names
+from lmstrix.ports import Store
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix_cli import safe_text, session
+from lmstrix_cli.prompts import read_templates, user_templates
 
-__all__ = ["command"]
+__all__ = ["command", "complete_adapter", "complete_parameters"]
+
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+_PLAIN = re.compile(r"[\w./@:+,=%-]+")
+MOST = 200
+"""Names offered at once: more than a screen holds."""
+
+
+def complete_models(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Keys in the store and of GGUF files; files by their path, which any adapter takes."""
+    del parameter
+    names = dict.fromkeys(
+        name for name in _models(ctx) if name.startswith(incomplete) and _PLAIN.fullmatch(name)
+    )
+    items = [CompletionItem(name) for name in list(names)[:MOST]]
+    if not items or incomplete[:1] in {"/", ".", "~"}:
+        items.append(CompletionItem(incomplete, type="file"))
+    return items
+
+
+def _models(ctx: click.Context) -> Iterator[str]:
+    said = ctx.find_root().params
+    try:
+        yield from anyio.run(_stored, _store(said.get("store")))
+        files = Catalogue(default_folders()).files()
+    except (LMStrixError, OSError, RuntimeError, ValueError):
+        return
+    # LM Studio has names of its own; as a path a file needs no LM Studio.
+    embedded = said.get("adapter") == session.EMBEDDED
+    yield from files if embedded else (str(path) for path in files.values())
+
+
+def _store(value: str | None) -> str:
+    """The store's file. A whole client would import everything that a search needs."""
+    chosen = session.choose_store(value)
+    if isinstance(chosen, Path):
+        return str(chosen)
+    made = make_plugin(STORES, chosen or DEFAULT_STORE)
+    return made.location if isinstance(made, Store) else ""
+
+
+async def _stored(location: str) -> list[str]:
+    """Models with a result or an interrupted measurement. Nothing is created or changed."""
+    store = SqliteStore(location or ":memory:", read_only=True)
+    try:
+        measured = [summary.model_key for summary in await store.summaries()]
+        return measured + [model.key for model in await store.unfinished_models()]
+    except StoreError:
+        return []
+    finally:
+        await store.aclose()
+
+
+def _plugins(group: str, *, several: bool = False) -> Complete:
+    def complete(
+        ctx: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        del ctx, parameter
+        before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
+        return [
+            CompletionItem(f"{before}{comma}{name}")
+            for name in plugin_names(group)
+            if name.startswith(last)
+        ]
+
+    return complete
+
+
+def complete_files(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What the shell itself offers for a file."""
+    del ctx, parameter
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_templates(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The user's own templates, or those of ``--template-file``."""
+    del parameter
+    path = ctx.params.get("template_file")
+    try:
+        there = user_templates() if path is None else read_templates(Path(path))
+    except (LMStrixError, OSError):
+        return []
+    return [
+        CompletionItem(name, help=one.description)
+        for name, one in there.items()
+        if name.startswith(incomplete)
+    ]
+
+
+complete_adapter = _plugins(ADAPTERS)
+
+_BY_NAME: dict[str, Complete] = {
+    "model": complete_models,
+    "models": complete_models,
+    "strategy": _plugins(STRATEGIES),
+    "validator": _plugins(VALIDATORS),
+    "levels": _plugins(VALIDATORS, several=True),
+    "file": complete_files,
+    "files": complete_files,
+    "output": complete_files,
+    "template": complete_templates,
+}
+"""By a parameter's name, the same in every command."""
+
+
+class _Completed(click.ParamType[object]):
+    """A parameter's own type, and what completes it."""
+
+    def __init__(self, inner: click.ParamType[object], complete: Complete) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._complete = complete
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """As the parameter's own type does."""
+        return self._inner.convert(value, param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that fit."""
+        return self._complete(ctx, param, incomplete)
+
+
+def complete_parameters(command: click.Command) -> None:
+    """Make the parameters of `command` complete what they are named for."""
+    for parameter in command.params:
+        complete = _BY_NAME.get(parameter.name or "")
+        plain = not isinstance(parameter.type, (_Completed, click.Choice, click.Path))
+        if complete is not None and plain:
+            parameter.type = _Completed(parameter.type, complete)
+
 
 EPILOG = """\b
 Examples:

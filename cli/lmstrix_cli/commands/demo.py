@@ -11,8 +11,8 @@ from lmstrix import LMStrix, MeasureOptions
 from lmstrix.demo import fetch_demo_model
 from lmstrix.errors import EngineUnavailable
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.exit_codes import ExitCode
-from lmstrix_cli.measuring import Batch
+from lmstrix_cli.errors import ExitCode
+from lmstrix_cli.measurements import Batch
 from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.settings import Settings, pass_settings
 

@@ -1,22 +1,498 @@
-"""``lmstrix doctor``: is everything in place, and what to do where it is not?"""
+"""``lmstrix doctor``: one small function for each thing that can be wrong.
+
+A check loads nothing, changes nothing and has a deadline.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
+import os
+import platform
+import re
 import shutil
+import subprocess
+import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
 
+import anyio
+import attrs
 import click
+import platformdirs
 
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.memory import available_memory
+from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
+from lmstrix.apply.lmstudio import CONFIG_FOLDER
 from lmstrix.converter import to_json
+from lmstrix.demo import DEMO
+from lmstrix.errors import EngineUnavailable, LMStrixError, SettingsError, StoreError
+from lmstrix.reports.words import say_bytes, say_count
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.doctor import Finding, Verdict, examine
-from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.running import run_async
-from lmstrix_cli.settings import Settings, pass_settings
+from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
 
-__all__ = ["command"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Finding",
+    "Outcome",
+    "Verdict",
+    "command",
+    "examine",
+    "ok",
+    "problem",
+    "warning",
+]
+
+DEADLINE_S = 10.0
+
+
+class Verdict(enum.StrEnum):
+    """How something stands: a warning leaves a part of LMStrix usable, a problem does not."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@attrs.frozen
+class Outcome:
+    """One sentence on what was found, and one on what to do; the latter may be empty.
+
+    Both may hold untrusted text, such as a path.
+    """
+
+    verdict: Verdict
+    found: str
+    advice: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """The outcome of a named check."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str
+
+
+Look = Callable[[Settings], Awaitable[Outcome]]
+
+
+@attrs.frozen
+class Check:
+    """A name, what looks, and for how long it may, in seconds."""
+
+    name: str
+    look: Look
+    deadline_s: float = DEADLINE_S
+
+
+def ok(found: str, advice: str = "") -> Outcome:
+    """Nothing is wrong."""
+    return Outcome(Verdict.OK, found, advice)
+
+
+def warning(found: str, advice: str) -> Outcome:
+    """Something does not work that not everybody needs."""
+    return Outcome(Verdict.WARNING, found, advice)
+
+
+def problem(found: str, advice: str) -> Outcome:
+    """Something has to be fixed first."""
+    return Outcome(Verdict.PROBLEM, found, advice)
+
+
+OLDEST = (3, 11)
+ENGINE = "xllamacpp"
+INSTALL_ENGINE = 'Install it: pip install "lmstrix[llamacpp]".'
+_NEED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(;.*)?")
+_AT_LEAST = re.compile(r">=\s*([0-9.]+)")
+
+
+async def check_python(settings: Settings) -> Outcome:
+    """The interpreter's version."""
+    del settings
+    found = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}."
+    if sys.version_info < OLDEST:
+        return problem(found, f"Use Python {OLDEST[0]}.{OLDEST[1]} or newer.")
+    return ok(found)
+
+
+async def check_packages(settings: Settings) -> Outcome:
+    """Every package that LMStrix requires is there, and new enough."""
+    del settings
+    try:
+        needed = requires("lmstrix") or []
+        versions = [f"lmstrix {version('lmstrix')}"]
+    except PackageNotFoundError:
+        return warning(
+            "lmstrix is not installed; it runs from a source folder.",
+            "Install it, so that it finds its plug-ins: pip install lmstrix.",
+        )
+    wrong: list[str] = []
+    for name, least in _needs(needed):
+        try:
+            has = version(name)
+        except PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        versions.append(f"{name} {has}")
+        if _numbers(has) < _numbers(least):
+            wrong.append(f"{name} {has} is older than {least}")
+    if wrong:
+        return problem(f"{', '.join(wrong)}.", "Reinstall LMStrix: pip install -U lmstrix.")
+    return ok(f"{', '.join(versions)}.")
+
+
+def _needs(requirements: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and lowest versions, without those of extras."""
+    for requirement in requirements:
+        match = _NEED.fullmatch(requirement.strip())
+        if match and "extra" not in (match[3] or ""):
+            least = _AT_LEAST.search(match[2])
+            yield match[1], least[1] if least else ""
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    leading = re.match(r"[0-9.]*", text)
+    return tuple(int(part) for part in (leading[0] if leading else "").split(".") if part)
+
+
+def has_engine() -> bool:
+    """Whether the embedded engine is installed; nothing of it is imported."""
+    return find_spec(ENGINE) is not None
+
+
+async def check_embedded_engine(settings: Settings) -> Outcome:
+    """Imported in a process of its own, as it is for a load: its library may crash."""
+    if not has_engine():
+        wrong = problem if settings.adapter == session.EMBEDDED else warning
+        return wrong(
+            f"{ENGINE} is not installed, so GGUF files can only be measured in LM Studio.",
+            INSTALL_ENGINE,
+        )
+    done = await anyio.run_process(
+        [sys.executable, "-P", "-c", f"import {ENGINE}"],
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        said = f": {last[0][:300]}" if last else f" (code {done.returncode})"
+        return problem(
+            f"{ENGINE} cannot be imported{said}.",
+            f"Reinstall it: pip install --force-reinstall {ENGINE}.",
+        )
+    return ok(f"{ENGINE} {version(ENGINE)} can be imported.")
+
+
+GREETING_S = 2.0
+"""For each address: the servers of this machine answer in milliseconds."""
+_START = "Start LM Studio and its server (lms server start), or name one with --host HOST:PORT."
+_ONCE = "Start LM Studio once; without it, GGUF files can be measured with --adapter llamacpp."
+
+
+async def check_server(settings: Settings) -> Outcome:
+    """Whether a server greets. Without one, GGUF files can still be measured."""
+    # Imported here because it imports LM Studio's SDK, whose absence is for `check_lmstudio_sdk`
+    # to report.
+    from lmstrix.adapters.lmstudio.discovery import (  # noqa: PLC0415
+        addresses,
+        find_server,
+        parse_host,
+    )
+
+    host = None if settings.host is None else parse_host(settings.host)
+    tried = ", ".join(addresses(host))
+    try:
+        found = await find_server(host, GREETING_S)
+    except EngineUnavailable:
+        wanted = host is not None or settings.adapter == "lmstudio" or not has_engine()
+        said = f"LM Studio does not answer at {tried}."
+        if wanted and settings.adapter != session.EMBEDDED:
+            return problem(said, _START)
+        return warning(said, f"{_START} GGUF files do not need it.")
+    return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
+
+
+async def check_lmstudio_sdk(settings: Settings) -> Outcome:
+    """The version of the SDK, and whether it has what the adapter uses."""
+    del settings
+    return await anyio.to_thread.run_sync(_sdk, abandon_on_cancel=True)
+
+
+def _sdk() -> Outcome:
+    try:
+        # Imported here because a broken SDK must not keep the other checks from running.
+        from lmstrix.adapters.lmstudio.sdk import check_sdk, sdk_version  # noqa: PLC0415
+
+        check_sdk()
+    except ImportError as error:
+        return problem(
+            f"the package lmstudio cannot be imported: {error}.",
+            "Reinstall it: pip install -U lmstudio.",
+        )
+    except LMStrixError as error:
+        return problem(f"{error}.", error.hint)
+    return ok(f"lmstudio {sdk_version()} has everything that LMStrix uses.")
+
+
+async def check_home(settings: Settings) -> Outcome:
+    """LM Studio's own folder."""
+    del settings
+    return await anyio.to_thread.run_sync(_home, abandon_on_cancel=True)
+
+
+def _home() -> Outcome:
+    try:
+        found = existing_home()
+    except SettingsError as error:
+        return warning(f"{error}.", _ONCE)
+    if not _readable(found / INTERNAL):
+        return problem(f"{found / INTERNAL} cannot be read.", f"Check who owns {found}.")
+    return ok(f"LM Studio's home is {found}.")
+
+
+async def check_model_settings(settings: Settings) -> Outcome:
+    """Where `lmstrix apply` writes."""
+    del settings
+    return await anyio.to_thread.run_sync(_settings_folder, abandon_on_cancel=True)
+
+
+def _settings_folder() -> Outcome:
+    try:
+        folder = existing_home() / INTERNAL / CONFIG_FOLDER
+    except SettingsError:
+        return warning("there are none: LM Studio has no home here.", _ONCE)
+    if not folder.is_dir():
+        return ok(f"there are no settings of models yet; they will be in {folder}.")
+    if not _readable(folder) or not os.access(folder, os.W_OK):
+        return problem(
+            f"{folder} cannot be read and written.",
+            "Check who owns it; `lmstrix apply` writes there.",
+        )
+    return ok(f"settings of models are in {folder}.")
+
+
+def _readable(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+LITTLE_BYTES = 1_000_000_000
+"""Below that a download, or a machine that swaps, may fill the disk."""
+NO_BYTES = 20_000_000
+"""Below that a measurement may end because its trials cannot be kept."""
+_OTHER_STORE = "Name another file with --store, in a folder that you can write to."
+
+
+async def check_models(settings: Settings) -> Outcome:
+    """GGUF files in the usual folders."""
+    del settings
+    return await anyio.to_thread.run_sync(_models, abandon_on_cancel=True)
+
+
+def _models() -> Outcome:
+    folders = default_folders()
+    where = " and ".join(str(folder) for folder in folders)
+    try:
+        count = len(Catalogue(folders).files())
+    except EngineUnavailable as error:
+        return problem(f"{error}.", error.hint)
+    if not count:
+        return warning(
+            f"there is no GGUF file in {where}.",
+            "Get a model in LM Studio, get a small one with `lmstrix demo`, or name a file by"
+            " its path.",
+        )
+    files = "is 1 GGUF file" if count == 1 else f"are {count} GGUF files"
+    return ok(f"there {files} in {where}.")
+
+
+async def check_demo_model(settings: Settings) -> Outcome:
+    """Present and of the right size; its content is checked when it is used."""
+    del settings
+    return await anyio.to_thread.run_sync(_demo_model, abandon_on_cancel=True)
+
+
+def _demo_model() -> Outcome:
+    path = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
+    if not path.is_file():
+        return ok("it is not downloaded yet.", "`lmstrix demo` downloads it.")
+    if path.stat().st_size != DEMO.size_bytes:
+        return warning(f"{path} is not the expected file.", "`lmstrix demo` downloads it again.")
+    return ok(f"it is there: {path}.")
+
+
+async def check_store(settings: Settings) -> Outcome:
+    """Whether the store's file can be read and written. Nothing is created or changed."""
+    path = await _store_path(settings)
+    if path is None:
+        return ok("there is none: nothing is kept.")
+    found = SqliteStore(path, read_only=True)
+    try:
+        reports = say_count(len(await found.summaries()), "report")
+    except StoreError as error:
+        return problem(str(error), error.hint)
+    finally:
+        await found.aclose()
+    exists = path.exists()
+    for place in [_existing(path.parent), *([path] if exists else [])]:
+        if not os.access(place, os.W_OK):
+            return problem(f"{place} is not writable.", _OTHER_STORE)
+    if not exists:
+        return ok(f"there is none yet; it will be {path}.")
+    return ok(f"{path} holds {reports} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
+
+
+async def check_disk(settings: Settings) -> Outcome:
+    """Free space where the store is."""
+    path = await _store_path(settings)
+    folder = _existing(platformdirs.user_cache_path("lmstrix") if path is None else path.parent)
+    usage = await anyio.to_thread.run_sync(shutil.disk_usage, folder, abandon_on_cancel=True)
+    found = f"{say_bytes(usage.free) or '0 B'} are free at {folder}."
+    if usage.free < NO_BYTES:
+        return problem(found, "Free some space: every trial is stored at once.")
+    if usage.free < LITTLE_BYTES:
+        return warning(found, "Free some space before you download a model.")
+    return ok(found)
+
+
+async def check_locks(settings: Settings) -> Outcome:
+    """Where measurements that take turns keep their locks."""
+    del settings
+    if find_spec("lmstrix.turns") is None:
+        return ok("measurements do not take turns in this version.")
+    folder = _existing(platformdirs.user_data_path("lmstrix"))
+    if not os.access(folder, os.W_OK):
+        return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
+    return ok(f"locks can be kept in {folder}.")
+
+
+async def _store_path(settings: Settings) -> Path | None:
+    """The store's file, None where nothing is kept. Nothing is opened for it."""
+    async with session.open_client(settings) as client:
+        location = client.store.location
+    return Path(location) if location else None
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the nearest above it that is there: it would be made in that one."""
+    found = folder.absolute()
+    while not found.is_dir() and found != found.parent:
+        found = found.parent
+    return found
+
+
+SMALL_BYTES = 1_000_000_000
+"""What a model of a billion weights in four bits needs, without any context."""
+NARROWEST = 60
+"""Columns that the tables of reports need."""
+
+
+async def check_memory(settings: Settings) -> Outcome:
+    """What a load could use now."""
+    del settings
+    free = await anyio.to_thread.run_sync(available_memory, abandon_on_cancel=True)
+    if free is None:
+        return ok("this system does not report its free memory.")
+    found = f"{say_bytes(free) or '0 B'} are free for a model."
+    if free < SMALL_BYTES:
+        return warning(found, "Close other programs, or measure a small model.")
+    return ok(found)
+
+
+async def check_terminal(settings: Settings) -> Outcome:
+    """Encoding, width, colours."""
+    del settings
+    encoding = (getattr(sys.stdout, "encoding", None) or "unknown").lower()
+    width = shutil.get_terminal_size().columns
+    found = f"encoding {encoding}, {width} columns, {_colours()}."
+    if encoding.replace("-", "") != "utf8":
+        return warning(found, "Set PYTHONUTF8=1 to see every letter of a model's name.")
+    if sys.stdout.isatty() and width < NARROWEST:
+        return warning(found, f"Tables need {NARROWEST} columns: make the window wider.")
+    return ok(found)
+
+
+def _colours() -> str:
+    """Whether there are colours, and what decides that."""
+    if os.environ.get("NO_COLOR"):
+        return "no colours because of NO_COLOR"
+    said = colours_wanted("auto")
+    if said is None:
+        return "colours" if sys.stdout.isatty() else "no colours, as this is no terminal"
+    return "colours because of FORCE_COLOR" if said else "no colours in a dumb terminal"
+
+
+ENGINE_S = 30.0
+"""Importing the engine's library from a slow disk."""
+NETWORK_S = 20.0
+"""A few addresses, of which each has two seconds."""
+FOLDERS_S = 20.0
+
+CHECKS: tuple[Check, ...] = (
+    Check("Python", check_python),
+    Check("packages", check_packages),
+    Check("embedded engine", check_embedded_engine, ENGINE_S),
+    Check("LM Studio's server", check_server, NETWORK_S),
+    Check("LM Studio's SDK", check_lmstudio_sdk, ENGINE_S),
+    Check("LM Studio's folder", check_home),
+    Check("LM Studio's settings", check_model_settings),
+    Check("models", check_models, FOLDERS_S),
+    Check("demo model", check_demo_model),
+    Check("store", check_store),
+    Check("disk", check_disk),
+    Check("locks", check_locks),
+    Check("memory", check_memory),
+    Check("terminal", check_terminal),
+)
+
+
+async def examine(settings: Settings, checks: Sequence[Check] = CHECKS) -> tuple[Finding, ...]:
+    """What each check finds, in their order. Never raises for what is wrong."""
+    found: dict[int, Finding] = {}
+
+    async def one(at: int, check: Check) -> None:
+        outcome = await _outcome(check, settings)
+        found[at] = Finding(
+            check=check.name,
+            verdict=outcome.verdict,
+            found=outcome.found,
+            advice=outcome.advice,
+        )
+
+    async with anyio.create_task_group() as group:
+        for at, check in enumerate(checks):
+            group.start_soon(one, at, check)
+    return tuple(found[at] for at in range(len(checks)))
+
+
+async def _outcome(check: Check, settings: Settings) -> Outcome:
+    try:
+        with anyio.fail_after(check.deadline_s):
+            return await check.look(settings)
+    except TimeoutError:
+        return problem(
+            f"no answer within {check.deadline_s:g} s.",
+            "Look for a disk or a network that hangs, and try again.",
+        )
+    except LMStrixError as error:
+        return problem(f"{error}.", error.hint or "See the documentation.")
+    except Exception as error:  # noqa: BLE001 - one broken check must not end the others
+        return problem(
+            f"the check itself failed: {type(error).__name__}: {error}.",
+            "Report this as a bug, with the output of `lmstrix doctor --json`.",
+        )
+
 
 EPILOG = """\b
 Examples:
@@ -33,10 +509,10 @@ WIDEST = 100
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
-    """Check everything that LMStrix needs, and say how to mend it.
+    """Check everything that LMStrix needs, and explain how to fix it.
 
-    Nothing is loaded and nothing is changed. Ends with exit code 0 where there is no problem,
-    else with 1; a warning is about something that not everybody needs.
+    Loads nothing and changes nothing. The exit code is 0 if there is no problem, else 1. A
+    warning is about something that not everybody needs.
     """
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
     findings = run_async(lambda: examine(settings))

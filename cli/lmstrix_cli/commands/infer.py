@@ -13,9 +13,15 @@ from lmstrix.models import Reply, ReplyChunk
 from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.asking import Asked, Sources, sources_options
-from lmstrix_cli.parameters import TOKENS
-from lmstrix_cli.prompts import how_to_make_one, read_templates, user_templates
+from lmstrix_cli.options import TOKENS
+from lmstrix_cli.prompts import (
+    Asked,
+    Sources,
+    how_to_make_one,
+    read_templates,
+    sources_options,
+    user_templates,
+)
 from lmstrix_cli.running import Interrupted, run_async
 from lmstrix_cli.settings import Settings, pass_settings
 

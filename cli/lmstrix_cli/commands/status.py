@@ -1,4 +1,4 @@
-"""``lmstrix status``: what is running, what is loaded, what is known, what was interrupted."""
+"""``lmstrix status``: the engine, the loaded models, the store, interrupted measurements."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import attrs
 import click
 
-from lmstrix import LMStrix
+from lmstrix import LMStrix, MeasureOptions
+from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
 from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
+from lmstrix.json_values import as_list, as_object, as_text, parse_object
 from lmstrix.models import UNFINISHED, Cause, LoadedInstance, Status
-from lmstrix.reports.words import say_bytes, say_count
+from lmstrix.reports.words import NO_LEVELS, say_bytes, say_count
 from lmstrix.stores.export import Archive, ReportSummary
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.exit_codes import ExitCode
-from lmstrix_cli.folding import fold, terminal_width
-from lmstrix_cli.going_on import command_to_go_on
+from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.running import run_async
+from lmstrix_cli.safe_text import fold, terminal_width
 from lmstrix_cli.settings import Settings, pass_settings
 
-__all__ = ["Fit", "command"]
+__all__ = ["Fit", "command", "command_to_go_on"]
 
 EPILOG = """\b
 Examples:
@@ -212,3 +214,50 @@ def _loaded_lines(loaded: _Loaded) -> Iterator[str]:
     if loaded.fit is Fit.TOO_LARGE:
         command = shlex.join(["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key])
         yield f"           to load it with {loaded.tested} from now on: {command}"
+
+
+DEFAULT_VALIDATOR = "recall"
+
+
+def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
+    """``lmstrix test MODEL`` with what the result depends on: with other options it would be
+    another measurement. If the key cannot be read, the model alone.
+    """
+    depends = parse_object(key) or {}
+    words = ["lmstrix"]
+    adapter = depends.get("adapter")
+    is_file = model_key.lower().endswith(".gguf")
+    if isinstance(adapter, str) and adapter != DEFAULT_ADAPTER and not is_file:
+        words += ["--adapter", adapter]
+    elif settings.host and not is_file:
+        words += ["--host", settings.host]
+    if settings.store:
+        words += ["--store", settings.store]
+    options = as_object(depends.get("method"))
+    words += ["test", *_method_options(options)]
+    words += [*(["--"] if model_key.startswith("-") else []), model_key]
+    return shlex.join(words)
+
+
+def _method_options(method: Mapping[str, object]) -> Iterator[str]:
+    defaults = MeasureOptions()
+    usual: Mapping[str, object] = {
+        "max_context": defaults.max_context,
+        "tolerance": defaults.tolerance,
+        "ratio": defaults.ratio,
+        "seed": defaults.seed,
+        "strategy": DEFAULT_STRATEGY,
+        "validator": DEFAULT_VALIDATOR,
+    }
+    for name, default in usual.items():
+        value = method.get(name, default)
+        if value != default and isinstance(value, str | int | float):
+            yield from (f"--{name.replace('_', '-')}", str(value))
+    if method.get("absolute") is True:
+        yield "--absolute"
+    if method.get("average") is True:
+        yield "--average"
+    levels = method.get("levels", list(DEFAULT_LEVELS))
+    if isinstance(levels, list) and levels != list(DEFAULT_LEVELS):
+        names = [as_text(level) for level in as_list(cast("object", levels))]
+        yield from ("--levels", ",".join(filter(None, names)) or NO_LEVELS)

@@ -10,12 +10,10 @@ import click
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.models import ContextReport, ModelInfo
 from lmstrix_cli import safe_text, session
-from lmstrix_cli.exit_codes import ExitCode
+from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.filters import ModelFilter, model_filters
-from lmstrix_cli.known import known_reports
-from lmstrix_cli.measuring import Batch
+from lmstrix_cli.measurements import Batch, known_reports, plan_models, show_plans
 from lmstrix_cli.options import json_option, measure_limits, measure_method, quiet_option
-from lmstrix_cli.planned import plan_models, show_plans
 from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.settings import Settings, pass_settings
 
