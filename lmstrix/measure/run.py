@@ -345,20 +345,27 @@ class _Run:
 
     async def _several(self, problem: SearchProblem) -> SearchProblem:
         """`problem` for several questions in one request, if the engine reuses nothing and the
-        model answers several at short length as well as single ones.
+        model answers several at short length as well as single ones. A request for several may
+        need twice the baseline's length.
         """
         state, validator = self._state, self._state.validator
         reuses = learn_costs(state.trials).reuse is not Reuse.NONE
         if reuses or not isinstance(validator, SeveralValidator):
             return problem
-        length, document = problem.floor, state.document(0)
-        level = Level(validator=validator, name=SEVERAL)
-        asked = state.asked(BASELINE, length, document, SEVERAL).total()
-        missing = spread(tuple(validator.regions), (), length, SEVERAL_TRIALS)[asked:]
-        await self._asker.ask_about(
-            level, BASELINE, length, document, missing, facts=validator.most_facts
-        )
+        document, level = state.document(0), Level(validator=validator, name=SEVERAL)
+        for length in (problem.floor, min(2 * problem.floor, problem.ceiling)):
+            asked = state.asked(BASELINE, length, document, SEVERAL).total()
+            missing = spread(tuple(validator.regions), (), length, SEVERAL_TRIALS)[asked:]
+            try:
+                await self._asker.ask_about(
+                    level, BASELINE, length, document, missing, facts=validator.most_facts
+                )
+            except ConfigurationError:  # so many do not fit, with their answers
+                continue
+            break
         found, single = state.baseline(length, SEVERAL), problem.baseline
+        if found.trials < SEVERAL_TRIALS:
+            return problem
         worse = fisher_tail(
             found.passes,
             found.trials,

@@ -16,7 +16,7 @@ from lmstrix.events import (
     TrialFinished,
 )
 from lmstrix.models import ContextReport, Trial
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
@@ -258,7 +258,7 @@ async def test_an_observer_that_raises_hurts_nobody() -> None:
 
 @pytest.mark.parametrize("budget_tokens", [1500, 9000])
 async def test_a_token_budget_is_kept_and_a_later_run_goes_on(budget_tokens: int) -> None:
-    adapter, store = SimulatedAdapter(SimulatedModel()), MemoryStore()
+    adapter, store = SimulatedAdapter(SimulatedModel()), SqliteStore(":memory:")
     alone = await measure(SimulatedAdapter(SimulatedModel()))
     client = LMStrix(adapter=adapter, store=store)
     reports: list[ContextReport] = []

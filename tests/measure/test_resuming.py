@@ -13,13 +13,13 @@ import pytest
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.events import Event, LoadStarted, TrialFinished
 from lmstrix.models import ContextReport, Cost, Trial
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=6000, beyond=Beyond.FORGETS_ALL)
 
 
-async def spend(store: MemoryStore, tokens: int, model: SimulatedModel = MODEL) -> None:
+async def spend(store: SqliteStore, tokens: int, model: SimulatedModel = MODEL) -> None:
     """A measurement that ends early, because of its budget."""
     client = LMStrix(adapter=SimulatedAdapter(model), store=store)
     report = await client.find_true_context("m", MeasureOptions(budget_tokens=tokens))
@@ -29,7 +29,7 @@ async def spend(store: MemoryStore, tokens: int, model: SimulatedModel = MODEL) 
 @pytest.mark.parametrize("certify", [True, False])
 async def test_where_less_loads_than_before_the_answer_is_within_it(*, certify: bool) -> None:
     """What was found out above is about another load, also where all of it passed."""
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     await spend(store, 9000)
     less = SimulatedAdapter(attrs.evolve(MODEL, loadable=3000))
     client = LMStrix(adapter=less, store=store)
@@ -49,7 +49,7 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-class DyingStore(MemoryStore):
+class DyingStore(SqliteStore):
     """Keeps the mark of a load, and ends the run there, as a kill would."""
 
     dies = True
@@ -66,7 +66,7 @@ class DyingStore(MemoryStore):
 
 async def test_a_size_at_which_two_runs_died_is_left_out() -> None:
     """Also by the run after the next one; a single death may have had any reason."""
-    store, sizes = DyingStore(), list[int]()
+    store, sizes = DyingStore(":memory:"), list[int]()
 
     def hear(event: Event) -> None:
         if isinstance(event, LoadStarted):
@@ -90,7 +90,7 @@ async def test_a_size_at_which_two_runs_died_is_left_out() -> None:
 
 
 async def test_a_load_that_ends_leaves_no_mark() -> None:
-    store = MemoryStore()
+    store = SqliteStore(":memory:")
     adapter = SimulatedAdapter(attrs.evolve(MODEL, loadable=4096), owns_engine=True)
     client = LMStrix(adapter=adapter, store=store)
     report = await client.find_true_context("m", MeasureOptions(budget_tokens=2000))
@@ -100,7 +100,7 @@ async def test_a_load_that_ends_leaves_no_mark() -> None:
     assert stored.deaths == ()
 
 
-class Costless(MemoryStore):
+class Costless(SqliteStore):
     """Has no cost, as if the process was killed before it said what it had spent."""
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
@@ -108,7 +108,7 @@ class Costless(MemoryStore):
 
 
 async def test_the_cost_of_a_killed_run_is_counted() -> None:
-    store, adapter = Costless(), SimulatedAdapter(MODEL)
+    store, adapter = Costless(":memory:"), SimulatedAdapter(MODEL)
     client = LMStrix(adapter=adapter, store=store)
     await client.find_true_context("m", MeasureOptions(budget_tokens=9000))
     report = await client.find_true_context("m")
@@ -116,11 +116,11 @@ async def test_the_cost_of_a_killed_run_is_counted() -> None:
     assert report.cost.cached_tokens == adapter.counters.cached_tokens
 
 
-class Slow(MemoryStore):
+class Slow(SqliteStore):
     """Lets go of the event loop before it writes, and says so first."""
 
     def __init__(self, before: Callable[[], object]) -> None:
-        super().__init__()
+        super().__init__(":memory:")
         self.kept: list[Trial] = []
         self._before = before
 
@@ -153,11 +153,11 @@ async def test_an_answer_that_has_come_is_kept_though_cancelled_while_it_is_writ
     assert set(asked.values()) == {1}
 
 
-class Dying(MemoryStore):
+class Dying(SqliteStore):
     """Ends the run before or after it has kept its `at`-th request."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(":memory:")
         self.at: int | None = None
         self.requests = 0
         self.sizes = set[int]()
