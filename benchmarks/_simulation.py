@@ -167,7 +167,7 @@ class _Source:
         position = float(length_tokens - 90) if at is None else positions[at]
         return Question(
             prompt=Prompt(user=f"{self.seed} {length_tokens} {position} {index}"),
-            expected="1",
+            expected=str(position),
             kind="number",
             depth=min(1.0, position / length_tokens),
             max_tokens=16,

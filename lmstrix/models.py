@@ -204,6 +204,9 @@ class DepthTally:
     region: Region
     passes: int
     trials: int
+    lost_facts: int | None = None
+    """How many different facts were answered wrong at least as often as right; None if that is not
+    known. A fact that a model dislikes is missed however often it is asked for."""
 
 
 @attrs.frozen(kw_only=True)

@@ -34,6 +34,8 @@ REFUTED = 0.1
 APART = 0.05
 """A region differs from the rest of the window if chance alone separates them so far less often
 than this (Fisher's exact test, one-sided)."""
+DISLIKED = 1
+"""So many lost facts decide nothing alone: a model dislikes a fact now and then."""
 POOLED_FIRST = 4
 """Fewest answers at a length, over all regions, that can make it pass."""
 MUTE = 4
@@ -99,10 +101,18 @@ class PassRule:
         self, tally: DepthTally, baseline: Baseline, pooled: Verdict | None
     ) -> Verdict:
         if pooled is None:
-            return self._staged(tally.passes, tally.trials, baseline, self.first)
+            return self._own(tally, baseline)
         if pooled is Verdict.PASS and tally.trials < self.first:
             return Verdict.UNDECIDED
         return pooled
+
+    def _own(self, tally: DepthTally, baseline: Baseline) -> Verdict:
+        """The verdict on a region by its own answers. One fact alone does not fail it."""
+        own = self._staged(tally.passes, tally.trials, baseline, self.first)
+        lost = tally.lost_facts
+        if own is not Verdict.FAIL or lost is None or lost > DISLIKED:
+            return own
+        return Verdict.UNDECIDED if tally.trials < self.most else Verdict.PASS
 
     def _pooled(self, observation: Observation, baseline: Baseline) -> Verdict:
         """The verdict on all regions together that do not differ from the rest."""
@@ -117,7 +127,7 @@ class PassRule:
         tally = next((t for t in observation.regions if t.region is region), None)
         if tally is None or tally.trials < self.first:
             return self.first - (tally.trials if tally else 0)
-        own = pooled = self._staged(tally.passes, tally.trials, baseline, self.first)
+        own = pooled = self._own(tally, baseline)
         if not differs(tally, observation):
             pooled = self._pooled(observation, baseline)
             _, together = _alike(observation)

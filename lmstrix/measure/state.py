@@ -445,19 +445,25 @@ def limit_of(trials: Iterable[Trial]) -> Cause:
 
 def _observe(length_tokens: int, trials: Sequence[Trial], failure: Cause | None) -> Observation:
     passes, counted, inconclusive = _tally(trials)
-    by_region = {r: _tally(t for t in trials if t.region is r) for r in Region}
     return Observation(
         length_tokens=length_tokens,
         passes=passes,
         trials=counted,
         inconclusive=inconclusive,
         failure=failure,
-        regions=tuple(
-            DepthTally(region=region, passes=right, trials=asked)
-            for region, (right, asked, _) in by_region.items()
-            if asked
-        ),
+        regions=tuple(tally for r in Region if (tally := _region_tally(r, trials)).trials),
     )
+
+
+def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
+    about = [t for t in trials if t.region is region]
+    passes, counted, _ = _tally(about)
+    right: Counter[tuple[int, str]] = Counter()
+    for trial in about:
+        if trial.judgement is not Judgement.INCONCLUSIVE:
+            right[trial.seed, trial.expected] += 1 if trial.judgement is Judgement.PASS else -1
+    lost = sum(balance <= 0 for balance in right.values())
+    return DepthTally(region=region, passes=passes, trials=counted, lost_facts=lost)
 
 
 def _tally(trials: Iterable[Trial]) -> tuple[int, int, int]:

@@ -28,8 +28,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from lmstrix.models import Cause, Interval, Observation, Region, Verdict
-from lmstrix.problem import SearchProblem
+from lmstrix.models import Cause, DepthTally, Interval, Observation, Region, Verdict
+from lmstrix.problem import DISLIKED, SearchProblem
 
 __all__ = ["LEVEL", "Posterior", "posterior", "threshold_interval"]
 
@@ -69,6 +69,9 @@ held 87 % of slowly fading simulated models."""
 _COARSE, _FINE = 24, 48
 """Cells of the grid over all lengths, and of the one where the threshold may be, besides those
 that tried lengths cut."""
+
+_MISSES = 2
+"""Misses that count if no more than one fact was lost: it would be missed again and again."""
 
 _HIGHEST_RATIO = 0.99
 
@@ -165,7 +168,7 @@ def posterior(problem: SearchProblem, history: Sequence[Observation]) -> Posteri
             tallies[None].append((seen.length_tokens, seen.passes, seen.trials))
         for tally in seen.regions:
             if tally.region in tallies and problem.rule.regions:
-                tallies[tally.region].append((seen.length_tokens, tally.passes, tally.trials))
+                tallies[tally.region].append(_discounted(seen.length_tokens, tally))
     base = problem.baseline
     return _posterior(
         problem.floor,
@@ -176,6 +179,14 @@ def posterior(problem: SearchProblem, history: Sequence[Observation]) -> Posteri
         # Sorted: a sum's last digits depend on its order.
         tuple((place, tuple(sorted(t for t in found if t[2]))) for place, found in tallies.items()),
     )
+
+
+def _discounted(length_tokens: int, tally: DepthTally) -> Tally:
+    """A region's tally without the repeated misses of a single fact."""
+    misses = tally.trials - tally.passes
+    if tally.lost_facts is not None and tally.lost_facts <= DISLIKED:
+        misses = min(misses, _MISSES)
+    return length_tokens, tally.passes, tally.passes + misses
 
 
 def _ratio(problem: SearchProblem) -> float:
