@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,8 +61,8 @@ class Job:
 
 def ack(measurement_id: str, trial: Trial) -> str:
     """What names a trial, on one line."""
-    names = (measurement_id, trial.level, trial.phase, trial.length_tokens, trial.seed, trial.index)
-    return json.dumps(names)
+    place = (trial.length_tokens, trial.seed, trial.region, trial.index)
+    return json.dumps((measurement_id, trial.level, trial.phase, *place))
 
 
 class LoggingStore(SqliteStore):
@@ -73,11 +74,12 @@ class LoggingStore(SqliteStore):
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
         self._acks = os.open(job.file("acks"), flags, 0o600)
 
-    async def append_trial(self, measurement_id: str, trial: Trial) -> None:
-        """Remember one trial, slowly."""
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        """Remember the trials of one request, slowly."""
         await anyio.sleep(self._slow_s)
-        await super().append_trial(measurement_id, trial)
-        os.write(self._acks, f"{ack(measurement_id, trial)}\n".encode())
+        await super().append_trials(measurement_id, trials)
+        lines = "".join(f"{ack(measurement_id, trial)}\n" for trial in trials)
+        os.write(self._acks, lines.encode())
 
 
 async def measure(job: Job) -> None:
