@@ -1,6 +1,6 @@
 """What a search costs on a real engine, beside what it could cost at the least.
 
-    python benchmarks/engine.py [MODEL.gguf] [--longest N] [--strategies auto,gallop]
+    python benchmarks/engine.py [MODEL.gguf] [--longest N] [--strategies bayes,gallop]
 
 Measures the model (default: the demo model) once with each strategy, without certificates, in one
 run on one machine. Beside them stand
@@ -20,21 +20,30 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio
 import attrs
+from _binary import Binary
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.demo import fetch_demo_model
 from lmstrix.events import Event, TrialFinished
 from lmstrix.models import Cause, ContextReport, ModelInfo, Reply
+from lmstrix.ports import SearchStrategy
 from lmstrix.problem import PassRule
+from lmstrix.search.bayes import Bayes
+from lmstrix.search.gallop import Gallop
 from lmstrix.speed import FEWEST_TOKENS
 from lmstrix.validators.recall import Recall
 
-STRATEGIES = ("auto", "bayes", "cost_aware", "gallop", "binary")
+STRATEGIES: Mapping[str, Callable[[], SearchStrategy]] = {
+    "bayes": Bayes,
+    "gallop": Gallop,
+    "binary": Binary,
+}
 BOX = 4.0
 """Part of the first strategy's seconds after which a search without reuse is stopped."""
 FLOOR_SEED = 900_000
@@ -43,7 +52,7 @@ FLOOR_SEED = 900_000
 
 @attrs.frozen(kw_only=True)
 class OneEach(MeasureOptions):
-    """One question decides a length."""
+    """One question in each region decides a length."""
 
     @property
     def rule(self) -> PassRule:
@@ -112,7 +121,11 @@ async def measure(
     sys.stderr.write(f"{name} ")
     started = time.monotonic()
     async with LMStrix(
-        adapter=adapter, strategy=strategy, levels=(), store="memory", observers=[watch]
+        adapter=adapter,
+        strategy=STRATEGIES[strategy](),
+        levels=(),
+        store="memory",
+        observers=[watch],
     ) as client:
         report = await client.find_true_context(model, options)
     seconds = time.monotonic() - started
@@ -166,6 +179,8 @@ async def compare(arguments: argparse.Namespace) -> None:
     longest = min(arguments.longest or 10**9, model.declared_context or 8192)
     options = MeasureOptions(certify=False, max_context=longest)
     names: list[str] = arguments.strategies.split(",")
+    if unknown := set(names) - set(STRATEGIES):
+        raise SystemExit(f"no such strategy: {', '.join(sorted(unknown))}")
     rows = [await measure(name, adapter, model, options, strategy=name) for name in names]
     first = rows[0]
     least = await floor(adapter, model, longest, first.answer, max(1, first.at_answer))

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from drawing import Draw
-from lmstrix.measure.ledger import BASELINE
 from measuring import ack
 
+from lmstrix.measure.state import BASELINE
 from lmstrix.models import ContextReport, Judgement
 from lmstrix.stores.export import KeptMeasurement
 from lmstrix.stores.sqlite import SqliteStore
@@ -18,8 +18,8 @@ __all__ = ["died_at_load", "kept_in", "lost_or_doubled", "wrong"]
 
 SENTENCE = 32
 """A prompt may fall short of its length by as many tokens, and so pass just above the truth."""
-DIED = "an earlier run died while it loaded"
-"""What a report says that went no further than a load at which a process was killed."""
+DIED = "earlier runs died while they loaded"
+"""What a report says if it went no further than a load at which processes were killed."""
 
 
 async def kept_in(store: Path) -> Sequence[KeptMeasurement]:

@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 3072, 6144
 """Declared contexts, in tokens: short ones, as it is faults that cost the time here."""
 GRANULARITY = 256
 """The search goes no finer."""
-LOAD_TOLERANCE = 1 / 16
+LOAD_TOLERANCE = 1 / 64
 """A search for what loads goes no finer."""
 NEVER = 10**6
 MALFORMED = 0.01

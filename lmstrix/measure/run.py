@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from time import monotonic
 
 import anyio
@@ -31,8 +32,10 @@ from lmstrix.measure.report import build_report
 from lmstrix.measure.state import (
     BASELINE,
     CERTIFY,
+    MAIN,
     SEARCH,
     SEVERAL,
+    TRUNCATION,
     Announcer,
     BudgetSpent,
     Level,
@@ -447,11 +450,11 @@ class _Run:
         if length < NEAR * low:
             return
         count = len(Region) * problem.rule.full
-        asked = state.asked(SEARCH, length, document).total()
+        asked = state.asked(TRUNCATION, length, document).total()
         fitting = state.fitting(problem, document, length, max(0, count - asked))
         step = Ask(length_tokens=length, trials=fitting)
         if fitting:
-            await self._probe(step, SEARCH, document)
+            await self._probe(step, TRUNCATION, document)
         kept = _kept_tokens(state.at(length), length)
         if kept is not None and abs(kept - low) < low * KEPT_WITHIN:
             state.truncated_to = kept
@@ -465,6 +468,7 @@ class _Run:
         state, problem = self._state, self._problem
         self._announcer.phase(SEARCH)
         shown: tuple[int, int | None] | None = None
+        await self._finish_step(document)
         while True:
             history = state.evidence()
             bracket = state.strategy.bracket(problem, history)
@@ -484,6 +488,37 @@ class _Run:
             if seen.failure is None and problem.rule.is_mute(seen):
                 self._note_unjudged(step.length_tokens)
                 return Cause.INCONCLUSIVE
+
+    async def _finish_step(self, document: int) -> None:
+        """Ask the rest of the questions of a step in the middle of which an earlier run was
+        killed, so that the search takes the same path.
+
+        All questions of a step are about one length, so a step begins where the length changes;
+        from there on each step is what the strategy says to the answers before it.
+        """
+        state, problem = self._state, self._problem
+        count = len(state.trials)
+        last = _probe_of(state.trials[-1])
+        length = state.trials[-1].length_tokens
+        searching = last == (MAIN, SEARCH, document, length)
+        if count > state.resumed or length in state.failures or not searching:
+            return
+        done = count - sum(1 for _ in takewhile(lambda t: _probe_of(t) == last, state.trials[::-1]))
+        while done < count:
+            before = state.before(done)
+            costing = _unlimited(before.refreshed(problem, document))
+            step = state.strategy.next_step(costing, before.evidence())
+            if isinstance(step, Done) or step.length_tokens != length:
+                return
+            planned = self._regions_of(step, before)
+            asked = [t.region for t in state.trials[done:][: len(planned)]]
+            if planned[: len(asked)] != asked:
+                return
+            done += len(planned)
+            missing = planned[len(asked) :]
+            fitting = state.fitting(problem, document, length, len(missing))
+            if fitting:
+                await self._ask(missing[:fitting], SEARCH, length, document)
 
     def _note_unjudged(self, length: int) -> None:
         """With what is known all the same: below that length there may have been an answer."""
@@ -564,7 +599,9 @@ class _Run:
         lost: list[Region | None] = [
             region
             for region, verdict in rule.region_verdicts(
-                state.observation(length), problem.baseline
+                # As it was before the first of these questions, also if the run was killed since.
+                state.without_certificate(length, document),
+                problem.baseline,
             ).items()
             if verdict is Verdict.FAIL
         ]
@@ -601,17 +638,15 @@ class _Run:
             raise BudgetSpent
 
     async def _probe(self, step: Ask, phase: str, document: int) -> None:
-        regions: list[Region | None] = (
-            spread(
-                self._problem.rule.regions or tuple(self._state.validator.regions),
-                self._state.history(),
-                step.length_tokens,
-                step.trials,
-            )
-            if step.region is None
-            else [step.region] * step.trials
-        )
+        regions = self._regions_of(step, self._state)
         await self._ask(regions, phase, step.length_tokens, document)
+
+    def _regions_of(self, step: Ask, state: State) -> list[Region | None]:
+        """The region of each question of `step`, if `state` is what was known before it."""
+        if step.region is not None:
+            return [step.region] * step.trials
+        regions = self._problem.rule.regions or tuple(state.validator.regions)
+        return spread(regions, state.history(), step.length_tokens, step.trials)
 
     async def _ask(
         self, regions: Sequence[Region | None], phase: str, length: int, document: int
@@ -640,6 +675,10 @@ class _Run:
         if self._state.problem is None:
             raise RuntimeError("the baseline is not measured yet")
         return self._state.problem
+
+
+def _probe_of(trial: Trial) -> tuple[str, str, int, int]:
+    return trial.level, trial.phase, trial.seed, trial.length_tokens
 
 
 def _unlimited(problem: SearchProblem) -> SearchProblem:

@@ -51,6 +51,7 @@ __all__ = [
     "MAIN",
     "SEARCH",
     "SEVERAL",
+    "TRUNCATION",
     "Announcer",
     "BudgetSpent",
     "Level",
@@ -59,6 +60,9 @@ __all__ = [
 ]
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
+TRUNCATION = "truncation"
+"""The phase of questions far beyond the answer: they tell a truncation, and are no evidence on the
+limit."""
 MAIN = ""
 """The level of the measurement's own validator."""
 SEVERAL = "several"
@@ -324,6 +328,11 @@ class State:
         asked = (t for t in self.at(length_tokens) if t.phase == CERTIFY and t.seed == seed)
         return _observe(length_tokens, list(asked), self.failures.get(length_tokens))
 
+    def without_certificate(self, length_tokens: int, seed: int) -> Observation:
+        """All answers but those to one certificate's questions."""
+        asked = [t for t in self.at(length_tokens) if (t.phase, t.seed) != (CERTIFY, seed)]
+        return _observe(length_tokens, asked, self.failures.get(length_tokens))
+
     def settled_certificates(self) -> int:
         """How many certificates are settled, as seen by a measurement that goes on.
 
@@ -343,8 +352,27 @@ class State:
         return [self.observation(n, level) for n in sorted(self._within(lengths))]
 
     def evidence(self) -> Sequence[Observation]:
-        """The history for a strategy: without lengths at which no reply could be judged."""
-        return [o for o in self.history() if o.trials or o.failure is not None]
+        """The history for a strategy: without lengths at which no reply could be judged, and
+        without questions that were about a truncation.
+        """
+        found = [
+            _observe(
+                o.length_tokens,
+                [t for t in self.at(o.length_tokens) if t.phase != TRUNCATION],
+                o.failure,
+            )
+            for o in self.history()
+        ]
+        return [o for o in found if o.trials or o.failure is not None]
+
+    def before(self, trial: int) -> State:
+        """What was known before trial number `trial`: for a look back, not to go on with."""
+        known = attrs.evolve(
+            self, trials=[], at_load=0, by_length=defaultdict[tuple[str, int], list[Trial]](list)
+        )
+        for earlier in self.trials[:trial]:
+            known._add(earlier)  # noqa: SLF001 - another state
+        return known
 
     def bracket(self) -> tuple[int, int | None]:
         """The strategy's bracket so far; the problem must be known."""
@@ -359,12 +387,19 @@ class State:
         """The length whose document an engine that reuses prefixes has now, if it is that of
         `seed`; 0 if the last question was about another, or asked before the last load.
         """
-        last = self.trials[-1] if len(self.trials) > self._at_load else None
+        return self._last_read(seed) if len(self.trials) > self._at_load else 0
+
+    def _last_read(self, seed: int) -> int:
+        """The same, as if no engine had been loaded again since."""
+        last = self.trials[-1] if self.trials else None
         return last.length_tokens if last is not None and last.seed == seed else 0
 
     def longest(self) -> int:
-        """The longest length within reach that was answered; 0 if none was."""
-        return max(self._within({t.length_tokens for t in self.trials}), default=0)
+        """The longest length within reach that was answered, questions about a truncation left
+        out; 0 if none was.
+        """
+        lengths = {t.length_tokens for t in self.trials if t.phase != TRUNCATION}
+        return max(self._within(lengths), default=0)
 
     def largest_loaded(self) -> int:
         """A size that some run of this measurement has loaded for certain, in tokens."""
@@ -388,11 +423,15 @@ class State:
     def refreshed(self, problem: SearchProblem, document: int) -> SearchProblem:
         """`problem` with costs as the engine's own numbers have them by now, how much of
         `document` is cached, and what remains of the budget.
+
+        Without a budget an empty cache after another load does not count: a measurement that
+        goes on takes the same path as one that was not interrupted.
         """
+        limited = self.options.budget_tokens is not None or self.options.budget_s is not None
         return attrs.evolve(
             problem,
             costs=attrs.evolve(learn_costs(self.trials), facts=self.facts),
-            cached_tokens=self.cached(document),
+            cached_tokens=self.cached(document) if limited else self._last_read(document),
             remaining_tokens=self._tokens_left(),
             remaining_s=self._seconds_left(),
         )
