@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from drawing import Draw
-from lmstrix.measure.ledger import BASELINE
 from measuring import ack
 
+from lmstrix.measure.state import BASELINE
 from lmstrix.models import ContextReport, Judgement
 from lmstrix.stores.export import KeptMeasurement
 from lmstrix.stores.sqlite import SqliteStore
