@@ -22,7 +22,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "search": (),
     "coherence": (),
     "stores": (),
-    "engine": ("--longest", "1024", "--strategies", "auto,gallop"),
+    "engine": ("--longest", "1024", "--strategies", "bayes,gallop"),
     "recall": ("--longest", "1024", "--trials", "4", "--documents", "1"),
 }
 """Each with the arguments that make it quick."""

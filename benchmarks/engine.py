@@ -1,6 +1,6 @@
 """What a search costs on a real engine, beside what it could cost at the least.
 
-    python benchmarks/engine.py [MODEL.gguf] [--longest N] [--strategies auto,gallop]
+    python benchmarks/engine.py [MODEL.gguf] [--longest N] [--strategies bayes,gallop]
 
 Measures the model (default: the demo model) once with each strategy, without certificates, in one
 run on one machine. Beside them stand
@@ -24,17 +24,19 @@ from pathlib import Path
 
 import anyio
 import attrs
+from _binary import Binary
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.demo import fetch_demo_model
 from lmstrix.events import Event, TrialFinished
-from lmstrix.models import Cause, ContextReport, ModelInfo, Reply
+from lmstrix.models import Cause, ContextReport, ModelInfo, Region, Reply
+from lmstrix.ports import SearchStrategy
 from lmstrix.problem import PassRule
 from lmstrix.speed import FEWEST_TOKENS
 from lmstrix.validators.recall import Recall
 
-STRATEGIES = ("auto", "bayes", "cost_aware", "gallop", "binary")
+STRATEGIES = ("bayes", "gallop")
 BOX = 4.0
 """Part of the first strategy's seconds after which a search without reuse is stopped."""
 FLOOR_SEED = 900_000
@@ -105,7 +107,12 @@ class Watch:
 
 
 async def measure(
-    name: str, adapter: LlamaCppAdapter, model: ModelInfo, options: MeasureOptions, *, strategy: str
+    name: str,
+    adapter: LlamaCppAdapter,
+    model: ModelInfo,
+    options: MeasureOptions,
+    *,
+    strategy: SearchStrategy | str,
 ) -> Row:
     """One measurement from nothing to its report."""
     watch = Watch()
@@ -141,7 +148,8 @@ async def floor(
     """Read one prompt of `length` from nothing, and answer `questions` about it."""
     async with adapter.load(model, longest) as loaded:
         source = Recall().questions(loaded, FLOOR_SEED)
-        asked = [await source.question(length, index) for index in range(questions)]
+        wanted = [(region, i) for i in range(questions) for region in Region][:questions]
+        asked = [await source.question(length, index, region) for region, index in wanted]
         times, replies = [time.monotonic()], list[Reply]()
         for q in asked:
             replies.append(await loaded.complete(q.prompt, max_tokens=q.max_tokens, stop=q.stop))
@@ -190,11 +198,11 @@ async def compare(arguments: argparse.Namespace) -> None:
 async def _without_reuse(model: ModelInfo, longest: int, box_s: float) -> list[Row]:
     """`binary` where every question is a full prompt: with little evidence, and with all of it."""
     anew = LlamaCppAdapter(reuse_prefixes=False)
-    single = OneEach(certify=False, max_context=longest)
+    single = OneEach(certify=False, average=True, max_context=longest)
     boxed = MeasureOptions(certify=False, max_context=longest, budget_s=box_s)
     return [
-        await measure("binary anew, 1 question", anew, model, single, strategy="binary"),
-        await measure("binary anew", anew, model, boxed, strategy="binary"),
+        await measure("binary anew, 1 question", anew, model, single, strategy=Binary()),
+        await measure("binary anew", anew, model, boxed, strategy=Binary()),
     ]
 
 
