@@ -11,6 +11,7 @@ from lmstrix.client import LMStrix
 from lmstrix.converter import dump_report, load_report
 from lmstrix.errors import (
     ConfigurationError,
+    ConnectionLost,
     ContextOverflow,
     EngineCrashed,
     EngineTimeout,
@@ -20,6 +21,7 @@ from lmstrix.errors import (
     LMStrixError,
     LoadError,
     LoadFailed,
+    LoadHung,
     LoadRefused,
     ModelError,
     ModelNotFound,
@@ -28,6 +30,7 @@ from lmstrix.errors import (
     PluginNotFound,
     PredictionError,
     PredictionTooSlow,
+    PromptTruncated,
     SettingsError,
     StoreError,
     UnsupportedModel,
@@ -38,6 +41,7 @@ from lmstrix.models import Cause, ContextReport, ModelInfo, Reply, ReplyChunk, V
 __all__ = [
     "Cause",
     "ConfigurationError",
+    "ConnectionLost",
     "ContextOverflow",
     "ContextReport",
     "EngineCrashed",
@@ -49,6 +53,7 @@ __all__ = [
     "LMStrixError",
     "LoadError",
     "LoadFailed",
+    "LoadHung",
     "LoadRefused",
     "MeasureOptions",
     "Measurement",
@@ -60,6 +65,7 @@ __all__ = [
     "PluginNotFound",
     "PredictionError",
     "PredictionTooSlow",
+    "PromptTruncated",
     "Reply",
     "ReplyChunk",
     "RetryPolicy",

@@ -8,6 +8,7 @@ from lmstrix import errors
 PUBLIC = [
     "Cause",
     "ConfigurationError",
+    "ConnectionLost",
     "ContextOverflow",
     "ContextReport",
     "EngineCrashed",
@@ -19,6 +20,7 @@ PUBLIC = [
     "LMStrixError",
     "LoadError",
     "LoadFailed",
+    "LoadHung",
     "LoadRefused",
     "MeasureOptions",
     "Measurement",
@@ -30,6 +32,7 @@ PUBLIC = [
     "PluginNotFound",
     "PredictionError",
     "PredictionTooSlow",
+    "PromptTruncated",
     "Reply",
     "ReplyChunk",
     "RetryPolicy",

@@ -10,7 +10,12 @@ from typing import Any
 import click
 
 from lmstrix import LMStrix
-from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, EMBEDDED_ADAPTER
+from lmstrix.client import (
+    DEFAULT_ADAPTER,
+    DEFAULT_LEVELS,
+    DEFAULT_STRATEGY,
+    EMBEDDED_ADAPTER,
+)
 from lmstrix.errors import ConfigurationError
 from lmstrix.plugins import STORES, plugin_names
 from lmstrix.ports import Observer
@@ -36,7 +41,7 @@ EMBEDDED = EMBEDDED_ADAPTER
 def open_client(
     settings: Settings,
     *,
-    strategy: str = "auto",
+    strategy: str = DEFAULT_STRATEGY,
     validator: str = "recall",
     levels: Sequence[str] = DEFAULT_LEVELS,
 ) -> LMStrix:

@@ -121,7 +121,7 @@ def test_completing(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
     assert complete("lmstrix --adapter llamacpp test me", monkeypatch) == ["plain,me/it"]
     assert complete("lmstrix --adapter ll", monkeypatch) == ["plain,llamacpp"]
-    assert complete("lmstrix test --strategy b", monkeypatch) == ["plain,bayes", "plain,binary"]
+    assert complete("lmstrix test --strategy b", monkeypatch) == ["plain,bayes"]
     assert complete("lmstrix test --levels copy,co", monkeypatch) == [
         "plain,copy,coherence",
         "plain,copy,copy",

@@ -123,7 +123,7 @@ def test_one_size_as_text(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SHORT)
     lines = shell.run("test", "short", "--at", "2048", "-q").stdout.splitlines()
     assert lines[0] == "short at 2048 tokens: pass"
-    assert lines[1] == "10 of 10 correct (95% interval 72 to 100%), at 512 tokens 12 of 12"
+    assert lines[1] == "20 of 20 correct (95% interval 84 to 100%), at 512 tokens 12 of 12"
     assert "coherence: pass" in lines
     assert "nothing was kept" in lines[-1]
 

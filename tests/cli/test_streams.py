@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from lmstrix_cli import main, safe_text, session
-from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import Shell
 
 ROOT = Path(main.__file__).parents[2]

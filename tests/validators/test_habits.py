@@ -48,11 +48,14 @@ async def test_a_habit_ends_the_context(habit: Beyond, seed: int) -> None:
 
 @pytest.mark.parametrize("beyond", [Beyond.FORGETS_HEAD, Beyond.FORGETS_MIDDLE])
 @pytest.mark.parametrize(("truth", "seed"), [(2200, 1), (4400, 2), (4400, 3), (7000, 4)])
-async def test_a_window_is_found_where_the_rate_falls(
+async def test_the_true_context_of_a_window_is_the_window(
     beyond: Beyond, truth: int, seed: int
 ) -> None:
-    """The 85 % rule fails where 15 % of the depths are lost, at 1.18 windows: within a sixth."""
+    """The first region that leaves the window ends the context: within a step or a sixteenth."""
     model = SimulatedModel(declared=3 * truth, true_context=truth, beyond=beyond)
     report = await measured(model, seed)
-    assert report.cause is Cause.FORGETS
-    assert 0.94 * truth <= (report.true_context or 0) <= 1.25 * truth
+    assert report.true_context is not None
+    assert abs(report.true_context - truth) <= max(256, truth // 16)
+    # A model that keeps both ends of its window cannot be told from a server that cuts.
+    cut = beyond is Beyond.FORGETS_MIDDLE
+    assert report.cause in ({Cause.FORGETS, Cause.TRUNCATED} if cut else {Cause.FORGETS})

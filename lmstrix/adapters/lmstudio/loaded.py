@@ -11,21 +11,23 @@ import attrs
 
 from lmstrix.adapters.lmstudio import failures, requests
 from lmstrix.adapters.lmstudio.packets import Generation
-from lmstrix.adapters.lmstudio.sdk import Channel, Connection, require_asyncio
+from lmstrix.adapters.lmstudio.sdk import Connection, require_asyncio
 from lmstrix.adapters.lmstudio.settings import Deadlines
-from lmstrix.adapters.thoughts import ends_in_thought, with_answer_prefix
-from lmstrix.errors import (
-    ConfigurationError,
-    ContextOverflow,
-    EngineUnavailable,
+from lmstrix.adapters.streaming import (
+    Items,
+    StallDeadline,
+    ends_in_thought,
+    require_room,
+    visible_items,
+    whole_reply,
+    with_answer_prefix,
 )
-from lmstrix.json_values import Json, as_count, as_object
+from lmstrix.errors import ConfigurationError, EngineUnavailable
+from lmstrix.json_values import as_count, as_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = ["LMStudioModel"]
 
-SLOWER = 10
-"""A step may take this many times as long as the slowest one so far."""
 MOST_EXTRA_TOKENS = 2
 """A raw prompt may differ from its own count by the beginning of the sequence, counted or not,
 and by an end. What differs more was changed by the server."""
@@ -70,7 +72,7 @@ class LMStudioModel:
         self._model = model
         self._context = context
         self._deadlines = deadlines
-        self._stall_s = deadlines.stall_s
+        self._stall = StallDeadline(deadlines.stall_s)
         self._note = note
         self._raw = True
         self._extra: int | None = None
@@ -112,35 +114,21 @@ class LMStudioModel:
     ) -> Reply:
         """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
 
-        Raises `ContextOverflow` also where the prompt fits and `max_tokens` more would not,
-        and where the server read less than was sent.
+        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not, and
+        `PromptTruncated` if the server read less than was sent.
         """
-        reply = None
-        async with aclosing(self._generate(prompt, max_tokens, stop)) as events:
-            async for event in events:
-                if isinstance(event, Reply):
-                    reply = event
-                elif isinstance(event, PrefillProgress) and on_progress is not None:
-                    on_progress(event)
-        if reply is None:
-            raise EngineUnavailable("LM Studio gave no reply")
-        return reply
+        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
 
-    async def stream(
+    def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
         """The same reply piece by piece; the last item is the whole `Reply`.
 
         Closing it early stops the engine.
         """
-        async with aclosing(self._generate(prompt, max_tokens, stop)) as events:
-            async for event in events:
-                if not isinstance(event, PrefillProgress):
-                    yield event
+        return visible_items(self._generate(prompt, max_tokens, stop))
 
-    async def _generate(
-        self, prompt: Prompt, max_tokens: int, stop: Sequence[str]
-    ) -> AsyncGenerator[PrefillProgress | ReplyChunk | Reply, None]:
+    async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         require_asyncio()
         if max_tokens < 1:
             raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -148,7 +136,7 @@ class LMStudioModel:
         async with self._turn:
             prepared = await self._prepare(prompt)
             tokens = prepared.count + extra
-            self._require_room(tokens, max_tokens)
+            require_room(tokens, max_tokens, self._context)
             generation = self._generation(prepared, tokens, max_tokens)
             async with aclosing(self._ask(prepared, generation, max_tokens, stop)) as items:
                 async for item in items:
@@ -167,15 +155,6 @@ class LMStudioModel:
             context=self._context,
             in_thought=prepared.in_thought,
         )
-
-    def _require_room(self, prompt_tokens: int, max_tokens: int) -> None:
-        if prompt_tokens + max_tokens > self._context:
-            raise ContextOverflow(
-                f"{prompt_tokens} prompt tokens and a reply of {max_tokens} "
-                f"do not fit a context of {self._context}",
-                prompt_tokens=prompt_tokens,
-                context_length=self._context,
-            )
 
     async def _ask(
         self, prepared: _Prepared, generation: Generation, max_tokens: int, stop: Sequence[str]
@@ -197,17 +176,11 @@ class LMStudioModel:
             classify=failures.prediction_error,
         ) as channel:
             while generation.reply is None:
-                packet = await self._step(channel)
+                packet = await self._stall.step(channel.next)
                 if packet is None:
                     raise EngineUnavailable("LM Studio ended the reply too early")
                 for item in generation.feed(packet, perf_counter() - started):
                     yield item
-
-    async def _step(self, channel: Channel) -> Json | None:
-        started = perf_counter()
-        packet = await channel.next(self._stall_s)
-        self._stall_s = max(self._stall_s, SLOWER * (perf_counter() - started))
-        return packet
 
     async def _learn(self) -> int:
         """Tokens that the server reads beside those it counts; decides how prompts are sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lmstrix.adapters.lmstudio import failures
-from lmstrix.adapters.thoughts import ThoughtSplitter
+from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
     EngineUnavailable,
