@@ -123,6 +123,5 @@ async def test_after_the_last_certificate_the_search_goes_on_to_an_answer() -> N
     assert not report.certified
     assert "4 certificates did not hold" in " ".join(report.notes)
     assert high is not None
-    print(report.bracket, report.notes)
     assert low <= 2000 < high
     assert high - low <= 256
