@@ -227,6 +227,7 @@ class Measurement:
             self._adapter, self.model, self._announcer.emit, self._state.add_load, keeper.mark
         )
         run = _Run(self._adapter, self._state, engine, Asker(engine, self._state, keeper))
+        cause: Cause | None = None
         try:
             async for attempt in attempts(
                 self.options.retry, (InfrastructureError,), self._announcer

@@ -105,7 +105,7 @@ async def test_a_certificate_keeps_the_token_budget_and_a_later_run_goes_on() ->
     """On an engine that reads every prompt anew, it asks for more than the whole search."""
     model = attrs.evolve(MODEL, reuses_prefixes=False)
     adapter, store = SimulatedAdapter(model), MemoryStore()
-    budget, spent = 40_000, 0
+    budget, spent = 12_000, 0
     reports: list[ContextReport] = []
     while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
         options = MeasureOptions(budget_tokens=budget, max_context=2048, documents=4)
@@ -115,7 +115,7 @@ async def test_a_certificate_keeps_the_token_budget_and_a_later_run_goes_on() ->
         whole = cost.prompt_tokens + cost.generated_tokens
         assert whole - spent <= budget + 1024
         spent = whole
-        assert len(reports) < 10
+        assert len(reports) < 20
     assert len(reports) > 2
     assert (reports[-1].true_context, reports[-1].certified) == (2048, True)
     asked_once = SimulatedAdapter(model)

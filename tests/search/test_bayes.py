@@ -56,7 +56,7 @@ def test_most_thresholds_are_found(slope: float, near: float, cover: int) -> Non
 
 
 def test_a_clean_cliff_costs_little_more_than_reading_it() -> None:
-    search = Search(Bayes(), PROBLEM, lambda length, *_: length <= 30_000)
+    search = Search(Bayes(), PROBLEM, lambda length, _, __: length <= 30_000)
     done = search.run()
     assert done.low <= 30_000 < (done.high or inf)
     tokens = cached = 0.0
@@ -69,7 +69,7 @@ def test_a_clean_cliff_costs_little_more_than_reading_it() -> None:
 
 def test_the_answer_is_below_a_hole() -> None:
     """Wherever the climb meets it; longer lengths that pass change nothing."""
-    done = Search(Bayes(), PROBLEM, lambda length, *_: not 8000 <= length <= 9500).run()
+    done = Search(Bayes(), PROBLEM, lambda length, _, __: not 8000 <= length <= 9500).run()
     assert done.high is not None
     assert done.low < 8000 <= done.high <= 9500
     assert done.interval.high is not None
@@ -107,7 +107,7 @@ def test_nothing_is_asked_where_the_engine_died_or_beyond() -> None:
 
 
 def test_a_broken_certificate_moves_the_answer_down() -> None:
-    search = Search(Bayes(), PROBLEM, lambda length, *_: length <= 20_000)
+    search = Search(Bayes(), PROBLEM, lambda length, _, __: length <= 20_000)
     first = search.run()
     search.known[first.low] = attrs.evolve(search.known[first.low], failure=Cause.FORGETS)
     second = search.run()
@@ -124,7 +124,7 @@ def test_nothing_to_search_is_done_at_once() -> None:
 
 def test_a_spent_budget_ends_with_what_is_known() -> None:
     poor = attrs.evolve(PROBLEM, remaining_tokens=9000)
-    search = Search(Bayes(), poor, lambda length, *_: length <= 20_000)
+    search = Search(Bayes(), poor, lambda length, _, __: length <= 20_000)
     done = search.run()
     assert done.high is None
     assert done.low < 9512

@@ -103,7 +103,7 @@ def test_one_size_asks_about_every_region_at_the_ceiling_only() -> None:
         baseline=Baseline(passes=10, trials=10),
         rule=PassRule(regions=tuple(Region)),
     )
-    search = Search(OneSize(), asked, lambda *_: True)
+    search = Search(OneSize(), asked, lambda _, __, ___: True)
     assert search.run() == Done(
         low=4096, high=None, interval=OneSize().interval(asked, search.history)
     )

@@ -78,7 +78,7 @@ def test_one_lapse_in_ten_decides_nothing() -> None:
 
 def test_lengths_below_the_answer_were_tried() -> None:
     """So that a hole there shows: one at 2048 is the answer, though longer ones pass."""
-    done = Search(Gallop(), PROBLEM, lambda length, *_: not 1900 <= length <= 2200).run()
+    done = Search(Gallop(), PROBLEM, lambda length, _, __: not 1900 <= length <= 2200).run()
     assert done.high is not None
     assert done.low < 1900 <= done.high
 
