@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from lmstrix import LMStrix, MeasureOptions
+from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.models import ContextReport
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
@@ -57,7 +57,9 @@ def check(report: ContextReport, model: SimulatedModel, wanted: int | None) -> N
     assert high is not None or low == report.loadable_context
     truth = min(model.true_context, model.coherent_context or model.true_context)
     assert low <= truth + SHORTFALL
-    assert high is None or max(low, truth) < high <= low + 256
+    # The upper end is the smallest size that failed, also if loading is what failed.
+    least = low if report.cause in (Cause.LOAD_FAILED, Cause.LOAD_REFUSED) else max(low, truth)
+    assert high is None or least < high <= low + 256
     for level in report.levels:
         assert (level.limit_tokens or 0) <= report.loadable_context
         assert level.bracket[1] is None or level.bracket[0] < level.bracket[1]

@@ -178,14 +178,6 @@ async def test_an_engine_without_prefix_reuse_is_measured_too() -> None:
     assert report.cost.cached_tokens == 0
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
-async def test_lapses_are_tolerated(seed: int) -> None:
-    model = SimulatedModel(true_context=9000, lapses=0.04, beyond=Beyond.FORGETS_ALL)
-    report = await measure(SimulatedAdapter(model, seed=seed), MeasureOptions(seed=seed))
-    assert report.true_context is not None
-    assert 4000 <= report.true_context <= 9000
-
-
 @pytest.mark.parametrize("seed", range(1, 9))
 async def test_a_model_that_answers_at_random_ends_too(seed: int) -> None:
     model = SimulatedModel(declared=4096, true_context=600, lapses=0.35, beyond=Beyond.FORGETS_ALL)

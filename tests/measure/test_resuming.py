@@ -35,10 +35,11 @@ async def test_where_less_loads_than_before_the_answer_is_within_it(*, certify: 
     client = LMStrix(adapter=less, store=store)
     report = await client.find_true_context("m", MeasureOptions(certify=certify))
     assert report.loadable_context is not None
-    assert report.true_context == report.loadable_context <= 3000
+    assert report.true_context == report.loadable_context
     low, high = report.bracket
     assert high is not None
-    assert low == report.true_context <= 3000 < high <= low + 256
+    assert low == report.true_context
+    assert low <= 3000 < high <= low + 256
     assert (report.cause, report.certified) == (Cause.LOAD_FAILED, certify)
     assert max(point.length_tokens for point in report.curve) <= 3000
     assert max(level.limit_tokens or 0 for level in report.levels) <= 3000
@@ -198,7 +199,7 @@ async def test_a_kill_between_any_two_requests_changes_nothing(model: SimulatedM
 
     whole = Dying()
     expected = await measured(whole)
-    for at in range(1, whole.requests, max(1, whole.requests // 24)):
+    for at in range(1, whole.requests, max(1, whole.requests // 8)):
         store = Dying()
         store.at = at
         with pytest.raises(Killed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 
 from lmstrix import Cause, LMStrix, MeasureOptions
@@ -20,13 +22,9 @@ TRUTH = 1300
 MODEL = SimulatedModel(key="m", declared=8192, true_context=TRUTH, beyond=Beyond.FORGETS_ALL)
 
 
-ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
-"""In which regions are asked about in turn."""
-
-
 @attrs.frozen
-class _Numbered:
-    """Recall's questions; each has its number, and its document's, as its kind."""
+class _Marked:
+    """Recall's questions; each has its document's number, and its length, as its kind."""
 
     inner: QuestionSource
     seed: int
@@ -35,8 +33,7 @@ class _Numbered:
         self, length_tokens: int, index: int, region: Region | None = None
     ) -> Question:
         question = await self.inner.question(length_tokens, index, region)
-        number = index * len(ORDER) + ORDER.index(region or Region.HEAD)
-        return attrs.evolve(question, kind=f"{self.seed} {number}")
+        return attrs.evolve(question, kind=f"{self.seed} {length_tokens}")
 
 
 @attrs.frozen
@@ -51,14 +48,16 @@ class Mute:
     last_seed: int = 10**6
     baseline_length: int = 512
     regions: tuple[Region, ...] = tuple(Region)
+    asked: Counter[str] = attrs.field(factory=Counter[str])
 
     def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
-        return _Numbered(Recall().questions(loaded, seed), seed)
+        return _Marked(Recall().questions(loaded, seed), seed)
 
     def judge(self, question: Question, reply: Reply) -> Judgement:
-        seed, index = map(int, question.kind.split())
+        self.asked[question.kind] += 1
+        seed = int(question.kind.split()[0])
         length = reply.prompt_tokens + question.max_tokens
-        silent = length > self.silent_from and (index + 1) % self.every
+        silent = length > self.silent_from and self.asked[question.kind] % self.every
         if silent or seed > self.last_seed:
             return Judgement.INCONCLUSIVE
         return Judgement.PASS if length <= TRUTH else Judgement.WRONG

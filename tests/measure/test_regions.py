@@ -1,0 +1,162 @@
+"""A true context loses nothing anywhere: the regions of the window, and several facts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import pytest
+
+from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.errors import StoreError
+from lmstrix.models import ContextReport, Prompt, Region, Trial, Verdict
+from lmstrix.stores.memory import MemoryStore
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.testing.simulated_replies import answer
+
+WINDOW = 8000
+MODEL = SimulatedModel(key="m", declared=32_768, true_context=WINDOW)
+MIDDLE = {Region.EARLY, Region.MIDDLE, Region.LATE}
+
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
+
+
+async def measure(model: SimulatedModel, options: MeasureOptions | None = None) -> ContextReport:
+    async with LMStrix(adapter=SimulatedAdapter(model), store="memory", levels=()) as client:
+        return await client.find_true_context("m", options)
+
+
+def lost(report: ContextReport) -> set[Region]:
+    """The regions that failed at the bracket's upper end."""
+    return {r.region for r in report.regions if r.bracket[1] == report.bracket[1]}
+
+
+@pytest.mark.parametrize(
+    ("beyond", "band", "weakest", "cause"),
+    [
+        (Beyond.FORGETS_HEAD, None, {Region.HEAD}, Cause.FORGETS),
+        (Beyond.KEEPS_FIRST, None, {Region.TAIL}, Cause.FORGETS),
+        (Beyond.FORGETS_MIDDLE, None, {Region.MIDDLE}, Cause.TRUNCATED),
+        (Beyond.FORGETS_HEAD, (0.02, 0.08), {Region.HEAD}, Cause.FORGETS),
+        (Beyond.FORGETS_HEAD, (0.15, 0.25), {Region.EARLY}, Cause.FORGETS),
+        (Beyond.FORGETS_HEAD, (0.45, 0.6), {Region.MIDDLE}, Cause.FORGETS),
+        (Beyond.FORGETS_HEAD, (0.7, 0.85), {Region.LATE}, Cause.FORGETS),
+        (Beyond.FORGETS_HEAD, (0.91, 0.96), {Region.TAIL}, Cause.FORGETS),
+    ],
+)
+async def test_a_lost_part_is_the_limit_and_is_named(
+    beyond: Beyond, band: tuple[float, float] | None, weakest: set[Region], cause: Cause
+) -> None:
+    report = await measure(attrs.evolve(MODEL, beyond=beyond, band=band))
+    assert report.true_context is not None
+    assert WINDOW * 15 / 16 <= report.true_context <= WINDOW * 17 / 16
+    assert lost(report) >= weakest
+    assert len(lost(report)) < 5
+    assert report.cause is cause
+    assert report.certified
+    smallest = min(report.regions, key=lambda r: r.limit_tokens)
+    assert smallest.limit_tokens == report.true_context
+    assert {r.cause for r in report.regions if r.region in weakest} == {cause}
+    for region in report.regions:
+        low, high = region.bracket
+        assert low == region.limit_tokens >= report.true_context
+        assert high is None or low < high
+
+
+async def test_the_average_is_the_old_larger_number() -> None:
+    """15 % of a window may be lost before it shows."""
+    average = await measure(MODEL, MeasureOptions(average=True))
+    report = await measure(MODEL)
+    assert report.true_context is not None
+    assert average.true_context is not None
+    assert average.true_context >= report.true_context * 1.04
+    assert average.method.average
+    assert average.regions == ()
+
+
+@pytest.mark.parametrize("seed", range(10, 14))
+async def test_lapses_do_not_lower_the_answer(seed: int) -> None:
+    model = attrs.evolve(MODEL, lapses=0.04, beyond=Beyond.FORGETS_ALL)
+    async with LMStrix(
+        adapter=SimulatedAdapter(model, seed=seed), store="memory", levels=()
+    ) as client:
+        report = await client.find_true_context("m", MeasureOptions(seed=seed))
+    assert report.true_context is not None
+    assert WINDOW * 15 / 16 <= report.true_context <= WINDOW
+
+
+# An engine that reuses nothing.
+
+ANEW = attrs.evolve(MODEL, reuses_prefixes=False)
+SMALL = attrs.evolve(ANEW, declared=2048, true_context=1300, beyond=Beyond.FORGETS_ALL)
+
+
+class Requests(MemoryStore):
+    """Knows how many trials each request brought. `fails_at` is the request that is not kept."""
+
+    def __init__(self, fails_at: int = 0) -> None:
+        super().__init__()
+        self.sizes: list[tuple[str, int]] = []
+        self._fails_at = fails_at
+
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+        self.sizes.append((trials[0].phase, len(trials)))
+        if len(self.sizes) == self._fails_at:
+            raise StoreError("no room", hint="Make room.")
+        await super().append_trials(measurement_id, trials)
+
+
+@pytest.mark.parametrize("beyond", [Beyond.FORGETS_ALL, Beyond.FORGETS_HEAD])
+async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
+    beyond: Beyond,
+) -> None:
+    store = Requests()
+    adapter = SimulatedAdapter(attrs.evolve(ANEW, beyond=beyond))
+    client = LMStrix(adapter=adapter, store=store, levels=())
+    report = await client.find_true_context("m")
+    assert report.true_context is not None
+    assert WINDOW * 15 / 16 <= report.true_context <= WINDOW * 17 / 16
+    assert report.certified
+    assert max(size for _, size in store.sizes) == 8
+    searching = [size for phase, size in store.sizes if phase == "search"]
+    assert sum(searching) >= 6 * len(searching)
+    assert report.cost.prompt_tokens <= 18 * report.true_context
+    assert adapter.counters.cached_tokens == 0
+
+
+async def test_a_model_that_cannot_do_several_is_asked_one_fact_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def first_only(
+        model: SimulatedModel, prompt: Prompt, *, length: int, max_tokens: int, seed: int
+    ) -> tuple[str, bool]:
+        text, cut_off = answer(model, prompt, length=length, max_tokens=max_tokens, seed=seed)
+        return text.split("\n")[0], cut_off
+
+    monkeypatch.setattr("lmstrix.testing.simulated.answer", first_only)
+    store = Requests()
+    client = LMStrix(adapter=SimulatedAdapter(SMALL), store=store, levels=())
+    report = await client.find_true_context("m")
+    assert report.true_context == 1280
+    assert {size for phase, size in store.sizes if phase != "baseline"} == {1}
+
+
+async def test_the_facts_of_a_request_are_kept_all_or_none() -> None:
+    """What one reply said is either known to the next run or asked again."""
+    whole = Requests()
+    client = LMStrix(adapter=SimulatedAdapter(SMALL), store=whole, levels=())
+    expected = await client.find_true_context("m")
+    at = next(n for n, (_, size) in enumerate(whole.sizes, 1) if size == 8) + 1
+    store = Requests(fails_at=at)
+    client = LMStrix(adapter=SimulatedAdapter(SMALL), store=store, levels=())
+    measurement = await client.measurement("m")
+    key = await measurement.key()
+    report = await measurement.run()
+    assert report.bracket == expected.bracket
+    kept = await store.unfinished(key)
+    assert kept is not None
+    assert len(kept.trials) == sum(size for _, size in store.sizes[: at - 1])
+    again = await client.find_true_context("m")
+    assert again.bracket == expected.bracket
+    assert again.regions == expected.regions
+    assert {point.verdict for point in again.curve} >= {Verdict.PASS, Verdict.FAIL}
