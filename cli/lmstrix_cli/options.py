@@ -321,7 +321,7 @@ measure_method = chain(
         default=DEFAULT_STRATEGY,
         show_default=True,
         metavar="NAME",
-        help="The search strategy, which chooses the next length.",
+        help="The search strategy, which chooses the next length: bayes, gallop or a plug-in.",
     ),
     click.option(
         "--validator",

@@ -60,6 +60,14 @@ def test_a_store_that_fails_later_is_told_beside_the_report(
     assert "Error: there is no space\nHint: Make room." in result.stderr
 
 
+def test_an_average_over_the_window_is_asked_for_and_repeated(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    [report] = shell.lines("test", "fine", "--average", "--no-certify", "--json")
+    assert report["method"]["average"] is True
+    assert report["regions"] == []
+    assert " --average " in shell.run("test", "fine", "--average", "--no-certify", "-q").stdout
+
+
 def test_the_largest_memory_reaches_the_measurement(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
     [report] = shell.lines("test", "fine", "--max-memory", "8g", "--json")

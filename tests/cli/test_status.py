@@ -103,6 +103,7 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
             None,
             "lmstrix --adapter llamacpp test --ratio 0.9 m",
         ),
+        ("m", '{"method": {"average": true}}', None, "lmstrix test --average m"),
     ],
 )
 def test_the_command_to_go_on(model: str, key: str, store: str | None, expected: str) -> None:

@@ -10,7 +10,7 @@ from lmstrix.errors import ConfigurationError
 from lmstrix.events import Event, LoadStarted
 from lmstrix.measure import Forecast
 from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=10**6)
@@ -81,7 +81,7 @@ def test_a_largest_memory_is_positive() -> None:
 
 async def test_levels_keep_the_token_budget_and_a_later_run_goes_on() -> None:
     """Levels ask a good part of all questions: none of them is asked on credit."""
-    adapter, store = SimulatedAdapter(attrs.evolve(MODEL, reuses_prefixes=False)), MemoryStore()
+    adapter, store = SimulatedAdapter(attrs.evolve(MODEL, reuses_prefixes=False)), SqliteStore(":memory:")
     levels = ["coherence", "copy", "tracing"]
     reports: list[ContextReport] = []
     spent = 0
@@ -104,7 +104,7 @@ async def test_levels_keep_the_token_budget_and_a_later_run_goes_on() -> None:
 async def test_a_certificate_keeps_the_token_budget_and_a_later_run_goes_on() -> None:
     """On an engine that reads every prompt anew, it asks for more than the whole search."""
     model = attrs.evolve(MODEL, reuses_prefixes=False)
-    adapter, store = SimulatedAdapter(model), MemoryStore()
+    adapter, store = SimulatedAdapter(model), SqliteStore(":memory:")
     budget, spent = 12_000, 0
     reports: list[ContextReport] = []
     while not reports or reports[-1].cause is Cause.BUDGET_SPENT:

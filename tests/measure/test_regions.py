@@ -10,7 +10,7 @@ import pytest
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
 from lmstrix.models import ContextReport, Prompt, Region, Trial, Verdict
-from lmstrix.stores.memory import MemoryStore
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.testing.simulated_replies import answer
 
