@@ -207,7 +207,7 @@ def audit(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """The benchmarks in a small form, or one of them as you like it: ``-- search --full``."""
+    """The benchmarks in a small form, or one with arguments: ``-- search --limits 16``."""
     session.install("-e", ".[llamacpp,testing]", *group("test"))
     chosen = {session.posargs[0]: session.posargs[1:]} if session.posargs else BENCHMARKS
     for name, arguments in chosen.items():

@@ -83,7 +83,7 @@ UNKNOWN = "unknown"
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """One model; `known` is its result where that stands, else the forecast counts."""
+    """One model: `known` is its valid result, if it has one; else the forecast counts."""
 
     model: ModelInfo
     forecast: Forecast
@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Expected time, where there is a speed to go by."""
+        """Expected seconds; None if no speed is known."""
         speed = self.seconds_per_token
         return None if speed is None else speed * self.forecast.usual_prompt_tokens
 
@@ -109,7 +109,7 @@ async def plan_models(
     options: MeasureOptions,
     known: Mapping[str, ContextReport],
 ) -> tuple[list[Plan], list[ExitCode]]:
-    """A plan for each of `models` that is there; what is not is told, with its exit code."""
+    """A plan for each model that is found; for the others, a message and an exit code."""
     plans: list[Plan] = []
     codes: list[ExitCode] = []
     speeds = await _speeds(client)
@@ -151,7 +151,7 @@ def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool)
             safe_text.json_line(json.dumps(_facts(plan, options), ensure_ascii=False))
         return
     if not plans:
-        return  # what is wrong with each of them was said
+        return  # the errors were printed
     show_rows("table", _COLUMNS, plans)
     safe_text.out("\n" + "\n".join(_sum_up(plans, options)) + "\nNothing was loaded.")
 
@@ -168,9 +168,8 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     loads = sum(plan.forecast.loads for plan in fresh)
     yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} known."
     yield f"About {_say_count(tokens)} prompt tokens, {loads} loads or more, time: {time}."
-    yield "TOKENS: where the answer is LARGEST and the engine reuses what it has read;"
-    yield "the worst case is behind it. An engine that reuses nothing reads several times"
-    yield "as much."
+    yield "TOKENS: if the answer is LARGEST and the engine reuses its KV cache; then the"
+    yield "worst case. An engine that reuses nothing reads several times as many."
 
 
 def _facts(plan: Plan, options: MeasureOptions) -> dict[str, object]:
@@ -239,7 +238,7 @@ _NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
 
 
 def code_of_check(check: SizeCheck, report: ContextReport) -> ExitCode:
-    """0 where it passes, 1 where it fails; where nothing can be said, what `report` ends with."""
+    """0 for a pass, 1 for a fail; if the check is inconclusive, the code of `report`."""
     if check.outcome is Outcome.PASS:
         return ExitCode.MEASURED
     code = code_of_report(report)
@@ -270,7 +269,7 @@ def check_lines(check: SizeCheck) -> Iterator[str]:
     cost = check.cost
     loads = "1 load" if cost.loads == 1 else f"{cost.loads} loads"
     yield f"cost: {loads}, {cost.prompt_tokens} prompt tokens, {say_seconds(cost.seconds)}"
-    yield "No true context: no other length was looked at, and nothing was kept."
+    yield "No true context: no other length was tested, and nothing was stored."
 
 
 def _at(level: LevelReport, length: int) -> Outcome:
@@ -342,21 +341,21 @@ class Batch:
             return await measurement.run()
 
     async def _give_up_load(self) -> None:
-        """So that a second Ctrl-C, while a load is being broken off, blames no size for it."""
+        """Forget the load in progress, so that a second Ctrl-C does not count it as failed."""
         if self._current is not None:
             await self._current.give_up_load()
 
     def _skip(self, report: ContextReport) -> None:
-        """Say that nothing has changed; the report itself is in the store, and in the JSON."""
+        """Name the stored result; with ``--json`` print it."""
         found = "not measurable" if report.true_context is None else f"true {report.true_context}"
         name = safe_text.label(report.model.key)
-        safe_text.note(f"known already: {name} ({found}); --fresh measures it again")
+        safe_text.note(f"skipped: {name} ({found}) has a valid result; --fresh measures it again")
         self._codes.append(code_of_report(report))
         if self._as_json:
             safe_text.json_line(dump_report(report))
 
     def _record(self, report: ContextReport, *, shown: bool) -> None:
-        """Print `report`; as text only where the error has not said it all (`shown`)."""
+        """Print `report`; as text only if `shown`, else the error has said everything."""
         measurement, self._current = self._current, None
         code, document, text = self._told(report)
         self._codes.append(code)
@@ -369,10 +368,10 @@ class Batch:
             self._printed += 1
         if measurement is not None and measurement.store_error is not None:
             explain_known(measurement.store_error)
-            safe_text.note("This result was not kept: save what is printed.")
+            safe_text.note("This result was not stored: save the printed report.")
             self._codes.append(ExitCode.OTHER)
         if report.cause is Cause.BUDGET_SPENT:
-            safe_text.note(f"The budget is spent. {self._go_on('To go on')}")
+            safe_text.note(f"The budget is spent. {self._go_on('To continue')}")
 
     def _told(self, report: ContextReport) -> tuple[ExitCode, str, str]:
         """Exit code, JSON and text: of the report, or of what it says about one length."""
@@ -387,9 +386,9 @@ class Batch:
         self._codes.append(ExitCode.PARTIAL)
         if self._current is not None:
             self._record(self._current.partial_report(Cause.INTERRUPTED), shown=True)
-        safe_text.note(f"Interrupted. {self._go_on('To go on where it was')}")
+        safe_text.note(f"Interrupted. {self._go_on('To continue')}")
 
     def _go_on(self, words: str) -> str:
-        """What can be done with what was found so far; one length alone is kept nowhere."""
+        """How to continue; a check of one length stores nothing."""
         kept = self._options.only_at is None
-        return f"{words}: {self._again}" if kept else "Nothing was kept."
+        return f"{words}: {self._again}" if kept else "Nothing was stored."

@@ -158,7 +158,8 @@ def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
     assert [row["tested_context"] for row in rows] == ["6144", "", ""]
     nothing = filled.run("scan", "--name", "nosuch")
     assert nothing.stderr == "No match among 3 models.\n"
-    assert "no model is like that" in filled.run("test", "--all", "--name", "nosuch").stderr
+    result = filled.run("test", "--all", "--name", "nosuch")
+    assert "no model matches these filters" in result.stderr
     assert filled.run("scan", "--min-size", "2g", "--max-size", "1g").exit_code == 2
 
 

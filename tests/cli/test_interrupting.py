@@ -87,7 +87,7 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, name: str) -> N
     report = json.loads(out)
     assert report["cause"] == "interrupted"
     assert report["certified"] is False
-    assert f"To go on where it was: lmstrix --store {store} test m --json" in err
+    assert f"To continue: lmstrix --store {store} test m --json" in err
     assert "Traceback" not in err
     with start(store) as again:
         out, err = again.communicate(timeout=30)

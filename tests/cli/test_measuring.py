@@ -151,7 +151,7 @@ def test_a_spent_budget_is_partial(shell: Shell) -> None:
     result = shell.run("test", "fine", "--budget", "1s", "--json", "-q")
     assert result.exit_code == 5
     assert '"budget_spent"' in result.stdout
-    assert "To go on: lmstrix test fine --budget 1s --json -q" in result.stderr
+    assert "To continue: lmstrix test fine --budget 1s --json -q" in result.stderr
 
 
 def test_the_client_is_closed_whatever_happens(

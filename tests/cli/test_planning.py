@@ -31,17 +31,17 @@ def test_what_is_known_and_unchanged_is_not_measured_again(shell: Shell) -> None
     shell.adapter = ScriptedAdapter(FINE, CLUELESS)
     words = ("test", "--all", "--json", "-q")
     first = shell.run(*words)
-    assert "known already" not in first.stderr
+    assert "has a valid result" not in first.stderr
     again = shell.run(*words)
     assert again.stdout == first.stdout
-    assert "known already: fine (true 2048); --fresh" in again.stderr
-    assert "known already: clueless (not measurable)" in again.stderr
+    assert "skipped: fine (true 2048) has a valid result; --fresh" in again.stderr
+    assert "skipped: clueless (not measurable) has a valid result" in again.stderr
     assert again.exit_code == first.exit_code == 4
     assert shell.run("test", "--all", "-q").stdout == ""
     for changed in (["--fresh"], ["--seed", "2"], ["--min-speed", "1"]):
         other = shell.run(*words, "--name", "fine", *changed)
         assert other.exit_code == 0
-        assert "known already" not in other.stderr
+        assert "has a valid result" not in other.stderr
     # A name is an order: it is measured.
     assert shell.run("test", "fine", "--json", "-q").stdout not in first.stdout
 
@@ -49,8 +49,8 @@ def test_what_is_known_and_unchanged_is_not_measured_again(shell: Shell) -> None
 def test_an_unconfirmed_result_does_not_stand_where_a_confirmed_one_is_wanted(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
     assert shell.run("test", "--all", "-q", "--no-certify").exit_code == 0
-    assert "known already" in shell.run("test", "--all", "-q", "--no-certify").stderr
-    assert "known already" not in shell.run("test", "--all", "-q").stderr
+    assert "has a valid result" in shell.run("test", "--all", "-q", "--no-certify").stderr
+    assert "has a valid result" not in shell.run("test", "--all", "-q").stderr
 
 
 def test_another_file_under_the_same_name_is_measured(shell: Shell) -> None:
@@ -125,7 +125,7 @@ def test_one_size_as_text(shell: Shell) -> None:
     assert lines[0] == "short at 2048 tokens: pass"
     assert lines[1] == "20 of 20 correct (95% interval 84 to 100%), at 512 tokens 12 of 12"
     assert "coherence: pass" in lines
-    assert "nothing was kept" in lines[-1]
+    assert "nothing was stored" in lines[-1]
 
 
 def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:

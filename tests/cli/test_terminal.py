@@ -100,6 +100,6 @@ def test_a_live_line_and_ctrl_c() -> None:
     assert "\x1b[1mtrue " in report  # a terminal gets colours
     report = COLOURS.sub("", report)
     assert "cause: interrupted." in report
-    assert "To go on where it was: lmstrix test m" in report
+    assert "To continue: lmstrix test m" in report
     assert "\x1b" not in report
     assert "Traceback" not in screen

@@ -72,7 +72,7 @@ def command(
     """Ask MODEL one thing and print the reply.
 
     The reply goes to stdout as it is written; reasoning and statistics go to stderr. PROMPT
-    is text, or - to read it from stdin, as it is where there is no PROMPT. A prompt that does
+    is text, or - to read it from stdin, the default without a PROMPT. A prompt that does
     not fit is an error before anything is asked; it is never shortened.
     """
     if list_templates:

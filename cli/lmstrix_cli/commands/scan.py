@@ -32,7 +32,7 @@ Examples:
 
 @attrs.frozen
 class _Found:
-    """A model, and the newest true context of this very file; None where there is none."""
+    """A model, and the newest true context of this very file; None if there is none."""
 
     model: ModelInfo
     tested: int | None
@@ -46,7 +46,7 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
     """Look for models.
 
     Nothing is loaded. What stands in the column MODEL is what `lmstrix test` takes; a path to
-    a GGUF file works too. TRUE is the true context, where it was measured.
+    a GGUF file works too. TRUE is the true context, if it was measured.
     """
     kind = choose_format(kind, as_json=as_json)
     found, status = run_async(lambda: _scan(settings))

@@ -36,7 +36,7 @@ Examples:
 
 
 class Fit(enum.StrEnum):
-    """How a loaded context stands to the tested one."""
+    """How a loaded context compares to the tested one."""
 
     FINE = "fine"
     TOO_LARGE = "too large"
@@ -45,7 +45,7 @@ class Fit(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class _Loaded:
-    """An instance beside the newest result for its model, None where there is none."""
+    """An instance and the newest result for its model; None if there is none."""
 
     instance: LoadedInstance
     result: ReportSummary | None
@@ -62,7 +62,7 @@ class _Loaded:
             return Fit.NOT_TESTED
         if length <= self.tested:
             return Fit.FINE
-        # Where the user drew the line, nothing is known of what lies above it.
+        # Above the user's own limit nothing was tested.
         drawn = self.result.cause is Cause.MAX_CONTEXT
         return Fit.NOT_TESTED if drawn else Fit.TOO_LARGE
 
@@ -96,8 +96,8 @@ class _Overview:
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Show the engine, what is loaded, the store, and which measurements were interrupted.
 
-    Each loaded model stands beside its tested true context: a larger one is loaded than it can
-    use, or not. Ends with exit code 3 where the engine is not there or does not answer.
+    For each loaded model, shows whether more context is loaded than the model can use. The exit
+    code is 3 if the engine cannot be reached.
     """
     overview = run_async(lambda: _overview(settings))
     if as_json:
@@ -151,7 +151,7 @@ def _tested(summaries: Sequence[ReportSummary]) -> Mapping[str, ReportSummary]:
 
 
 def _as_json(overview: _Overview) -> str:
-    """The status with more keys; those from before keep their meaning."""
+    """The status, with more keys."""
     document = json.loads(to_json(overview.status))
     for shown, loaded in zip(document["loaded"], overview.loaded, strict=True):
         shown["tested_context"] = loaded.tested
@@ -192,7 +192,7 @@ def _engine_lines(status: Status) -> Iterator[str]:
 
 def _store_lines(store: _Store) -> Iterator[str]:
     if not store.location:
-        yield "store      none, nothing is remembered"
+        yield "store      none, nothing is kept"
         return
     yield f"store      {safe_text.label(store.location)}"
     size = say_bytes(store.size_bytes) or "no file yet"
@@ -210,7 +210,7 @@ def _loaded_lines(loaded: _Loaded) -> Iterator[str]:
     if tested and length and loaded.fit is Fit.NOT_TESTED:
         tested = f", only up to {loaded.tested} (--max-context)"
     yield f"loaded     {key} {at}: {loaded.fit}{tested}"
-    yield f"           loaded by {'LMStrix' if instance.ours else 'somebody else, left alone'}"
+    yield f"           loaded by {'LMStrix' if instance.ours else 'another program'}"
     if loaded.fit is Fit.TOO_LARGE:
         command = shlex.join(["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key])
         yield f"           to load it with {loaded.tested} from now on: {command}"
@@ -220,8 +220,9 @@ DEFAULT_VALIDATOR = "recall"
 
 
 def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
-    """``lmstrix test MODEL`` with what the result depends on: with other options it would be
-    another measurement. If the key cannot be read, the model alone.
+    """``lmstrix test MODEL`` with every option that the measurement's key depends on.
+
+    If the key cannot be read, the model alone.
     """
     depends = parse_object(key) or {}
     words = ["lmstrix"]

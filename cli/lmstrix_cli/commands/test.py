@@ -49,12 +49,11 @@ Known = Mapping[str, ContextReport]
     "--all",
     "all_models",
     is_flag=True,
-    help="Every model of `lmstrix scan`, smallest first, but for what is known and unchanged.",
+    help="Measure every model of `lmstrix scan`, smallest first. Skips models whose stored result"
+    " is still valid.",
 )
 @model_filters("--format")
-@click.option(
-    "--dry-run", is_flag=True, help="Say what would be measured, and what it costs. Loads nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Show the plan and its expected cost. Loads nothing.")
 @json_option("One report for each model (JSON Lines).")
 @quiet_option
 @measure_limits
@@ -76,9 +75,8 @@ def command(
     """Measure how much context models really handle, one after another.
 
     MODEL is a name from `lmstrix scan` or the path of a GGUF file. The report goes to stdout,
-    progress to stderr. Every answer is kept as it comes: after Ctrl-C, a crash or a spent
-    budget the same command goes on where it was. Models that somebody else loaded are left
-    alone.
+    progress to stderr. Every answer is stored at once: after Ctrl-C, a crash or a spent budget
+    the same command continues. Models that LMStrix did not load are never touched.
     """
     _check_usage(models, chosen, all_models=all_models)
     parts = {name: method.pop(name) for name in ("strategy", "validator", "levels")}
@@ -108,35 +106,35 @@ def command(
 
 
 def _nothing(chosen: ModelFilter) -> tuple[str, str]:
-    """What is wrong where ``--all`` means no model, and what to do."""
+    """Message and hint if ``--all`` finds no model."""
     if chosen:
         return (
-            "no model is like that",
-            "`lmstrix scan` takes the same options; without, it shows all.",
+            "no model matches these filters",
+            "`lmstrix scan` takes the same options; without them it lists all models.",
         )
     return "there is no model to measure", "See `lmstrix scan`."
 
 
 def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool) -> None:
-    """Names, or all; a filter says which of all."""
+    """Either names or ``--all``; filters need ``--all``."""
     if models and all_models:
         raise click.UsageError("--all takes no model names.")
     if chosen and not all_models:
-        raise click.UsageError("--name, --type, --format and sizes choose among --all.")
+        raise click.UsageError("--name, --type, --format and the sizes need --all.")
     if not models and not all_models:
-        raise click.UsageError("name one or more models (see `lmstrix scan`), or say --all.")
+        raise click.UsageError("name one or more models (see `lmstrix scan`), or use --all.")
 
 
 def _measure_options(*, no_certify: bool, budget: float | None, **numbers: Any) -> MeasureOptions:  # noqa: ANN401 - as above
     if numbers["only_at"] is not None and numbers["max_context"] is not None:
-        raise click.UsageError("--at looks at one length: --max-context has no place beside it.")
+        raise click.UsageError("--at tests one length and cannot be combined with --max-context.")
     return MeasureOptions(certify=not no_certify, budget_s=budget, **numbers)
 
 
 async def _choose(
     client: LMStrix, models: Sequence[str], chosen: ModelFilter, options: MeasureOptions
 ) -> tuple[Chosen, Known]:
-    """The models by their names; without names all that can be asked, and what is known."""
+    """The named models; without names, all that generate text, and their valid results."""
     if models:
         return models, {}
     everything = await _everything(client, chosen)
@@ -144,7 +142,7 @@ async def _choose(
 
 
 async def _everything(client: LMStrix, chosen: ModelFilter) -> Sequence[ModelInfo]:
-    """All that can be asked questions, smallest first; the others are named on stderr."""
+    """All that generate text, smallest first; the others are named on stderr."""
     found = chosen.keep(await client.list_models())
     for model in found:
         if not _speaks(model):
@@ -155,5 +153,5 @@ async def _everything(client: LMStrix, chosen: ModelFilter) -> Sequence[ModelInf
 
 
 def _speaks(model: ModelInfo) -> bool:
-    """Adapters call a model that generates text ``llm`` or ``vlm``; the rest cannot answer."""
+    """Whether a model generates text: adapters call such a model ``llm`` or ``vlm``."""
     return model.type in {"llm", "vlm"}
