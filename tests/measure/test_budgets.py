@@ -81,7 +81,8 @@ def test_a_largest_memory_is_positive() -> None:
 
 async def test_levels_keep_the_token_budget_and_a_later_run_goes_on() -> None:
     """Levels ask a good part of all questions: none of them is asked on credit."""
-    adapter, store = SimulatedAdapter(attrs.evolve(MODEL, reuses_prefixes=False)), SqliteStore(":memory:")
+    adapter = SimulatedAdapter(attrs.evolve(MODEL, reuses_prefixes=False))
+    store = SqliteStore(":memory:")
     levels = ["coherence", "copy", "tracing"]
     reports: list[ContextReport] = []
     spent = 0

@@ -91,11 +91,11 @@ ANEW = attrs.evolve(MODEL, reuses_prefixes=False)
 SMALL = attrs.evolve(ANEW, declared=2048, true_context=1300, beyond=Beyond.FORGETS_ALL)
 
 
-class Requests(MemoryStore):
+class Requests(SqliteStore):
     """Knows how many trials each request brought. `fails_at` is the request that is not kept."""
 
     def __init__(self, fails_at: int = 0) -> None:
-        super().__init__()
+        super().__init__(":memory:")
         self.sizes: list[tuple[str, int]] = []
         self._fails_at = fails_at
 
