@@ -106,10 +106,15 @@ class Requests(MemoryStore):
         await super().append_trials(measurement_id, trials)
 
 
-@pytest.mark.parametrize("beyond", [Beyond.FORGETS_ALL, Beyond.FORGETS_HEAD])
+@pytest.mark.parametrize(
+    ("beyond", "most"),
+    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 20), (Beyond.FORGETS_HEAD, 30)],
+)
 async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
-    beyond: Beyond,
+    beyond: Beyond, most: int
 ) -> None:
+    """It costs at most so many times the answer; a look for truncation takes its
+    share, and two certificates of the last do not hold."""
     store = Requests()
     adapter = SimulatedAdapter(attrs.evolve(ANEW, beyond=beyond))
     client = LMStrix(adapter=adapter, store=store, levels=())
@@ -120,7 +125,7 @@ async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
     assert max(size for _, size in store.sizes) == 8
     searching = [size for phase, size in store.sizes if phase == "search"]
     assert sum(searching) >= 6 * len(searching)
-    assert report.cost.prompt_tokens <= 18 * report.true_context
+    assert report.cost.prompt_tokens <= most * report.true_context
     assert adapter.counters.cached_tokens == 0
 
 
