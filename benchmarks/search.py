@@ -1,6 +1,6 @@
 """How near whole measurements of simulated models come, and what they cost.
 
-    python benchmarks/search.py [--count 3] [--full] [--jobs 2] [--only windows|fades|cost]
+    python benchmarks/search.py [--count 2] [--full] [--jobs 2] [--only windows|fades|cost]
 
 Three tables: windows and bands that lose a part of the prompt, models that forget everywhere alike,
 and the cost of a clean cliff beside two simpler searches. Every row measures `--count` models whose
@@ -203,7 +203,7 @@ def _errors(found: Sequence[Outcome]) -> str:
 def main() -> None:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(description="Measure simulated models whose limit is known.")
-    parser.add_argument("--count", type=int, default=3, help="models of each kind")
+    parser.add_argument("--count", type=int, default=2, help="models of each kind")
     parser.add_argument("--full", action="store_true", help="100 of each, 400 of each that fades")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--only", choices=TABLES, help="one table")

@@ -325,7 +325,9 @@ def learn_costs(trials: Sequence[Trial]) -> CostModel:
     trials = trials if counted else _imputed(trials, default.question_tokens)
     steps = [(a, b) for a, b in pairwise(trials) if a.seed == b.seed]
     again = [b for a, b in steps if a.length_tokens == b.length_tokens and _known(b)]
-    question = _typical([_new(b) for b in again], default.question_tokens)
+    # A cache that was lost, as after another load, says nothing about the size of a question.
+    kept = [b for b in again if b.cached_tokens] or again
+    question = _typical([_new(b) for b in kept], default.question_tokens)
     reuse = _reuse(steps, again, question)
     if reuse is Reuse.NONE:
         # The whole prompt is read for each question; the length says so already.

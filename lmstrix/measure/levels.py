@@ -13,7 +13,16 @@ from math import sqrt
 
 import attrs
 
-from lmstrix.measure.state import BASELINE, LEVEL_RULE, SEARCH, BudgetSpent, Level, State, limit_of
+from lmstrix.measure.state import (
+    BASELINE,
+    LEVEL_RULE,
+    REGIONS,
+    SEARCH,
+    BudgetSpent,
+    Level,
+    State,
+    limit_of,
+)
 from lmstrix.measure.trials import Asker
 from lmstrix.models import Region, Verdict
 from lmstrix.problem import Reuse, SearchProblem, learn_costs
@@ -116,18 +125,19 @@ class Levels:
         almost nothing is known there any more.
         """
         state, rule = self._state, main.rule
-        seen = state.observation(length)
+        # Without these questions' own answers, which a run that goes on has in part.
+        seen = state.without_phases(length, REGIONS)
         lost = rule.refutes(seen, main.baseline) and seen.passes * 4 < seen.trials
         if lost or not rule.regions or state.options.only_at is not None:
             return
-        trials = {tally.region: tally.trials for tally in seen.regions}
+        trials = {tally.region: tally.trials for tally in state.observation(length).regions}
         missing: list[Region | None] = [
             region for region in rule.regions for _ in range(REGION_TRIALS - trials.get(region, 0))
         ]
         if missing:
             fitting = state.fitting(main, document, length, len(missing))
             state.announcer.probe(SEARCH, length, fitting)
-            await self._asker.ask_about(state.main, SEARCH, length, document, missing[:fitting])
+            await self._asker.ask_about(state.main, REGIONS, length, document, missing[:fitting])
             state.announcer.probed(SEARCH, state.observation(length), state.verdict(length))
 
     @property

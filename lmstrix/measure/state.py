@@ -49,6 +49,7 @@ __all__ = [
     "CERTIFY",
     "LEVEL_RULE",
     "MAIN",
+    "REGIONS",
     "SEARCH",
     "SEVERAL",
     "TRUNCATION",
@@ -60,6 +61,8 @@ __all__ = [
 ]
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
+REGIONS = "regions"
+"""The phase of questions about regions that have not failed, at the longest length."""
 TRUNCATION = "truncation"
 """The phase of questions far beyond the answer: they tell a truncation, and are no evidence on the
 limit."""
@@ -328,6 +331,11 @@ class State:
         asked = (t for t in self.at(length_tokens) if t.phase == CERTIFY and t.seed == seed)
         return _observe(length_tokens, list(asked), self.failures.get(length_tokens))
 
+    def without_phases(self, length_tokens: int, *phases: str) -> Observation:
+        """All answers at a length but those of some phases."""
+        asked = [t for t in self.at(length_tokens) if t.phase not in phases]
+        return _observe(length_tokens, asked, self.failures.get(length_tokens))
+
     def without_certificate(self, length_tokens: int, seed: int) -> Observation:
         """All answers but those to one certificate's questions."""
         asked = [t for t in self.at(length_tokens) if (t.phase, t.seed) != (CERTIFY, seed)]
@@ -353,16 +361,10 @@ class State:
 
     def evidence(self) -> Sequence[Observation]:
         """The history for a strategy: without lengths at which no reply could be judged, and
-        without questions that were about a truncation.
+        without the questions that follow a search (`REGIONS`, `TRUNCATION`).
         """
-        found = [
-            _observe(
-                o.length_tokens,
-                [t for t in self.at(o.length_tokens) if t.phase != TRUNCATION],
-                o.failure,
-            )
-            for o in self.history()
-        ]
+        after = (REGIONS, TRUNCATION)
+        found = [self.without_phases(o.length_tokens, *after) for o in self.history()]
         return [o for o in found if o.trials or o.failure is not None]
 
     def before(self, trial: int) -> State:

@@ -54,12 +54,12 @@ async def test_a_lost_part_is_the_limit_and_is_named(
     assert len(lost(report)) < 5
     assert report.cause is cause
     assert report.certified
-    smallest = min(report.regions, key=lambda r: r.limit_tokens)
-    assert smallest.limit_tokens == report.true_context
+    assert min(r.bracket[0] for r in report.regions) == report.true_context
     assert {r.cause for r in report.regions if r.region in weakest} == {cause}
     for region in report.regions:
         low, high = region.bracket
-        assert low == region.limit_tokens >= report.true_context
+        assert low == region.limit_tokens
+        assert low >= report.true_context
         assert high is None or low < high
 
 
@@ -106,10 +106,15 @@ class Requests(SqliteStore):
         await super().append_trials(measurement_id, trials)
 
 
-@pytest.mark.parametrize("beyond", [Beyond.FORGETS_ALL, Beyond.FORGETS_HEAD])
+@pytest.mark.parametrize(
+    ("beyond", "most"),
+    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 20), (Beyond.FORGETS_HEAD, 30)],
+)
 async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
-    beyond: Beyond,
+    beyond: Beyond, most: int
 ) -> None:
+    """It costs at most so many times the answer; a look for truncation takes its
+    share, and two certificates of the last do not hold."""
     store = Requests()
     adapter = SimulatedAdapter(attrs.evolve(ANEW, beyond=beyond))
     client = LMStrix(adapter=adapter, store=store, levels=())
@@ -120,7 +125,7 @@ async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
     assert max(size for _, size in store.sizes) == 8
     searching = [size for phase, size in store.sizes if phase == "search"]
     assert sum(searching) >= 6 * len(searching)
-    assert report.cost.prompt_tokens <= 18 * report.true_context
+    assert report.cost.prompt_tokens <= most * report.true_context
     assert adapter.counters.cached_tokens == 0
 
 
