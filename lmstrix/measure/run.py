@@ -366,7 +366,7 @@ class _Run:
             except ConfigurationError:  # so many do not fit, with their answers
                 continue
             break
-        found, single = state.baseline(length, SEVERAL), problem.baseline
+        found, single = state.baseline(problem.floor, SEVERAL), problem.baseline
         if found.trials < SEVERAL_TRIALS:
             return problem
         worse = fisher_tail(
