@@ -89,7 +89,7 @@ def test_the_notebook_in_a_real_kernel(demo_model: Path, tmp_path: Path) -> None
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     progress, table, chart = (output["data"] for output in outputs if "data" in output)
     assert "true context 1024: max context" in "".join(progress["text/plain"])
-    assert '<th scope="row">1024</th>' in "".join(table["text/html"])
+    assert "<strong>1024</strong>" in "".join(table["text/html"])
     assert "vega-lite" in "".join(chart["text/html"])
 
 
