@@ -65,14 +65,14 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     adapter = shell.adapter = ScriptedAdapter(FINE, SHORT)
     [fine, short] = shell.lines("test", "fine", "short", "--dry-run", "--json")
     assert (fine["largest_length"], short["largest_length"]) == (2048, 8192)
-    assert (fine["usual_prompt_tokens"], fine["least_loads"], fine["known"]) == (3072, 2, False)
+    assert (fine["usual_prompt_tokens"], fine["least_loads"], fine["known"]) == (4506, 2, False)
     assert (fine["seconds"], fine["fits"], fine["memory_bytes"]) == (None, None, None)
     assert adapter.counters.loads == 0
     assert shell.run("test", "fine", "-q").exit_code == 0
     text = shell.run("test", "--all", "--dry-run", "--budget", "1h").stdout
     assert text.splitlines()[1].split()[:3] == ["fine", "known", "2048"]
     assert (
-        "1 to measure (1 h 00 min each at most), 1 known.\nAbout 12k prompt tokens, 2 loads or more"
+        "1 to measure (1 h 00 min each at most), 1 known.\nAbout 18k prompt tokens, 2 loads or more"
         in text
     )
     assert max(map(len, text.splitlines())) <= 80
