@@ -12,8 +12,8 @@ from lmstrix.ports import Adapter
 __all__ = ["Forecast", "forecast"]
 
 USUAL_READING, MOST_READING = 2.2, 4.5
-"""Prompt tokens over the answer if the engine reuses prefixes, certificate included: mean above 8,192
-tokens, and the most, of 100 simulated models that answer as reliably as models do
+"""Prompt tokens over the answer if the engine reuses prefixes, certificate included: mean above
+8,192 tokens, and the most, of 100 simulated models that answer as reliably as models do
 (`benchmarks/search.py`). A certificate reads the answer's length once."""
 
 
