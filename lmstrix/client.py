@@ -11,11 +11,8 @@ from typing import Self
 import attrs
 
 from lmstrix import prompting
-from lmstrix.benches import SpeedBench
-from lmstrix.checks import SizeCheck, check_of
 from lmstrix.errors import LMStrixError
 from lmstrix.events import Event
-from lmstrix.maps import ContextMap
 from lmstrix.measure import (
     BenchOptions,
     BenchRun,
@@ -29,17 +26,21 @@ from lmstrix.measure import (
 )
 from lmstrix.measure.state import Announcer
 from lmstrix.measure.taking_turns import its_turn
-from lmstrix.model_list import ModelList
 from lmstrix.models import (
+    ContextMap,
     ContextReport,
     Environment,
     Method,
     ModelInfo,
+    ModelList,
     Prompt,
     Reply,
     ReplyChunk,
+    SizeCheck,
+    SpeedBench,
     Status,
     StoredReport,
+    check_of,
 )
 from lmstrix.parts import (
     DEFAULT_ADAPTER,

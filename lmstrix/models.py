@@ -1,4 +1,4 @@
-"""Frozen facts: what is known about models, replies, trials and measurements.
+"""Frozen facts: models, replies, trials, measurements, maps, benchmarks and engines.
 
 Units are in the names: ``_tokens``, ``_s`` (seconds), ``_bytes``. A *length* is always
 the prompt plus the reserved reply, in the model's own tokens.
@@ -7,18 +7,27 @@ the prompt plus the reserved reply, in the model's own tokens.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
+from statistics import median
 
 import attrs
 
-from lmstrix.causes import UNFINISHED, Cause, Judgement, StopReason, Verdict
-from lmstrix.engines import LoadedInstance, LoadProgress, MemoryEstimate, PrefillProgress, Status
+from lmstrix.stats import Proportion, isotonic_fall, wilson
 
 __all__ = [
+    "BENCH_SCHEMA_VERSION",
+    "CHECK_SCHEMA_VERSION",
+    "DEPTH_BINS",
+    "MAP_SCHEMA_VERSION",
     "SCHEMA_VERSION",
+    "UNFINISHED",
     "Baseline",
+    "BenchPoint",
+    "BenchSample",
     "Cause",
+    "ContextMap",
     "ContextReport",
     "Cost",
     "CurvePoint",
@@ -26,13 +35,18 @@ __all__ = [
     "Environment",
     "Interval",
     "Judgement",
+    "Layer",
     "LevelReport",
     "LoadProgress",
     "LoadedInstance",
+    "MapCell",
+    "MapCost",
     "MemoryEstimate",
     "Method",
     "ModelInfo",
+    "ModelList",
     "Observation",
+    "Outcome",
     "PrefillProgress",
     "Probe",
     "Prompt",
@@ -42,6 +56,8 @@ __all__ = [
     "RegionReport",
     "Reply",
     "ReplyChunk",
+    "SizeCheck",
+    "SpeedBench",
     "Status",
     "StopReason",
     "StoredMeasurement",
@@ -49,7 +65,151 @@ __all__ = [
     "Trial",
     "Usable",
     "Verdict",
+    "cells_of",
+    "check_of",
+    "point_of",
 ]
+
+
+class StopReason(enum.StrEnum):
+    """Why the engine stopped generating."""
+
+    END = "end"
+    STOP_STRING = "stop_string"
+    MAX_TOKENS = "max_tokens"
+    CONTEXT_LENGTH = "context_length"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class Judgement(enum.StrEnum):
+    """What a validator says of one reply. Only ``INCONCLUSIVE`` counts neither way."""
+
+    PASS = "pass"
+    WRONG = "wrong"
+    GIBBERISH = "gibberish"
+    EMPTY = "empty"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Verdict(enum.StrEnum):
+    """What all the trials at one length say together."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNDECIDED = "undecided"
+
+
+class Cause(enum.StrEnum):
+    """Why the true context is not larger, or why there is none."""
+
+    DECLARED_MAXIMUM = "declared_maximum"
+    """Nothing failed up to the declared context: the answer is censored there."""
+    MAX_CONTEXT = "max_context"
+    """Nothing failed up to the largest context that the user asked to try."""
+    NOTHING_FAILED = "nothing_failed"
+    """Nothing failed in what was read, and no more was read for it: it is at least that long."""
+    LOAD_REFUSED = "load_refused"
+    LOAD_FAILED = "load_failed"
+    LOAD_HUNG = "load_hung"
+    """A load made no progress, while the server answered other calls."""
+    CLAMPED = "clamped"
+    CRASHED_ON_FILL = "crashed_on_fill"
+    OVERFLOW = "overflow"
+    TRUNCATED = "truncated"
+    """The server dropped part of the prompt and did not say so."""
+    GIBBERISH = "gibberish"
+    FORGETS = "forgets"
+    TOO_SLOW = "too_slow"
+    NOT_MEASURABLE = "not_measurable"
+    """The model cannot do the validator's task even at the baseline's short length."""
+    INVALID_MODEL = "invalid_model"
+    UNSUPPORTED_MODEL = "unsupported_model"
+    MODEL_NOT_FOUND = "model_not_found"
+    BUDGET_SPENT = "budget_spent"
+    INTERRUPTED = "interrupted"
+    INFRASTRUCTURE = "infrastructure"
+    """The engine was away or silent. Says nothing about the model."""
+    INCONCLUSIVE = "inconclusive"
+    """Too many replies could be judged neither way."""
+
+
+UNFINISHED = frozenset(
+    {
+        Cause.NOT_MEASURABLE,
+        Cause.INVALID_MODEL,
+        Cause.UNSUPPORTED_MODEL,
+        Cause.MODEL_NOT_FOUND,
+        Cause.BUDGET_SPENT,
+        Cause.INTERRUPTED,
+        Cause.INFRASTRUCTURE,
+        Cause.INCONCLUSIVE,
+    }
+)
+"""Causes that say that the measurement did not end with a verdict."""
+
+
+@attrs.frozen(kw_only=True)
+class MemoryEstimate:
+    """What a load at `context_length` is expected to need, in bytes."""
+
+    context_length: int
+    model_bytes: int
+    context_bytes: int
+    available_bytes: int | None = None
+    """What the machine has to give now; None where that is unknown."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights and context together."""
+        return self.model_bytes + self.context_bytes
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the machine has that much now; None where that is unknown."""
+        return None if self.available_bytes is None else self.total_bytes <= self.available_bytes
+
+
+@attrs.frozen(kw_only=True)
+class LoadProgress:
+    """How far a load has come, from 0 to 1."""
+
+    fraction: float
+
+
+@attrs.frozen(kw_only=True)
+class PrefillProgress:
+    """How far the reading of one prompt has come, in tokens."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    processed_tokens: int
+    """Tokens read so far, the cached ones included."""
+
+
+@attrs.frozen(kw_only=True)
+class LoadedInstance:
+    """A model that is in the engine's memory now."""
+
+    key: str
+    identifier: str
+    context_length: int | None = None
+    ours: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """What an adapter says about its engine."""
+
+    adapter: str
+    engine: str
+    available: bool
+    detail: str = ""
+    hint: str = ""
+    versions: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    loaded: tuple[LoadedInstance, ...] = ()
+    model_folders: tuple[str, ...] = ()
+
 
 SCHEMA_VERSION = 1
 """Version of the JSON form of `ContextReport`. Raised when a key changes its meaning."""
@@ -106,6 +266,15 @@ class ModelInfo:
     quantization: str = ""
     type: str = "llm"
     digest: str = ""
+
+
+class ModelList(tuple[ModelInfo, ...]):
+    """Models, sorted by key: a tuple with a type of its own, which notebooks show as a table.
+
+    Slices of it are plain tuples.
+    """
+
+    __slots__ = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -231,14 +400,6 @@ class Probe:
 
     observation: Observation
     verdict: Verdict
-
-
-@attrs.frozen(kw_only=True)
-class Proportion:
-    """Lower and upper end of an interval for a proportion (Wilson, 95 %)."""
-
-    low: float
-    high: float
 
 
 @attrs.frozen(kw_only=True)
@@ -437,3 +598,323 @@ class StoredReport:
     id: str
     key: str
     report: ContextReport
+
+
+CHECK_SCHEMA_VERSION = 1
+"""Version of the JSON form of `SizeCheck`."""
+
+_FAILING = frozenset(
+    {
+        Cause.LOAD_REFUSED,
+        Cause.LOAD_FAILED,
+        Cause.LOAD_HUNG,
+        Cause.CLAMPED,
+        Cause.CRASHED_ON_FILL,
+        Cause.OVERFLOW,
+        Cause.TRUNCATED,
+        Cause.TOO_SLOW,
+    }
+)
+"""What ends a check before a question at that length was answered, and answers it."""
+
+
+class Outcome(enum.StrEnum):
+    """What a check says."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@attrs.frozen(kw_only=True)
+class SizeCheck:
+    """Whether `model` does at `length_tokens` what it does at short length, with evidence.
+
+    A check is not a measurement of the true context: it says nothing about any other length, and
+    no store keeps it.
+
+    `cause` is why not, or what kept it from being told; None where it passes.
+    """
+
+    model: ModelInfo
+    length_tokens: int
+    outcome: Outcome
+    cause: Cause | None
+    passes: int
+    trials: int
+    """Answers that count, passes and fails."""
+    wilson: Proportion
+    """Of the pass rate, 95 %."""
+    inconclusive: int
+    ttft_s: float | None
+    tokens_per_second: float | None
+    baseline: Baseline
+    levels: tuple[LevelReport, ...]
+    cost: Cost
+    method: Method
+    environment: Environment
+    started_at: datetime
+    finished_at: datetime
+    notes: tuple[str, ...] = ()
+    schema_version: int = CHECK_SCHEMA_VERSION
+
+
+def check_of(report: ContextReport, length_tokens: int) -> SizeCheck:
+    """What the report of a measurement with `only_at` says about that length."""
+    point = next((p for p in report.curve if p.length_tokens == length_tokens), None)
+    outcome = _outcome(report, point)
+    passes, trials = (point.passes, point.trials) if point else (0, 0)
+    return SizeCheck(
+        model=report.model,
+        length_tokens=length_tokens,
+        outcome=outcome,
+        cause=None if outcome is Outcome.PASS else report.cause,
+        passes=passes,
+        trials=trials,
+        wilson=wilson(passes, trials),
+        inconclusive=point.inconclusive if point else 0,
+        ttft_s=point.ttft_s if point else None,
+        tokens_per_second=point.tokens_per_second if point else None,
+        baseline=report.baseline,
+        levels=report.levels,
+        cost=report.cost,
+        method=report.method,
+        environment=report.environment,
+        started_at=report.started_at,
+        finished_at=report.finished_at,
+        notes=report.notes,
+    )
+
+
+def _outcome(report: ContextReport, point: CurvePoint | None) -> Outcome:
+    if point is not None and point.verdict is Verdict.FAIL:
+        return Outcome.FAIL
+    if report.cause in _FAILING or (point is None and report.cause is Cause.DECLARED_MAXIMUM):
+        return Outcome.FAIL
+    # Cut short before everything was asked, what is there so far is no verdict.
+    finished = report.cause in {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT}
+    passed = point is not None and point.verdict is Verdict.PASS
+    return Outcome.PASS if passed and finished else Outcome.INCONCLUSIVE
+
+
+MAP_SCHEMA_VERSION = 1
+"""Version of the JSON form of `ContextMap`."""
+
+DEPTH_BINS = 10
+"""How many cells there are from the head to the tail; each is a tenth of the prompt."""
+
+
+@attrs.frozen(kw_only=True)
+class MapCell:
+    """What was asked about one tenth of the prompt at one length.
+
+    `score` is the mean of the graded replies, from 0 to 1; for a validator that does not grade,
+    the part that was right. `trials` counts what could be judged.
+    """
+
+    length_tokens: int
+    depth_bin: int
+    trials: int
+    passes: int
+    score: float
+
+
+@attrs.frozen(kw_only=True)
+class Layer:
+    """One validator's cells, in ascending order of length and depth. A cell in which nothing was
+    asked is missing.
+    """
+
+    name: str
+    cells: tuple[MapCell, ...]
+
+    def rate(self, length_tokens: int) -> float | None:
+        """The mean score at a length, None where nothing was asked."""
+        cells = [cell for cell in self.cells if cell.length_tokens == length_tokens]
+        trials = sum(cell.trials for cell in cells)
+        return sum(cell.score * cell.trials for cell in cells) / trials if trials else None
+
+    def limit(self, ratio: float) -> int | None:
+        """The largest length up to which the score keeps `ratio` of what it is at the shortest.
+
+        Scores are made to fall with the length first (`lmstrix.stats.isotonic_fall`), so that
+        one lucky length beyond the limit, or one unlucky below, does not decide. None where
+        nothing was asked.
+        """
+        lengths = [n for n, _ in groupby(self.cells, key=lambda cell: cell.length_tokens)]
+        rates = [self.rate(n) or 0.0 for n in lengths]
+        weights = [
+            float(sum(c.trials for c in self.cells if c.length_tokens == n)) for n in lengths
+        ]
+        asked = [(n, r, w) for n, r, w in zip(lengths, rates, weights, strict=True) if w > 0]
+        if not asked:
+            return None
+        fit = isotonic_fall([r for _, r, _ in asked], [w for _, _, w in asked])
+        kept = [n for (n, _, _), rate in zip(asked, fit, strict=True) if rate >= ratio * fit[0]]
+        return max(kept, default=None)  # none where a file asks for more than all
+
+
+@attrs.frozen(kw_only=True)
+class MapCost:
+    """What a map cost, by the engine's own numbers. Tokens of the document that had to be read,
+    and tokens of questions, are counted apart.
+    """
+
+    document_tokens: int = 0
+    question_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    questions: int = 0
+    loads: int = 1
+    seconds: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class ContextMap:
+    """Length by depth, for the price of one climb."""
+
+    model: ModelInfo
+    lengths: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    cost: MapCost
+    environment: Environment
+    seed: int
+    ratio: float
+    started_at: datetime
+    finished_at: datetime
+    notes: tuple[str, ...] = ()
+    schema_version: int = MAP_SCHEMA_VERSION
+
+    def layer(self, name: str) -> Layer:
+        """The cells of one validator; `KeyError` where it was not asked."""
+        found = next((layer for layer in self.layers if layer.name == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+def cells_of(
+    answers: Sequence[tuple[int, float, bool, float]],
+) -> tuple[MapCell, ...]:
+    """Cells from (length, depth from 0 to 1, passed, score)."""
+    binned = sorted(
+        (length, min(DEPTH_BINS - 1, int(depth * DEPTH_BINS)), passed, score)
+        for length, depth, passed, score in answers
+    )
+    cells: list[MapCell] = []
+    for (length, depth_bin), group in groupby(binned, key=lambda answer: answer[:2]):
+        answered = list(group)
+        cells.append(
+            MapCell(
+                length_tokens=length,
+                depth_bin=depth_bin,
+                trials=len(answered),
+                passes=sum(passed for *_, passed, _ in answered),
+                score=sum(score for *_, score in answered) / len(answered),
+            )
+        )
+    return tuple(cells)
+
+
+BENCH_SCHEMA_VERSION = 1
+"""Version of the JSON form of `SpeedBench`."""
+
+
+@attrs.frozen(kw_only=True)
+class BenchSample:
+    """One reply, in the engine's own numbers.
+
+    Where `warm` is false the prompt is a text that the engine has never seen; where it is true,
+    the same text with another request at its end.
+    """
+
+    warm: bool
+    prompt_tokens: int
+    """The whole prompt, cached tokens included."""
+    cached_tokens: int | None
+    """Of these, not read again; None where the engine does not tell."""
+    generated_tokens: int
+    ttft_s: float | None
+    tokens_per_second: float | None
+    seconds: float
+    """From asking to the whole reply, by our clock."""
+
+    @property
+    def read_tokens(self) -> int:
+        """Prompt tokens that had to be read."""
+        return self.prompt_tokens - (self.cached_tokens or 0)
+
+    @property
+    def prefill_tokens_per_second(self) -> float | None:
+        """Tokens read in each second until the first token came; None where that is unknown."""
+        return self.read_tokens / self.ttft_s if self.ttft_s else None
+
+    @property
+    def reused(self) -> float | None:
+        """The part of the prompt that came from the KV cache, from 0 to 1."""
+        if self.cached_tokens is None or not self.prompt_tokens:
+            return None
+        return self.cached_tokens / self.prompt_tokens
+
+
+@attrs.frozen(kw_only=True)
+class BenchPoint:
+    """What was measured at one length: medians, and the samples that they come from.
+
+    A value is None where the engine tells nothing of the kind.
+    """
+
+    length_tokens: int
+    """Prompt and reserved reply."""
+    prefill_tokens_per_second: float | None
+    """Reading a prompt that was never seen."""
+    ttft_s: float | None
+    """Time to first token of such a prompt."""
+    tokens_per_second: float | None
+    """Generation, behind a window filled that far."""
+    warm_ttft_s: float | None
+    """Time to first token where only the request at the end is new."""
+    reused: float | None
+    """The part of that prompt that came from the KV cache, from 0 to 1."""
+    samples: tuple[BenchSample, ...]
+
+
+@attrs.frozen(kw_only=True)
+class SpeedBench:
+    """Speeds by context length. `complete` is false where it ended before the longest length."""
+
+    model: ModelInfo
+    context_length: int
+    """What was loaded, as the engine reports it, in tokens."""
+    points: tuple[BenchPoint, ...]
+    complete: bool
+    environment: Environment
+    rounds: int
+    seed: int
+    seconds: float
+    started_at: datetime
+    finished_at: datetime
+    notes: tuple[str, ...] = ()
+    schema_version: int = BENCH_SCHEMA_VERSION
+
+
+def point_of(length_tokens: int, samples: Sequence[BenchSample]) -> BenchPoint:
+    """The medians of `samples`, of which there may be none of a kind."""
+    cold = [sample for sample in samples if not sample.warm]
+    warm = [sample for sample in samples if sample.warm]
+    return BenchPoint(
+        length_tokens=length_tokens,
+        prefill_tokens_per_second=_median(cold, lambda s: s.prefill_tokens_per_second),
+        ttft_s=_median(cold, lambda s: s.ttft_s),
+        tokens_per_second=_median(samples, lambda s: s.tokens_per_second),
+        warm_ttft_s=_median(warm, lambda s: s.ttft_s),
+        reused=_median(warm, lambda s: s.reused),
+        samples=tuple(samples),
+    )
+
+
+def _median(
+    samples: Sequence[BenchSample], value: Callable[[BenchSample], float | None]
+) -> float | None:
+    known = [found for sample in samples if (found := value(sample)) is not None]
+    return median(known) if known else None

@@ -20,9 +20,7 @@ from lmstrix.events import (
     ProbeFinished,
     TrialFinished,
 )
-from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
-from lmstrix.model_list import ModelList
-from lmstrix.models import ContextReport
+from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, Layer, ModelList
 from lmstrix.progress import ProgressState
 from lmstrix.reports.charts import (
     ENGINE_FAILED,

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from math import comb, sqrt
 
-from lmstrix.models import Proportion
+import attrs
 
-__all__ = ["Z_95", "binomial_tail", "fisher_tail", "isotonic_fall", "wilson"]
+__all__ = ["Z_95", "Proportion", "binomial_tail", "fisher_tail", "isotonic_fall", "wilson"]
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
+
+
+@attrs.frozen(kw_only=True)
+class Proportion:
+    """Lower and upper end of an interval for a proportion (Wilson, 95 %)."""
+
+    low: float
+    high: float
 
 
 def wilson(passes: int, trials: int, z: float = Z_95) -> Proportion:

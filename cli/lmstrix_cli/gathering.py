@@ -9,8 +9,7 @@ import click
 
 from lmstrix.converter import FormatError, from_json, load_report
 from lmstrix.errors import LMStrixError, NotMeasured
-from lmstrix.maps import MAP_SCHEMA_VERSION, ContextMap
-from lmstrix.models import ContextReport, StoredReport
+from lmstrix.models import MAP_SCHEMA_VERSION, ContextMap, ContextReport, StoredReport
 from lmstrix.names import reports_of
 from lmstrix.stores.sqlite import is_store
 from lmstrix_cli import safe_text, session

@@ -10,11 +10,18 @@ import attrs
 import click
 
 from lmstrix import LMStrix, Measurement, MeasureOptions
-from lmstrix.checks import Outcome, SizeCheck, check_of
 from lmstrix.converter import dump_report, to_json
 from lmstrix.errors import ConfigurationError, LMStrixError, StoreError
 from lmstrix.measure import Forecast
-from lmstrix.models import Cause, ContextReport, LevelReport, ModelInfo
+from lmstrix.models import (
+    Cause,
+    ContextReport,
+    LevelReport,
+    ModelInfo,
+    Outcome,
+    SizeCheck,
+    check_of,
+)
 from lmstrix.reports.text import render_text
 from lmstrix.reports.words import (
     CAUSE_SENTENCES,

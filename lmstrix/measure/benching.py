@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import attrs
 
-from lmstrix.benches import BenchPoint, BenchSample, SpeedBench, point_of
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
 from lmstrix.events import ReplyTimed
 from lmstrix.measure.engine import Engine
@@ -21,7 +20,15 @@ from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.state import Announcer
 from lmstrix.measure.taking_turns import its_turn
 from lmstrix.measure.trials import attempts
-from lmstrix.models import Environment, ModelInfo, Status
+from lmstrix.models import (
+    BenchPoint,
+    BenchSample,
+    Environment,
+    ModelInfo,
+    SpeedBench,
+    Status,
+    point_of,
+)
 from lmstrix.ports import Adapter, Observer, Validator
 
 __all__ = ["BenchOptions", "BenchRun"]

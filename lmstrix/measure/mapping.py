@@ -16,14 +16,24 @@ from statistics import median
 import attrs
 
 from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
-from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
 from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.state import Announcer
 from lmstrix.measure.taking_turns import its_turn
 from lmstrix.measure.trials import attempts
-from lmstrix.models import Environment, Judgement, ModelInfo, Observation, Reply, Verdict
+from lmstrix.models import (
+    ContextMap,
+    Environment,
+    Judgement,
+    Layer,
+    MapCost,
+    ModelInfo,
+    Observation,
+    Reply,
+    Verdict,
+    cells_of,
+)
 from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
 
 __all__ = ["MapOptions", "MapRun"]

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from lmstrix.maps import DEPTH_BINS, ContextMap, Layer, MapCell
-from lmstrix.models import ContextReport, CurvePoint, Region
+from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, CurvePoint, Layer, MapCell, Region
 from lmstrix.reports.words import say_cause, say_kept, say_percent, say_seconds, say_verdict
 
 __all__ = [

@@ -9,8 +9,7 @@ from typing import cast
 
 import jinja2
 
-from lmstrix.maps import ContextMap
-from lmstrix.models import ContextReport
+from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports import charts
 from lmstrix.reports.compare import Comparison, compare
 from lmstrix.reports.words import (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
-from lmstrix.models import ContextReport
+from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, Layer
 from lmstrix.reports.compare import Comparison
 from lmstrix.reports.words import (
     CURVE_HEAD,

@@ -5,9 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from lmstrix.benches import BenchPoint, SpeedBench
-from lmstrix.maps import DEPTH_BINS, ContextMap, Layer
-from lmstrix.models import ContextReport, CurvePoint
+from lmstrix.models import (
+    DEPTH_BINS,
+    BenchPoint,
+    ContextMap,
+    ContextReport,
+    CurvePoint,
+    Layer,
+    SpeedBench,
+)
 from lmstrix.reports.words import (
     CURVE_HEAD,
     REGION_HEAD,

@@ -14,12 +14,13 @@ from itertools import groupby
 
 import attrs
 
-from lmstrix.maps import ContextMap, Layer
 from lmstrix.models import (
     UNFINISHED,
     Cause,
+    ContextMap,
     ContextReport,
     CurvePoint,
+    Layer,
     LevelReport,
     Region,
     RegionReport,

@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 
-from lmstrix.maps import ContextMap, Layer, MapCost, cells_of
 from lmstrix.models import (
     Baseline,
     Cause,
+    ContextMap,
     ContextReport,
     Cost,
     CurvePoint,
@@ -21,7 +21,9 @@ from lmstrix.models import (
     Environment,
     Interval,
     Judgement,
+    Layer,
     LevelReport,
+    MapCost,
     Method,
     ModelInfo,
     Proportion,
@@ -31,6 +33,7 @@ from lmstrix.models import (
     Trial,
     Usable,
     Verdict,
+    cells_of,
 )
 
 __all__ = ["sample_map", "sample_model", "sample_report", "sample_trial"]

@@ -13,8 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.converter import FormatError, dump_report, load_report, to_json
-from lmstrix.maps import ContextMap
-from lmstrix.models import ContextReport
+from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_map, render_text

@@ -12,7 +12,6 @@ import attrs
 import pytest
 
 from lmstrix import LMStrix, MeasureOptions
-from lmstrix.checks import Outcome
 from lmstrix.errors import (
     EngineTimeout,
     EngineUnavailable,
@@ -25,7 +24,7 @@ from lmstrix.events import Event, LoadStarted
 from lmstrix.measure import engine as engine_module
 from lmstrix.measure.engine import Crashes, Engine, load_patience_s
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
-from lmstrix.models import Cause, LoadProgress, ModelInfo, Status
+from lmstrix.models import Cause, LoadProgress, ModelInfo, Outcome, Status
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 FLOOR = 512

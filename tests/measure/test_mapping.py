@@ -6,8 +6,8 @@ import attrs
 import pytest
 
 from lmstrix.errors import ConfigurationError, EngineUnavailable
-from lmstrix.maps import ContextMap, cells_of
 from lmstrix.measure import MapOptions, MapRun, RetryPolicy
+from lmstrix.models import ContextMap, cells_of
 from lmstrix.reports.text import render_map
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.copy import Copy

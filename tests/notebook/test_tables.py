@@ -13,8 +13,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 
 from lmstrix import LMStrix
-from lmstrix.model_list import ModelList
-from lmstrix.models import Cause
+from lmstrix.models import Cause, ModelList
 from lmstrix.notebook import load_ipython_extension, map_table
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel

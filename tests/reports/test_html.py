@@ -13,16 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmstrix.maps import ContextMap, Layer, MapCell
 from lmstrix.models import (
     Baseline,
     Cause,
+    ContextMap,
     ContextReport,
     Cost,
     CurvePoint,
     DepthTally,
     Environment,
     Interval,
+    Layer,
+    MapCell,
     ModelInfo,
     Proportion,
     Region,

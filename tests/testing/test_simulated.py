@@ -5,8 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lmstrix.causes import StopReason
-from lmstrix.models import Prompt, Reply
+from lmstrix.models import Prompt, Reply, StopReason
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 WORDS = " ".join(f"w{n}." for n in range(300))

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from lmstrix.benches import BenchPoint, SpeedBench
 from lmstrix.converter import to_json
 from lmstrix.measure import BenchOptions, BenchRun
+from lmstrix.models import BenchPoint, SpeedBench
 from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.errors import ExitCode

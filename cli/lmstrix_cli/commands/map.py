@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from lmstrix.converter import to_json
-from lmstrix.maps import ContextMap
 from lmstrix.measure import MapOptions
+from lmstrix.models import ContextMap
 from lmstrix.reports.text import render_map
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.options import (

@@ -10,8 +10,7 @@ import attrs
 import click
 
 from lmstrix.converter import dump_report
-from lmstrix.maps import ContextMap
-from lmstrix.models import ContextReport
+from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix_cli import safe_text
