@@ -24,8 +24,7 @@ from lmstrix.measure import (
     unmeasured_report,
     watch_measurement,
 )
-from lmstrix.measure.state import Announcer
-from lmstrix.measure.taking_turns import its_turn
+from lmstrix.measure.state import Announcer, its_turn
 from lmstrix.models import (
     ContextMap,
     ContextReport,

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from lmstrix.demo import fetch_demo_model
-from lmstrix.turns import FOLDER_VARIABLE
+from lmstrix.locks import FOLDER_VARIABLE
 
 pytest.register_assert_rewrite("lmstrix.testing.contracts")
 

@@ -22,9 +22,9 @@ import attrs
 
 from lmstrix import LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import LMStrixError
+from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Trial
 from lmstrix.stores.sqlite import SqliteStore
-from lmstrix.turns import FOLDER_VARIABLE
 
 __all__ = ["MEASURED", "TOLD", "TTL_S", "Job", "ack"]
 

@@ -38,8 +38,8 @@ from lmstrix.adapters.lmstudio_home import INTERNAL
 from lmstrix.errors import SettingsError
 from lmstrix.files import replace_file
 from lmstrix.json_values import as_list, as_object, read_object
+from lmstrix.locks import turns_folder
 from lmstrix.models import ModelInfo
-from lmstrix.turns import turns_folder
 
 __all__ = [
     "CONFIG_FOLDER",

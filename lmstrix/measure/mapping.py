@@ -19,8 +19,7 @@ from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionEr
 from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import RetryPolicy
-from lmstrix.measure.state import Announcer
-from lmstrix.measure.taking_turns import its_turn
+from lmstrix.measure.state import Announcer, its_turn
 from lmstrix.measure.trials import attempts
 from lmstrix.models import (
     ContextMap,

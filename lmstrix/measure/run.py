@@ -40,9 +40,9 @@ from lmstrix.measure.state import (
     BudgetSpent,
     Level,
     State,
+    its_turn,
     limit_of,
 )
-from lmstrix.measure.taking_turns import its_turn
 from lmstrix.measure.trials import Asker, Keeper, attempts
 from lmstrix.models import (
     Cause,

@@ -1,6 +1,7 @@
 """The one state of a run: what was asked and answered, what it cost, and what may still be spent.
 
-Everything else is derived from it. No engine, no store, no clock but the budget's.
+Everything else is derived from it. No engine, no store, no clock but the budget's. Observers are
+told here, and the run waits here for its turn.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 import attrs
@@ -21,7 +23,9 @@ from lmstrix.events import (
     ProbeFinished,
     ProbeStarted,
     Retrying,
+    WaitingForTurn,
 )
+from lmstrix.locks import Holder, hold_turn
 from lmstrix.measure.loading import Loadable
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.models import (
@@ -41,7 +45,7 @@ from lmstrix.models import (
     Trial,
     Verdict,
 )
-from lmstrix.ports import Observer, SearchStrategy, Validator
+from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validator
 from lmstrix.problem import PassRule, SearchProblem, learn_costs
 
 __all__ = [
@@ -57,6 +61,7 @@ __all__ = [
     "BudgetSpent",
     "Level",
     "State",
+    "its_turn",
     "limit_of",
 ]
 
@@ -165,6 +170,34 @@ class Announcer:
                 failure=seen.failure,
             )
         )
+
+
+@asynccontextmanager
+async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[None, None]:
+    """Hold the turn on what `adapter` contends for; at once where that is nothing.
+
+    Where no lock can be made, as on a read-only disk, it goes on and says so: a measurement that
+    runs alone, as most do, needs none.
+    """
+
+    def waiting(holder: Holder) -> None:
+        announcer.emit(
+            WaitingForTurn(
+                model_key=announcer.model_key, pid=holder.pid, holder_key=holder.model_key
+            )
+        )
+
+    resource = adapter.turn if isinstance(adapter, TakesTurns) else None
+    async with AsyncExitStack() as stack:
+        if resource is not None:
+            try:
+                turn = hold_turn(resource, announcer.model_key, waiting)
+                await stack.enter_async_context(turn)
+            except OSError as error:
+                announcer.note(
+                    f"other measurements could not be kept from this machine or server: {error}"
+                )
+        yield
 
 
 @attrs.define(kw_only=True)

@@ -26,9 +26,9 @@ from lmstrix.apply import (
 )
 from lmstrix.apply.lmstudio import CONFIG_FOLDER, settings_path
 from lmstrix.errors import LMStrixError, SettingsError
+from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import ModelInfo, StoredReport
 from lmstrix.testing.samples import sample_model, sample_report
-from lmstrix.turns import FOLDER_VARIABLE
 
 NAME = "publisher/repository/file.gguf"
 DOCUMENT = {

@@ -18,10 +18,10 @@ from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.events import Event, MeasurementStarted, WaitingForTurn
+from lmstrix.locks import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
 from lmstrix.measure import MapOptions
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix.turns import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
 
 MODEL = SimulatedModel(key="m", declared=1024, true_context=10**6)
 QUICK = MeasureOptions(certify=False)
@@ -29,7 +29,7 @@ QUICK = MeasureOptions(certify=False)
 HOLDS = """
 import sys, anyio
 from pathlib import Path
-from lmstrix.turns import hold_turn
+from lmstrix.locks import hold_turn
 
 async def hold():
     for _ in range(int(sys.argv[2])):

@@ -13,10 +13,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.lmstudio import LMStudioServer, Script
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix.turns import FOLDER_VARIABLE
 
 MEASURING = Path(__file__).parents[2] / "benchmarks" / "soak" / "measuring.py"
 TRUTHS = {"a": 1300, "b": 1600, "c": 1800, "d": 2100}

@@ -369,7 +369,7 @@ async def check_disk(settings: Settings) -> Outcome:
 async def check_locks(settings: Settings) -> Outcome:
     """Where measurements that take turns keep their locks."""
     del settings
-    if find_spec("lmstrix.turns") is None:
+    if find_spec("lmstrix.locks") is None:
         return ok("measurements do not take turns in this version.")
     folder = _existing(platformdirs.user_data_path("lmstrix"))
     if not os.access(folder, os.W_OK):

@@ -22,8 +22,8 @@ from lmstrix.adapters.llamacpp.engine import (
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.adapters.llamacpp.memory import estimate_memory, kv_bytes
 from lmstrix.errors import ConfigurationError, EngineTimeout
+from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
-from lmstrix.turns import THIS_MACHINE
 
 __all__ = ["BATCH_TOKENS", "LlamaCppAdapter"]
 

@@ -25,8 +25,8 @@ from lmstrix.errors import (
     ModelError,
 )
 from lmstrix.json_values import Json, as_count, as_object, as_text
+from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
-from lmstrix.turns import THIS_MACHINE
 
 __all__ = ["HOST_VARIABLE", "LMStudioAdapter"]
 
