@@ -13,7 +13,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
-from lmstrix import client, parts
+from lmstrix import client, plugins
 from lmstrix.plugins import ADAPTERS, STORES, make_plugin
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -25,7 +25,7 @@ def make_simulated(group: str, name: str, **settings: object) -> object:
     """What `lmstrix.plugins.make_plugin` makes, with stand-ins for the defaults."""
     if group == ADAPTERS and name in (client.DEFAULT_ADAPTER, client.EMBEDDED_ADAPTER):
         return SimulatedAdapter(MODEL)
-    if (group, name) == (STORES, parts.DEFAULT_STORE):
+    if (group, name) == (STORES, plugins.DEFAULT_STORE):
         return SqliteStore(":memory:")
     return make_plugin(group, name, **settings)
 
@@ -33,7 +33,7 @@ def make_simulated(group: str, name: str, **settings: object) -> object:
 @pytest.fixture
 def simulated_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stand-ins in place for one snippet."""
-    monkeypatch.setattr(parts, "make_plugin", make_simulated)
+    monkeypatch.setattr(plugins, "make_plugin", make_simulated)
 
 
 pytest_collect_file = Sybil(

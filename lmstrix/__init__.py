@@ -8,7 +8,6 @@
 """
 
 from lmstrix.client import LMStrix
-from lmstrix.converter import dump_report, load_report
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -37,6 +36,7 @@ from lmstrix.errors import (
 )
 from lmstrix.measure import Measurement, MeasureOptions, RetryPolicy
 from lmstrix.models import Cause, ContextReport, ModelInfo, Reply, ReplyChunk, Verdict
+from lmstrix.serialize import dump_report, load_report
 
 __all__ = [
     "Cause",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import anyio
 import attrs
+from anyio.streams.memory import MemoryObjectSendStream
 
 from lmstrix import prompting
 from lmstrix.errors import LMStrixError
@@ -22,7 +25,6 @@ from lmstrix.measure import (
     Measurement,
     MeasureOptions,
     unmeasured_report,
-    watch_measurement,
 )
 from lmstrix.measure.state import Announcer, its_turn
 from lmstrix.models import (
@@ -41,7 +43,7 @@ from lmstrix.models import (
     StoredReport,
     check_of,
 )
-from lmstrix.parts import (
+from lmstrix.plugins import (
     DEFAULT_ADAPTER,
     DEFAULT_STORE,
     EMBEDDED_ADAPTER,
@@ -239,7 +241,7 @@ class LMStrix:
         Leaving the loop early cancels the measurement: wrap the iterator in
         `contextlib.aclosing`, so that this happens at once and in your own task.
         """
-        return watch_measurement(
+        return _watch_measurement(
             lambda observer: self.measurement(model, options, observers=[observer])
         )
 
@@ -386,3 +388,35 @@ class LMStrix:
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None where there is none."""
         return prompting.known_context(await self.summaries(), model)
+
+
+async def _watch_measurement(
+    make: Callable[[Observer], Awaitable[Measurement]],
+) -> AsyncGenerator[Event, None]:
+    """The events of the measurement that `make` makes for an observer, which is run meanwhile.
+
+    Closing the generator cancels the measurement. What it raises is raised at the end.
+    """
+    send, receive = anyio.create_memory_object_stream[Event](math.inf)
+    measurement = await make(send.send_nowait)
+    failure: list[LMStrixError] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(_run_and_close, measurement, send, failure)
+        try:
+            async with receive:
+                async for event in receive:
+                    yield event
+        finally:
+            group.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+
+
+async def _run_and_close(
+    measurement: Measurement, send: MemoryObjectSendStream[Event], failure: list[LMStrixError]
+) -> None:
+    with send:
+        try:
+            await measurement.run()
+        except LMStrixError as error:
+            failure.append(error)

@@ -26,7 +26,7 @@
     │   └── EngineTimeout (TimeoutError)  the engine stopped making progress
     ├── SettingsError                     a settings file cannot be changed safely
     ├── StoreError (OSError)              the store cannot be read or written
-    ├── FormatError (ValueError)          a text is not a report (`lmstrix.converter`)
+    ├── FormatError (ValueError)          a text is not a report (`lmstrix.serialize`)
     └── DemoUnavailable                   the demo model cannot be had (`lmstrix.demo`)
 
 Only `LoadError` and `PredictionError` say something about a model's context. An

@@ -65,7 +65,7 @@ async def test_only_adapters_that_were_made_here_are_closed(
     def make(group: str, name: str, **settings: object) -> object:
         return made if group == "lmstrix.adapters" else make_plugin(group, name, **settings)
 
-    monkeypatch.setattr("lmstrix.parts.make_plugin", make)
+    monkeypatch.setattr("lmstrix.plugins.make_plugin", make)
     async with LMStrix(adapter="closable", store="memory"):
         pass
     async with LMStrix(adapter=given, store="memory"):

@@ -16,8 +16,8 @@ import pytest
 
 import lmstrix
 from lmstrix import Cause, LMStrix, dump_report
-from lmstrix.converter import to_json
 from lmstrix.models import UNFINISHED, Reply, Status
+from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_map, sample_report
 from lmstrix_cli import main
 from lmstrix_cli.errors import ExitCode

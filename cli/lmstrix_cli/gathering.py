@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from lmstrix.converter import FormatError, from_json, load_report
 from lmstrix.errors import LMStrixError, NotMeasured
 from lmstrix.models import MAP_SCHEMA_VERSION, ContextMap, ContextReport, StoredReport
 from lmstrix.names import reports_of
+from lmstrix.serialize import FormatError, from_json, load_report
 from lmstrix.stores.sqlite import is_store
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.running import run_async

@@ -10,7 +10,6 @@ import attrs
 import click
 
 from lmstrix import LMStrix, Measurement, MeasureOptions
-from lmstrix.converter import dump_report, to_json
 from lmstrix.errors import ConfigurationError, LMStrixError, StoreError
 from lmstrix.measure import Forecast
 from lmstrix.models import (
@@ -30,6 +29,7 @@ from lmstrix.reports.words import (
     say_percent,
     say_seconds,
 )
+from lmstrix.serialize import dump_report, to_json
 from lmstrix_cli import safe_text
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.formats import Column, show_rows

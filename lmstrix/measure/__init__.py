@@ -7,13 +7,12 @@ ask for.
 """
 
 from lmstrix.measure.benching import BenchOptions, BenchRun
-from lmstrix.measure.forecast import Forecast
+from lmstrix.measure.loading import Forecast
 from lmstrix.measure.mapping import MapOptions, MapRun
 from lmstrix.measure.options import MeasureOptions, RetryPolicy
 from lmstrix.measure.report import unmeasured_report
 from lmstrix.measure.run import Measurement
 from lmstrix.measure.state import Level
-from lmstrix.measure.watching import watch_measurement
 
 __all__ = [
     "BenchOptions",
@@ -26,5 +25,4 @@ __all__ = [
     "Measurement",
     "RetryPolicy",
     "unmeasured_report",
-    "watch_measurement",
 ]

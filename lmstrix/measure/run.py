@@ -24,9 +24,8 @@ from lmstrix.events import (
     MeasurementStarted,
 )
 from lmstrix.measure.engine import Engine
-from lmstrix.measure.forecast import Forecast, forecast
 from lmstrix.measure.levels import Levels
-from lmstrix.measure.loading import find_loadable, load_cause, wanted_context
+from lmstrix.measure.loading import Forecast, find_loadable, forecast, load_cause, wanted_context
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.measure.report import build_report
 from lmstrix.measure.state import (

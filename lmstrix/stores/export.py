@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 
-from lmstrix.converter import FormatError, from_json, to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import (
     SCHEMA_VERSION,
@@ -25,6 +24,7 @@ from lmstrix.models import (
     Trial,
     Verdict,
 )
+from lmstrix.serialize import FormatError, from_json, to_json
 
 __all__ = [
     "EXPORT_FORMAT",

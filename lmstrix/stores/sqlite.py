@@ -24,7 +24,6 @@ import attrs
 import platformdirs
 from filelock import FileLock
 
-from lmstrix.converter import FormatError, from_json, load_report, to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import (
     ContextReport,
@@ -35,6 +34,7 @@ from lmstrix.models import (
     StoredReport,
     Trial,
 )
+from lmstrix.serialize import FormatError, from_json, load_report, to_json
 from lmstrix.stores.export import (
     LARGEST_LENGTH,
     KeptMeasurement,

@@ -14,8 +14,8 @@ import attrs
 import pytest
 
 from lmstrix import LMStrix, dump_report
-from lmstrix.converter import to_json
 from lmstrix.models import ContextReport
+from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command

@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.llamacpp.wire import EventReader, Generation, server_error
-from lmstrix.converter import to_json
 from lmstrix.errors import LMStrixError
 from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply
+from lmstrix.serialize import to_json
 
 PROGRESS = {"prompt_progress": {"total": 5, "cache": 1, "processed": 3, "time_ms": 4}}
 PIECE = {"content": "<think>a</think>b", "stop": False, "tokens": [1]}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from lmstrix.adapters.lmstudio.failures import call_error, load_error, prediction_error
 from lmstrix.adapters.lmstudio.listing import device_of, find, parse_listing, wire_key
-from lmstrix.converter import to_json
 from lmstrix.errors import LMStrixError
 from lmstrix.models import ModelInfo
+from lmstrix.serialize import to_json
 
 MODEL = {
     "type": "llm",

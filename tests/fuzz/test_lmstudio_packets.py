@@ -16,10 +16,10 @@ from lmstrix.adapters.lmstudio.instances import effective_context, listed, load_
 from lmstrix.adapters.lmstudio.packets import Generation
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.adapters.lmstudio.settings import Deadlines
-from lmstrix.converter import to_json
 from lmstrix.errors import LMStrixError
 from lmstrix.json_values import Json, as_object
 from lmstrix.models import LoadProgress, PrefillProgress, Reply
+from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_model
 
 PACKETS = [

@@ -12,11 +12,11 @@ from fuzz_values import TEXTS, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.converter import FormatError, dump_report, load_report, to_json
 from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_map, render_text
+from lmstrix.serialize import FormatError, dump_report, load_report, to_json
 from lmstrix.testing.samples import sample_map, sample_report
 from lmstrix_cli.gathering import read_maps
 

@@ -11,11 +11,11 @@ import attrs
 import pytest
 
 from lmstrix import LMStrix, MeasureOptions, PredictionError
-from lmstrix.converter import from_json, to_json
 from lmstrix.events import Event, ReplyTimed
 from lmstrix.measure import BenchOptions, RetryPolicy
 from lmstrix.models import LoadProgress, ModelInfo, Prompt, Reply, SpeedBench
 from lmstrix.reports.text import render_bench
+from lmstrix.serialize import from_json, to_json
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=4096, true_context=10**6)

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from lmstrix.converter import to_json
 from lmstrix.measure import BenchOptions, BenchRun
 from lmstrix.models import BenchPoint, SpeedBench
 from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
+from lmstrix.serialize import to_json
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows

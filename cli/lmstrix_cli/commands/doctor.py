@@ -28,10 +28,10 @@ from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.adapters.llamacpp.memory import available_memory
 from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
 from lmstrix.apply.lmstudio import CONFIG_FOLDER
-from lmstrix.converter import to_json
 from lmstrix.demo import DEMO
 from lmstrix.errors import EngineUnavailable, LMStrixError, SettingsError, StoreError
 from lmstrix.reports.words import say_bytes, say_count
+from lmstrix.serialize import to_json
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.errors import ExitCode

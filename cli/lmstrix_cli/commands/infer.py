@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from lmstrix.converter import to_json
 from lmstrix.models import Reply, ReplyChunk
 from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
+from lmstrix.serialize import to_json
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.options import TOKENS
 from lmstrix_cli.prompts import (

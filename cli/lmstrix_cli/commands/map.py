@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from lmstrix.converter import to_json
 from lmstrix.measure import MapOptions
 from lmstrix.models import ContextMap
 from lmstrix.reports.text import render_map
+from lmstrix.serialize import to_json
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.options import (
     force_option,

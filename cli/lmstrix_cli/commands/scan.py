@@ -9,10 +9,10 @@ import attrs
 import click
 
 from lmstrix import LMStrix
-from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
 from lmstrix.models import UNFINISHED, ModelInfo, Status
 from lmstrix.reports.words import say_bytes, say_count, say_tokens
+from lmstrix.serialize import to_json
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ModelFilter, model_filters
 from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows

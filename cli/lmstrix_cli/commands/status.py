@@ -14,11 +14,11 @@ import click
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
-from lmstrix.converter import to_json
 from lmstrix.errors import StoreError
 from lmstrix.json_values import as_list, as_object, as_text, parse_object
 from lmstrix.models import UNFINISHED, Cause, LoadedInstance, Status
 from lmstrix.reports.words import NO_LEVELS, say_bytes, say_count
+from lmstrix.serialize import to_json
 from lmstrix.stores.export import Archive, ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.errors import ExitCode

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstrix.converter import FormatError, dump_report, from_json, load_report, to_json
 from lmstrix.models import (
     Cause,
     ContextReport,
@@ -23,6 +22,7 @@ from lmstrix.models import (
     Trial,
     Verdict,
 )
+from lmstrix.serialize import FormatError, dump_report, from_json, load_report, to_json
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
 SCALARS = st.one_of(
