@@ -39,7 +39,7 @@ STORES = "lmstrix.stores"
 
 DEFAULT_ADAPTER = "lmstudio"
 EMBEDDED_ADAPTER = "llamacpp"
-"""What measures a GGUF file where no adapter was named: a file needs no server."""
+"""Measures a GGUF file if no adapter was named."""
 DEFAULT_STORE = "sqlite"
 STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db"})
 

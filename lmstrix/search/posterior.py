@@ -67,7 +67,7 @@ quite independent."""
 
 _TRUST_AT_THE_END = 0.75
 """The same for the interval. A search that stops when it is sure stops too early a little too
-often: at .93 the 90 % interval held 84 % of 50 slowly fading simulated models, at .75 92 %."""
+often: at .93 the 90 % interval held 84 % of 50 slowly fading simulated models, at .75 90 %."""
 
 _COARSE, _FINE = 24, 48
 """Cells of the grid over all lengths, and of the one where the threshold may be, besides those
