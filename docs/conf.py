@@ -38,7 +38,7 @@ doctest_global_setup = """
 from lmstrix.measure import BenchOptions
 from lmstrix.models import ModelInfo
 from lmstrix.apply import llama_server_arguments, ollama_modelfile, recommended_context
-from lmstrix.stats import binomial_tail, isotonic_fall, wilson
+from lmstrix.stats import binomial_tail, fisher_tail, isotonic_fall, wilson
 """
 
 
