@@ -584,7 +584,12 @@ class _Run:
             if ask is None:
                 break
             fitting = state.fitting(problem, document, length, ask.trials)
+            before = state.observation(length)
             await self._probe(attrs.evolve(ask, trials=fitting), CERTIFY, document)
+            after = state.observation(length)
+            if after.failure is None and after.trials == before.trials:
+                # Not one could be judged: asked again, it would be so again.
+                raise _Unjudged(length)
         alone = state.certificate(length, document)
         passes = state.verdict(length) is Verdict.PASS
         return passes and rule.verdict(alone, problem.baseline) is not Verdict.FAIL

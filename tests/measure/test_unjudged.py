@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import anyio
 import attrs
 
 from lmstrix import Cause, LMStrix, MeasureOptions
@@ -156,3 +157,26 @@ async def test_a_reply_is_compared_with_one_to_the_same_request() -> None:
     assert (await measurement.run()).true_context == 2048
     assert len({kind for kind, _ in PAIRS}) == 4
     assert [kinds[own] for _, own in PAIRS] == [kind for kind, _ in PAIRS]
+
+
+@attrs.frozen
+class Fickle(Mute):
+    """Answers two questions about the head wrong on a certificate's document, and declines every
+    further one.
+    """
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        length = reply.prompt_tokens + question.max_tokens
+        fresh = int(question.kind.split()[0]) > self.last_seed
+        if question.region is not Region.HEAD or not fresh:
+            return Judgement.PASS if length <= TRUTH else Judgement.WRONG
+        self.asked["head"] += 1
+        return Judgement.WRONG if self.asked["head"] <= 2 else Judgement.INCONCLUSIVE
+
+
+async def test_a_certificate_ends_if_no_further_reply_can_be_judged() -> None:
+    """Else it would ask for ever: the head is undecided there, and stays so."""
+    with anyio.fail_after(60):
+        report = await measure(Fickle(last_seed=1001))
+    assert not report.certified
+    assert any("too few replies could be judged" in note for note in report.notes)
