@@ -157,7 +157,7 @@ class MemoryEstimate:
     model_bytes: int
     context_bytes: int
     available_bytes: int | None = None
-    """What the machine has to give now; None where that is unknown."""
+    """What the machine has to give now; None if that is unknown."""
 
     @property
     def total_bytes(self) -> int:
@@ -166,7 +166,7 @@ class MemoryEstimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the machine has that much now; None where that is unknown."""
+        """Whether the machine has that much now; None if that is unknown."""
         return None if self.available_bytes is None else self.total_bytes <= self.available_bytes
 
 
@@ -251,7 +251,7 @@ class ModelInfo:
     """A model as its adapter knows it before loading.
 
     `key` is what a user types; `path` is where the adapter finds it. Both are untrusted
-    text. `declared_context` is the model's own claim, in tokens, or None where it makes none.
+    text. `declared_context` is the model's own claim, in tokens, or None if it makes none.
     `digest` identifies the content as well as the adapter can tell cheaply, so that a
     replaced file is a different model; an empty string where it cannot tell.
     """
@@ -327,7 +327,7 @@ class Reply:
     prompt_tokens: int
     """The whole prompt, cached tokens included."""
     cached_tokens: int | None = None
-    """Prompt tokens that were not read again; None where the engine does not tell."""
+    """Prompt tokens that were not read again; None if the engine does not report it."""
     generated_tokens: int = 0
     ttft_s: float | None = None
     tokens_per_second: float | None = None
@@ -832,7 +832,7 @@ class BenchSample:
     prompt_tokens: int
     """The whole prompt, cached tokens included."""
     cached_tokens: int | None
-    """Of these, not read again; None where the engine does not tell."""
+    """Of these, not read again; None if the engine does not report it."""
     generated_tokens: int
     ttft_s: float | None
     tokens_per_second: float | None
@@ -846,7 +846,7 @@ class BenchSample:
 
     @property
     def prefill_tokens_per_second(self) -> float | None:
-        """Tokens read in each second until the first token came; None where that is unknown."""
+        """Tokens read in each second until the first token came; None if that is unknown."""
         return self.read_tokens / self.ttft_s if self.ttft_s else None
 
     @property

@@ -128,7 +128,7 @@ class Adapters:
         return self.usual
 
     async def aclose(self) -> None:
-        """Let go of what the adapters that were made here had to leave loaded. Idempotent."""
+        """Close the adapters made here; unload any model they left loaded. Idempotent."""
         for adapter in self._made:
             aclose = getattr(adapter, "aclose", None)
             if aclose is not None:

@@ -232,7 +232,7 @@ class CostModel:
     tokens costs ``n + n**2 / attention_tokens``. None: not known, so left out."""
     reuse: Reuse = Reuse.PREFIX
     seconds_per_token: float | None = None
-    """Seconds for one new prompt token at short context; None where it is not known."""
+    """Seconds for one new prompt token at short context; None if it is not known."""
 
     def reread_from(self, length: int, cached: int, checkpoint: int = 0) -> int:
         """The position at which the engine starts to read for a prompt of `length`.
@@ -287,7 +287,7 @@ class CostModel:
     def seconds(
         self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0
     ) -> float | None:
-        """Expected seconds of the same; None where the speed is not known."""
+        """Expected seconds of the same; None if the speed is not known."""
         if self.seconds_per_token is None:
             return None
         cost = self.cost(length, cached=cached, trials=trials, checkpoint=checkpoint)

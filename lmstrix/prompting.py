@@ -56,7 +56,7 @@ async def require_room(
 ) -> None:
     """Count the prompt with the model's own tokenizer and template.
 
-    `tested` is the true context of this model in tokens, None where it is not known; `on_note`
+    `tested` is the true context of this model in tokens, None if it is not known; `on_note`
     hears a sentence for the user where prompt and reply fit, but may need more than that. Raises
     `ContextOverflow`, which says what would fit, where prompt and reply do not; and
     `ConfigurationError` for a reply of less than one token.
