@@ -17,7 +17,7 @@ class Binary(Bracketing):
 
     name = "binary"
 
-    def _choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+    def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
         step, top = problem.granularity, problem.ceiling
         bottom = 0 if low == problem.floor else low
         end = top if high is None else high

@@ -69,7 +69,7 @@ class Bracketing(ABC):
         if (length := min(undecided, default=None)) is not None:
             return missing_at(problem, length, known.get(length))
         if low < problem.ceiling and (high is None or not problem.is_tight(low, high)):
-            return missing_at(problem, self._choose(problem, low, high), None)
+            return missing_at(problem, self.choose(problem, low, high), None)
         for edge in (high, low):
             if edge is not None and edge in known:
                 ask = missing_at(problem, edge, known[edge], full=True)
@@ -78,9 +78,11 @@ class Bracketing(ABC):
         return None
 
     @abstractmethod
-    def _choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
-        """A length strictly inside a bracket that is not tight; the ceiling counts as inside
-        while nothing has failed.
+    def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+        """The next length to try, when `low` works and `high` fails (None: nothing failed yet).
+
+        It lies strictly between the two and is a multiple of `SearchProblem.granularity`, or the
+        ceiling. The bracket is not tight yet.
         """
 
 
@@ -99,7 +101,8 @@ class OneSize(Bracketing):
             return None
         return missing_at(problem, length, seen, full=True)
 
-    def _choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+    def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+        """See `Bracketing.choose`."""
         del low, high
         return problem.ceiling
 

@@ -28,7 +28,8 @@ class Gallop(Bracketing):
             raise ValueError(f"the factor must be greater than 1, got {factor}")
         self._factor = factor
 
-    def _choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+    def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
+        """See `Bracketing.choose`."""
         step = problem.granularity
         above = (low // step + 1) * step
         if high is None:

@@ -1,3 +1,8 @@
-"""For those who test with LMStrix or extend it: simulated models, a stand-in server,
-sample facts, and a contract suite for each plug-in family.
+"""For tests with LMStrix and for plug-in authors: simulated models, a stand-in server and sample
+facts. `lmstrix.testing.contracts` has a pytest suite for each plug-in family.
 """
+
+from lmstrix.testing.simulated import SimulatedAdapter
+from lmstrix.testing.simulated_model import Beyond, SimulatedModel
+
+__all__ = ["Beyond", "SimulatedAdapter", "SimulatedModel"]
