@@ -136,7 +136,7 @@ class LMStrix:
 
     @property
     def adapter(self) -> Adapter:
-        """Where models live, but for what `adapter_for` says."""
+        """The default adapter; see `adapter_for`."""
         return self._adapters.usual
 
     def adapter_for(self, model: str | ModelInfo) -> Adapter:
@@ -171,7 +171,7 @@ class LMStrix:
         return await self._store.reports()
 
     async def summaries(self) -> Sequence[ReportSummary]:
-        """One line on each finished measurement, newest first: quick, by the thousand."""
+        """One line on each finished measurement, newest first; fast for thousands of them."""
         if isinstance(self._store, Archive):
             return await self._store.summaries()
         return [summarize(stored) for stored in await self._store.reports()]

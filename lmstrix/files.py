@@ -15,7 +15,7 @@ def replace_file(path: Path, content: bytes, *, like: Path | None = None) -> Non
     """Make `path` hold `content`: after a crash it has its old content or all of the new.
 
     The file gets the permissions of `like`, if that exists. A crash may leave a file
-    ``.lmstrix-*.tmp`` beside it. Raises OSError; then nothing has changed.
+    ``.lmstrix-*.tmp`` next to it. Raises OSError; then nothing has changed.
     """
     temporary = path.with_name(f".lmstrix-{secrets.token_hex(8)}.tmp")
     try:

@@ -281,7 +281,7 @@ class ModelList(tuple[ModelInfo, ...]):
 class Prompt:
     """One user message, the first words of the answer, and what stands before both.
 
-    The adapter wraps them in the model's chat template; where a model has none, `system` with an
+    The adapter wraps them in the model's chat template; if a model has none, `system` with an
     empty line behind it, `user` and `answer_prefix` follow each other as plain text. A model that
     would think first is given an already closed thought whenever there is an answer prefix.
     """
@@ -471,7 +471,7 @@ class Method:
     absolute: bool = False
     """Whether `ratio` is a pass rate, instead of a part of the baseline's."""
     levels: tuple[str, ...] = ()
-    """What else was asked, beside the validator's own questions."""
+    """Other questions asked, besides the validator's own."""
     average: bool = False
     """Whether the pass rate is averaged over the window, as published benchmarks do, instead of
     required in each region."""
@@ -567,7 +567,7 @@ class ContextReport:
     usable: Usable | None = None
     """What is fast enough, where that was asked for."""
     notes: tuple[str, ...] = ()
-    """What a reader should know beside the numbers, one sentence each."""
+    """Notes for the reader, one sentence each."""
     schema_version: int = SCHEMA_VERSION
 
     @property

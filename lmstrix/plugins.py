@@ -118,7 +118,7 @@ class Adapters:
 
     @property
     def usual(self) -> Adapter:
-        """Where models live that are no files."""
+        """The adapter for models that are not files."""
         return self._default(DEFAULT_ADAPTER) if self._given is None else self._given
 
     def of(self, model: str | ModelInfo) -> Adapter:

@@ -155,7 +155,7 @@ class Adapter(Protocol):
 
 @runtime_checkable
 class TakesTurns(Protocol):
-    """What an adapter may have beside `Adapter`: measurements of it take turns."""
+    """Optional for an adapter: measurements of it take turns."""
 
     @property
     def turn(self) -> str | None:
@@ -168,7 +168,7 @@ class TakesTurns(Protocol):
 
 @runtime_checkable
 class OwnsEngine(Protocol):
-    """What an adapter may have beside `Adapter`: a load of it may take this machine down."""
+    """Optional for an adapter: a load of it may bring this machine down."""
 
     @property
     def owns_engine(self) -> bool:
@@ -365,7 +365,7 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of what it holds open. Idempotent."""
+        """Close it. Idempotent."""
         ...
 
 

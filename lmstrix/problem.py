@@ -54,7 +54,7 @@ class PassRule:
     decides nothing.
 
     With `regions` this holds in each region of the window, and a length passes if all regions
-    do and fails if one does. A region goes by its own answers if they differ from the rest's
+    do and fails if one does. A region is judged by its own answers if they differ from the rest's
     (Fisher's exact test, 5 %), else by all answers at the length together: with a few questions
     in each region, bad luck in one of them is likelier than a loss that is only there. Without
     regions the rate is averaged over the window.
@@ -212,7 +212,7 @@ class CostModel:
     """
 
     question_tokens: float = 16.0
-    """New prompt tokens that one question costs beside the document."""
+    """New prompt tokens that one question costs in addition to the document."""
     generated_tokens: float = 6.0
     """Tokens generated for one answer."""
     cached_token: float = 0.0
@@ -503,7 +503,7 @@ class Done:
     """A strategy has its answer: `low` works, `high` does not (None: nothing failed).
 
     `low` and `high` are what the tallies show. `estimate` is the best single guess of the
-    threshold where a strategy makes one: with noisy answers the two may differ, and the
+    threshold, if a strategy makes one: with noisy answers the two may differ, and the
     estimate is nearer.
     """
 

@@ -55,7 +55,7 @@ class ReadingTimes:
 
     def ttft_s(self, length_tokens: int) -> float | None:
         """Expected time to first token of a prompt of `length_tokens` of which nothing is cached,
-        in seconds; None beyond what was read (but for a question's own length).
+        in seconds; None beyond the tokens read (except for a question's own length).
         """
         if not self._pieces or length_tokens <= 0:
             return None

@@ -36,7 +36,7 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
     if sources:
         found = [report for source in sources for report in _read_reports(source)]
         if not found:
-            raise NotMeasured("there is no report in what was given", hint=_HINT)
+            raise NotMeasured("the input has no report", hint=_HINT)
         return found
     reports = run_async(lambda: _stored(settings))
     if not reports:
@@ -99,7 +99,7 @@ def _read_reports(source: str) -> Iterator[ContextReport]:
             else:
                 hint = error.hint or _HINT
             raise FormatError(
-                f"document {number} of {source!r} is no report: {_first(error)}", hint=hint
+                f"document {number} of {source!r} is not a report: {_first(error)}", hint=hint
             ) from error
 
 

@@ -104,7 +104,7 @@ class EventLog:
         self._last_prefill_s = 0.0
 
     def __call__(self, event: Event, /) -> None:
-        """Log one event, but for most of the news about reading."""
+        """Log one event. Most prefill progress is skipped."""
         name = type(event).__name__
         if name in {"PrefillProgressed", "LoadProgressed"}:
             now = time.monotonic()

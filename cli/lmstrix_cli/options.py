@@ -210,7 +210,7 @@ def force_option(what: str) -> Decorator:
 
 measure_limits = chain(
     max_context_option(
-        "Largest length to try: 8192, 8k, 128k (k is 1024). Default: what the model declares."
+        "Largest length to try: 8192, 8k, 128k (k is 1024). Default: the declared context."
     ),
     click.option(
         "--at",
@@ -266,7 +266,7 @@ measure_limits = chain(
         help="Also report the largest context with the first token within TIME.",
     ),
     force_option(
-        "Also try what the memory estimate says this machine cannot hold."
+        "Also try sizes that exceed this machine's memory by the estimate."
         " May bring the machine down."
     ),
     click.option(

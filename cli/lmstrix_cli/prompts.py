@@ -42,7 +42,7 @@ MAX_TEXT_BYTES = 64 * 1024 * 1024
 def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
     """The text of a file or a named pipe.
 
-    Raises `ConfigurationError` where it cannot be read, is larger, or is no text in UTF-8.
+    Raises `ConfigurationError` if it cannot be read, is too large, or is not UTF-8 text.
     """
     name = repr(str(path))
     try:
@@ -76,7 +76,7 @@ def _decoded(file: BinaryIO, name: str, most_bytes: int) -> str:
             f"{name} is not text in UTF-8", hint="Convert it to UTF-8 first."
         ) from error
     if "\0" in text:
-        raise ConfigurationError(f"{name} holds NUL characters: it is no text")
+        raise ConfigurationError(f"{name} has NUL characters: it is not text")
     return text
 
 
@@ -95,7 +95,7 @@ _PART = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]", re.ASCII)
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
-"""All that is no text, but for tabs and line breaks; also what turns the direction of text."""
+"""Control characters except tabs and line breaks, and those that change the text direction."""
 
 
 @attrs.frozen(kw_only=True)
@@ -119,7 +119,7 @@ class Template:
 def parse_templates(text: str, source: str) -> dict[str, Template]:
     """The templates of one file by name; `source` names the file in errors.
 
-    Raises `ConfigurationError` for what is no TOML, and for a table that is no template.
+    Raises `ConfigurationError` for invalid TOML, and for a table that is not a template.
     """
     if len(text) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{source} is too large for a file of templates")
@@ -167,7 +167,10 @@ def choose_template(name: str | None, path: Path | None) -> Template:
         return next(iter(there.values()))
     if name is not None and name in there:
         return there[name]
-    wanted = "say with --template which one" if name is None else f"there is no template {name!r}"
+    if name is None:
+        wanted = "several templates: choose one with --template NAME" if there else "no templates"
+    else:
+        wanted = f"there is no template {name!r}"
     hint = f"{_count(there)} {where}: {_listed(there)}." if there else how_to_make_one(path)
     raise ConfigurationError(wanted, hint=hint)
 
@@ -398,9 +401,9 @@ sources_options: Decorator = chain(
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="PATH",
-        help="A text in UTF-8 that stands before PROMPT; may be repeated.",
+        help="A UTF-8 text to put before PROMPT. May be repeated.",
     ),
-    click.option("--system", metavar="TEXT", help="What the model is told before the prompt."),
+    click.option("--system", metavar="TEXT", help="Instructions for the model: a system prompt."),
     click.option(
         "--template",
         metavar="NAME",

@@ -62,7 +62,7 @@ def write_report(output: str, text: str, kind: str, *, force: bool) -> None:
     try:
         if not force and not _is_ours(path, kind):
             raise LMStrixError(
-                f"{output!r} is there already, and is no report of LMStrix in this format",
+                f"{output!r} already exists and is not an LMStrix report in this format",
                 hint="Give another name with --output, or replace it with --force.",
             )
         path.write_text(text, encoding="utf-8", newline="\n")

@@ -41,7 +41,7 @@ def run_async(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """Run `body` to its end. The first SIGINT, SIGTERM or SIGHUP cancels it; once it has
     released everything, `Interrupted` is raised. The second one ends this process at once.
 
-    `on_signal` runs at the first one, while `body` still lets go of what it holds, for a second
+    `on_signal` runs at the first one, while `body` still releases its resources, for a second
     at the most: what has to be said before a second signal comes.
     """
     try:
@@ -63,7 +63,7 @@ async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
             except Exception as error:  # noqa: BLE001 - raised again below, outside the group
                 outcome.error = error
         group.cancel_scope.cancel()
-    # A Ctrl-C reaches the engine's process too: what it says while it dies is no error of ours.
+    # A Ctrl-C reaches the engine's process too: its last messages are not errors of ours.
     broken_off = scope.cancel_called and isinstance(outcome.error, LMStrixError)
     if scope.cancelled_caught or broken_off:
         raise Interrupted

@@ -38,7 +38,7 @@ _GLUE = "\ue000"
 
 
 def terminal_width(stream: TextIO | None) -> int | None:
-    """How many cells a line of the terminal behind `stream` has; None where it is no terminal."""
+    """Width of the terminal behind `stream`, in cells; None if it is not a terminal."""
     if stream is None or not stream.isatty():
         return None
     told = os.environ.get("COLUMNS", "")

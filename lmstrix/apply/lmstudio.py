@@ -82,7 +82,7 @@ tell whether the backup can be put back. It does not end in ``.json``, so LM Stu
 
 _NEW: dict[str, Any] = {"preset": "", "operation": {"fields": []}}
 """A file without any setting, as LM Studio writes it."""
-_IN_LM_STUDIO = "Set the context in LM Studio itself: My Models, the gear beside the model."
+_IN_LM_STUDIO = "Set the context in LM Studio itself: My Models, the gear next to the model."
 _AGAIN = "Another program wrote it in the meantime. Try again."
 _LEFT = (
     "The file was left as it is. Open the model's settings in LM Studio and save them, or move"
@@ -136,7 +136,7 @@ class Change:
         with _only_writer(self.path):
             backup = self._restore() if self.after is None or self.restores else self._replace()
             if _read(self.path) != self.after:
-                raise SettingsError(f"{self.path} does not hold what was written", hint=_AGAIN)
+                raise SettingsError(f"{self.path} does not have the new content", hint=_AGAIN)
         return backup
 
     def _replace(self) -> Path:
@@ -183,7 +183,7 @@ def plan_change(home: Path, identifier: str, context: int) -> Change:
     """The change that sets `context` (tokens) for the model `identifier` below `home`.
 
     Raises `SettingsError` for an unsafe identifier, and for a file that does not parse, is not
-    a regular file or is not what LM Studio writes.
+    a regular file or is not in LM Studio's format.
     """
     path = settings_path(home, identifier)
     before = _read(path)
@@ -224,7 +224,7 @@ def plan_undo(home: Path, identifier: str) -> Change:
 
 
 def _backups(path: Path) -> Sequence[tuple[Path, str, str]]:
-    """Each backup beside `path` with the digests before and after its change, newest first."""
+    """Each backup next to `path` with the digests before and after its change, newest first."""
     try:
         beside = list(path.parent.iterdir()) if path.parent.is_dir() else []
     except OSError as error:
@@ -378,7 +378,7 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _odd(reason: str) -> SettingsError:
-    return SettingsError(f"it is not what LM Studio writes: {reason}", hint=_LEFT)
+    return SettingsError(f"it is not in LM Studio's format: {reason}", hint=_LEFT)
 
 
 def settings_identifier(model: ModelInfo, home: Path) -> str:

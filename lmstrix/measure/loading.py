@@ -164,7 +164,7 @@ async def _check_known(adapter: Adapter, model: ModelInfo, wanted: int) -> None:
     """Raises `LoadRefused` if a largest memory was set and nothing tells what a load needs."""
     if await adapter.estimate_memory(model, wanted) is None:
         raise LoadRefused(
-            "nothing says how much memory a load needs, so the largest memory cannot be kept",
+            "the memory that a load needs is unknown, so the memory limit cannot be kept",
             hint="Leave out --max-memory, or name a length with --max-context instead.",
         )
 

@@ -192,7 +192,7 @@ def _heats(found: ContextMap) -> Iterator[charts.Heat]:
 
 
 def curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
-    """The cells of each length, with a failure of the engine beside the verdict."""
+    """The cells of each length, with a failure of the engine next to the verdict."""
     rows: list[tuple[str, ...]] = []
     for point in in_order(report.curve):
         length, correct, interval, verdict, *times = curve_row(point)

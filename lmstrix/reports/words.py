@@ -229,7 +229,7 @@ CAUSE_SENTENCES = {
     ),
     Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
     Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",
-    Cause.MODEL_NOT_FOUND: "There is no such model.",
+    Cause.MODEL_NOT_FOUND: "The model was not found.",
     Cause.BUDGET_SPENT: (
         "The budget was spent before the search ended. The numbers are the results so far."
     ),
@@ -609,7 +609,7 @@ def in_order(curve: Iterable[CurvePoint]) -> list[CurvePoint]:
     """The points as a table shows them: the shortest length first, and one kind of time.
 
     If the time of a fresh prompt is known at any length, times of partly cached prompts are left
-    out: beside the others they would suggest that a longer prompt is faster.
+    out: next to the others they would suggest that a longer prompt is faster.
     """
     points = sorted(curve, key=lambda point: point.length_tokens)
     if any(point.full_ttft_s is not None for point in points):

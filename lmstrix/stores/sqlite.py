@@ -287,7 +287,7 @@ class SqliteStore:
             "SELECT seq, key FROM measurements WHERE id = ?", (measurement_id,)
         ).fetchone()
         if row is None:
-            raise StoreError(f"There is no such measurement in the store {self.location}.")
+            raise StoreError(f"The store {self.location} does not have this measurement.")
         return row
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], kind: str = "DEFERRED") -> T:
@@ -529,11 +529,11 @@ class _Damaged(sqlite3.DatabaseError):
 def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
     """The store at `path`, and a sentence on a file that was set aside, or an empty one.
 
-    Creates folder and file. A damaged store is renamed with everything that SQLite keeps beside
+    Creates folder and file. A damaged store is renamed with everything that SQLite keeps next to
     it. A file of another program is refused and left alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_others(path)  # before a lock is put beside it
+    _refuse_others(path)  # before a lock file is made next to it
     # Locked from the first look on: SQLite finds a log by its name, so a process that still had
     # the damaged file open while it is renamed would use the new store's log with it.
     with FileLock(f"{path}.lock", timeout=BUSY_S, thread_local=False):
@@ -622,7 +622,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _real(path: Path) -> Path:
-    """The file behind links: SQLite keeps its log beside that one."""
+    """The file behind links: SQLite keeps its log next to that one."""
     return Path(os.path.realpath(path))
 
 

@@ -44,7 +44,7 @@ def judge_reply(question: Question, reply: Reply) -> Judgement:
 
     Digits may be grouped, codes may lose their hyphen, case and look-alike letters do not
     matter. A reply that ended inside its thought, or was cancelled, or declines, is
-    inconclusive: it is no answer at all. One that lists values, or repeats the prompt until
+    inconclusive: it is not an answer. One that lists values, or repeats the prompt until
     the value comes, is wrong.
     """
     wanted = fold(question.expected)
@@ -71,7 +71,7 @@ def judge_by(reply: Reply, passes: Callable[[str], bool]) -> Judgement:
 
 
 def answer_of(reply: Reply) -> str | None:
-    """What a reply says beside its thoughts; None where it was cancelled, or cut off inside a
+    """The reply without its reasoning; None if it was cancelled, or cut off inside a
     thought, before it said anything.
     """
     if reply.stop_reason is StopReason.CANCELLED:

@@ -1,6 +1,6 @@
 """Does a reply decline the task? Then it says nothing about what the model knows.
 
-Not finding the answer ("I cannot find that in the text") is no refusal: it is a wrong answer.
+Not finding the answer ("I cannot find that in the text") is not a refusal: it is a wrong answer.
 """
 
 from __future__ import annotations

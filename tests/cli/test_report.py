@@ -129,9 +129,9 @@ def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) ->
 
 def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
     for text, said in (
-        ('{"a": 1}', "document 1 of 'x' is no report"),
+        ('{"a": 1}', "document 1 of 'x' is not a report"),
         ("{", "holds no sound JSON"),
-        ("", "no report in what was given"),
+        ("", "the input has no report"),
         (dump_report(made("m")).replace("8192", "9" * 4000), "holds no sound JSON"),
         ("[" * 100_000, "holds no sound JSON"),
     ):

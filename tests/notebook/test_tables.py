@@ -71,7 +71,7 @@ def test_a_report_without_a_number_is_shown_too() -> None:
         true_context=None, cause=Cause.MODEL_NOT_FOUND, curve=(), levels=(), usable=None
     )
     page = shown(report)
-    assert "There is no such model." in page.words
+    assert "The model was not found." in page.words
     assert "certified" not in page.words
 
 

@@ -273,7 +273,7 @@ def test_what_the_engine_did_not_survive_is_drawn() -> None:
 def test_a_model_that_was_not_measured_has_no_drawings_but_says_why() -> None:
     page = render_html([unmeasured()])
     words = Tree(page).words()
-    assert "There is no such model." in words
+    assert "The model was not found." in words
     assert "Evidence" not in words
     assert "certified" not in words
 

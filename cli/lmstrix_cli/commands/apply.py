@@ -122,7 +122,7 @@ def command(settings: Settings, ctx: click.Context, *, undo: bool, **wished: obj
     """Write the true context of MODEL into LM Studio's settings for it.
 
     Uses the newest finished measurement. Shows the difference and asks first, keeps every other
-    setting, and leaves a backup beside the file. For llama-server and Ollama it prints the
+    setting, and leaves a backup next to the file. For llama-server and Ollama it prints the
     setting instead.
     """
     wish = _Wish(**wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name

@@ -54,8 +54,8 @@ DEFAULTS = BenchOptions()
 @click.command(name="bench", epilog=EPILOG)
 @click.argument("model")
 @max_context_option(
-    "Largest length: 8192, 8k. Default: the true context if the model was measured, else what it"
-    " declares, at most 8k."
+    "Largest length: 8192, 8k. Default: the true context if the model was measured, else the"
+    " declared one, at most 8k."
 )
 @click.option(
     "--rounds",
@@ -65,7 +65,7 @@ DEFAULTS = BenchOptions()
     metavar="N",
     help="How often each length is measured, on another text each time.",
 )
-@seed_option(DEFAULTS.seed, "Another number makes other texts.")
+@seed_option(DEFAULTS.seed, "Another number creates other texts.")
 @format_options("one object, each reply included")
 @quiet_option
 @click.pass_context
@@ -82,7 +82,7 @@ def command(
 ) -> None:
     """Measure how fast MODEL reads and writes, at lengths that double.
 
-    At each length a new text is read, and then the same text with another request behind it:
+    At each length it sends a new text, and then the same text with another request at the end:
     that tells the reading speed, the time to first token, the writing speed, and what the engine
     reuses of what it has read. It loads no more than memory is expected to hold.
     """

@@ -184,7 +184,7 @@ _INSTALL = {
 @click.argument("shell", type=click.Choice(sorted(_INSTALL)))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print what makes your shell complete commands, options and model names.
+    """Print a script that completes commands, options and model names in your shell.
 
     Models come from the store and from the folders of GGUF files: no server is asked.
     """

@@ -31,7 +31,7 @@ Examples:
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool, quiet: bool) -> None:
-    """Get a small model and measure it with the embedded engine.
+    """Download a small model and measure it with the embedded engine.
 
     The model is fetched once and kept in your cache folder. Needs the extra `llamacpp`:
     pip install "lmstrix[llamacpp]". No server is used; --adapter and --host do not matter.
@@ -72,7 +72,7 @@ def _what_next(path: str) -> str:
             "",
             "What next:",
             f'  lmstrix infer {shlex.quote(path)} "Why is the sky blue?"',
-            "  lmstrix list                      what is known by now",
+            "  lmstrix list                      list the results",
             "  lmstrix scan                      which models are there?",
             "  lmstrix test path/to/model.gguf   measure one of yours",
         )

@@ -429,7 +429,7 @@ def _colours() -> str:
         return "no colours because of NO_COLOR"
     said = colours_wanted("auto")
     if said is None:
-        return "colours" if sys.stdout.isatty() else "no colours, as this is no terminal"
+        return "colours" if sys.stdout.isatty() else "no colours, because this is not a terminal"
     return "colours because of FORCE_COLOR" if said else "no colours in a dumb terminal"
 
 
@@ -550,7 +550,7 @@ def _lines(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _wrapped(head: str, text: str, width: int) -> list[str]:
-    """`text` beside `head`, where there is room for that."""
+    """`text` next to `head`, if there is room."""
     room = max(20, width - len(head))
     pieces = textwrap.wrap(
         safe_text.label(text), room, break_on_hyphens=False, break_long_words=False

@@ -55,7 +55,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole reply as one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="The answer only: no reasoning, no statistics.")
-@click.option("--list-templates", is_flag=True, help="Show the templates that there are, and end.")
+@click.option("--list-templates", is_flag=True, help="Show your templates and exit.")
 @pass_settings
 def command(
     settings: Settings,
@@ -69,7 +69,7 @@ def command(
     list_templates: bool,
     **sources: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
-    """Ask MODEL one thing and print the reply.
+    """Send one prompt to MODEL and print the reply.
 
     The reply goes to stdout as it is written; reasoning and statistics go to stderr. PROMPT
     is text, or - to read it from stdin, the default without a PROMPT. A prompt that does

@@ -57,8 +57,8 @@ DEFAULTS = MapOptions()
     help="Questions of each kind at each length.",
 )
 @ratio_option(DEFAULTS.ratio, "Part of the shortest length's score that still counts as kept.")
-@seed_option(DEFAULTS.seed, "Another number makes another document and other questions.")
-@force_option("Also if the engine reads every prompt again from the start.")
+@seed_option(DEFAULTS.seed, "Another number creates another document and other questions.")
+@force_option("Map even if the engine reads every prompt again from the start.")
 @json_option("The map as one JSON object.")
 @quiet_option
 @pass_settings

@@ -43,9 +43,9 @@ class _Found:
 @format_options("one object for each model")
 @pass_settings
 def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_json: bool) -> None:
-    """Look for models.
+    """List the available models.
 
-    Nothing is loaded. What stands in the column MODEL is what `lmstrix test` takes; a path to
+    Loads nothing. Give `lmstrix test` a name from the column MODEL; a path to
     a GGUF file works too. TRUE is the true context, if it was measured.
     """
     kind = choose_format(kind, as_json=as_json)

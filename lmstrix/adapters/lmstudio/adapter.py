@@ -104,7 +104,7 @@ class LMStudioAdapter:
                 "system", "listDownloadedModels", deadline_s=self._deadlines.call_s
             )
         if not isinstance(answer, list):
-            raise EngineUnavailable("LM Studio's answer is no listing of models")
+            raise EngineUnavailable("LM Studio's answer is not a list of models")
         return listing.parse_listing(answer)  # pyright: ignore[reportUnknownArgumentType] - JSON
 
     async def find_model(self, name: str) -> ModelInfo:

@@ -74,7 +74,7 @@ async def load_instance(
                 if on_progress is not None:
                     on_progress(LoadProgress(fraction=fraction))
     # No error was told, so nothing is known about the model: this must not become a limit.
-    raise EngineUnavailable("LM Studio ended the load and told no result")
+    raise EngineUnavailable("LM Studio ended the load without a result")
 
 
 async def effective_context(
@@ -102,7 +102,7 @@ async def effective_context(
         )
     context = as_context(info.get("contextLength"))
     if not context:
-        raise EngineUnavailable("LM Studio does not tell the context length of what it loaded")
+        raise EngineUnavailable("LM Studio does not report the context length of the loaded model")
     with suppress(LMStrixError):
         config = await connection.call(
             "llm", "getLoadConfig", specifier, deadline_s=deadlines.ask_s
@@ -121,12 +121,12 @@ def _field(config: object, key: str) -> object:
 
 
 async def listed(connection: Connection, deadline_s: float) -> list[Json]:
-    """What is loaded, as LM Studio lists it. Raises `EngineUnavailable` for what is no list:
+    """The loaded models, as LM Studio lists them. Raises `EngineUnavailable` if it is not a list:
     nobody may take it for "nothing is loaded".
     """
     answer = await connection.call("llm", "listLoaded", deadline_s=deadline_s)
     if not isinstance(answer, list):
-        raise EngineUnavailable("LM Studio's answer is no list of what is loaded")
+        raise EngineUnavailable("LM Studio's answer is not a list of loaded models")
     return [as_object(entry) for entry in cast("list[object]", answer)]
 
 

@@ -38,7 +38,7 @@ BEGIN = "\nBegin your answer with: "
 
 @attrs.frozen(kw_only=True)
 class _Prepared:
-    """A prompt as it is sent: `text`, the `system` text where that is no part of it yet, and the
+    """A prompt as it is sent: `text`, the `system` text if that is not part of it yet, and the
     server's own `count` of both in tokens.
     """
 
@@ -183,7 +183,7 @@ class LMStudioModel:
                     yield item
 
     async def _learn(self) -> int:
-        """Tokens that the server reads beside those it counts; decides how prompts are sent."""
+        """Tokens read but not counted by the server; decides how prompts are sent."""
         async with self._learning:
             if self._extra is None:
                 extra = await self._extra_tokens()
@@ -241,7 +241,7 @@ class LMStudioModel:
             "llm", "countTokens", parameter, deadline_s=self._deadlines.for_text(text)
         )
         count = as_count(as_object(answer).get("tokenCount"))
-        # A token stands for a byte at the least, but for those around a text. A count that
+        # A token stands for at least one byte, except those around a text. A count that
         # cannot be must not become an overflow, which is a limit of the model.
         if count is None or count > len(text.encode()) + MOST_SPECIAL_TOKENS:
             raise EngineUnavailable("LM Studio did not count tokens")

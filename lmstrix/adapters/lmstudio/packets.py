@@ -83,7 +83,7 @@ class Generation:
             raise _malformed("a piece of the reply that cannot be read")
         if kind in (None, "none"):
             return self._splitter.feed(content)
-        # The server tells thoughts apart itself: what is no thought is the answer.
+        # The server marks reasoning itself; everything else is the answer.
         chunks = self._splitter.finish()
         self._splitter = _plain_splitter()
         if kind not in _TAGS and content:

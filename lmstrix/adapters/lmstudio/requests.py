@@ -27,7 +27,7 @@ ONE_SESSION: Mapping[str, object] = {
     "llm.load.llama.autoFit": False,
     "llm.load.mlx.autoFit": False,
 }
-"""Load settings beside the context length that the SDK's public API does not know. The cache
+"""Load settings besides the context length that the SDK's public API does not know. The cache
 is unified so that the whole of it is one prompt's, also where the number is not taken."""
 
 _PASS_THROUGH = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -153,7 +153,7 @@ class AdapterContract:
             assert await loaded.count_prompt_tokens(one) < await loaded.count_prompt_tokens(two)
 
     async def test_plain_text_is_counted(self, adapter: Adapter, model_name: str) -> None:
-        """Nothing is nothing, more is more, and a template is no part of it."""
+        """An empty text has no tokens, a longer text has more, and the template is not counted."""
         async with self.loaded(adapter, model_name) as loaded:
             assert await loaded.count_tokens("") == 0
             one = await loaded.count_tokens(SENTENCE)

@@ -8,7 +8,7 @@ class TestMyValidator(ValidatorContract):
         return MyValidator()
 
 The loaded model is simulated and has a perfect memory: it goes on from the answer prefix as
-the text does. Override `perfect_reply` where your questions want another kind of answer.
+the text does. Override `perfect_reply` if your questions need another kind of answer.
 """
 # ruff: noqa: S101 - a test suite asserts, also where it is shipped
 
@@ -30,7 +30,7 @@ HUGE = 1_000_000
 """Context of the simulated model, in tokens: nothing here comes near it."""
 
 LENGTHS = (1000, 2048, 3001, 8192)
-"""Lengths that are no powers of two are lengths too."""
+"""Also lengths that are not powers of two."""
 
 SLACK_TOKENS = 64
 """The longest question falls short of its length by less than one sentence."""
