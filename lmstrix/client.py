@@ -315,7 +315,7 @@ class LMStrix:
         A text is the user's message; a `Prompt` may have a system text as well.
         `context_length` defaults to the newest true context in the store, or else to 4096
         tokens or what the model declares, if that is less.
-        Raises `ContextOverflow` where prompt and reply do not fit, before either is asked for;
+        Raises `ContextOverflow` if prompt and reply do not fit, before either is asked for;
         nothing is truncated.
         """
         async with self._ready(model, prompt, max_tokens, context_length) as (loaded, asked):
@@ -386,7 +386,7 @@ class LMStrix:
         return await self.adapter_for(model).find_model(model)
 
     async def _known_context(self, model: ModelInfo) -> int | None:
-        """The newest true context of this very model, None where there is none."""
+        """The newest true context of this very model, None if there is none."""
         return prompting.known_context(await self.summaries(), model)
 
 

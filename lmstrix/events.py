@@ -46,7 +46,7 @@ class Event:
 class WaitingForTurn(Event):
     """Another measurement uses the same machine or server, and this one waits for its end.
 
-    `pid` is its process, None where that is not known; `holder_key` its model, empty where that
+    `pid` is its process, None if that is not known; `holder_key` its model, empty if that
     is not known (untrusted text, as both are told by a file).
     """
 

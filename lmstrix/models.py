@@ -253,7 +253,7 @@ class ModelInfo:
     `key` is what a user types; `path` is where the adapter finds it. Both are untrusted
     text. `declared_context` is the model's own claim, in tokens, or None if it makes none.
     `digest` identifies the content as well as the adapter can tell cheaply, so that a
-    replaced file is a different model; an empty string where it cannot tell.
+    replaced file is a different model; an empty string if it cannot tell.
     """
 
     key: str
@@ -421,7 +421,7 @@ class Baseline:
 
     @property
     def rate(self) -> float:
-        """Passes per trial, 0 where there was no trial."""
+        """Passes per trial, 0 if there was no trial."""
         return self.passes / self.trials if self.trials else 0.0
 
 
@@ -491,7 +491,7 @@ class Environment:
 class LevelReport:
     """How far one kind of use reaches: loading, writing language, recall, and deeper ones.
 
-    `limit_tokens` is the largest length that passed, None where the model cannot do it at
+    `limit_tokens` is the largest length that passed, None if the model cannot do it at
     short length either; `bracket` is (that length, the smallest that failed or None: nothing
     that was read failed). `cause` says why it is not larger.
     """
@@ -534,7 +534,7 @@ class Usable:
 class ContextReport:
     """The result of one measurement: declared, loadable and true context, with evidence.
 
-    `true_context` is None where nothing could be measured. `cause` says why it is not
+    `true_context` is None if nothing could be measured. `cause` says why it is not
     larger. `bracket` is (largest length that passed, smallest that failed or None).
     """
 
@@ -559,13 +559,13 @@ class ContextReport:
     questions are about no one place, or if the average over the window was asked for. Without an
     engine failure or a failing level, the smallest limit is the true context."""
     levels: tuple[LevelReport, ...] = ()
-    """Each kind of use with a limit of its own, the validator's among them; empty where only
+    """Each kind of use with a limit of its own, the validator's among them; empty if only
     the validator's questions were asked."""
     estimate: int | None = None
-    """The best single guess of where the threshold lies, in tokens, where the strategy makes one.
+    """The best single guess of where the threshold lies, in tokens, if the strategy makes one.
     With noisy answers it is nearer than either end of the bracket, but nothing was tried there."""
     usable: Usable | None = None
-    """What is fast enough, where that was asked for."""
+    """What is fast enough, if that was asked for."""
     notes: tuple[str, ...] = ()
     """Notes for the reader, one sentence each."""
     schema_version: int = SCHEMA_VERSION

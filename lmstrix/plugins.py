@@ -102,7 +102,7 @@ def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapte
 
 
 class Adapters:
-    """The adapter that was given, or those that stand in for it where none was.
+    """The adapter that was given, or those that stand in for it if none was.
 
     The defaults are made when they are needed: a file needs no LM Studio, and a server no engine
     of ours. `settings` go to the adapter that is named, or to the default one.

@@ -113,7 +113,7 @@ class Adapter(Protocol):
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model found, also those that cannot be measured, sorted by key.
 
-        Raises `EngineUnavailable` where the place cannot be reached.
+        Raises `EngineUnavailable` if the place cannot be reached.
         """
         ...
 

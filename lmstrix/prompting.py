@@ -1,4 +1,4 @@
-"""One prompt for one loaded model: whether it fits, and what to do where it does not."""
+"""One prompt for one loaded model: whether it fits, and what to do if it does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 REPLY_TOKENS = 512
 """Largest reply of `LMStrix.infer` unless told otherwise."""
 UNTESTED_CONTEXT = 4096
-"""Context loaded for `LMStrix.infer` where nothing was measured, in tokens."""
+"""Context loaded for `LMStrix.infer` if nothing was measured, in tokens."""
 
 
 def as_prompt(prompt: str | Prompt) -> Prompt:
@@ -35,7 +35,7 @@ def cautious_context(model: ModelInfo) -> int:
 
 
 def known_context(summaries: Iterable[ReportSummary], model: ModelInfo) -> int | None:
-    """The newest true context of this very model in tokens, None where there is none.
+    """The newest true context of this very model in tokens, None if there is none.
 
     `summaries` are those of `LMStrix.summaries`, the newest first.
     """
@@ -57,8 +57,8 @@ async def require_room(
     """Count the prompt with the model's own tokenizer and template.
 
     `tested` is the true context of this model in tokens, None if it is not known; `on_note`
-    hears a sentence for the user where prompt and reply fit, but may need more than that. Raises
-    `ContextOverflow`, which says what would fit, where prompt and reply do not; and
+    hears a sentence for the user if prompt and reply fit, but may need more than that. Raises
+    `ContextOverflow`, which says what would fit, if prompt and reply do not; and
     `ConfigurationError` for a reply of less than one token.
     """
     if max_tokens < 1:

@@ -79,7 +79,7 @@ def usable_context(
     max_ttft_s: float | None = None,
 ) -> int | None:
     """The largest measured length, up to `true_context`, that is fast enough, as is every
-    shorter one; None where not even the shortest is, or its speed is not known.
+    shorter one; None if not even the shortest is, or its speed is not known.
 
     `min_tokens_per_second` is of generation; `max_ttft_s` of a fresh prompt of that length.
     """

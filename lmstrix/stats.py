@@ -46,7 +46,7 @@ def wilson(passes: int, trials: int, z: float = Z_95) -> Proportion:
 
 
 def binomial_tail(passes: int, trials: int, rate: float) -> float:
-    """How likely at most `passes` of `trials` are where each passes with probability `rate`.
+    """How likely at most `passes` of `trials` are if each passes with probability `rate`.
 
     The lower tail of the binomial distribution, summed exactly. A sequential decision looks at
     it after every stage of trials: few passes that are unlikely at a passing rate end it.

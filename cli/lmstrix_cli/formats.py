@@ -45,7 +45,7 @@ _DOTS = "..."
 
 @attrs.frozen(kw_only=True)
 class Column(Generic[T]):
-    """One fact about each row. Texts are escaped where they are printed, not here."""
+    """One fact about each row. Texts are escaped when they are printed, not here."""
 
     key: str = ""
     """Its name in CSV; empty if it is for people only."""

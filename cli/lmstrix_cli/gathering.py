@@ -31,7 +31,7 @@ _MAP_HINT = "Give what `lmstrix map --json` printed."
 def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport]:
     """The reports in the files `sources` in their order, or else in the store, newest first.
 
-    Raises `NotMeasured` where there is none, and `FormatError` for a file of something else.
+    Raises `NotMeasured` if there is none, and `FormatError` for a file of something else.
     """
     if sources:
         found = [report for source in sources for report in _read_reports(source)]

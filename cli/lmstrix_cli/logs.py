@@ -31,7 +31,7 @@ _events = logging.getLogger("lmstrix_cli.events")
 
 
 class LogFile:
-    """Appends log lines to a file from `open` to `close`. Raises `OSError` where it cannot."""
+    """Appends log lines to a file from `open` to `close`. Raises `OSError` if it cannot."""
 
     def __init__(self, path: str) -> None:
         self._handler = logging.FileHandler(

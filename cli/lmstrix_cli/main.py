@@ -153,7 +153,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
 
 
 def _version() -> str:
-    """From the name of the folder with our metadata, where there is just one: reading what is
+    """From the name of the folder with our metadata, if there is just one: reading what is
     in it, by `importlib.metadata`, takes as long as all the rest of ``lmstrix --version``.
     """
     for folder in sys.path:

@@ -140,7 +140,7 @@ def user_templates(folder: Path | None = None) -> dict[str, Template]:
     """All templates in the user's configuration, sorted by name.
 
     They stand in ``prompts.toml`` and in ``prompts/*.toml`` below `folder` (the configuration
-    folder of LMStrix). Raises `ConfigurationError` where a file is wrong, or two have the same
+    folder of LMStrix). Raises `ConfigurationError` if a file is wrong, or two have the same
     name.
     """
     found: dict[str, Template] = {}
@@ -191,7 +191,7 @@ def how_to_make_one(path: Path | None) -> str:
 def fill(template: Template, values: Mapping[str, str]) -> Template:
     """The template with the values in their places.
 
-    Raises `ConfigurationError` where a value is missing, or has no place.
+    Raises `ConfigurationError` if a value is missing, or has no place.
     """
     wanted = template.variables
     hint = f"Template {template.name!r} has {_listed(wanted)}."

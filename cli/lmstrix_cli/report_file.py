@@ -36,7 +36,7 @@ def choose_format(
 ) -> str:
     """The format that was asked for, or that the output's name ends with, or `default`.
 
-    A usage error where the name ends like none of `kinds`: what is in a file should be what its
+    A usage error if the name ends like none of `kinds`: what is in a file should be what its
     name says.
     """
     suffix = "" if output in {None, STDOUT} else Path(output or "").suffix.lower()
@@ -52,8 +52,8 @@ def choose_format(
 def write_report(output: str, text: str, kind: str, *, force: bool) -> None:
     """Write `text` into the file `output` and say so; ``-`` is stdout.
 
-    What is there already is replaced only where it is a report of ours, or empty, or with
-    `force`. Raises `LMStrixError` where that is not so, or it cannot be written.
+    What is there already is replaced only if it is a report of ours, or empty, or with
+    `force`. Raises `LMStrixError` if that is not so, or it cannot be written.
     """
     if output == STDOUT:
         _print(text, kind)

@@ -52,7 +52,7 @@ def run_async(body: Body[T], on_signal: Body[None] | None = None) -> T:
 
 
 async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
-    """What `run_async` runs; raises `Interrupted` where a signal cancelled `body`."""
+    """What `run_async` runs; raises `Interrupted` if a signal cancelled `body`."""
     outcome = _Outcome[T]()
     scope = anyio.CancelScope()
     async with anyio.create_task_group() as group:

@@ -121,7 +121,7 @@ _NOT_ASCII = re.compile("[^\x20-\x7e]")
 
 
 def label(text: str, longest: int = 0) -> str:
-    """`text` for one line: escaped, and cut in the middle where it is longer than `longest`."""
+    """`text` for one line: escaped, and cut in the middle if it is longer than `longest`."""
     text = escape_controls(text)
     if 0 < longest < len(text):
         kept = max(0, longest - 3)
@@ -132,7 +132,7 @@ def label(text: str, longest: int = 0) -> str:
 def out(text: str) -> None:
     """Print lines on stdout; the line breaks are ours, the rest is escaped.
 
-    Heads and verdicts are painted; click takes the paint off again where none is wanted.
+    Heads and verdicts are painted; click takes the paint off again if none is wanted.
     """
     click.echo(paint(escape_controls(text, keep="\n")))
 

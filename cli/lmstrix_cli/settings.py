@@ -13,7 +13,7 @@ __all__ = ["COLOUR_MODES", "Settings", "colours_wanted", "is_quiet", "pass_setti
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """The options of ``lmstrix`` itself; None where neither option nor environment says."""
+    """The options of ``lmstrix`` itself; None if neither option nor environment says."""
 
     adapter: str | None = None
     host: str | None = None
@@ -25,7 +25,7 @@ class Settings:
     """The whole command line after ``lmstrix``, so that it can be shown again."""
 
     def command_again(self) -> str:
-        """The same command, to go on where it was left: without ``--fresh``, which would not."""
+        """The same command, to continue where it stopped: without ``--fresh``, which would not."""
         import shlex  # noqa: PLC0415 - as above
 
         kept = [word for word in self.arguments if word != "--fresh"]
@@ -46,7 +46,7 @@ COLOUR_MODES = ("auto", "always", "never")
 
 
 def colours_wanted(mode: str, environment: Mapping[str, str] | None = None) -> bool | None:
-    """Whether to paint: yes, no, or None where each stream decides by being a terminal.
+    """Whether to paint: yes, no, or None if each stream decides by being a terminal.
 
     An option goes before ``NO_COLOR``, that before ``FORCE_COLOR``, both before a terminal that
     says ``dumb``. Sources: https://no-color.org, https://force-color.org: any value but an empty

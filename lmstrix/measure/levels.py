@@ -78,7 +78,7 @@ class Levels:
                 )
 
     async def measure(self, main: SearchProblem, document: int) -> bool:
-        """Find the limits. False where that moved the main bracket: where a required level, or
+        """Find the limits. False if that moved the main bracket: where a required level, or
         the engine, fails at or below its lower end. The main search then has to go on.
         """
         before = self._main_bracket(main)

@@ -102,7 +102,7 @@ class MeasureOptions:
                 raise ConfigurationError(f"{name} must be positive")
 
     def check_lengths(self, shortest: int) -> None:
-        """Raises `ConfigurationError` where `only_at` or `max_context` is less than `shortest`,
+        """Raises `ConfigurationError` if `only_at` or `max_context` is less than `shortest`,
         the length in tokens at which the model's own rate is measured.
         """
         for tokens in (self.only_at, self.max_context):

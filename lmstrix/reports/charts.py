@@ -45,7 +45,7 @@ MOST_TOKENS = 2**53
 MOST = 1e9
 """The largest speed or time that is drawn: thirty years in seconds."""
 ENGINE_FAILED = "engine failed"
-"""The verdict at a length where nothing could be asked."""
+"""The verdict of a length at which nothing could be asked."""
 
 
 # Series

@@ -4,7 +4,7 @@ The functions go from (length, trial number, region) to pass or fail: cliffs, al
 only, slow forgetting, lengths that pass and fail at random, engines that crash. No event loop is
 needed.
 """
-# ruff: noqa: S101 - a test suite asserts, also where it is shipped
+# ruff: noqa: S101 - a test suite asserts, also if it is shipped
 
 from __future__ import annotations
 

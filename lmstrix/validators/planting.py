@@ -152,7 +152,7 @@ def flasks_in(folded: str) -> set[str]:
 
 
 def value_of(text: str, name: str) -> str | None:
-    """The number that `text` gives `name`, link by link; None where a link is missing."""
+    """The number that `text` gives `name`, link by link; None if a link is missing."""
     numbers, back = dict(_ROOT.findall(text)), dict(_STEP.findall(text))
     for _ in range(CHAIN_LINKS):
         if name in numbers:
@@ -164,7 +164,7 @@ def value_of(text: str, name: str) -> str | None:
 
 
 def answer_from(text: str, stem: str) -> str | None:
-    """How `text` completes one of the stems above; None for any other, or where it cannot."""
+    """How `text` completes one of the stems above; None for any other, or if it cannot."""
     if (asked := _STEM.fullmatch(stem)) is not None:
         return value_of(text, asked[1])
     if (asked := _NAMES_STEM.fullmatch(stem)) is None:

@@ -171,7 +171,7 @@ Examples:
 """
 
 VARIABLE = "_LMSTRIX_COMPLETE"
-"""What click asks for where the program is called ``lmstrix``."""
+"""What click asks for if the program is called ``lmstrix``."""
 _INSTALL = {
     "bash": "lmstrix completion bash >> ~/.bashrc",
     "zsh": "mkdir -p ~/.zfunc; lmstrix completion zsh > ~/.zfunc/_lmstrix"

@@ -378,7 +378,7 @@ async def check_locks(settings: Settings) -> Outcome:
 
 
 async def _store_path(settings: Settings) -> Path | None:
-    """The store's file, None where nothing is kept. Nothing is opened for it."""
+    """The store's file, None if nothing is kept. Nothing is opened for it."""
     async with session.open_client(settings) as client:
         location = client.store.location
     return Path(location) if location else None

@@ -48,7 +48,7 @@ class _Known:
 
     rows: Sequence[ReportSummary]
     reports: Mapping[str, ContextReport]
-    """Only where whole reports are printed."""
+    """Only if whole reports are printed."""
 
 
 @click.command(name="list", epilog=EPILOG)

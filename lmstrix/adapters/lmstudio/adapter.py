@@ -51,7 +51,7 @@ class LMStudioAdapter:
         api_token: for a server that wants one; by default ``LMSTUDIO_API_TOKEN``.
         connect_s, call_s, stall_s, load_s: deadlines in seconds; see
             `lmstrix.adapters.lmstudio.settings.Deadlines`.
-        ttl_s: where this process dies, LM Studio unloads what it left after so many idle seconds.
+        ttl_s: if this process dies, LM Studio unloads what it left after so many idle seconds.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LMStudioAdapter:
 
     @property
     def turn(self) -> str:
-        """This machine where the server runs on it, else the server."""
+        """This machine if the server runs on it, else the server."""
         here = self._host is None or is_loopback(self._host)
         return THIS_MACHINE if here else f"LM Studio at {(self._host or '').lower()}"
 
@@ -115,7 +115,7 @@ class LMStudioAdapter:
         return listing.find(await self.list_models(), name)
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """What LM Studio expects of a load; None where it does not say."""
+        """What LM Studio expects of a load; None if it does not say."""
         require_asyncio()
         parameter: Json = {
             "modelKey": listing.wire_key(model),
@@ -256,7 +256,7 @@ class LMStudioAdapter:
         once: bool = True,
     ) -> object:
         """A call that some servers do not know, and then never answer. With `once` it is not
-        made again where it was not answered.
+        made again if it was not answered.
         """
         if endpoint in self._silent:
             return None
@@ -281,7 +281,7 @@ class LMStudioAdapter:
     async def _release(
         self, connection: Connection, identifier: str, seconds: float, *, sure: bool
     ) -> None:
-        """Unload `identifier`, over a new connection where this one is lost.
+        """Unload `identifier`, over a new connection if this one is lost.
 
         `sure` says that LM Studio itself reported that there is nothing to unload.
         """

@@ -69,7 +69,7 @@ def told_port(home: Path) -> int | None:
 async def find_server(host: str | None, deadline_s: float) -> str:
     """The server that greets: at `host`, or else on this machine's known ports.
 
-    Raises `EngineUnavailable` where none does; each gets `deadline_s`.
+    Raises `EngineUnavailable` if none does; each gets `deadline_s`.
     """
     for candidate in addresses(host):
         if await _greets(candidate, deadline_s):

@@ -87,7 +87,7 @@ async def effective_context(
 ) -> int:
     """The context length that the instance really has.
 
-    Raises `UnsupportedModel` where it is on another device, `EngineUnavailable` where it is not
+    Raises `UnsupportedModel` if it is on another device, `EngineUnavailable` if it is not
     told.
     """
     specifier: Json = {"specifier": requests.specifier(identifier)}

@@ -54,7 +54,7 @@ class LMStudioModel:
     One request at a time; further ones wait. A prompt is formatted by the server and sent as
     raw text, so that the answer's first words and a closed thought can stand behind it. The
     first request of all asks for one token, to learn whether the server reads what it counts;
-    where it does not, prompts are sent as chats and `note` is told.
+    if it does not, prompts are sent as chats and `note` is told.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class LMStudioModel:
             return self._extra or 0
 
     async def _extra_tokens(self) -> int | None:
-        """What a small prompt's reply tells; None where not even that fits."""
+        """What a small prompt's reply tells; None if not even that fits."""
         async with self._turn:
             prepared = await self._prepare(SMALL)
             if prepared.count + MOST_EXTRA_TOKENS >= self._context:

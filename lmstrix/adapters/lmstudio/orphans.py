@@ -1,7 +1,7 @@
 """Identifiers of our instances, and which of them a process that died has left loaded.
 
 LM Studio unloads what idles for its time to live, half an hour; until then the memory is taken. So
-each identifier says which process loaded it, and whoever loads next lets go of what has no
+each identifier says which process loaded it, and whoever loads next releases what has no
 process any more. Only identifiers of exactly our form are ever looked at.
 """
 

@@ -31,7 +31,7 @@ _TAGS = ("reasoningStartTag", "reasoningEndTag")
 class Generation:
     """One reply as it arrives: feed it packets, take what they mean.
 
-    `prompt_tokens` is how many tokens the server should read, None where that is not known
+    `prompt_tokens` is how many tokens the server should read, None if that is not known
     yet; `in_thought` whether the prompt ends within an open thought. Times are seconds since
     the request was sent.
     """

@@ -59,7 +59,7 @@ Classify = Callable[[str], LMStrixError]
 
 
 def require_asyncio() -> None:
-    """Raise `ConfigurationError` where the running event loop is not asyncio's."""
+    """Raise `ConfigurationError` if the running event loop is not asyncio's."""
     try:
         asyncio.get_running_loop()
     except RuntimeError as error:
@@ -75,7 +75,7 @@ def sdk_version() -> str:
 
 
 def check_sdk() -> None:
-    """Raise `ConfigurationError` where the SDK lost a private part that is used here."""
+    """Raise `ConfigurationError` if the SDK lost a private part that is used here."""
     for module, path in _PRIVATE:
         found: object = module
         for name in path.split("."):
@@ -170,7 +170,7 @@ class Connection:
     ) -> object:
         """The result of a remote call.
 
-        Raises what `classify` makes of an error, `EngineTimeout` where nothing is answered,
+        Raises what `classify` makes of an error, `EngineTimeout` if nothing is answered,
         which is also what a server does that does not know the endpoint, or
         `EngineUnavailable`.
         """

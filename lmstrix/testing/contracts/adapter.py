@@ -14,7 +14,7 @@ class TestMyAdapter(AdapterContract):
 Replies are short and contexts small, so that a real engine gets through it in a minute. The
 model need not answer well; it has to answer.
 """
-# ruff: noqa: S101 - a test suite asserts, also where it is shipped
+# ruff: noqa: S101 - a test suite asserts, also if it is shipped
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class AdapterContract:
                 counted = await loaded.count_prompt_tokens(prompt)
                 reply = await loaded.complete(prompt, max_tokens=1)
                 assert reply.prompt_tokens == counted
-            # One sentence alone may be shorter than what a template says where nobody does.
+            # One sentence alone may be shorter than what a template says if nobody does.
             one, two = (Prompt(user=SENTENCE, system=SENTENCE * n) for n in (1, 2))
             assert await loaded.count_prompt_tokens(one) < await loaded.count_prompt_tokens(two)
 

@@ -9,7 +9,7 @@ class TestMyStore(StoreContract):
         yield store
         await store.aclose()
 """
-# ruff: noqa: S101 - a test suite asserts, also where it is shipped
+# ruff: noqa: S101 - a test suite asserts, also if it is shipped
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ class TestMyStrategy(StrategyContract):
 
 What stands in for a model is in `lmstrix.testing.searching`.
 """
-# ruff: noqa: S101 - a test suite asserts, also where it is shipped
+# ruff: noqa: S101 - a test suite asserts, also if it is shipped
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ class TestMyValidator(ValidatorContract):
 The loaded model is simulated and has a perfect memory: it goes on from the answer prefix as
 the text does. Override `perfect_reply` if your questions need another kind of answer.
 """
-# ruff: noqa: S101 - a test suite asserts, also where it is shipped
+# ruff: noqa: S101 - a test suite asserts, also if it is shipped
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class ValidatorContract:
             assert _shared(one, other) < 0.1 * len(one)
 
     async def test_depths_are_shares(self, validator: Validator, loaded: LoadedModel) -> None:
-        """From 0 to 1, or None where a question has no one place."""
+        """From 0 to 1, or None if a question has no one place."""
         source = validator.questions(loaded, 7)
         for length in LENGTHS:
             for index in range(ASKED):

@@ -37,11 +37,11 @@ class LMStudioServer:
         port: the port to listen on; 0 for a free one.
         preload: the user's own instances, as (key, identifier, context length).
         models: names of the only models to serve, as `Adapter.find_model` knows them; all
-            that the adapter lists where none are named.
+            that the adapter lists if none are named.
 
     An async context manager, on asyncio and on trio; entering it again is LM Studio started
-    again, on the same port. Entering raises `OSError` where the port is taken, and what the
-    adapter raises where a preload fails.
+    again, on the same port. Entering raises `OSError` if the port is taken, and what the
+    adapter raises if a preload fails.
     """
 
     def __init__(
