@@ -73,8 +73,8 @@ def command(
     """Show what MODEL still knows, by length and by depth of the window.
 
     One document is read once, from its beginning on; at each length facts and passages of
-    every depth are asked for. Where the engine cannot reuse what it has read, the price is told
-    first, and nothing is read without --force.
+    every depth are asked for. If the engine cannot reuse its KV cache, shows
+    the cost first, and reads nothing without --force.
     """
     progress = choose_progress(quiet=quiet)
 

@@ -189,7 +189,7 @@ class LMStudioModel:
                 extra = await self._extra_tokens()
                 if self._raw and extra is not None and abs(extra) > MOST_EXTRA_TOKENS:
                     self._note(
-                        f"LM Studio reads {extra:+} prompt tokens beside a raw text, so prompts "
+                        f"LM Studio reads {extra:+} prompt tokens besides a raw text, so prompts "
                         "are sent as chats, and the answer's first words within the question."
                     )
                     self._raw = False
