@@ -8,7 +8,6 @@ Without a path it measures the demo model, fetched once into the user's cache.
 from __future__ import annotations
 
 import argparse
-from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -34,8 +33,8 @@ async def watch(path: str | None, options: MeasureOptions) -> ContextReport | No
     report = None
     # Recall alone: without levels, the model is not made to write freely as well.
     client = LMStrix(store="memory", levels=())
-    # `aclosing`: whoever leaves the loop early cancels the measurement at once.
-    async with client as lmstrix, aclosing(lmstrix.watch(model, options)) as feed:
+    # Leaving the block early cancels the measurement.
+    async with client as lmstrix, lmstrix.watch(model, options) as feed:
         async for event in feed:
             if isinstance(event, MeasurementFinished):
                 report = event.report

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import anyio
 import attrs
-from anyio.streams.memory import MemoryObjectSendStream
 
 from lmstrix import prompting
 from lmstrix.errors import LMStrixError
 from lmstrix.events import Event
 from lmstrix.measure import (
     BenchOptions,
-    BenchRun,
+    Forecast,
     Level,
     MapOptions,
-    MapRun,
     Measurement,
     MeasureOptions,
+    forecast,
+    sweep,
     unmeasured_report,
 )
 from lmstrix.measure.state import Announcer, its_turn
@@ -115,6 +115,7 @@ class LMStrix:
         )
         self._store = as_store(store)
         self._observers = tuple(observers)
+        self._running: list[Measurement] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,125 +181,179 @@ class LMStrix:
         """Models whose measurement was interrupted and would go on."""
         return await self._store.unfinished_models()
 
-    async def measurement(
+    async def find_true_context(
         self,
         model: str | ModelInfo,
         options: MeasureOptions | None = None,
         *,
         observers: Sequence[Observer] = (),
-    ) -> Measurement:
-        """A measurement that is ready to `Measurement.run`.
-
-        With `MeasureOptions.only_at` it looks at that length alone, and keeps nothing.
-
-        Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`, and
-        `ConfigurationError` for a length that is too short to ask anything at.
-        """
-        strategy, store = self._strategy, self._store
-        options = options or MeasureOptions()
-        options.check_lengths(self._validator.baseline_length)
-        if options.only_at is not None:
-            options = options.at_one_size()
-            strategy, store = OneSize(), SqliteStore(":memory:")
-        return Measurement(
-            adapter=self.adapter_for(model),
-            model=await self._find(model),
-            strategy=strategy,
-            validator=self._validator,
-            levels=self._levels,
-            store=store,
-            options=options,
-            observers=(*self._observers, *observers),
-        )
-
-    async def find_true_context(
-        self, model: str | ModelInfo, options: MeasureOptions | None = None
     ) -> ContextReport:
         """Measure `model`: declared, loadable and true context, with evidence.
 
         Goes on with an interrupted measurement of the same kind. Cancelling releases the
-        model within two seconds and keeps every trial. See `Measurement.run` for what it
-        raises, and for the reports of models that cannot be measured.
+        model within two seconds and keeps every trial; the last event has the report so far.
+        With `MeasureOptions.only_at` it looks at that length alone, and keeps nothing.
+
+        Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`;
+        `ConfigurationError` for a length that is too short to ask anything at; and what
+        `lmstrix.measure.Measurement.run` raises, which also says when a report has no number.
         """
-        return await (await self.measurement(model, options)).run()
+        measurement = await self._measurement(model, options or MeasureOptions(), observers)
+        self._running.append(measurement)
+        try:
+            return await measurement.run()
+        finally:
+            self._running.remove(measurement)
 
     async def check_context(
-        self, model: str | ModelInfo, length_tokens: int, options: MeasureOptions | None = None
+        self,
+        model: str | ModelInfo,
+        length_tokens: int,
+        options: MeasureOptions | None = None,
+        *,
+        observers: Sequence[Observer] = (),
     ) -> SizeCheck:
         """Whether `model` handles `length_tokens`, and nothing else: it is loaded there, and the
         questions are asked there, after those at short length. Nothing is stored.
 
-        Raises what `measurement` and `Measurement.run` raise.
+        Raises what `find_true_context` raises.
         """
         options = attrs.evolve(options or MeasureOptions(), only_at=length_tokens)
-        return check_of(await self.find_true_context(model, options), length_tokens)
-
-    def watch(
-        self, model: str | ModelInfo, options: MeasureOptions | None = None
-    ) -> AsyncGenerator[Event, None]:
-        """The events of a measurement; the last one holds the report.
-
-        Leaving the loop early cancels the measurement: wrap the iterator in
-        `contextlib.aclosing`, so that this happens at once and in your own task.
-        """
-        return _watch_measurement(
-            lambda observer: self.measurement(model, options, observers=[observer])
-        )
+        report = await self.find_true_context(model, options, observers=observers)
+        return check_of(report, length_tokens)
 
     async def map_context(
-        self, model: str | ModelInfo, options: MapOptions | None = None
-    ) -> ContextMap:
-        """What `model` still knows, by length and depth: recall and verbatim copying.
-
-        The document is read once, on an engine that reuses prefixes; each cell costs its
-        questions. Nothing is stored. See `lmstrix.measure.MapRun.run` for what it raises.
-        """
-        return await (await self.mapping(model, options)).run()
-
-    async def mapping(
         self,
         model: str | ModelInfo,
         options: MapOptions | None = None,
         *,
         observers: Sequence[Observer] = (),
-    ) -> MapRun:
-        """A map that is ready to `MapRun.run`, with observers of its own."""
-        return MapRun(
-            adapter=self.adapter_for(model),
-            model=await self._find(model),
-            validators=[as_validator(name) for name in MAPPED],
-            options=options,
-            observers=(*self._observers, *observers),
+    ) -> ContextMap:
+        """What `model` still knows, by length and depth: recall and verbatim copying.
+
+        The document is read once, on an engine that reuses prefixes; each cell costs its
+        questions. Nothing is stored. See `lmstrix.measure.sweep.map_context` for what it raises.
+        """
+        return await sweep.map_context(
+            self.adapter_for(model),
+            await self._find(model),
+            [as_validator(name) for name in MAPPED],
+            options or MapOptions(),
+            (*self._observers, *observers),
         )
 
     async def bench(
-        self, model: str | ModelInfo, options: BenchOptions | None = None
-    ) -> SpeedBench:
-        """How fast `model` reads and writes, at lengths that double.
-
-        Up to `BenchOptions.max_context`, or else the newest true context in the store. Nothing
-        is stored. See `lmstrix.measure.BenchRun.run` for what it raises.
-        """
-        return await (await self.benching(model, options)).run()
-
-    async def benching(
         self,
         model: str | ModelInfo,
         options: BenchOptions | None = None,
         *,
         observers: Sequence[Observer] = (),
-    ) -> BenchRun:
-        """A benchmark that is ready to `BenchRun.run`, with observers of its own."""
+    ) -> SpeedBench:
+        """How fast `model` reads and writes, at lengths that double.
+
+        Up to `BenchOptions.max_context`, or else the newest true context in the store. Nothing
+        is stored. See `lmstrix.measure.sweep.bench` for what it raises.
+        """
         info, options = await self._find(model), options or BenchOptions()
         if options.max_context is None and (known := await self._known_context(info)):
             options = attrs.evolve(options, max_context=max(known, options.lengths(0)[0]))
-        return BenchRun(
-            adapter=self.adapter_for(model),
-            model=info,
-            writing=as_validator(TIMED),
-            options=options,
-            observers=(*self._observers, *observers),
+        return await sweep.bench(
+            self.adapter_for(model),
+            info,
+            as_validator(TIMED),
+            options,
+            (*self._observers, *observers),
         )
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        model: str | ModelInfo,
+        options: MeasureOptions | MapOptions | BenchOptions | None = None,
+    ) -> AsyncGenerator[AsyncIterator[Event]]:
+        """The events of a measurement, or of a map or a benchmark if `options` are theirs.
+
+        The last event holds the report. Leaving the block early cancels the work::
+
+            async with client.watch(model) as events:
+                async for event in events:
+                    ...
+
+        At the end of the block it raises what the work raises.
+        """
+
+        async def work() -> None:
+            nonlocal failure
+            heard = [send.send_nowait]
+            with send:
+                try:
+                    match options:
+                        case MapOptions():
+                            await self.map_context(model, options, observers=heard)
+                        case BenchOptions():
+                            await self.bench(model, options, observers=heard)
+                        case _:
+                            await self.find_true_context(model, options, observers=heard)
+                except LMStrixError as error:
+                    failure = error
+
+        send, receive = anyio.create_memory_object_stream[Event](math.inf)
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            with receive:
+                try:
+                    yield receive
+                except Exception as error:  # noqa: BLE001 - raised below, outside the group
+                    failure = error
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def forecast(
+        self, model: str | ModelInfo, options: MeasureOptions | None = None
+    ) -> Forecast:
+        """What `find_true_context` would try and read. Loads nothing.
+
+        Raises what `find_true_context` raises before it loads anything.
+        """
+        options = self._checked(options or MeasureOptions())
+        return await forecast(self.adapter_for(model), await self._find(model), options)
+
+    async def known_reports(
+        self, models: Sequence[ModelInfo], options: MeasureOptions | None = None
+    ) -> Mapping[str, ContextReport]:
+        """The stored results of those of `models` that `options` would measure the same way
+        again, by the model's key.
+
+        "The same way" is what the store keeps results under: the model's content, the adapter,
+        the engine's version and the method; and the report must say all that is asked for. None
+        with `MeasureOptions.fresh` or `only_at`.
+        """
+        options = options or MeasureOptions()
+        if options.fresh or options.only_at is not None:
+            return {}
+        stored = {summary.key for summary in await self.summaries()}
+        keys: dict[str, str] = {}
+        for model in models:
+            keys[model.key] = await (await self._measurement(model, options)).key()
+        if stored.isdisjoint(keys.values()):
+            return {}
+        reports = {one.key: one.report for one in await self.reports()}
+        return {
+            name: reports[key]
+            for name, key in keys.items()
+            if key in reports and options.answered_by(reports[key])
+        }
+
+    async def give_up_loads(self) -> None:
+        """Say that loads under way are being broken off, so that none counts as deadly.
+
+        For a caller that cancels a measurement and may then end the process before it has come
+        to its end. Raises nothing.
+        """
+        for measurement in self._running:
+            await measurement.give_up_load()
 
     async def infer(
         self,
@@ -321,6 +376,7 @@ class LMStrix:
         async with self._ready(model, prompt, max_tokens, context_length) as (loaded, asked):
             return await loaded.complete(asked, max_tokens=max_tokens)
 
+    @asynccontextmanager
     async def stream(
         self,
         model: str | ModelInfo,
@@ -329,15 +385,23 @@ class LMStrix:
         max_tokens: int = REPLY_TOKENS,
         context_length: int | None = None,
         on_note: Callable[[str], None] | None = None,
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+    ) -> AsyncGenerator[AsyncIterator[ReplyChunk | Reply]]:
         """The same reply piece by piece; the last item is the whole `Reply`.
 
-        `on_note` hears, before that, where more than the true context may be needed.
+        Leaving the block early stops the model and releases it::
+
+            async with client.stream(model, prompt) as pieces:
+                async for piece in pieces:
+                    ...
+
+        `on_note` hears, before that, if more than the true context may be needed.
         """
         ready = self._ready(model, prompt, max_tokens, context_length, on_note)
-        async with ready as (loaded, asked):
-            async for piece in loaded.stream(asked, max_tokens=max_tokens):
-                yield piece
+        async with (
+            ready as (loaded, asked),
+            aclosing(loaded.stream(asked, max_tokens=max_tokens)) as pieces,
+        ):
+            yield pieces
 
     @asynccontextmanager
     async def _ready(
@@ -380,6 +444,32 @@ class LMStrix:
             environment=Environment(adapter=self.adapter_for(name).name),
         )
 
+    async def _measurement(
+        self,
+        model: str | ModelInfo,
+        options: MeasureOptions,
+        observers: Sequence[Observer] = (),
+    ) -> Measurement:
+        strategy, store = self._strategy, self._store
+        options = self._checked(options)
+        if options.only_at is not None:
+            options = options.at_one_size()
+            strategy, store = OneSize(), SqliteStore(":memory:")
+        return Measurement(
+            adapter=self.adapter_for(model),
+            model=await self._find(model),
+            strategy=strategy,
+            validator=self._validator,
+            levels=self._levels,
+            store=store,
+            options=options,
+            observers=(*self._observers, *observers),
+        )
+
+    def _checked(self, options: MeasureOptions) -> MeasureOptions:
+        options.check_lengths(self._validator.baseline_length)
+        return options
+
     async def _find(self, model: str | ModelInfo) -> ModelInfo:
         if isinstance(model, ModelInfo):
             return model
@@ -388,35 +478,3 @@ class LMStrix:
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None if there is none."""
         return prompting.known_context(await self.summaries(), model)
-
-
-async def _watch_measurement(
-    make: Callable[[Observer], Awaitable[Measurement]],
-) -> AsyncGenerator[Event, None]:
-    """The events of the measurement that `make` makes for an observer, which is run meanwhile.
-
-    Closing the generator cancels the measurement. What it raises is raised at the end.
-    """
-    send, receive = anyio.create_memory_object_stream[Event](math.inf)
-    measurement = await make(send.send_nowait)
-    failure: list[LMStrixError] = []
-    async with anyio.create_task_group() as group:
-        group.start_soon(_run_and_close, measurement, send, failure)
-        try:
-            async with receive:
-                async for event in receive:
-                    yield event
-        finally:
-            group.cancel_scope.cancel()
-    if failure:
-        raise failure[0]
-
-
-async def _run_and_close(
-    measurement: Measurement, send: MemoryObjectSendStream[Event], failure: list[LMStrixError]
-) -> None:
-    with send:
-        try:
-            await measurement.run()
-        except LMStrixError as error:
-            failure.append(error)

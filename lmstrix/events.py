@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import attrs
 
+from lmstrix.errors import StoreError
 from lmstrix.models import (
     Baseline,
     Cause,
+    ContextMap,
     ContextReport,
     ModelInfo,
     PrefillProgress,
+    SpeedBench,
     Trial,
     Verdict,
 )
 
 __all__ = [
     "BaselineMeasured",
+    "BenchFinished",
     "BracketChanged",
     "Event",
     "LoadFinished",
     "LoadProgressed",
     "LoadStarted",
+    "MapFinished",
     "MeasurementFinished",
     "MeasurementStarted",
     "Noted",
@@ -175,6 +180,24 @@ class Noted(Event):
 
 @attrs.frozen(kw_only=True)
 class MeasurementFinished(Event):
-    """Last event: the report, also when the measurement ended without a number."""
+    """Last event: the report, also if the measurement ended without a number or was cancelled.
+
+    With `store_error` the store does not have everything that the report says.
+    """
 
     report: ContextReport
+    store_error: StoreError | None = None
+
+
+@attrs.frozen(kw_only=True)
+class MapFinished(Event):
+    """Last event of a map."""
+
+    map: ContextMap
+
+
+@attrs.frozen(kw_only=True)
+class BenchFinished(Event):
+    """Last event of a benchmark, with what was measured, also if it was cancelled."""
+
+    bench: SpeedBench

@@ -6,7 +6,7 @@ shape is a plug-in. `lmstrix.testing.contracts` holds a suite for each family.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
@@ -96,8 +96,11 @@ class LoadedModel(Protocol):
 
     def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
-    ) -> AsyncIterator[ReplyChunk | Reply]:
-        """The same reply piece by piece; the last item is the whole `Reply`."""
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        """The same reply piece by piece; the last item is the whole `Reply`.
+
+        Whoever leaves early closes the generator, and that stops the engine's work.
+        """
         ...
 
 

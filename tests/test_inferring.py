@@ -14,7 +14,8 @@ async def test_a_prompt_may_have_a_system_text() -> None:
     async with LMStrix(adapter=SimulatedAdapter(), store="memory") as lmstrix:
         plain = await lmstrix.infer("simulated", "Why?")
         asked = Prompt(user="Why?", system="Be very kind.")
-        pieces = [piece async for piece in lmstrix.stream("simulated", asked)]
+        async with lmstrix.stream("simulated", asked) as stream:
+            pieces = [piece async for piece in stream]
     whole = pieces[-1]
     assert isinstance(whole, Reply)
     assert whole.prompt_tokens > plain.prompt_tokens

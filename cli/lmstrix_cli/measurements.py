@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 import attrs
 import click
 
-from lmstrix import LMStrix, Measurement, MeasureOptions
+from lmstrix import Event, Forecast, LMStrix, MeasurementFinished, MeasureOptions
 from lmstrix.errors import ConfigurationError, LMStrixError, StoreError
-from lmstrix.measure import Forecast
 from lmstrix.models import (
     Cause,
     ContextReport,
@@ -42,47 +41,9 @@ __all__ = [
     "Plan",
     "check_lines",
     "code_of_check",
-    "known_reports",
     "plan_models",
     "show_plans",
 ]
-
-
-async def known_reports(
-    client: LMStrix, models: Sequence[ModelInfo], options: MeasureOptions
-) -> Mapping[str, ContextReport]:
-    """The newest results of those of `models` that `options` would measure the same way again,
-    by the model's key.
-
-    "The same" is the key that the store keeps results under: the model's content, the adapter,
-    the engine's version and the method. None with `MeasureOptions.fresh` or `only_at`.
-    """
-    if options.fresh or options.only_at is not None:
-        return {}
-    stored = {summary.key for summary in await client.summaries()}
-    keys = {model.key: await (await client.measurement(model, options)).key() for model in models}
-    if stored.isdisjoint(keys.values()):
-        return {}
-    reports = {one.key: one.report for one in await client.reports()}
-    return {
-        name: reports[key]
-        for name, key in keys.items()
-        if key in reports and _answers(reports[key], options)
-    }
-
-
-def _answers(report: ContextReport, options: MeasureOptions) -> bool:
-    """Whether it says all that was asked for, as far as that is not in the key."""
-    if report.cause is Cause.NOT_MEASURABLE:
-        return True
-    if not report.measured or (options.certify and not report.certified):
-        return False
-    if options.force and report.cause is Cause.LOAD_REFUSED:
-        return False  # more is to be tried this time
-    usable = report.usable
-    told = (usable.min_tokens_per_second, usable.max_ttft_s) if usable else (None, None)
-    wanted = (options.min_tokens_per_second, options.max_ttft_s)
-    return wanted in {(None, None), told}
 
 
 UNKNOWN = "unknown"
@@ -122,13 +83,12 @@ async def plan_models(
     speeds = await _speeds(client)
     for model in models:
         try:
-            measurement = await client.measurement(model, options)
-            found = measurement.model
-            adapter = client.adapter_for(model).name
+            forecast = await client.forecast(model, options)
+            found, adapter = forecast.model, client.adapter_for(model).name
             plans.append(
                 Plan(
                     model=found,
-                    forecast=await measurement.forecast(),
+                    forecast=forecast,
                     known=known.get(found.key),
                     seconds_per_token=speeds.get((adapter, found.key, found.digest)),
                 )
@@ -300,7 +260,8 @@ class Batch:
         self._as_json = as_json
         self._again = again
         self._codes: list[ExitCode] = []
-        self._current: Measurement | None = None
+        self._client: LMStrix | None = None
+        self._finished: MeasurementFinished | None = None
         self._printed = 0
 
     def run(self, body: Callable[[], Awaitable[None]]) -> ExitCode:
@@ -342,15 +303,19 @@ class Batch:
                 self._record(report, shown=True)
 
     async def _measure_one(self, client: LMStrix, model: str | ModelInfo) -> ContextReport:
-        measurement = await client.measurement(model, self._options, observers=[self._progress])
-        self._current = measurement
+        self._client = client
+        observers = [self._progress, self._hear]
         with self._progress:
-            return await measurement.run()
+            return await client.find_true_context(model, self._options, observers=observers)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, MeasurementFinished):
+            self._finished = event
 
     async def _give_up_load(self) -> None:
         """Forget the load in progress, so that a second Ctrl-C does not count it as failed."""
-        if self._current is not None:
-            await self._current.give_up_load()
+        if self._client is not None:
+            await self._client.give_up_loads()
 
     def _skip(self, report: ContextReport) -> None:
         """Name the stored result; with ``--json`` print it."""
@@ -363,7 +328,7 @@ class Batch:
 
     def _record(self, report: ContextReport, *, shown: bool) -> None:
         """Print `report`; as text only if `shown`, else the error has said everything."""
-        measurement, self._current = self._current, None
+        finished, self._finished = self._finished, None
         code, document, text = self._told(report)
         self._codes.append(code)
         if self._as_json:
@@ -373,8 +338,8 @@ class Batch:
                 click.echo()
             safe_text.out(text)
             self._printed += 1
-        if measurement is not None and measurement.store_error is not None:
-            explain_known(measurement.store_error)
+        if finished is not None and finished.store_error is not None:
+            explain_known(finished.store_error)
             safe_text.note("This result was not stored: save the printed report.")
             self._codes.append(ExitCode.OTHER)
         if report.cause is Cause.BUDGET_SPENT:
@@ -391,8 +356,8 @@ class Batch:
 
     def _report_interruption(self) -> None:
         self._codes.append(ExitCode.PARTIAL)
-        if self._current is not None:
-            self._record(self._current.partial_report(Cause.INTERRUPTED), shown=True)
+        if self._finished is not None:
+            self._record(self._finished.report, shown=True)
         safe_text.note(f"Interrupted. {self._go_on('To continue')}")
 
     def _go_on(self, words: str) -> str:

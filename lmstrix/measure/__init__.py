@@ -2,27 +2,24 @@
 
 `run` has the phases from top to bottom; `state` is what they share; `trials` asks, retries and
 stores; `engine` owns the one loaded model; `loading` finds the largest load; `levels` finds the
-limits of other kinds of use; `report` turns the state into a report; `options` is what a caller may
-ask for.
+limits of other kinds of use; `report` turns the state into a report; `sweep` has the map and the
+benchmark; `options` is what a caller may ask for.
 """
 
-from lmstrix.measure.benching import BenchOptions, BenchRun
-from lmstrix.measure.loading import Forecast
-from lmstrix.measure.mapping import MapOptions, MapRun
-from lmstrix.measure.options import MeasureOptions, RetryPolicy
+from lmstrix.measure.loading import Forecast, forecast
+from lmstrix.measure.options import BenchOptions, MapOptions, MeasureOptions, RetryPolicy
 from lmstrix.measure.report import unmeasured_report
 from lmstrix.measure.run import Measurement
 from lmstrix.measure.state import Level
 
 __all__ = [
     "BenchOptions",
-    "BenchRun",
     "Forecast",
     "Level",
     "MapOptions",
-    "MapRun",
     "MeasureOptions",
     "Measurement",
     "RetryPolicy",
+    "forecast",
     "unmeasured_report",
 ]

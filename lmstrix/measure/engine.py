@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
 import anyio
 
@@ -67,10 +68,12 @@ class Engine:
         self.load_timeout_s = LOAD_TIMEOUT_S
         """How long a load may make no progress, in seconds; large files get longer."""
 
-    @property
-    def effective_context(self) -> int | None:
-        """The context of the loaded model in tokens; None if nothing is loaded."""
-        return self._loaded.effective_context if self._loaded else None
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        # The adapter shields its own cleanup and gives it a deadline.
+        await self.release()
 
     async def load(self, context_length: int) -> LoadedModel:
         """Release the loaded model, then load at `context_length`.
@@ -84,33 +87,59 @@ class Engine:
             LMStrixError: what the adapter raises.
         """
         await self.release()
+        patience_s = load_patience_s(self._model.size_bytes, self.load_timeout_s)
+        failure: LMStrixError | None = None
+        try:
+            async with self._marked(context_length), AsyncExitStack() as stack:
+                started = LoadStarted(model_key=self._model.key, context_length=context_length)
+                self._emit(started)
+                self._count_load()
+                scope = stack.enter_context(anyio.move_on_after(patience_s))
+                progress = self._progress(context_length, scope, patience_s)
+                loaded = await stack.enter_async_context(
+                    self._adapter.load(self._model, context_length, on_progress=progress)
+                )
+                # The adapter may hold scopes of its own, so this one ends after the release.
+                scope.deadline = float("inf")
+                if not scope.cancel_called:
+                    self._stack, self._loaded = stack.pop_all(), loaded
+        except LMStrixError as error:
+            failure = error
+        if self._loaded is None and (failure is None or isinstance(failure, LoadHung)):
+            failure = await self._hung(context_length, patience_s, failure)
+        effective = self._loaded.effective_context if self._loaded else None
+        self._emit(
+            LoadFinished(
+                model_key=self._model.key,
+                context_length=context_length,
+                effective_context=effective,
+                error=str(failure or ""),
+            )
+        )
+        if self._loaded is None:
+            raise failure or LoadHung("nothing was loaded")
+        return self._loaded
+
+    @asynccontextmanager
+    async def _marked(self, context_length: int) -> AsyncGenerator[None]:
+        """The size is marked while it is being loaded."""
         if self._mark is None:
-            return await self._load(context_length)
+            yield
+            return
         await self._mark(context_length)
         try:
-            return await self._load(context_length)
+            yield
         finally:
             with anyio.move_on_after(MARK_DEADLINE_S, shield=True):
                 await self._mark(None)
 
-    async def _load(self, context_length: int) -> LoadedModel:
-        self._emit(LoadStarted(model_key=self._model.key, context_length=context_length))
-        self._count_load()
-        try:
-            loaded = await self._watched_load(context_length)
-        except LMStrixError as error:
-            self._emit(self._finished(context_length, None, str(error)))
-            raise
-        self._loaded = loaded
-        self._emit(self._finished(context_length, loaded.effective_context, ""))
-        return loaded
-
-    async def _watched_load(self, context_length: int) -> LoadedModel:
-        """Load, and give up if there is no progress for too long."""
-        patience_s = load_patience_s(self._model.size_bytes, self.load_timeout_s)
+    def _progress(
+        self, context_length: int, scope: anyio.CancelScope, patience_s: float
+    ) -> Callable[[LoadProgress], None]:
+        """Puts off the end of the patience whenever the engine says that it is at work."""
         told = -1.0
 
-        def progress(done: LoadProgress) -> None:
+        def tell(done: LoadProgress) -> None:
             nonlocal told
             scope.deadline = anyio.current_time() + patience_s
             if done.fraction > told:  # engines also report that they are still at work
@@ -123,35 +152,19 @@ class Engine:
                     )
                 )
 
-        try:
-            async with AsyncExitStack() as stack:
-                scope = stack.enter_context(anyio.move_on_after(patience_s))
-                loaded = await stack.enter_async_context(
-                    self._adapter.load(self._model, context_length, on_progress=progress)
-                )
-                # The adapter may hold scopes of its own, so this one ends after the release.
-                scope.deadline = float("inf")
-                if not scope.cancel_called:
-                    self._stack = stack.pop_all()
-                    return loaded
-        except LoadHung as error:
-            hung = error
-        else:
-            hung = LoadHung(
-                f"the load of {context_length} tokens made no progress for {patience_s:.0f} s",
-                hint="Some loads take longer: allow more with --load-timeout.",
-            )
-        if not await self.answers_again(ANSWER_S):
-            raise EngineTimeout(f"{hung}, and the engine does not answer") from hung
-        raise hung
+        return tell
 
-    def _finished(self, context_length: int, effective: int | None, error: str) -> LoadFinished:
-        return LoadFinished(
-            model_key=self._model.key,
-            context_length=context_length,
-            effective_context=effective,
-            error=error,
+    async def _hung(
+        self, context_length: int, patience_s: float, hung: LMStrixError | None
+    ) -> LMStrixError:
+        """What a load without progress is: hung, or the engine is away."""
+        hung = hung or LoadHung(
+            f"the load of {context_length} tokens made no progress for {patience_s:.0f} s",
+            hint="Some loads take longer: allow more with --load-timeout.",
         )
+        if await self.answers_again(ANSWER_S):
+            return hung
+        return EngineTimeout(f"{hung}, and the engine does not answer")
 
     async def at_least(self, context_length: int, preferred: int) -> LoadedModel:
         """The loaded model if its context is large enough, else a fresh load at `preferred`."""

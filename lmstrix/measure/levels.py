@@ -25,7 +25,7 @@ from lmstrix.measure.state import (
 )
 from lmstrix.measure.trials import Asker
 from lmstrix.models import Region, Verdict
-from lmstrix.problem import Reuse, SearchProblem, learn_costs
+from lmstrix.problem import Reuse, SearchProblem, learn_costs, spread
 
 __all__ = ["Levels", "level_bracket"]
 
@@ -65,7 +65,9 @@ class Levels:
             missing = BASELINE_TRIALS - self._state.asked(BASELINE, length, document, key).total()
             missing = max(0, missing)
             fitting = self._state.fitting(main, document, length, missing)
-            await self._asker.ask(level, BASELINE, length, document, fitting)
+            await self._asker.ask(
+                level, BASELINE, length, document, self._spread(level, length, fitting)
+            )
             if fitting < missing:
                 raise BudgetSpent
             baseline = self._state.baseline(length, key)
@@ -137,7 +139,7 @@ class Levels:
         if missing:
             fitting = state.fitting(main, document, length, len(missing))
             state.announcer.probe(SEARCH, length, fitting)
-            await self._asker.ask_about(state.main, REGIONS, length, document, missing[:fitting])
+            await self._asker.ask(state.main, REGIONS, length, document, missing[:fitting])
             state.announcer.probed(SEARCH, state.observation(length), state.verdict(length))
 
     @property
@@ -173,7 +175,8 @@ class Levels:
                 return verdict
             wanted = self._state.fitting(problem, document, length, rule.wanted(seen))
             self._state.announcer.probe(key, length, wanted)
-            await self._asker.ask(level, SEARCH, length, document, wanted)
+            regions = self._spread(level, length, wanted)
+            await self._asker.ask(level, SEARCH, length, document, regions)
             after = self._state.observation(length, key)
             self._state.announcer.probed(key, after, rule.verdict(after, problem.baseline))
             if after == seen or rule.is_mute(after):  # the same where the engine failed
@@ -189,6 +192,11 @@ class Levels:
         if level.required and fails is not None and fails <= low:
             self._state.announcer.note(f"{level.key} fails at {fails} already")
             await self._asker.record_failure(fails, limit_of(self._state.at(fails, level.key)))
+
+    def _spread(self, level: Level, length: int, trials: int) -> list[Region | None]:
+        """The regions of the next questions of a level."""
+        regions = tuple(level.validator.regions)
+        return spread(regions, self._state.history(level.key), length, trials)
 
     def _main_bracket(self, main: SearchProblem) -> tuple[int, int | None]:
         return self._state.strategy.bracket(main, self._state.evidence())

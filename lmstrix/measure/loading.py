@@ -135,23 +135,27 @@ async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     target = wanted if bound is None else _bounded(bound, floor)
     deadly = None if force or not owns_engine(adapter) else _deadly(deaths, loaded_before)
     search = _LoadSearch(
-        engine=engine,
-        floor=floor,
-        expected=None if expected is None else expected.context_length,
+        floor=floor, expected=None if expected is None else expected.context_length
     )
     if deadly is not None and deadly <= target:
         search.leave_out(deadly)
-        return await search.run()
-    if not await search.load(target):
-        return await search.run()
-    if search.clamped or bound is None:
-        return search.found()
-    return Loadable(
-        context_length=target,
-        limit=Cause.LOAD_REFUSED,
-        detail=bound.reason,
-        failed_at=bound.refused_at,
-    )
+        target = search.next_size()
+    while target is not None:
+        await search.load(engine, target)
+        target = search.next_size()
+    if not search.low:
+        raise search.error or LoadFailed("nothing was loaded")
+    if search.loaded != search.low and not await search.load(engine, search.low):
+        message = f"{search.low} tokens loaded before, and do not any more: {search.error}"
+        raise EngineUnavailable(message, hint=search.error.hint if search.error else "")
+    if search.error is None and not search.clamped and bound is not None:
+        return Loadable(
+            context_length=search.low,
+            limit=Cause.LOAD_REFUSED,
+            detail=bound.reason,
+            failed_at=bound.refused_at,
+        )
+    return search.found()
 
 
 def _deadly(deaths: Sequence[int], loaded_before: int | None) -> int | None:
@@ -237,7 +241,6 @@ def _explain(estimate: MemoryEstimate, guard: MemoryGuard) -> str:
 class _LoadSearch:
     """Bisects between the sizes that load and those that do not. Loads, and nothing else."""
 
-    engine: Engine
     floor: int
     expected: int | None
     """The largest size that the estimate says fits; None if it says nothing."""
@@ -263,27 +266,16 @@ class _LoadSearch:
             hint="Use --force to try it again.",
         )
 
-    async def run(self) -> Loadable:
-        """The largest context that loads, loaded."""
-        while not self.clamped and (target := self._next()) is not None:
-            await self.load(target)
-        if not self.low:
-            raise self.error or LoadFailed("nothing was loaded")
-        if self.loaded != self.low and not await self.load(self.low):
-            message = f"{self.low} tokens loaded before, and do not any more: {self.error}"
-            raise EngineUnavailable(message, hint=self.error.hint if self.error else "")
-        return self.found()
-
-    async def load(self, target: int) -> bool:
+    async def load(self, engine: Engine, target: int) -> bool:
         """Whether `target` loads. A failure without a clear reason is tried once more."""
         self.sizes += 1
         try:
             try:
-                effective = (await self.engine.load(target)).effective_context
+                effective = (await engine.load(target)).effective_context
             except (LoadFailed, LoadHung) as error:
                 if isinstance(error, OutOfMemory):
                     raise
-                effective = (await self.engine.load(target)).effective_context
+                effective = (await engine.load(target)).effective_context
         except LoadError as error:
             self.error, self.high, self.loaded = error, target, 0
             return False
@@ -291,10 +283,10 @@ class _LoadSearch:
         self.clamped = effective < target
         return True
 
-    def _next(self) -> int | None:
-        """The next size, or None at the end."""
+    def next_size(self) -> int | None:
+        """The next size to load, or None at the end."""
         high = self.high
-        if high is None or (self.low and self.sizes >= MOST_SIZES):
+        if high is None or self.clamped or (self.low and self.sizes >= MOST_SIZES):
             return None
         if not self.low and self.sizes >= MOST_SIZES - 1:
             # The last size is the smallest: if that does not load either, nothing does.
@@ -350,6 +342,7 @@ class Forecast:
     them, it is several times as much. `loads` is the least.
     """
 
+    model: ModelInfo
     largest_length: int
     """What is tried at most: declared, wanted, and what memory is expected to hold."""
     memory: MemoryEstimate | None
@@ -371,6 +364,7 @@ async def forecast(adapter: Adapter, model: ModelInfo, options: MeasureOptions) 
     certified = options.certify and not once
     usual, most = (reading - (not certified) for reading in (USUAL_READING, MOST_READING))
     return Forecast(
+        model=model,
         largest_length=largest,
         memory=memory,
         usual_prompt_tokens=largest if once else round(usual * largest),

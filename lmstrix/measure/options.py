@@ -1,13 +1,19 @@
-"""What a caller may ask of a measurement: policy as data."""
+"""What a caller may ask of a measurement, a map or a benchmark: policy as data."""
 
 from __future__ import annotations
 
 import attrs
 
 from lmstrix.errors import ConfigurationError
+from lmstrix.models import Cause, ContextReport
 from lmstrix.problem import PassRule
 
-__all__ = ["MeasureOptions", "RetryPolicy"]
+__all__ = ["SHORTEST", "BenchOptions", "MapOptions", "MeasureOptions", "RetryPolicy"]
+
+SHORTEST = 512
+"""The first length of a map and of a benchmark in tokens, as the baseline's."""
+MAP_STEP = 256
+"""The lengths of a map are multiples of this, in tokens."""
 
 _POSITIVE = (
     "budget_s",
@@ -116,7 +122,88 @@ class MeasureOptions:
         """These for a look at `only_at` alone."""
         return attrs.evolve(self, max_context=self.only_at, certify=False)
 
+    def answered_by(self, report: ContextReport) -> bool:
+        """Whether `report`, which the store keeps under the same key, says all that is asked for:
+        a certificate, a usable context, and what the machine really loads with `force`.
+        """
+        if report.cause is Cause.NOT_MEASURABLE:
+            return True
+        if not report.measured or (self.certify and not report.certified):
+            return False
+        if self.force and report.cause is Cause.LOAD_REFUSED:
+            return False  # more is to be tried this time
+        usable = report.usable
+        told = (usable.min_tokens_per_second, usable.max_ttft_s) if usable else (None, None)
+        return (self.min_tokens_per_second, self.max_ttft_s) in {(None, None), told}
+
     @property
     def rule(self) -> PassRule:
         """The pass rule with this ratio."""
         return PassRule(ratio=self.ratio, absolute=self.absolute)
+
+
+@attrs.frozen(kw_only=True)
+class MapOptions:
+    """Settings of a map. `max_context` is the largest length in tokens (default: what the model
+    declares, at most 32768); `lengths` how many, evenly spaced; `trials` the questions of each
+    validator at each length; `force` maps even if the engine reuses no prefix.
+
+    Raises `ConfigurationError` for a value outside its range.
+    """
+
+    max_context: int | None = None
+    lengths: int = 12
+    trials: int = 10
+    seed: int = 1
+    ratio: float = 0.85
+    force: bool = False
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_context is not None and self.max_context < SHORTEST:
+            raise ConfigurationError(f"a map needs {SHORTEST} tokens or more")
+        if self.lengths < 2 or self.trials < 1:
+            raise ConfigurationError("a map needs two lengths and one question at each")
+        if not 0 < self.ratio <= 1:
+            raise ConfigurationError("ratio must lie above 0 and be at most 1")
+
+    def grid(self, longest: int) -> list[int]:
+        """The lengths: multiples of 256 from 512 on, and `longest` itself."""
+        step = (longest - SHORTEST) / (self.lengths - 1)
+        inner = (
+            round((SHORTEST + step * i) / MAP_STEP) * MAP_STEP for i in range(1, self.lengths - 1)
+        )
+        return sorted({SHORTEST, *(n for n in inner if SHORTEST < n < longest), longest})
+
+
+@attrs.frozen(kw_only=True)
+class BenchOptions:
+    """Settings of a benchmark.
+
+    `max_context` is the largest length in tokens (default: what the model declares, at most
+    8192); `rounds` how often each length is measured, each time on another text.
+
+    Raises `ConfigurationError` for a value outside its range.
+    """
+
+    max_context: int | None = None
+    rounds: int = 3
+    seed: int = 1
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_context is not None and self.max_context < SHORTEST:
+            raise ConfigurationError(f"a benchmark needs {SHORTEST} tokens or more")
+        if self.rounds < 1:
+            raise ConfigurationError("a benchmark needs one round at least")
+
+    def lengths(self, longest: int) -> list[int]:
+        """Doubling from 512 on, and `longest` itself.
+
+        >>> BenchOptions().lengths(3000)
+        [512, 1024, 2048, 3000]
+        """
+        found = [SHORTEST]
+        while found[-1] * 2 < longest:
+            found.append(found[-1] * 2)
+        return [*found, longest] if longest > SHORTEST else found

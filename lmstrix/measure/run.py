@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import takewhile
 from time import monotonic
@@ -15,7 +16,6 @@ from lmstrix.errors import (
     EngineUnavailable,
     InfrastructureError,
     LoadError,
-    StoreError,
 )
 from lmstrix.events import (
     BaselineMeasured,
@@ -25,7 +25,7 @@ from lmstrix.events import (
 )
 from lmstrix.measure.engine import Engine
 from lmstrix.measure.levels import Levels
-from lmstrix.measure.loading import Forecast, find_loadable, forecast, load_cause, wanted_context
+from lmstrix.measure.loading import find_loadable, load_cause, wanted_context
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.measure.report import build_report
 from lmstrix.measure.state import (
@@ -105,7 +105,7 @@ class _Unjudged(Exception):
 
 
 class Measurement:
-    """One search on one model. Run it once; ask it for a report at any time."""
+    """One search on one model. Run it once."""
 
     def __init__(
         self,
@@ -119,72 +119,72 @@ class Measurement:
         options: MeasureOptions | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self.model = model
-        self.options = options or MeasureOptions()
         self._adapter = adapter
-        self._store = store
         self._announcer = Announcer(model.key, tuple(observers))
-        self._state = State(
+        state = self._state = State(
             model=model,
             strategy=strategy,
             validator=validator,
             levels=tuple(levels),
-            options=self.options,
+            options=options or MeasureOptions(),
             announcer=self._announcer,
         )
-        self._keeper: Keeper | None = None
+        self._keeper = Keeper(store, state)
+        self._engine = Engine(
+            adapter, model, self._announcer.emit, state.add_load, self._keeper.mark
+        )
+        self._asker = Asker(self._engine, state, self._keeper)
+        self._levels = Levels(state, self._asker)
 
     async def run(self) -> ContextReport:
         """Wait for our turn, measure, store and report.
 
         Also returns a report if the model is not measurable, if it cannot be loaded, and if the
         budget is spent (then `ContextReport.cause` says so, and a later run goes on). Cancelling
-        releases the model, keeps every trial, and propagates.
+        releases the model, keeps every trial, announces the report so far, and propagates.
 
         Raises:
             InfrastructureError: the engine is away, and stayed away.
             PredictionError: the engine keeps answering with an error of its own.
             ModelError: the model turned out to be broken or of the wrong kind at loading.
             StoreError: the store cannot be opened. One that fails later does not end the
-                measurement: see `store_error`.
+                measurement: see `lmstrix.events.MeasurementFinished`.
         """
-        state = self._state
-        status = state.status = await self._status()
+        state, keeper, options = self._state, self._keeper, self._state.options
+        state.status = await self._status()
         async with its_turn(self._adapter, self._announcer):
             # The wait is not part of what the measurement took.
             state.clock, state.started_at = monotonic(), datetime.now(UTC)
-            key = state.key(status)
-            stored = None if self.options.fresh else await self._store.unfinished(key)
-            stored = stored or await self._store.begin(key, self.model)
-            state.resume(stored)
-            keeper = self._keeper = Keeper(self._store, stored.id, state)
+            state.resume(await keeper.begin(state.key(state.status)))
             self._announcer.emit(
                 MeasurementStarted(
-                    model_key=self.model.key, model=self.model, resumed_trials=state.resumed
+                    model_key=state.model.key, model=state.model, resumed_trials=state.resumed
                 )
             )
-            cause: Cause | None = None
+            cause: Cause | None = Cause.BUDGET_SPENT
             try:
-                with anyio.move_on_after(self.options.budget_s) as scope:
-                    cause = await self._measure(keeper)
-                if scope.cancelled_caught:
-                    cause = Cause.BUDGET_SPENT
+                with anyio.move_on_after(options.budget_s), suppress(BudgetSpent):
+                    async with self._engine:
+                        stuck: Cause | None = None
+                        retried = (InfrastructureError,)
+                        async for attempt in attempts(options.retry, retried, self._announcer):
+                            with attempt:
+                                stuck = await self._load()
+                        stuck = stuck or await self._baseline()
+                        cause = stuck or await self._search_and_certify()
+            except anyio.get_cancelled_exc_class():
+                self._finish(build_report(state, Cause.INTERRUPTED))
+                raise
             finally:
                 with anyio.move_on_after(SAVE_DEADLINE_S, shield=True):
                     await keeper.save_cost()
                     await keeper.clear_load()
-            report = self.partial_report(cause)
-            if report.cause is not Cause.BUDGET_SPENT:
+            report = build_report(state, cause)
+            if cause is not Cause.BUDGET_SPENT:
                 await keeper.finish(report)
                 if keeper.error is not None:
-                    report = self.partial_report(cause)  # with the note on what was not kept
-            self._announcer.emit(MeasurementFinished(model_key=self.model.key, report=report))
-            return report
-
-    @property
-    def store_error(self) -> StoreError | None:
-        """Why the store does not have everything that the report says; None: it has."""
-        return self._keeper.error if self._keeper else None
+                    report = build_report(state, cause)  # with the note on what was not kept
+            return self._finish(report)
 
     async def give_up_load(self) -> None:
         """Say that a load which may be under way is being broken off, not deadly for its size.
@@ -192,24 +192,24 @@ class Measurement:
         For a caller that cancels `run` and may then end the process before `run` does. Raises
         nothing.
         """
-        if self._keeper is not None:
-            await self._keeper.clear_load()
+        await self._keeper.clear_load()
 
     async def key(self) -> str:
         """The key under which the store keeps its report: model, engine, method, versions."""
         return self._state.key(await self._adapter.status())
 
-    async def forecast(self) -> Forecast:
-        """What it would try and read. Loads nothing."""
-        return await forecast(self._adapter, self.model, self.options)
-
-    def partial_report(self, cause: Cause | None = None) -> ContextReport:
-        """The report so far. `cause` overrides the limit that the evidence shows."""
-        return build_report(self._state, cause)
+    def _finish(self, report: ContextReport) -> ContextReport:
+        self._announcer.emit(
+            MeasurementFinished(
+                model_key=report.model.key, report=report, store_error=self._keeper.error
+            )
+        )
+        return report
 
     async def _status(self) -> Status:
         """The engine's, once it answers: results are stored by the versions that it reports."""
-        async for attempt in attempts(self.options.retry, (InfrastructureError,), self._announcer):
+        retry = self._state.options.retry
+        async for attempt in attempts(retry, (InfrastructureError,), self._announcer):
             with attempt:
                 status = await self._adapter.status()
                 if not status.available:
@@ -217,45 +217,9 @@ class Measurement:
                 return status
         raise AssertionError  # the last attempt returns or raises
 
-    async def _measure(self, keeper: Keeper) -> Cause | None:
-        """The phases, top to bottom; leaves nothing loaded.
-
-        Returns a cause if there is no number, None if the evidence speaks for itself.
-        """
-        engine = Engine(
-            self._adapter, self.model, self._announcer.emit, self._state.add_load, keeper.mark
-        )
-        run = _Run(self._adapter, self._state, engine, Asker(engine, self._state, keeper))
-        cause: Cause | None = None
-        try:
-            async for attempt in attempts(
-                self.options.retry, (InfrastructureError,), self._announcer
-            ):
-                with attempt:
-                    cause = await run.load()
-            cause = cause or await run.baseline()
-            return cause or await run.search_and_certify()
-        except BudgetSpent:
-            return Cause.BUDGET_SPENT
-        finally:
-            # The adapter shields its own cleanup and gives it a deadline.
-            await engine.release()
-
-
-class _Run:
-    """The phases of one run, which share a state, an engine, and a way to ask."""
-
-    def __init__(self, adapter: Adapter, state: State, engine: Engine, asker: Asker) -> None:
-        self._adapter = adapter
-        self._state = state
-        self._engine = engine
-        self._asker = asker
-        self._announcer = state.announcer
-        self._levels = Levels(state, asker)
-
     # 1. Load.
 
-    async def load(self) -> Cause | None:
+    async def _load(self) -> Cause | None:
         """Load the largest context that loads; a cause if there will be no number."""
         state, options, model = self._state, self._state.options, self._state.model
         self._announcer.phase("load")
@@ -305,7 +269,7 @@ class _Run:
 
     # 2. Baseline.
 
-    async def baseline(self) -> Cause | None:
+    async def _baseline(self) -> Cause | None:
         """The model's own rate at short length: half on a document of its own, half on the one
         that the search goes on with.
         """
@@ -316,7 +280,7 @@ class _Run:
             half = spread(regions, (), length, BASELINE_TRIALS // 2)
             missing = half[state.asked(BASELINE, length, document).total() :]
             try:
-                await self._asker.ask_about(main, BASELINE, length, document, missing)
+                await self._asker.ask(main, BASELINE, length, document, missing)
             except ConfigurationError as error:  # a chat template may be longer than that
                 self._announcer.note(f"at {length} tokens nothing can be asked: {error}")
                 return Cause.NOT_MEASURABLE
@@ -359,7 +323,7 @@ class _Run:
             asked = state.asked(BASELINE, length, document, SEVERAL).total()
             missing = spread(tuple(validator.regions), (), length, SEVERAL_TRIALS)[asked:]
             try:
-                await self._asker.ask_about(
+                await self._asker.ask(
                     level, BASELINE, length, document, missing, facts=validator.most_facts
                 )
             except ConfigurationError:  # so many do not fit, with their answers
@@ -386,12 +350,12 @@ class _Run:
 
     # 3. Search: climb and refine.  4. Certify.
 
-    async def search_and_certify(self) -> Cause | None:
+    async def _search_and_certify(self) -> Cause | None:
         """Search, and put the answer to the test, until one holds."""
         state = self._state
         problem = self._problem
         for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
-            stuck = await self._answer(self._searched(certificate))
+            stuck = await self._search(self._searched(certificate))
             if stuck is not None or not state.options.certify:
                 return stuck
             if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
@@ -409,24 +373,7 @@ class _Run:
             state.context_length = problem.ceiling
         self._announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
         # The last one has moved the bracket too, perhaps wide open.
-        return await self._answer(self._searched(MOST_CERTIFICATES + 1))
-
-    async def _answer(self, document: int) -> Cause | None:
-        """Search, with the levels. If one that counts fails below the answer, it moves.
-
-        Returns a cause if that gives no answer.
-        """
-        problem = self._problem
-        stuck = await self._search(document)
-        while stuck is None and not await self._levels.measure(problem, document):
-            stuck = await self._search(document)
-        if stuck is not None or self._state.options.only_at is not None:
-            return stuck
-        if self._state.verdict(problem.floor) is Verdict.FAIL:
-            self._announcer.note(f"its answers at {problem.floor} tokens contradict the baseline")
-            return Cause.INCONCLUSIVE
-        await self._look_for_truncation(document)
-        return None
+        return await self._search(self._searched(MOST_CERTIFICATES + 1))
 
     async def _look_for_truncation(self, document: int) -> None:
         """Whether a server cuts the middle out of long prompts without saying so.
@@ -451,9 +398,10 @@ class _Run:
         count = len(Region) * problem.rule.full
         asked = state.asked(TRUNCATION, length, document).total()
         fitting = state.fitting(problem, document, length, max(0, count - asked))
-        step = Ask(length_tokens=length, trials=fitting)
         if fitting:
-            await self._probe(step, TRUNCATION, document)
+            regions = self._regions_of(Ask(length_tokens=length, trials=fitting), state)
+            with self._probe(TRUNCATION, length, fitting):
+                await self._asker.ask(state.main, TRUNCATION, length, document, regions)
         kept = _kept_tokens(state.at(length), length)
         if kept is not None and abs(kept - low) < low * KEPT_WITHIN:
             state.truncated_to = kept
@@ -463,7 +411,11 @@ class _Run:
             )
 
     async def _search(self, document: int) -> Cause | None:
-        """Do what the strategy says until it is done."""
+        """Do what the strategy says until it is done, and the levels too: one that counts moves
+        the answer if it fails below.
+
+        Returns a cause if that gives no answer.
+        """
         state, problem = self._state, self._problem
         self._announcer.phase(SEARCH)
         shown: tuple[int, int | None] | None = None
@@ -478,15 +430,28 @@ class _Run:
                 )
             limited = state.refreshed(problem, document)
             step = state.strategy.next_step(limited, history)
-            if isinstance(step, Done):
-                # A search that ends because nothing is left to spend goes on another time.
-                unlimited = state.strategy.next_step(_unlimited(limited), history)
-                return None if isinstance(unlimited, Done) else Cause.BUDGET_SPENT
-            await self._probe(step, SEARCH, document)
-            seen = state.observation(step.length_tokens)
-            if seen.failure is None and problem.rule.is_mute(seen):
-                self._note_unjudged(step.length_tokens)
-                return Cause.INCONCLUSIVE
+            if isinstance(step, Ask):
+                regions, length = self._regions_of(step, state), step.length_tokens
+                with self._probe(SEARCH, length, len(regions)):
+                    await self._asker.ask(state.main, SEARCH, length, document, regions)
+                seen = state.observation(length)
+                if seen.failure is None and problem.rule.is_mute(seen):
+                    self._note_unjudged(length)
+                    return Cause.INCONCLUSIVE
+            elif isinstance(state.strategy.next_step(_unlimited(limited), history), Ask):
+                # Nothing is left to spend: it goes on another time.
+                return Cause.BUDGET_SPENT
+            elif await self._levels.measure(problem, document):
+                break
+            else:
+                self._announcer.phase(SEARCH)
+        if state.options.only_at is not None:
+            return None
+        if state.verdict(problem.floor) is Verdict.FAIL:
+            self._announcer.note(f"its answers at {problem.floor} tokens contradict the baseline")
+            return Cause.INCONCLUSIVE
+        await self._look_for_truncation(document)
+        return None
 
     async def _finish_step(self, document: int) -> None:
         """Ask the rest of the questions of a step in the middle of which an earlier run was
@@ -517,7 +482,8 @@ class _Run:
             missing = planned[len(asked) :]
             fitting = state.fitting(problem, document, length, len(missing))
             if fitting:
-                await self._ask(missing[:fitting], SEARCH, length, document)
+                with self._probe(SEARCH, length, fitting):
+                    await self._asker.ask(state.main, SEARCH, length, document, missing[:fitting])
 
     def _note_unjudged(self, length: int) -> None:
         """With what is known all the same: below that length there may have been an answer."""
@@ -527,16 +493,7 @@ class _Run:
         self._announcer.note(f"at {length} tokens too few replies could be judged{known}")
 
     async def _certify(self, documents: Sequence[int]) -> bool:
-        """Whether both ends of the bracket hold on a fresh load, on each of fresh documents."""
-        self._announcer.phase(CERTIFY)
-        await self._engine.release()
-        for document in documents:
-            if not await self._certify_on(document):
-                return False
-        return True
-
-    async def _certify_on(self, document: int) -> bool:
-        """Whether both ends of the bracket hold on a fresh document.
+        """Whether both ends of the bracket hold on a fresh load, on each of fresh documents.
 
         The load is made for the upper end, so that one reading serves both: it is larger than
         the answer by the bracket's width, a 64th. If the engine itself failed there, or nothing
@@ -544,25 +501,28 @@ class _Run:
         below, that one is put to the test at once: the document is read already.
         """
         state, problem = self._state, self._problem
-        low, high = state.bracket()
-        size = low if high is None or high in state.failures else high
-        state.context_length = size
-        while not await self._holds(low, document):
-            self._announcer.note(f"{low} did not hold on a fresh load and a fresh document")
-            if low <= problem.floor:  # the baseline's own length: there is no lower answer
-                return False
-            await self._asker.record_failure(low, limit_of(state.at(low)))
+        self._announcer.phase(CERTIFY)
+        await self._engine.release()
+        for document in documents:
             low, high = state.bracket()
-            costing = _unlimited(state.refreshed(problem, document))
-            step = state.strategy.next_step(costing, state.evidence())
-            if not isinstance(step, Done) or low < NEAR_ENOUGH * size:
+            size = low if high is None or high in state.failures else high
+            state.context_length = size
+            while not await self._holds(low, document):
+                self._announcer.note(f"{low} did not hold on a fresh load and a fresh document")
+                if low <= problem.floor:  # the baseline's own length: there is no lower answer
+                    return False
+                await self._asker.record_failure(low, limit_of(state.at(low)))
+                low, high = state.bracket()
+                costing = _unlimited(state.refreshed(problem, document))
+                step = state.strategy.next_step(costing, state.evidence())
+                if not isinstance(step, Done) or low < NEAR_ENOUGH * size:
+                    return False
+            if high is None or high in state.failures:
+                continue
+            if not await self._fails_again(high, document):
+                self._announcer.note(f"{high} did not fail again on a fresh document")
                 return False
-        if high is None or high in state.failures:
-            return True
-        if await self._fails_again(high, document):
-            return True
-        self._announcer.note(f"{high} did not fail again on a fresh document")
-        return False
+        return True
 
     async def _holds(self, length: int, document: int) -> bool:
         """Whether all that is known at this length, the old document's answers and the new one's,
@@ -585,7 +545,9 @@ class _Run:
                 break
             fitting = state.fitting(problem, document, length, ask.trials)
             before = state.observation(length)
-            await self._probe(attrs.evolve(ask, trials=fitting), CERTIFY, document)
+            regions = self._regions_of(attrs.evolve(ask, trials=fitting), state)
+            with self._probe(CERTIFY, length, fitting):
+                await self._asker.ask(state.main, CERTIFY, length, document, regions)
             after = state.observation(length)
             if after.failure is None and after.trials == before.trials:
                 # Not one could be judged: asked again, it would be so again.
@@ -637,13 +599,10 @@ class _Run:
             else:
                 missing.append(region)
         fitting = state.fitting(problem, document, length, len(missing))
-        await self._ask(missing[:fitting], CERTIFY, length, document)
+        with self._probe(CERTIFY, length, fitting):
+            await self._asker.ask(state.main, CERTIFY, length, document, missing[:fitting])
         if fitting < len(missing) and length not in state.failures:
             raise BudgetSpent
-
-    async def _probe(self, step: Ask, phase: str, document: int) -> None:
-        regions = self._regions_of(step, self._state)
-        await self._ask(regions, phase, step.length_tokens, document)
 
     def _regions_of(self, step: Ask, state: State) -> list[Region | None]:
         """The region of each question of `step`, if `state` is what was known before it."""
@@ -652,13 +611,12 @@ class _Run:
         regions = self._problem.rule.regions or tuple(state.validator.regions)
         return spread(regions, state.history(), step.length_tokens, step.trials)
 
-    async def _ask(
-        self, regions: Sequence[Region | None], phase: str, length: int, document: int
-    ) -> None:
-        state = self._state
-        self._announcer.probe(phase, length, len(regions))
-        await self._asker.ask_about(state.main, phase, length, document, regions)
-        self._announcer.probed(phase, state.observation(length), state.verdict(length))
+    @contextmanager
+    def _probe(self, phase: str, length: int, trials: int) -> Generator[None]:
+        """Announce `trials` questions at a length, and what is known there after them."""
+        self._announcer.probe(phase, length, trials)
+        yield
+        self._announcer.probed(phase, self._state.observation(length), self._state.verdict(length))
 
     def _searched(self, certificate: int) -> int:
         """The document of the search before a certificate: after a broken one its first, which

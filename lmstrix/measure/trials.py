@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import contextmanager
 
 import anyio
 import tenacity
@@ -32,6 +33,7 @@ from lmstrix.models import (
     Question,
     Region,
     Reply,
+    StoredMeasurement,
     Trial,
 )
 from lmstrix.ports import (
@@ -41,13 +43,12 @@ from lmstrix.ports import (
     SeveralValidator,
     Store,
 )
-from lmstrix.problem import spread
 
 __all__ = ["Asker", "Keeper", "attempts"]
 
-APPEND_DEADLINE_S = 15.0
-"""For one answer to be written, also when the measurement is being cancelled: it may have taken
-minutes to get. Stores wait ten seconds for one another."""
+WRITE_DEADLINE_S = 15.0
+"""For one write, also when the measurement is being cancelled. Stores wait ten seconds for one
+another."""
 
 Asked = tuple[Region | None, int]
 """The region of a question and its number in there."""
@@ -93,30 +94,49 @@ class Keeper:
     measurement goes on, and `error` says why it is not kept.
     """
 
-    def __init__(self, store: Store, measurement_id: str, state: State) -> None:
+    def __init__(self, store: Store, state: State) -> None:
         self.error: StoreError | None = None
         self._store = store
-        self._id = measurement_id
         self._state = state
-        self._kept = state.resumed
+        self._id = ""
+        self._kept = 0
         self._marked = False
+
+    async def begin(self, key: str) -> StoredMeasurement:
+        """Open the measurement: an interrupted one with this key, or else a new one.
+
+        Raises `StoreError`.
+        """
+        fresh = self._state.options.fresh
+        found = None if fresh else await self._store.unfinished(key)
+        found = found or await self._store.begin(key, self._state.model)
+        self._id, self._kept = found.id, len(found.trials)
+        return found
 
     async def append_trials(self, trials: Sequence[Trial]) -> None:
         """Remember the trials of one request."""
-        if await self._to_the_end(lambda: self._store.append_trials(self._id, trials)):
-            self._kept += len(trials)
+        if self.error is None:
+            with self._writing():
+                await self._store.append_trials(self._id, trials)
+                self._kept += len(trials)
 
     async def append_failure(self, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
-        await self._to_the_end(lambda: self._store.append_failure(self._id, failure))
+        if self.error is None:
+            with self._writing():
+                await self._store.append_failure(self._id, failure)
 
     async def save_cost(self) -> None:
         """Remember what the measurement has cost so far."""
-        await self._write(lambda: self._store.save_cost(self._id, self._state.total_cost()))
+        if self.error is None:
+            with self._writing():
+                await self._store.save_cost(self._id, self._state.total_cost())
 
     async def finish(self, report: ContextReport) -> None:
         """Keep the report."""
-        await self._write(lambda: self._store.finish(self._id, report))
+        if self.error is None:
+            with self._writing():
+                await self._store.finish(self._id, report)
 
     async def mark(self, context_length: int | None) -> None:
         """Remember that a load is about to be tried; None: that it has ended."""
@@ -124,7 +144,8 @@ class Keeper:
             await self.clear_load()
         elif self.error is None:
             self._marked = True
-            await self._write(lambda: self._store.mark_load(self._id, context_length))
+            with self._writing():
+                await self._store.mark_load(self._id, context_length)
 
     async def clear_load(self) -> None:
         """Remember that no load is under way.
@@ -132,38 +153,33 @@ class Keeper:
         A mark that was left because the store failed is tried once more: the next run would take
         it for a death.
         """
-        if self._marked and await self._write(
-            lambda: self._store.clear_load(self._id), anyway=True
-        ):
-            self._marked = False
+        if self._marked:
+            with self._writing():
+                await self._store.clear_load(self._id)
+                self._marked = False
 
-    async def _to_the_end(self, append: Callable[[], Awaitable[None]]) -> bool:
-        async def shielded() -> None:
-            with anyio.move_on_after(APPEND_DEADLINE_S, shield=True) as scope:
-                await append()
-            if scope.cancelled_caught:
-                raise StoreError(f"the store took more than {APPEND_DEADLINE_S:.0f} seconds")
-
-        return await self._write(shielded)
-
-    async def _write(self, write: Callable[[], Awaitable[None]], *, anyway: bool = False) -> bool:
-        """Whether it was written."""
-        if self.error is not None and not anyway:
-            return False
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """A write to the store goes on if the measurement is cancelled: the answer may have taken
+        minutes to get. The first `StoreError` is noted; none is raised.
+        """
+        failure: StoreError | None = None
         try:
-            await write()
+            with anyio.move_on_after(WRITE_DEADLINE_S, shield=True) as scope:
+                yield
+            if scope.cancelled_caught:
+                failure = StoreError(f"the store took more than {WRITE_DEADLINE_S:.0f} seconds")
         except StoreError as error:
-            if self.error is None:
-                self.error = error
-                self._state.announcer.note(
-                    f"the results after {self._kept} answers could not be stored: {error}"
-                )
-            return False
-        return True
+            failure = error
+        if failure is not None and self.error is None:
+            self.error = failure
+            self._state.announcer.note(
+                f"the results after {self._kept} answers could not be stored: {failure}"
+            )
 
 
 class Asker:
-    """Turns (level, phase, length, document seed, how many) into stored trials."""
+    """Turns (level, phase, length, document seed, regions) into stored trials."""
 
     def __init__(self, engine: Engine, state: State, keeper: Keeper) -> None:
         self._engine = engine
@@ -178,32 +194,14 @@ class Asker:
         phase: str,
         length_tokens: int,
         seed: int,
-        trials: int,
-        region: Region | None = None,
-    ) -> None:
-        """Ask `trials` more questions, about `region` or spread over the window. A failure of
-        the engine itself ends the length and is stored.
-
-        Raises `InfrastructureError` once the retry policy is exhausted.
-        """
-        regions = tuple(level.validator.regions)
-        if region is not None and regions:
-            chosen: list[Region | None] = [region] * trials
-        else:
-            chosen = spread(regions, self._state.history(level.key), length_tokens, trials)
-        await self.ask_about(level, phase, length_tokens, seed, chosen)
-
-    async def ask_about(
-        self,
-        level: Level,
-        phase: str,
-        length_tokens: int,
-        seed: int,
         regions: Sequence[Region | None],
         facts: int | None = None,
     ) -> None:
         """One more question about each of `regions`, several in one request if `facts` says so
-        (default: what the measurement found out).
+        (default: what the measurement found out). A failure of the engine itself ends the length
+        and is stored.
+
+        Raises `InfrastructureError` once the retry policy is exhausted.
         """
         facts = facts or (self._state.facts if level.is_main and phase != BASELINE else 1)
         try:

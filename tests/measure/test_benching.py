@@ -117,10 +117,9 @@ async def test_up_to_the_tested_true_context(tmp_path: Path) -> None:
     limited = attrs.evolve(MODEL, declared=2048, loadable=1024)
     async with LMStrix(adapter=TimedAdapter(limited), store=tmp_path / "s.sqlite3") as client:
         await client.find_true_context("m", MeasureOptions(certify=False))
-        run = await client.benching("m", OPTIONS, observers=[heard.append])
-        assert run.options.max_context == 1024
-        found = await run.run()
-        other = await client.benching("m", BenchOptions(max_context=512))
-        assert other.options.max_context == 512
+        found = await client.bench("m", OPTIONS, observers=[heard.append])
+        assert found.points[-1].length_tokens == 1024
+        other = await client.bench("m", BenchOptions(max_context=512))
+        assert other.points[-1].length_tokens == 512
     replies = [event for event in heard if isinstance(event, ReplyTimed)]
     assert len(replies) == sum(len(point.samples) for point in found.points) == 8

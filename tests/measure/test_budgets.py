@@ -30,9 +30,8 @@ async def measure(
             sizes.append(event.context_length)
 
     client = LMStrix(adapter=adapter, store="memory", observers=[hear])
-    measurement = await client.measurement("m", options)
-    expected = await measurement.forecast()
-    return await measurement.run(), expected, sizes
+    expected = await client.forecast("m", options)
+    return await client.find_true_context("m", options), expected, sizes
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -66,12 +65,10 @@ async def test_a_largest_memory_that_cannot_be_kept_loads_nothing(
 
 async def test_another_largest_memory_is_another_measurement() -> None:
     client = LMStrix(adapter=SimulatedAdapter(MODEL), store="memory")
-    bounds = (None, 3000 * KIB, 4000 * KIB)
-    keys = [
-        await (await client.measurement("m", MeasureOptions(max_memory_bytes=bound))).key()
-        for bound in bounds
-    ]
-    assert len(set(keys)) == 3
+    for bound in (None, 3000 * KIB, 4000 * KIB):
+        options = MeasureOptions(max_memory_bytes=bound, max_context=1024, certify=False)
+        await client.find_true_context("m", options)
+    assert len({stored.key for stored in await client.reports()}) == 3
 
 
 def test_a_largest_memory_is_positive() -> None:

@@ -68,7 +68,7 @@ class Search:
                 loaded_before=loaded_before,
                 load_timeout_s=load_timeout_s,
             )
-            self.left_loaded = engine.effective_context
+            self.left_loaded = (await engine.at_least(0, 0)).effective_context
         finally:
             await engine.release()
             assert adapter.counters.left_behind == 0
@@ -397,8 +397,7 @@ async def test_the_scope_of_a_load_does_not_outlive_it() -> None:
     with anyio.move_on_after(0.01) as scope:
         await anyio.sleep_forever()
     assert scope.cancelled_caught
-    await engine.load(2048)
-    assert engine.effective_context == 2048
+    assert (await engine.load(2048)).effective_context == 2048
     await engine.release()
     assert adapter.counters.left_behind == 0
 

@@ -6,7 +6,8 @@ import attrs
 import pytest
 
 from lmstrix.errors import ConfigurationError, EngineUnavailable
-from lmstrix.measure import MapOptions, MapRun, RetryPolicy
+from lmstrix.measure import MapOptions, RetryPolicy
+from lmstrix.measure.sweep import map_context
 from lmstrix.models import ContextMap, cells_of
 from lmstrix.reports.text import render_map
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
@@ -22,9 +23,7 @@ OPTIONS = MapOptions(lengths=8, retry=QUICK)
 async def draw(
     adapter: SimulatedAdapter, options: MapOptions = OPTIONS, model: SimulatedModel = MODEL
 ) -> ContextMap:
-    return await MapRun(
-        adapter=adapter, model=model.info, validators=[Recall(), Copy()], options=options
-    ).run()
+    return await map_context(adapter, model.info, [Recall(), Copy()], options)
 
 
 async def test_the_head_is_lost_beyond_the_window() -> None:

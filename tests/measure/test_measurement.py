@@ -211,12 +211,13 @@ async def test_a_spent_budget_gives_a_partial_report_and_a_later_run_goes_on() -
 async def test_cancelled_it_keeps_its_trials_and_leaves_nothing_behind() -> None:
     adapter = SimulatedAdapter(SimulatedModel(true_context=3000), reply_seconds=0.02)
     async with LMStrix(adapter=adapter, store="memory") as client:
-        measurement = await client.measurement("simulated")
+        heard: list[Event] = []
         with anyio.move_on_after(0.5) as scope:
-            await measurement.run()
+            await client.find_true_context("simulated", observers=[heard.append])
         assert scope.cancelled_caught
-        report = measurement.partial_report(Cause.INTERRUPTED)
-        assert report.cause is Cause.INTERRUPTED
+        last = heard[-1]
+        assert isinstance(last, MeasurementFinished)
+        assert last.report.cause is Cause.INTERRUPTED
         assert len(await client.unfinished_models()) == 1
     assert adapter.counters.left_behind == 0
 
@@ -229,8 +230,11 @@ async def test_the_same_seed_gives_the_same_measurement() -> None:
 
 async def test_watch_tells_the_whole_story_in_order() -> None:
     adapter = SimulatedAdapter(SimulatedModel(true_context=3000, beyond=Beyond.EMPTY))
-    async with LMStrix(adapter=adapter, store="memory") as client:
-        events = [event async for event in client.watch("simulated")]
+    async with (
+        LMStrix(adapter=adapter, store="memory") as client,
+        client.watch("simulated") as feed,
+    ):
+        events = [event async for event in feed]
     last = events[-1]
     assert isinstance(last, MeasurementFinished)
     assert_finds(last.report, 3000)

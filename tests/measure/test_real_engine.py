@@ -93,10 +93,9 @@ class Killer:
 async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
     events: list[Event] = []
     async with client(events.append) as lmstrix:
-        measurement = await lmstrix.measurement(
+        report = await lmstrix.find_true_context(
             str(demo_model), SMALL, observers=[Killer(1, is_reading)]
         )
-        report = await measurement.run()
     assert (report.true_context, report.cause) == (1024, Cause.MAX_CONTEXT)
     assert report.cost.loads == 2
     reasons = [e.reason for e in events if isinstance(e, Retrying)]
@@ -109,8 +108,7 @@ async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
 async def test_an_engine_that_dies_every_time_is_one(demo_model: Path) -> None:
     killer = Killer(99, fills_a_kilotoken)
     async with client() as lmstrix:
-        measurement = await lmstrix.measurement(str(demo_model), SMALL, observers=[killer])
-        report = await measurement.run()
+        report = await lmstrix.find_true_context(str(demo_model), SMALL, observers=[killer])
     assert report.cause is Cause.CRASHED_ON_FILL
     assert report.true_context == 768
     assert report.bracket == (768, 1024)

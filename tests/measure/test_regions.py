@@ -9,7 +9,15 @@ import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
-from lmstrix.models import ContextReport, Prompt, Region, Trial, Verdict
+from lmstrix.models import (
+    ContextReport,
+    ModelInfo,
+    Prompt,
+    Region,
+    StoredMeasurement,
+    Trial,
+    Verdict,
+)
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.testing.simulated_replies import answer
@@ -97,7 +105,12 @@ class Requests(SqliteStore):
     def __init__(self, fails_at: int = 0) -> None:
         super().__init__(":memory:")
         self.sizes: list[tuple[str, int]] = []
+        self.key = ""
         self._fails_at = fails_at
+
+    async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:
+        self.key = key
+        return await super().begin(key, model)
 
     async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
         self.sizes.append((trials[0].phase, len(trials)))
@@ -154,11 +167,9 @@ async def test_the_facts_of_a_request_are_kept_all_or_none() -> None:
     at = next(n for n, (_, size) in enumerate(whole.sizes, 1) if size == 8) + 1
     store = Requests(fails_at=at)
     client = LMStrix(adapter=SimulatedAdapter(SMALL), store=store, levels=())
-    measurement = await client.measurement("m")
-    key = await measurement.key()
-    report = await measurement.run()
+    report = await client.find_true_context("m")
     assert report.bracket == expected.bracket
-    kept = await store.unfinished(key)
+    kept = await store.unfinished(store.key)
     assert kept is not None
     assert len(kept.trials) == sum(size for _, size in store.sizes[: at - 1])
     again = await client.find_true_context("m")

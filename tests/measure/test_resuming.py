@@ -12,7 +12,7 @@ import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.events import Event, LoadStarted, TrialFinished
-from lmstrix.models import ContextReport, Cost, Trial
+from lmstrix.models import ContextReport, Cost, ModelInfo, StoredMeasurement, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
@@ -90,13 +90,23 @@ async def test_a_size_at_which_two_runs_died_is_left_out() -> None:
     assert max(sizes) == 8192
 
 
+class Keyed(SqliteStore):
+    """Tells under which key the last measurement is kept."""
+
+    key = ""
+
+    async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:
+        self.key = key
+        return await super().begin(key, model)
+
+
 async def test_a_load_that_ends_leaves_no_mark() -> None:
-    store = SqliteStore(":memory:")
+    store = Keyed(":memory:")
     adapter = SimulatedAdapter(attrs.evolve(MODEL, loadable=4096), owns_engine=True)
     client = LMStrix(adapter=adapter, store=store)
     report = await client.find_true_context("m", MeasureOptions(budget_tokens=2000))
     assert report.cause is Cause.BUDGET_SPENT
-    stored = await store.unfinished(await (await client.measurement("m")).key())
+    stored = await store.unfinished(store.key)
     assert stored is not None
     assert stored.deaths == ()
 

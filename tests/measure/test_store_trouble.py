@@ -11,8 +11,7 @@ import pytest
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
-from lmstrix.events import Event, Noted, TrialFinished
-from lmstrix.measure import Measurement
+from lmstrix.events import Event, MeasurementFinished, Noted, TrialFinished
 from lmstrix.models import ContextReport, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -27,10 +26,13 @@ class AfterTrials:
 
     def __init__(self, happens: Callable[[], object]) -> None:
         self.notes: list[str] = []
+        self.store_error: StoreError | None = None
         self._happens = happens
         self._trials = 0
 
     def __call__(self, event: Event, /) -> None:
+        if isinstance(event, MeasurementFinished):
+            self.store_error = event.store_error
         if isinstance(event, Noted):
             self.notes.append(event.text)
         if isinstance(event, TrialFinished):
@@ -39,22 +41,17 @@ class AfterTrials:
                 self._happens()
 
 
-async def run(client: LMStrix, observer: AfterTrials) -> tuple[Measurement, ContextReport]:
-    measurement = await client.measurement("m", OPTIONS, observers=[observer])
-    return measurement, await measurement.run()
-
-
 async def check_trouble(store: SqliteStore, break_it: Callable[[], object]) -> None:
     """The report is whole, says what is not kept, and what was kept before can be gone on with."""
     async with LMStrix(adapter=SimulatedAdapter(MODEL), store=store) as client:
         observer = AfterTrials(break_it)
-        measurement, report = await run(client, observer)
+        report = await client.find_true_context("m", OPTIONS, observers=[observer])
         assert report.true_context == 1024
         (note,) = (note for note in report.notes if "could not be stored" in note)
         assert note in observer.notes
-        assert isinstance(measurement.store_error, StoreError)
-        assert str(measurement.store_error) in note
-        assert measurement.store_error.hint
+        assert isinstance(observer.store_error, StoreError)
+        assert str(observer.store_error) in note
+        assert observer.store_error.hint
 
 
 async def check_it_goes_on(path: Path, at_least: int) -> None:
@@ -142,7 +139,7 @@ async def test_a_mark_that_could_not_be_cleared_is_cleared_once_there_is_room() 
     store = Failing("clear_load")
     client = LMStrix(adapter=SimulatedAdapter(MODEL, owns_engine=True), store=store)
     observer = AfterTrials(lambda: setattr(store, "broken", ()))
-    _, report = await run(client, observer)
+    report = await client.find_true_context("m", OPTIONS, observers=[observer])
     assert any("clear_load failed" in note for note in report.notes)
     again = await client.find_true_context("m", OPTIONS)
     assert again.loadable_context == 1024

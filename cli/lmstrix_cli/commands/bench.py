@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lmstrix.measure import BenchOptions, BenchRun
+from lmstrix import BenchFinished, BenchOptions, Event
 from lmstrix.models import BenchPoint, SpeedBench
 from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
 from lmstrix.serialize import to_json
@@ -88,20 +88,24 @@ def command(
     """
     kind = choose_format(kind, as_json=as_json)
     progress = choose_progress(quiet=quiet)
-    running: list[BenchRun] = []
+    finished: list[SpeedBench] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, BenchFinished):
+            finished.append(event.bench)
 
     async def measure() -> SpeedBench:
         async with session.client(settings) as client:
-            run = await client.benching(model, BenchOptions(**options), observers=[progress])
-            running.append(run)
             with progress:
-                return await run.run()
+                return await client.bench(
+                    model, BenchOptions(**options), observers=[progress, hear]
+                )
 
     try:
         _show(run_async(measure), kind=kind)
     except Interrupted:
-        if running and running[0].result().points:
-            _show(running[0].result(), kind=kind)
+        if finished and finished[0].points:
+            _show(finished[0], kind=kind)
         safe_text.note("Interrupted.")
         ctx.exit(ExitCode.PARTIAL)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +115,14 @@ async def _ask(
     context: int | None,
 ) -> None:
     async with session.client(settings) as client:
-        pieces = client.stream(
+        stream = client.stream(
             model,
             asked.prompt,
             max_tokens=max_tokens,
             context_length=context,
             on_note=lambda note: safe_text.note(f"Note: {safe_text.label(note)}"),
         )
-        async with aclosing(pieces):
+        async with stream as pieces:
             async for piece in pieces:
                 speaker.hear(piece)
 

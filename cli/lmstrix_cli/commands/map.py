@@ -80,9 +80,8 @@ def command(
 
     async def ask() -> ContextMap:
         async with session.client(settings) as client:
-            mapping = await client.mapping(model, MapOptions(**options), observers=[progress])
             with progress:
-                return await mapping.run()
+                return await client.map_context(model, MapOptions(**options), observers=[progress])
 
     found = run_async(ask)
     if as_json:

@@ -12,7 +12,7 @@ from lmstrix.models import ContextReport, ModelInfo
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.filters import ModelFilter, model_filters
-from lmstrix_cli.measurements import Batch, known_reports, plan_models, show_plans
+from lmstrix_cli.measurements import Batch, plan_models, show_plans
 from lmstrix_cli.options import json_option, measure_limits, measure_method, quiet_option
 from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.settings import Settings, pass_settings
@@ -138,7 +138,7 @@ async def _choose(
     if models:
         return models, {}
     everything = await _everything(client, chosen)
-    return everything, await known_reports(client, everything, options)
+    return everything, await client.known_reports(everything, options)
 
 
 async def _everything(client: LMStrix, chosen: ModelFilter) -> Sequence[ModelInfo]:

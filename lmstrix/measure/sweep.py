@@ -1,0 +1,386 @@
+"""The map and the benchmark: a few lengths, upwards, on one load. Nothing is stored.
+
+Both load once, ask at each length with retries on a new engine, and release. The map asks about
+every depth of one document that is read once, on an engine that reuses prefixes: each cell costs
+its questions. The benchmark reads a text that the engine has never seen (cold), and then the same
+text with another request behind it (warm): the first gives the reading speed and the time to first
+token, the second what the KV cache saves, both the speed of writing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from statistics import median
+from typing import TypeVar
+
+import anyio
+import attrs
+
+from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
+from lmstrix.events import BenchFinished, MapFinished, ReplyTimed
+from lmstrix.measure.engine import Engine
+from lmstrix.measure.loading import find_loadable
+from lmstrix.measure.options import SHORTEST, BenchOptions, MapOptions, RetryPolicy
+from lmstrix.measure.state import Announcer, its_turn
+from lmstrix.measure.trials import attempts
+from lmstrix.models import (
+    BenchPoint,
+    BenchSample,
+    ContextMap,
+    Environment,
+    Judgement,
+    Layer,
+    MapCost,
+    ModelInfo,
+    Observation,
+    Question,
+    Reply,
+    SpeedBench,
+    Status,
+    Verdict,
+    cells_of,
+    point_of,
+)
+from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
+
+__all__ = ["bench", "map_context"]
+
+LONGEST_MAP = 32768
+"""What is mapped unless told otherwise, at most: the time grows faster than the length."""
+LONGEST_BENCH = 8192
+"""If the true context is not known: each length is read anew several times, so that a longer one
+takes minutes on a processor."""
+OWN_DOCUMENT = 500
+"""A map's document, and the number before a benchmark's first text: a measurement counts its
+documents from 0."""
+
+T = TypeVar("T")
+
+
+@attrs.define(kw_only=True)
+class _Sweep:
+    """What a map and a benchmark share: one model, loaded once, and a way to ask it."""
+
+    model: ModelInfo
+    engine: Engine
+    announcer: Announcer
+    retry: RetryPolicy
+    seed: int
+    status: Status
+    started_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+    clock: float = attrs.field(factory=time.monotonic)
+    context: int = 0
+    """What was loaded, in tokens."""
+    longest: int = 0
+    """The longest length to ask at: what was wanted, or what could be loaded of it."""
+
+    @property
+    def environment(self) -> Environment:
+        """The engine's names and versions."""
+        status = self.status
+        return Environment(
+            adapter=status.adapter, engine=status.engine, versions=dict(status.versions)
+        )
+
+    async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """`ask`, with retries on a new engine."""
+        retried = (InfrastructureError, PredictionError)
+        async for attempt in attempts(self.retry, retried, self.announcer):
+            with attempt:
+                try:
+                    return await ask()
+                except retried:
+                    await self.engine.release()
+                    raise
+        raise AssertionError  # the last attempt returns or raises
+
+    async def reply(
+        self, validator: Validator, document: int, length: int, index: int
+    ) -> tuple[Question, Reply, float]:
+        """One question at a length, the model's reply, and the seconds it took."""
+        loaded = await self.engine.at_least(length, self.context)
+        source = self.engine.source(validator, self.seed * 1000 + document)
+        question = await source.question(length, index)
+        asked = time.monotonic()
+        reply = await loaded.complete(
+            question.prompt,
+            max_tokens=question.max_tokens,
+            stop=question.stop,
+            on_progress=self.announcer.prefill(length),
+        )
+        return question, reply, time.monotonic() - asked
+
+
+@asynccontextmanager
+async def _swept(
+    adapter: Adapter,
+    model: ModelInfo,
+    options: MapOptions | BenchOptions,
+    observers: Sequence[Observer],
+    longest: int,
+) -> AsyncGenerator[_Sweep]:
+    """Wait for our turn and load once, with the memory guard of a measurement; release at the end.
+
+    Raises `ConfigurationError` if less than 512 tokens can be loaded, and what loading raises.
+    """
+    announcer = Announcer(model.key, tuple(observers))
+    async with (
+        its_turn(adapter, announcer),
+        Engine(adapter, model, announcer.emit, lambda: None) as engine,
+    ):
+        sweep = _Sweep(
+            model=model,
+            engine=engine,
+            announcer=announcer,
+            retry=options.retry,
+            seed=options.seed,
+            status=await adapter.status(),
+        )
+        wanted = options.max_context or longest
+        wanted = min(wanted, model.declared_context or wanted)
+        loadable = await find_loadable(
+            adapter, model, engine, wanted=wanted, floor=min(SHORTEST, wanted), force=False
+        )
+        sweep.context = loadable.context_length
+        sweep.longest = min(wanted, sweep.context)
+        if loadable.detail:
+            announcer.note(loadable.detail)
+        if sweep.context < SHORTEST:
+            raise ConfigurationError(
+                f"the questions need {SHORTEST} tokens; {sweep.context} are loaded"
+            )
+        yield sweep
+
+
+# The map.
+
+
+@attrs.define
+class _Reading:
+    """The tokens of every reply, told apart into document and question.
+
+    The first question at a length reads what is new of the document, and itself; the others
+    only themselves. What the first one read above the median of the others is the document.
+    """
+
+    document: int = 0
+    question: int = 0
+    cached: int = 0
+    generated: int = 0
+    replies: int = 0
+
+    def add(self, at_one_length: Sequence[Reply]) -> None:
+        read = [r.prompt_tokens - (r.cached_tokens or 0) for r in at_one_length]
+        usual = round(median(read[1:])) if len(read) > 1 else 0
+        new = max(0, read[0] - usual)
+        self.document += new
+        self.question += sum(read) - new
+        self.cached += sum(r.cached_tokens or 0 for r in at_one_length)
+        self.generated += sum(r.generated_tokens for r in at_one_length)
+        self.replies += len(at_one_length)
+
+    def cost(self, seconds: float) -> MapCost:
+        return MapCost(
+            document_tokens=self.document,
+            question_tokens=self.question,
+            cached_tokens=self.cached,
+            generated_tokens=self.generated,
+            questions=self.replies,
+            seconds=seconds,
+        )
+
+
+Answer = tuple[int, float, bool, float]
+"""A length, a depth, whether the answer passed, and its score."""
+
+
+async def map_context(
+    adapter: Adapter,
+    model: ModelInfo,
+    validators: Sequence[Validator],
+    options: MapOptions,
+    observers: Sequence[Observer] = (),
+) -> ContextMap:
+    """Every validator at every length, on one document; load once, ask everything, release.
+
+    Raises what loading and asking raise: see `lmstrix.ports.Adapter`. Raises `ConfigurationError`
+    with the price if the engine reuses no prefix, unless `MapOptions.force`.
+    """
+    answers: dict[str, list[Answer]] = {validator.name: [] for validator in validators}
+    reading = _Reading()
+    async with _swept(adapter, model, options, observers, LONGEST_MAP) as sweep:
+        lengths = options.grid(sweep.longest)
+        sweep.announcer.phase("map")
+        for length in lengths:
+            replies: list[Reply] = []
+            for validator in validators:
+                replies += await _map_row(
+                    sweep, validator, length, options.trials, answers[validator.name]
+                )
+            reading.add(replies)
+            if length == lengths[0]:
+                _check_reuse(sweep, reading, lengths, options)
+    found = ContextMap(
+        model=model,
+        lengths=tuple(lengths),
+        layers=tuple(Layer(name=name, cells=cells_of(seen)) for name, seen in answers.items()),
+        cost=reading.cost(time.monotonic() - sweep.clock),
+        environment=sweep.environment,
+        seed=options.seed,
+        ratio=options.ratio,
+        started_at=sweep.started_at,
+        finished_at=datetime.now(UTC),
+        notes=tuple(sweep.announcer.notes),
+    )
+    sweep.announcer.emit(MapFinished(model_key=model.key, map=found))
+    return found
+
+
+async def _map_row(
+    sweep: _Sweep, validator: Validator, length: int, trials: int, answers: list[Answer]
+) -> list[Reply]:
+    """The replies to one validator's questions at one length; `answers` gets the judged ones."""
+    phase = f"map: {validator.name}"
+    sweep.announcer.probe(phase, length, trials)
+    replies: list[Reply] = []
+    before = len(answers)
+    for index in range(trials):
+        ask = partial(sweep.reply, validator, OWN_DOCUMENT, length, index)
+        question, reply, _ = await sweep.again(ask)
+        replies.append(reply)
+        judged = validator.judge(question, reply)
+        if judged is not Judgement.INCONCLUSIVE and question.depth is not None:
+            passed = judged is Judgement.PASS
+            graded = isinstance(validator, GradedValidator)
+            score = validator.score(question, reply) if graded else float(passed)
+            answers.append((length, question.depth, passed, score))
+    passes = sum(passed for _, _, passed, _ in answers[before:])
+    seen = Observation(length_tokens=length, passes=passes, trials=len(answers) - before)
+    sweep.announcer.probed(phase, seen, Verdict.UNDECIDED)
+    return replies
+
+
+def _check_reuse(
+    sweep: _Sweep, reading: _Reading, lengths: Sequence[int], options: MapOptions
+) -> None:
+    """After the first length: were its later questions read from the cache?"""
+    if reading.cached or reading.replies < 2:
+        return
+    price = f"about {reading.replies * sum(lengths)} prompt tokens instead of {lengths[-1]}"
+    if not options.force:
+        raise ConfigurationError(
+            f"this engine reads every prompt anew: the map would read {price}",
+            hint="Ask for fewer lengths and questions, or use --force to read all that.",
+        )
+    sweep.announcer.note(f"this engine reads every prompt anew: {price}")
+
+
+# The benchmark.
+
+
+async def bench(
+    adapter: Adapter,
+    model: ModelInfo,
+    writing: Validator,
+    options: BenchOptions,
+    observers: Sequence[Observer] = (),
+) -> SpeedBench:
+    """Reading and writing speed at lengths that double, on one load.
+
+    `writing` gives the prompts: a validator whose requests are answered at some length. If the
+    engine fails at a length, what was measured below is the result, with a note. Cancelling
+    announces what was measured, and propagates.
+
+    Raises:
+        PredictionError: the engine fails at the shortest length already.
+        ConfigurationError: less than 512 tokens can be loaded.
+        LMStrixError: what loading raises, see `lmstrix.ports.Adapter`; an
+            `InfrastructureError` also if the engine went away.
+    """
+    points: list[BenchPoint] = []
+    complete = False
+    async with _swept(adapter, model, options, observers, LONGEST_BENCH) as sweep:
+
+        def finish() -> SpeedBench:
+            found = SpeedBench(
+                model=model,
+                context_length=sweep.context,
+                points=tuple(points),
+                complete=complete,
+                environment=sweep.environment,
+                rounds=options.rounds,
+                seed=options.seed,
+                seconds=time.monotonic() - sweep.clock,
+                started_at=sweep.started_at,
+                finished_at=datetime.now(UTC),
+                notes=tuple(sweep.announcer.notes),
+            )
+            sweep.announcer.emit(BenchFinished(model_key=model.key, bench=found))
+            return found
+
+        sweep.announcer.phase("bench")
+        try:
+            complete = await _time_lengths(sweep, writing, options, points)
+        except anyio.get_cancelled_exc_class():
+            finish()
+            raise
+    return finish()
+
+
+async def _time_lengths(
+    sweep: _Sweep, writing: Validator, options: BenchOptions, points: list[BenchPoint]
+) -> bool:
+    """Whether every length could be measured; `points` gets those that were."""
+    texts = 0
+    for length in options.lengths(sweep.longest):
+        samples: list[BenchSample] = []
+        sweep.announcer.probe("bench", length, 2 * options.rounds)
+
+        async def a_round(length: int = length) -> list[BenchSample]:
+            """A new text, and the same one again."""
+            nonlocal texts
+            texts += 1
+            return [await _timed(sweep, writing, texts, length, warm=w) for w in (False, True)]
+
+        try:
+            for _ in range(options.rounds):
+                samples += await sweep.again(a_round)
+        except PredictionError as error:
+            if not points and not samples:
+                raise
+            sweep.announcer.note(f"at {length} tokens: {error}")
+            return False
+        finally:
+            if samples:
+                points.append(point_of(length, samples))
+    return True
+
+
+async def _timed(
+    sweep: _Sweep, writing: Validator, text: int, length: int, *, warm: bool
+) -> BenchSample:
+    _, reply, seconds = await sweep.reply(writing, OWN_DOCUMENT + text, length, int(warm))
+    sample = BenchSample(
+        warm=warm,
+        prompt_tokens=reply.prompt_tokens,
+        cached_tokens=reply.cached_tokens,
+        generated_tokens=reply.generated_tokens,
+        ttft_s=reply.ttft_s,
+        tokens_per_second=reply.tokens_per_second,
+        seconds=seconds,
+    )
+    sweep.announcer.emit(
+        ReplyTimed(
+            model_key=sweep.model.key,
+            length_tokens=length,
+            prompt_tokens=sample.prompt_tokens,
+            cached_tokens=sample.cached_tokens,
+            ttft_s=sample.ttft_s,
+            tokens_per_second=sample.tokens_per_second,
+        )
+    )
+    return sample
