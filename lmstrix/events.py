@@ -63,11 +63,13 @@ class WaitingForTurn(Event):
 class MeasurementStarted(Event):
     """The first event, except `WaitingForTurn`.
 
-    `resumed_trials` were taken over from an interrupted measurement.
+    `resumed_trials` were taken over from an interrupted measurement; `certifies` says whether a
+    certificate follows the search.
     """
 
     model: ModelInfo
     resumed_trials: int = 0
+    certifies: bool = True
 
 
 @attrs.frozen(kw_only=True)

@@ -5,6 +5,11 @@ Nothing is escaped here: names, reasons and errors in it are untrusted.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+
 import attrs
 
 from lmstrix.events import (
@@ -28,8 +33,16 @@ from lmstrix.models import ContextReport, Trial
 
 __all__ = ["ProgressState", "say_waiting"]
 
-EARLIEST_ESTIMATE_S = 5.0
-"""Before that, the reading speed is mostly that of starting up."""
+SEARCH_QUESTIONS, LEVEL_QUESTIONS, CERTIFY_QUESTIONS = 110, 6, 64
+"""How many questions a search with its regions, the levels after it, and a certificate ask: between
+simulated models that lapse or do not (90 and 56) and the demo model, which fades (125 and 60)."""
+SEVERAL_SEARCH, SEVERAL_CERTIFY = 32, 36
+"""The same if one request asks several questions: then each request reads everything again, and
+the search makes do with fewer."""
+FEWEST_TIMED = 4
+"""Replies that must be timed before the remaining time is told."""
+FEWEST_NEW = 64
+"""New tokens from which on a reply's time is mostly that of reading."""
 
 
 def say_waiting(event: WaitingForTurn) -> str:
@@ -37,6 +50,69 @@ def say_waiting(event: WaitingForTurn) -> str:
     who = "another process" if event.pid is None else f"process {event.pid}"
     what = f" to measure {event.holder_key}" if event.holder_key else ""
     return f"waiting for {who}{what}"
+
+
+@attrs.define
+class _Pace:
+    """How long reading and asking have taken, and so how long they will.
+
+    Both grow with the length of the prompt, because of attention; a straight line is near enough.
+    If the engine reuses nothing, each question is one whole reading.
+    """
+
+    replies: int = 0
+    asked: dict[int, list[float]] = attrs.field(factory=dict[int, list[float]])
+    """Seconds of each reply whose document was read before, by length."""
+    read: list[tuple[int, int, float]] = attrs.field(factory=list[tuple[int, int, float]])
+    """From which token to which, and seconds, of each reply that read more of a document."""
+    reuses: bool = False
+    """Whether the engine has read any prompt in part only, or does not say."""
+    last: tuple[int, int] = (0, 0)
+    """The document of the last reply, and its length."""
+
+    def hear(self, trial: Trial, seconds: float) -> None:
+        """One more reply, which took `seconds`."""
+        self.replies += 1
+        self.reuses = self.reuses or trial.cached_tokens != 0
+        document, length = self.last
+        known = min(length if trial.seed == document else 0, trial.length_tokens)
+        if trial.cached_tokens is not None and trial.seed != document:
+            known = min(trial.cached_tokens, trial.length_tokens)
+        if trial.length_tokens - known < FEWEST_NEW:
+            self.asked.setdefault(trial.length_tokens, []).append(seconds)
+        else:
+            self.read.append((known, trial.length_tokens, seconds))
+        self.last = trial.seed, trial.length_tokens
+
+    def asking_s(self, length: float) -> float:
+        """One question at `length`; its document was read before, if the engine reuses that."""
+        known = [(n, fmean(s), len(s)) for n, s in self.asked.items()]
+        if not self.reuses:
+            known += [(end, seconds, 1) for _, end, seconds in self.read]
+        return _on_line(known, length)
+
+    def reading_s(self, start: float, end: float) -> float:
+        """The document from token `start` to token `end`, besides the questions."""
+        if not self.reuses:
+            return 0.0
+        speeds = [
+            ((a + b) / 2, max(0.0, s - self.asking_s(b)) / (b - a), b - a) for a, b, s in self.read
+        ]
+        return max(0.0, end - start) * _on_line(speeds, (start + end) / 2)
+
+
+def _on_line(points: Sequence[tuple[float, float, float]], at: float) -> float:
+    """The value at `at` on the straight line through (place, value, weight), which does not fall;
+    0 if there are none.
+    """
+    total = sum(w for _, _, w in points)
+    if not total:
+        return 0.0
+    place = sum(x * w for x, _, w in points) / total
+    value = sum(y * w for _, y, w in points) / total
+    spread = sum(w * (x - place) ** 2 for x, _, w in points)
+    rise = sum(w * (x - place) * (y - value) for x, y, w in points) / spread if spread else 0.0
+    return max(0.0, value + max(0.0, rise) * (at - place))
 
 
 @attrs.define
@@ -58,17 +134,31 @@ class ProgressState:
     low: int = 0
     high: int | None = None
     ceiling: int | None = None
-    read_tokens: int = 0
-    """Prompt tokens that the engine read in this run, cached ones not counted."""
-    reading_tokens: int = 0
-    """The new tokens of the current prompt that are read already."""
+    certifies: bool = True
+    """Whether a certificate follows the search."""
     probes: dict[int, ProbeFinished] = attrs.field(factory=dict[int, ProbeFinished])
     """The newest probe at each length."""
     report: ContextReport | None = None
     """The result, once there is one."""
+    _pace: _Pace = attrs.field(factory=_Pace)
+    _level_pace: _Pace = attrs.field(factory=_Pace)
+    """The same of the levels, whose replies may be far longer."""
+    _replies: Counter[str] = attrs.field(factory=Counter[str])
+    """Questions answered in each phase of this run."""
+    _requests: int = 0
+    """Requests for those of the search and the certificate: one may ask several."""
+    _longest: int = 0
+    """The longest prompt of the search."""
+    _since_s: float = 0.0
 
-    def hear(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each kind
-        """Take over the information in `event`; events of other kinds change nothing."""
+    def hear(  # noqa: C901, PLR0912 - one case for each kind
+        self, event: Event, now_s: float | None = None
+    ) -> None:
+        """Take over the information in `event`; events of other kinds change nothing.
+
+        `now_s` is the time by a monotonic clock, in seconds; None reads the clock.
+        """
+        now_s = time.monotonic() if now_s is None else now_s
         self.model_key = event.model_key
         match event:
             case WaitingForTurn():
@@ -76,6 +166,7 @@ class ProgressState:
             case MeasurementStarted():
                 self._start("start")
                 self.ceiling = event.model.declared_context
+                self.certifies = event.certifies
             case PhaseStarted():
                 self._start(event.phase)
             case LoadStarted() | LoadProgressed() | LoadFinished():
@@ -86,11 +177,11 @@ class ProgressState:
                 self.judged = self.passes = 0
             case PrefillProgressed():
                 seen = event.progress
-                self.reading_tokens = max(0, seen.processed_tokens - seen.cached_tokens)
                 new = max(1, seen.prompt_tokens - seen.cached_tokens)
-                self.fraction = min(1.0, self.reading_tokens / new)
+                self.fraction = min(1.0, max(0, seen.processed_tokens - seen.cached_tokens) / new)
             case TrialFinished():
                 self._hear_reply(event.trial)
+                self._hear_time(event.trial, now_s - self._since_s)
             case ReplyTimed():
                 self._hear_reply(event)
             case ProbeFinished():
@@ -105,6 +196,8 @@ class ProgressState:
                 self.low, self.high = event.report.bracket
             case _:
                 pass
+        if not isinstance(event, PrefillProgressed | ProbeFinished | BracketChanged):
+            self._since_s = now_s
 
     def _start(self, phase: str, activity: str = "") -> None:
         self.phase, self.activity, self.fraction = phase, activity, None
@@ -125,23 +218,53 @@ class ProgressState:
             self.judged += 1
             self.passes += reply.judgement == "pass"
         self.tokens_per_second = reply.tokens_per_second or self.tokens_per_second
-        self.read_tokens += reply.prompt_tokens - (reply.cached_tokens or 0)
-        self.reading_tokens, self.fraction, self.activity = 0, None, ""
+        self.fraction, self.activity = None, ""
 
-    def seconds_left(self, elapsed_s: float) -> float | None:
-        """A rough estimate: the tokens still to be read, at the speed so far.
-
-        It counts the tokens from here to the end of the bracket, and one more reading of the whole
-        window to certify. None if there is too little information: the baseline, maps and
-        benchmarks spend their time otherwise.
-        """
-        read = self.read_tokens + self.reading_tokens
-        end = self.high or self.ceiling
-        mostly_reads = self.phase in {"search", "certify"}
-        if elapsed_s < EARLIEST_ESTIMATE_S or not mostly_reads or read < 1 or not end:
-            return None
-        if self.phase == "certify":
-            todo = end * (1 - (self.fraction or 0))
+    def _hear_time(self, trial: Trial, seconds: float) -> None:
+        if trial.phase == "regions":
+            phase = "search"
+        elif trial.level and trial.phase != "baseline":
+            phase = "levels"
         else:
-            todo = max(0, end - self.length_tokens) + end
-        return todo * elapsed_s / read
+            phase = trial.phase
+        self._replies[phase] += 1
+        if trial.prompt_tokens:  # the first of those that one reply answered
+            self._requests += phase in {"search", "certify"}
+            (self._level_pace if trial.level else self._pace).hear(trial, seconds)
+        if phase == "search":
+            self._longest = max(self._longest, trial.length_tokens)
+
+    def _growth(self, length: int) -> float:
+        """How much longer a reply takes at `length` than at the length of the level's replies."""
+        known = max(self._level_pace.asked, default=length)
+        now_s = self._pace.asking_s(known)
+        return self._pace.asking_s(length) / now_s if known < length and now_s else 1.0
+
+    def seconds_left(self) -> float | None:
+        """A rough estimate for the rest of the measurement, from its own speed so far.
+
+        While nothing has failed yet, it is for a model that reaches its `ceiling`, so it is the
+        most. None if there is too little information, and for maps and benchmarks.
+        """
+        end = self.high or self.ceiling
+        if self._pace.replies < FEWEST_TIMED or not end or self.report is not None:
+            return None
+        pace, done = self._pace, self._replies
+        per_reply = max(1.0, (done["search"] + done["certify"]) / max(1, self._requests))
+        several = per_reply > 1
+        certify = SEVERAL_CERTIFY if several else CERTIFY_QUESTIONS
+        certify = certify - done["certify"] if self.certifies else 0
+        if self.phase == "certify":
+            unread = 0 if done["certify"] else 1 - (self.fraction or 0)
+            asking = max(1.0, certify / per_reply) * pace.asking_s(end)
+            return unread * pace.reading_s(0, end) + asking
+        # Some steps of every search are still to come until it ends.
+        search = SEVERAL_SEARCH if several else SEARCH_QUESTIONS
+        search = max(search / 10, search - done["search"])
+        levels = max(0, LEVEL_QUESTIONS - done["levels"])
+        return (
+            pace.reading_s(self._longest, end)
+            + (search + certify) / per_reply * pace.asking_s(end)
+            + levels * self._level_pace.asking_s(end) * self._growth(end)
+            + (pace.reading_s(0, end) if self.certifies else 0)
+        )

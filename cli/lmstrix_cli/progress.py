@@ -225,6 +225,6 @@ def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
     if state.tokens_per_second:
         yield "speed", f"{state.tokens_per_second:.0f} tok/s"
     yield "time", say_seconds(round(elapsed_s)).replace(".00", "").replace(".0", "")
-    left = state.seconds_left(elapsed_s)
+    left = state.seconds_left()
     if left is not None:
         yield "left", f"about {say_seconds(max(10, round(left, -1))).replace('.0 s', ' s')} left"

@@ -158,7 +158,10 @@ class Measurement:
             state.resume(await keeper.begin(state.key(state.status)))
             self._announcer.emit(
                 MeasurementStarted(
-                    model_key=state.model.key, model=state.model, resumed_trials=state.resumed
+                    model_key=state.model.key,
+                    model=state.model,
+                    resumed_trials=state.resumed,
+                    certifies=options.certify,
                 )
             )
             cause: Cause | None = Cause.BUDGET_SPENT
