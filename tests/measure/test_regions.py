@@ -11,8 +11,7 @@ from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
 from lmstrix.models import ContextReport, Prompt, Region, Trial, Verdict
 from lmstrix.stores.sqlite import SqliteStore
-from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix.testing.simulated_replies import answer
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, answer
 
 WINDOW = 8000
 MODEL = SimulatedModel(key="m", declared=32_768, true_context=WINDOW)

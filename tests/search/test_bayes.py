@@ -11,7 +11,7 @@ import pytest
 from lmstrix.models import Baseline, Cause, Observation, Region, Verdict
 from lmstrix.problem import Ask, CostModel, Done, PassRule, Reuse, SearchProblem
 from lmstrix.search.bayes import Bayes
-from lmstrix.testing.searching import Answers, Search
+from lmstrix.testing.contracts.strategy import Answers, Search
 
 PROBLEM = SearchProblem(
     floor=512,

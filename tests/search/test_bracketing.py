@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lmstrix.models import Baseline, DepthTally, Observation, Region
 from lmstrix.problem import Done, PassRule, SearchProblem
 from lmstrix.search.bracketing import OneSize, bracket_of, inside, lattice, thinned
-from lmstrix.testing.searching import Search
+from lmstrix.testing.contracts.strategy import Search
 
 
 def problem(floor: int, ceiling: int, tolerance: float, granularity: int) -> SearchProblem:

@@ -11,7 +11,7 @@ import pytest
 from lmstrix.models import Baseline, Observation, Region
 from lmstrix.problem import Ask, Done, PassRule, SearchProblem
 from lmstrix.search.gallop import Gallop
-from lmstrix.testing.searching import Answers, Search
+from lmstrix.testing.contracts.strategy import Answers, Search
 
 PROBLEM = SearchProblem(
     floor=512,
