@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 REGION_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
-"""The order in which regions take turns if the caller does not choose one: the ends and the middle
-first, because windows are lost there."""
+"""The order in which regions take turns if the caller does not choose one. The ends and the middle
+come first, because windows are lost there."""
 
 REFUTED = 0.1
 """A pass rate is refuted if so few passes are less likely than this at a rate that just passes."""
