@@ -21,7 +21,7 @@ from pathlib import Path
 
 import attrs
 
-from lmstrix.validators.broken import Kind, assess, is_broken
+from lmstrix.validators.judging import Kind, assess, is_broken
 
 TEXTS = Path(__file__).parent.parent / "tests" / "validators" / "texts"
 MOST_ERRORS = 0.01

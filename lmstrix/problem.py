@@ -18,6 +18,7 @@ from lmstrix.models import Baseline, DepthTally, Interval, Observation, Region, 
 from lmstrix.stats import binomial_tail, fisher_tail
 
 __all__ = [
+    "REGION_ORDER",
     "Ask",
     "CostModel",
     "Done",
@@ -28,6 +29,10 @@ __all__ = [
     "missing_at",
     "spread",
 ]
+
+REGION_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
+"""The order in which regions take turns if the caller does not choose one. The ends and the middle
+come first, because windows are lost there."""
 
 REFUTED = 0.1
 """A pass rate is refuted if so few passes are less likely than this at a rate that just passes."""
@@ -572,12 +577,10 @@ def spread(
             here[tally.region] += tally.trials * (seen.length_tokens == length_tokens)
     order: list[Region | None] = []
     for _ in range(trials):
-        chosen = min((r for r in _ORDER if r in regions), key=lambda r: (here[r], everywhere[r]))
+        chosen = min(
+            (r for r in REGION_ORDER if r in regions), key=lambda r: (here[r], everywhere[r])
+        )
         here[chosen] += 1
         everywhere[chosen] += 1
         order.append(chosen)
     return order
-
-
-_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
-"""The ends and the middle first: that is where windows are lost."""

@@ -39,35 +39,17 @@ fuzz = settings(deadline=None)  # a busy machine is no failure
 KINDS: tuple[type[Any], ...] = (ContextReport, Trial, ModelInfo, Observation, CurvePoint, Cost)
 
 
-WRONG: list[tuple[str, object]] = [
-    ("true_context", "6144"),
-    ("true_context", 6144.0),
-    ("true_context", True),
-    ("certified", 1),
-    ("certified", "true"),
-    ("cause", "no such cause"),
-    ("cause", None),
-    ("cause", ["forgets"]),
-    ("bracket", [1]),
-    ("bracket", [1, 2, 3]),
-    ("bracket", {"0": 1, "1": 2}),
-    ("bracket", "12"),
-    ("notes", "a text is no list of texts"),
-    ("notes", {"key": 1}),
-    ("notes", [1]),
-    ("notes", None),
-    ("curve", {}),
-    ("curve", [[]]),
-    ("curve", [None]),
-    ("model", []),
-    ("model", None),
-    ("model", "key"),
-    ("started_at", "yesterday"),
-    ("started_at", "2026-01-02T03:04:05"),
-    ("started_at", 1_700_000_000),
-    ("schema_version", "1"),
-    ("schema_version", None),
-]
+WRONG: dict[str, list[Any]] = {
+    "true_context": ["6144", 6144.0, True],
+    "certified": [1, "true"],
+    "cause": ["no such cause", None, ["forgets"]],
+    "bracket": [[1], [1, 2, 3], {"0": 1, "1": 2}, "12"],
+    "notes": ["a text is not a list of texts", {"key": 1}, [1], None],
+    "curve": [{}, [[]], [None]],
+    "model": [[], None, "key"],
+    "started_at": ["yesterday", "2026-01-02T03:04:05", 1_700_000_000],
+    "schema_version": ["1", None],
+}
 
 
 def plain(report: ContextReport) -> dict[str, Any]:
@@ -120,22 +102,13 @@ def test_the_documented_keys_are_there() -> None:
     assert value["interval"] == {"low": 5888, "high": 6400, "level": 0.95}
     assert value["curve"][1]["wilson"] == {"low": 0.24, "high": 0.76}
     assert value["started_at"] == "2026-01-02T03:04:05.678901+00:00"
-    assert set(value) >= {
-        "model",
-        "declared_context",
-        "loadable_context",
-        "true_context",
-        "certified",
-        "monotone",
-        "baseline",
-        "cost",
-        "method",
-        "environment",
-        "finished_at",
-    }
+    assert set(value) >= set(
+        "model declared_context loadable_context true_context certified monotone baseline cost"
+        " method environment finished_at".split()
+    )
 
 
-@pytest.mark.parametrize(("key", "wrong"), WRONG)
+@pytest.mark.parametrize(("key", "wrong"), [(k, wrong) for k in WRONG for wrong in WRONG[k]])
 def test_a_wrong_type_is_refused(key: str, wrong: object) -> None:
     value = {**plain(sample_report()), key: wrong}
     with pytest.raises(FormatError):
@@ -207,10 +180,7 @@ def test_any_name_round_trips_as_utf8(name: str) -> None:
     text = to_json(sample_model(key=name))
     assert from_json(text.encode().decode(), ModelInfo).key == name
     assert "\n" not in text
-
-
-def test_readable_text_stays_readable() -> None:
-    assert "модель" in to_json(sample_model(key="модель"))
+    assert "модель" not in name or "модель" in text  # readable text stays readable
 
 
 @pytest.mark.parametrize("text", ["", "{", "nul", "[" * 100_000, "1" * 5000, '{"a":}', "\ufeff{}"])
@@ -250,31 +220,20 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int
 
 
 PLACES = places(plain(sample_report()))
+MISSING = object()
 
 
 @fuzz
-@given(place=st.sampled_from(PLACES), new=JSON)
+@given(place=st.sampled_from(PLACES), new=JSON | st.just(MISSING))
 def test_a_changed_report_is_read_or_refused(place: tuple[str | int, ...], new: object) -> None:
     value: Any = plain(sample_report())
     inner = value
     for step in place[:-1]:
         inner = inner[step]
-    inner[place[-1]] = new
-    try:
-        found = load_report(json.dumps(value))
-    except FormatError:
-        return
-    assert load_report(dump_report(found)) == found
-
-
-@fuzz
-@given(place=st.sampled_from(PLACES))
-def test_a_report_without_a_part_is_read_or_refused(place: tuple[str | int, ...]) -> None:
-    value: Any = plain(sample_report())
-    inner = value
-    for step in place[:-1]:
-        inner = inner[step]
-    del inner[place[-1]]
+    if new is MISSING:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = new
     try:
         found = load_report(json.dumps(value))
     except FormatError:

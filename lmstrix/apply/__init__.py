@@ -7,7 +7,14 @@ A change is planned first (`plan_change`, `plan_undo`), so that it can be shown;
 from __future__ import annotations
 
 from lmstrix.adapters.lmstudio_home import existing_home
-from lmstrix.apply.context import caveats, choose_report, find_model, recommended_context
+from lmstrix.apply.context import (
+    caveats,
+    choose_report,
+    find_model,
+    llama_server_arguments,
+    ollama_modelfile,
+    recommended_context,
+)
 from lmstrix.apply.lmstudio import (
     CONTEXT_KEY,
     Change,
@@ -15,7 +22,6 @@ from lmstrix.apply.lmstudio import (
     plan_undo,
     settings_identifier,
 )
-from lmstrix.apply.tools import llama_server_arguments, ollama_modelfile
 
 __all__ = [
     "CONTEXT_KEY",

@@ -1,4 +1,4 @@
-"""Which measurement to apply, and the context length to set."""
+"""Which measurement to apply, the context length to set, and the setting for other servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from lmstrix.errors import ConfigurationError, NotMeasured
 from lmstrix.models import Cause, ContextReport, ModelInfo, StoredReport
 from lmstrix.names import reports_of
 
-__all__ = ["STEP_TOKENS", "caveats", "choose_report", "find_model", "recommended_context"]
+__all__ = [
+    "caveats",
+    "choose_report",
+    "find_model",
+    "llama_server_arguments",
+    "ollama_modelfile",
+    "recommended_context",
+]
 
 STEP_TOKENS = 256
 """Contexts are rounded down to a multiple of this: the step of the search, and the size to which
@@ -111,3 +118,37 @@ def caveats(
 def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
     """Whether two reports are of one model: files in two folders may have the same key."""
     return one.path == other.path and (one.key == other.key or Path(one.path).is_absolute())
+
+
+MODEL_PLACEHOLDER = "NAME-OF-YOUR-MODEL"
+
+
+def llama_server_arguments(context: int) -> str:
+    """The arguments that set the context, in tokens, for llama.cpp's ``llama-server``.
+
+    >>> llama_server_arguments(8192)
+    '-c 8192'
+    """
+    return f"-c {context}"
+
+
+def ollama_modelfile(model: ModelInfo, context: int) -> str:
+    r"""An Ollama Modelfile that sets the context, in tokens.
+
+    It names the measured GGUF file if there is one. Ollama has its own names for all other
+    models, so the user has to fill them in.
+
+    >>> print(ollama_modelfile(ModelInfo(key="some/model"), 8192))
+    FROM NAME-OF-YOUR-MODEL
+    PARAMETER num_ctx 8192
+    """
+    return f"FROM {_source(model)}\nPARAMETER num_ctx {context}"
+
+
+def _source(model: ModelInfo) -> str:
+    """Paths are untrusted: one that could be read as more than a path is left out."""
+    path = model.path
+    plain = path.isprintable() and not set(path) & set("\"'#")
+    if plain and path.lower().endswith(".gguf") and Path(path).is_absolute():
+        return f'"{path}"' if " " in path else path
+    return MODEL_PLACEHOLDER

@@ -21,6 +21,7 @@ import numpy as np
 from lmstrix.models import Interval, Observation, Region
 from lmstrix.problem import Ask, Done, Reuse, SearchProblem, missing_at
 from lmstrix.search.bracketing import (
+    at_the_ends,
     bracket_of,
     checkpoint_below,
     in_doubt,
@@ -232,12 +233,7 @@ class _View:
         if is_open and self.low < problem.ceiling:
             length = self._to_settle()
             return missing_at(problem, length, self.known.get(length), order=order)
-        for edge in (self.high, self.low):
-            if edge is not None and edge in self.known:
-                ask = missing_at(problem, edge, self.known[edge], full=True, order=order)
-                if ask is not None:
-                    return ask
-        return None
+        return at_the_ends(problem, self.known, self.low, self.high, order)
 
     def _likeliest_first(self) -> Sequence[Region]:
         shares = posterior(self.problem, self.history).shares

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from lmstrix.models import Interval, Observation, Verdict
+from lmstrix.models import Interval, Observation, Region, Verdict
 from lmstrix.problem import Ask, Done, SearchProblem, missing_at
 
 __all__ = [
     "Bracketing",
     "OneSize",
+    "at_the_ends",
     "bracket_of",
     "checkpoint_below",
     "in_doubt",
@@ -70,12 +71,7 @@ class Bracketing(ABC):
             return missing_at(problem, length, known.get(length))
         if low < problem.ceiling and (high is None or not problem.is_tight(low, high)):
             return missing_at(problem, self.choose(problem, low, high), None)
-        for edge in (high, low):
-            if edge is not None and edge in known:
-                ask = missing_at(problem, edge, known[edge], full=True)
-                if ask is not None:
-                    return ask
-        return None
+        return at_the_ends(problem, known, low, high)
 
     @abstractmethod
     def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
@@ -140,6 +136,19 @@ def in_doubt(problem: SearchProblem, observation: Observation) -> bool:
         if rule.regions
     ]
     return any(rule.tail(part, baseline) < MORE_LIKELY_THAN_NOT for part in (observation, *parts))
+
+
+def at_the_ends(
+    problem: SearchProblem,
+    known: Mapping[int, Observation],
+    low: int,
+    high: int | None,
+    order: Sequence[Region] = (),
+) -> Ask | None:
+    """What a full set of questions lacks at the ends of the final bracket; None if nothing."""
+    ends = (known[end] for end in (high, low) if end is not None and end in known)
+    asks = (missing_at(problem, o.length_tokens, o, full=True, order=order) for o in ends)
+    return next((ask for ask in asks if ask is not None), None)
 
 
 def within_budget(problem: SearchProblem, history: Sequence[Observation], ask: Ask) -> Ask | None:

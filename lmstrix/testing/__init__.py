@@ -2,7 +2,6 @@
 facts. `lmstrix.testing.contracts` has a pytest suite for each plug-in family.
 """
 
-from lmstrix.testing.simulated import SimulatedAdapter
-from lmstrix.testing.simulated_model import Beyond, SimulatedModel
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 __all__ = ["Beyond", "SimulatedAdapter", "SimulatedModel"]

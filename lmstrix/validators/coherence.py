@@ -1,6 +1,6 @@
 """The coherence validator: does the model still write language with the window full?
 
-It asks for free writing and judges it with `lmstrix.validators.broken`, by itself or beside the
+It asks for free writing and judges it with `lmstrix.validators.judging`, by itself or beside the
 model's own writing at a short length.
 """
 
@@ -10,10 +10,8 @@ import attrs
 
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
 from lmstrix.ports import LoadedModel, QuestionSource
-from lmstrix.validators.broken import Kind, assess
 from lmstrix.validators.haystack import PLAIN, Haystack, HaystackSpec, asked_of
-from lmstrix.validators.judging import answer_of
-from lmstrix.validators.refusals import is_refusal
+from lmstrix.validators.judging import Kind, answer_of, assess, is_refusal
 
 __all__ = ["REQUESTS", "WRITING_TOKENS", "Coherence"]
 

@@ -17,9 +17,8 @@ import attrs
 from lmstrix.errors import ConfigurationError
 from lmstrix.models import Judgement, Question, Region, Reply
 from lmstrix.ports import LoadedModel
-from lmstrix.validators.folding import fold, words_of
 from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Sentence, asked_of
-from lmstrix.validators.judging import answer_of, judge_by
+from lmstrix.validators.judging import answer_of, fold, judge_by, words_of
 from lmstrix.validators.needles import SHARES, region_of_turn
 
 __all__ = ["PASS_SCORE", "Copy", "CopyQuestions", "copied_share", "copy_score"]
@@ -193,11 +192,7 @@ class Copy:
     spec: HaystackSpec = PLAIN
     name: str = attrs.field(default="copy", init=False)
     baseline_length: int = attrs.field(default=512, init=False)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        """See `lmstrix.ports.Validator`."""
-        return tuple(Region)
+    regions: tuple[Region, ...] = attrs.field(default=tuple(Region), init=False)
 
     def questions(self, loaded: LoadedModel, seed: int) -> CopyQuestions:
         """See `lmstrix.ports.Validator`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
+from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -19,13 +20,17 @@ import attrs
 from lmstrix.errors import ConfigurationError
 from lmstrix.models import Prompt
 from lmstrix.ports import LoadedModel, Validator
-from lmstrix.validators.planting import (
-    PLAIN,
-    WITH_CHAINS,
-    WITH_CROWD,
-    HaystackSpec,
-    Planted,
-    rows,
+from lmstrix.validators.needles import (
+    Distractor,
+    Entry,
+    Link,
+    Needle,
+    chain_links,
+    crowd_entries,
+    deck,
+    distractors,
+    needle_positions,
+    placed_needles,
 )
 
 __all__ = [
@@ -43,6 +48,78 @@ __all__ = [
     "filler_sentences",
     "share_haystack",
 ]
+
+Planted = Needle | Distractor | Entry | Link
+
+
+@attrs.frozen(kw_only=True)
+class HaystackSpec:
+    """What is planted beside the needles of recall, which are always there.
+
+    Validators that share a measurement share one spec: then their prompts begin alike.
+    """
+
+    crowd: bool = False
+    chains: bool = False
+
+    def __or__(self, other: HaystackSpec) -> HaystackSpec:
+        """What either asks for."""
+        return HaystackSpec(crowd=self.crowd or other.crowd, chains=self.chains or other.chains)
+
+
+PLAIN = HaystackSpec()
+WITH_CROWD = HaystackSpec(crowd=True)
+WITH_CHAINS = HaystackSpec(chains=True)
+
+
+@attrs.define(kw_only=True)
+class _Row:
+    """Things of one kind, planted one after another, each at its position in tokens or later."""
+
+    things: Iterator[Planted]
+    positions: Iterator[float]
+    _next: float | None = attrs.field(default=None, init=False)
+
+    def due(self, position: float) -> Planted | None:
+        """The next thing if `position` is far enough in, else None."""
+        if self._next is None:
+            self._next = next(self.positions, inf)
+        if position < self._next:
+            return None
+        self._next = None
+        return next(self.things, None)
+
+
+def _apart(first: float, gap: float, ratio: float) -> Iterator[float]:
+    """Positions `gap` tokens apart, or `ratio` times as far in if that is further."""
+    while True:
+        yield first
+        first = max(first + gap, first * ratio)
+
+
+DISTRACTORS = (300, 0, 4.0)
+"""One in the baseline, three at 8k."""
+
+CROWD = (24, 56, 25 / 24)
+"""Eight at 512 tokens, about 70 at 8k, three in the last tenth."""
+
+CHAINS = (36, 32, 1.03)
+"""Each link: three chains or so at 512 tokens, 30 at 8k; a chain spans a tenth of the window."""
+
+
+def _rows(seed: int, spec: HaystackSpec) -> tuple[_Row, ...]:
+    """All that is planted in the document of `seed`, the rarest first."""
+    placed, taken = placed_needles(seed), frozenset(n.value for n in deck(seed))
+    planned = [
+        _Row(things=distractors(placed, seed), positions=_apart(*DISTRACTORS)),
+        _Row(things=iter(placed), positions=needle_positions(seed, inf)),
+    ]
+    if spec.chains:
+        planned.append(_Row(things=chain_links(seed, taken), positions=_apart(*CHAINS)))
+    if spec.crowd:
+        planned.append(_Row(things=crowd_entries(seed, taken), positions=_apart(*CROWD)))
+    return tuple(planned)
+
 
 INTRODUCTION = "Read the text and remember the facts in it.\n\n"
 """The same for every validator, so that prompts begin alike."""
@@ -141,7 +218,7 @@ class MasterDocument:
 
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
         self._filler = filler_sentences(seed)
-        self._rows = rows(seed, spec)
+        self._rows = _rows(seed, spec)
         self._count = loaded.count_tokens
         self._blocks: list[_Block] = []
         self._sentences: list[Sentence] = []

@@ -1,6 +1,7 @@
-"""Needles: facts that cannot be guessed, unlike one another in subject and kind of value.
+"""What a document hides: needles, and a crowd of alike facts or chains if a validator needs them.
 
-Many needles of one kind would measure how well a model tells them apart, as much as how far
+A needle is a fact that cannot be guessed, unlike all others in subject and kind of value. Many
+needles of one kind would measure how well a model tells them apart, as much as how far
 it reads. On SmolLM2-135M at 5k, of three or four codes in one document two or three were missed,
 mostly given for one another. So no two stems end alike: each says a unit or an object of its own
 just before the value, and there are two codes, of different shapes. And every stem says what
@@ -9,15 +10,13 @@ with a word of its own ("was invented by Professor") measures that habit, not it
 All numbers have five digits: among numbers of four to six SmolLM2-135M at 5k stopped a digit too
 early or went on with two more (8311 for 83118, 299507 for 2995), 16 of 20 right against 19.
 
-A few facts have a near one, a *distractor*: a sentence that tells another value for a subject
-almost alike. It stands in the document and is never asked for.
-
 Where needles stand and which of them a question asks for are pure functions of numbers, which a
 simulation uses without any text.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, takewhile
@@ -26,30 +25,285 @@ from random import Random
 import attrs
 
 from lmstrix.models import Region
-from lmstrix.validators.facts import CODES, NEAR, NUMBERS, WORDS
+from lmstrix.problem import REGION_ORDER
 
 __all__ = [
-    "CLOSING",
-    "END_TOKENS",
-    "REGION_ORDER",
+    "CHAIN_LINKS",
+    "CODES",
+    "NEAR",
+    "NUMBERS",
     "SHARES",
-    "SPARE_FACTS",
+    "WORDS",
     "Distractor",
-    "Fact",
+    "Entry",
+    "Link",
     "Needle",
+    "answer_from",
     "beginning_of",
+    "chain_links",
     "choices",
-    "chosen",
+    "crowd_entries",
     "deck",
     "distractors",
-    "document_number",
+    "flasks_in",
     "fresh_value",
+    "names_stem",
     "needle_positions",
     "placed_needles",
     "region_of_turn",
     "spare_needles",
     "standing",
+    "stem_of",
 ]
+
+# Stems: the sentence of a needle up to its value -------------------------------------------------
+
+NUMBERS: tuple[str, ...] = (
+    "The weight of the great bronze bell in pounds is",
+    "The lighthouse lamp burned for a number of hours equal to",
+    "The choir of Saint Ives rehearses in room",
+    "The royal library keeps the treaty on shelf",
+    "The spring marathon was won by the runner wearing bib",
+    "The subway train to the airport consists of carriage",
+    "The arctic station measured a snow depth in millimetres of",
+    "The freight elevator can carry a load in kilograms of",
+    "The concert grand was tuned by technician",
+    "The submarine can dive to a pressure in millibars of",
+    "The tea plantation lies on survey square",
+    "The chess champion's rating rose to",
+    "The quartz mine was closed at shaft",
+    "The vault of the Osprey Hotel opens with the number",
+    "The comet will return to our sky on day",
+    "The glacier lost a volume in cubic metres of",
+    "The summit of Harrow Peak has an altitude in feet of",
+    "The oldest oak in Fenwick forest stands on parcel",
+    "The telescope in the tower is engraved with the serial",
+    "The first edition of the almanac is stored in crate",
+    "The winning yacht sailed with the registration",
+    "The documentary film was shot on negative roll",
+    "The vaccine was delivered to the clinic in batch",
+    "The spice caravan made camp at desert well",
+    "The stolen violin was insured under policy",
+    "The volcano was mapped on chart",
+    "The satellite weighs in grams",
+    "The pearl divers anchored above reef",
+    "The whale was tagged with transmitter",
+    "The population of Eastmoor at the last census was",
+    "To reach Doctor Ellwood by telephone, dial",
+    "The opera house keeps its costumes in locker",
+    "The space probe sends on a frequency in kilohertz of",
+    "The embassy's parcel is tracked as consignment",
+    "The missing bicycle has the frame engraving",
+    "The jury sealed its verdict in envelope",
+    "The lottery's first prize went to ticket",
+    "The hydroelectric dam produces a power in kilowatts of",
+    "The museum lists the dinosaur skull as exhibit",
+    "The prime minister's speech is kept on magnetic tape",
+    "The desert railway has a length in furlongs of",
+    "The ice rink is flooded with water in litres of",
+    "The canal tunnel was dug to a width in centimetres of",
+    "The iron bridge at Corwen rests on pier",
+    "The parachute regiment keeps its flag in cabinet",
+    "The cello was sold at auction as item",
+    "The airship was moored to mast",
+    "The polar bear at the zoo is listed as animal",
+    "The national archive holds the census on microfilm",
+    "The tunnel fire was fought by brigade",
+    "The moon rock is sealed in capsule",
+    "The swimming champion's cap bears the digits",
+    "The crossword prize was sent to household",
+    "The tram depot parks its oldest tram on track",
+    "The ballet premiere was reviewed on folio",
+    "The emerald necklace was pawned under receipt",
+    "The cheese cellar ripens its best wheel on rack",
+    "The weather balloon rose to a height in yards of",
+    "The rescue helicopter refuels at landing pad",
+    "The marble statue was shipped in container",
+    "The fire engine draws water from hydrant",
+    "The police found the stolen car in garage",
+    "The wolf pack was filmed by camera",
+    "The dictionary explains its rarest word on column",
+    "The kangaroo was born as zoo entry",
+    "The gold coin was dug up in trench",
+    "The bank robber was last seen on platform",
+    "The rocket engine gives a thrust in newtons of",
+    "The linen factory weaves with a thread count of",
+    "The ferry to Skarholm departs from berth",
+    "The postcard from Lisbon bears the postmark",
+    "The diary of Admiral Keane begins on leaf",
+    "The salt lake covers an area in hectares of",
+    "The circus tent was raised on plot",
+    "The sewing machine was patented under filing",
+    "The toy train is listed on catalogue line",
+    "The bird sanctuary ringed the falcon with band",
+    "The tax office files the brewery under account",
+    "The library card of Miss Penrose shows the member number",
+    "The sugar refinery burns coal in tonnes of",
+    "The dentist orders gold crowns from laboratory",
+    "The cable car hangs from pylon",
+    "The judge's wig is kept in box",
+    "The cooperage sold its finest cask as stock number",
+    "The school bus is parked in bay",
+    "The tennis final was watched by a crowd of",
+    "The mosaic floor was laid with tiles to a total of",
+    "The shipwreck lies at a depth in fathoms of",
+    "The power plant cools its rods in basin",
+    "The tortoise has reached an age in days of",
+    "The crown jewels are watched by sentry",
+    "The potato field yields a harvest in kilos of",
+    "The stamp collector paid a price in crowns of",
+    "The fossil fern was split from slab",
+    "The jazz club recorded its last session on reel",
+    "The lake monster was photographed on exposure",
+    "The fortress wall was breached at tower",
+    "The steam tractor won the county fair as entrant",
+    "The Roman villa was excavated in quadrant",
+    "The typewriter was returned to workshop",
+    "The lemon grove is watered by canal",
+    "The medal of Sergeant Boyle is stamped with the figure",
+    "The racing pigeon wore the ring",
+    "The astronaut trained in simulator",
+    "The soap factory mixes its lavender oil in vat",
+    "The border with Norland begins at stone",
+    "The reindeer herd grazes on pasture",
+    "The ambulance log lists the broken leg as case",
+    "The plague mask is displayed in showcase",
+    "The whisky distillery works under licence",
+    "The river Orla carries water in gallons of",
+    "The oil tanker was anchored to buoy",
+    "The sumo wrestler eats a daily meal in calories of",
+    "The abbey honey comes from hive",
+    "The cinema reserves for the mayor the seat",
+    "The thunderstorm cut the power on line",
+    "The rubber plantation was bought for a sum in florins of",
+    "The grain silo has a capacity in bushels of",
+    "The aqueduct was repaired at arch",
+    "The trout hatchery breeds its fish in tank",
+    "The hammer thrower competed with the start number",
+    "The harbour crane was approved under certificate",
+    "The bus to Penhale runs as route",
+    "The queen's coach stands in coach house",
+    "The emperor's letter was filed as dispatch",
+    "The cotton mill employs spinners to the number of",
+    "The magician's trunk was closed with seal",
+    "The granite quarry blasts its rock on terrace",
+    "The ice cream van pays rent for pitch",
+    "The blood sample was stored in vial",
+    "The motorway was closed at kilometre",
+    "The map of Zanzibar was printed from plate",
+    "The novelist typed her last chapter on sheet",
+    "The castle cannon fires a ball with a mass in ounces of",
+    "The tunnel under the strait has its emergency exit at door",
+    "The seed bank cools its barley in freezer",
+    "The golf tournament began at tee",
+    "The earthquake was felt first at seismograph",
+    "The dog show was won by contestant",
+    "The bridge toll brought an income in shillings of",
+    "The fish market weighed the tuna on scale",
+    "The tailor of Bond Lane cut the suit from pattern",
+    "The gas works holds a supply in barrels of",
+    "The cavern of Dunmore has a length in paces of",
+    "The mail rider changed horses at milestone",
+    "The Tarn waterfall drops from a height in inches of",
+    "The chemist labelled the poison as flask",
+    "The warehouse fire began in aisle",
+    "The lion cub wears the collar",
+    "The film star lives at house number",
+    "The street musician plays under permit",
+    "The solar farm is connected to transformer",
+    "The knight's armour has a weight in grains of",
+    "The election debate was broadcast on channel",
+    "The pottery kiln burns for a time in seconds of",
+    "The tobacco barn dries its leaves in bundle",
+    "The cyclist from Ghent starts from gate",
+    "The town crier earned a salary in pence of",
+    "The whaling museum shows the harpoon as object",
+    "The mint struck the silver medal with die",
+    "The observatory dome turns on bearing",
+    "The theatre curtain is lowered by winch",
+    "The electric eel gave a shock in volts of",
+    "The vineyard was ploughed up to row",
+    "The fog horn sounds at intervals in milliseconds of",
+    "The ski lift was stopped because of chair",
+    "The passport of Count Orsini has the passport number",
+    "The flour ration was issued on coupon",
+    "The pyramid's entrance lies behind block",
+    "The botanist pressed the orchid on card",
+    "The armistice was signed in wagon",
+    "The trumpet of Louis Ferrand was made as model",
+    "The mine elevator was drilled by rig",
+    "The bus strike was ended by motion",
+    "The mammoth tusk was dated with sample",
+    "The merchant of Genoa owned a fortune in ducats of",
+    "The recruits were housed in barrack",
+    "The aquarium feeds its octopus through hatch",
+    "The button factory drills its shells with spindle",
+    "The senator's limousine has engine",
+    "The match factory packs its goods in carton",
+    "The mayor's chain has a value in guilders of",
+    "The monks finished the psalter as manuscript",
+    "The paratroopers landed in zone",
+    "The patent for the umbrella was granted as",
+    "The nurse on night duty answers pager",
+    "The mushroom soup is sold with the barcode",
+    "The governor's villa was insured for a sum in pesos of",
+    "The orchid greenhouse is heated by boiler",
+    "The telegram from Cairo was sent at rate",
+    "The charter of Wexham was sealed on parchment",
+    "The porcelain service was painted in series",
+    "The chapel of Brakel was moved uphill by a distance in hands of",
+    "The cotton candy machine uses sugar in grams per day of",
+    "The newspaper printed the obituary in issue",
+    "The trawler was boarded off lightship",
+    "The flamingo colony counts birds to the sum of",
+    "The lake ferry's anchor chain has a strength in pounds of",
+)
+"""Stems that end with a number."""
+
+WORDS: tuple[str, ...] = (
+    "The secret password of the sailors' guild is",
+    "The captain's favourite fruit is the",
+    "The astronomers named the new planet",
+    "The racehorse in the last stall is called",
+)
+"""Stems that end with a word."""
+
+CODES: tuple[str, ...] = (
+    "The black locomotive is registered under the code",
+    "The treasure map is marked with the sign",
+)
+"""Stems that end with letters and digits; the two are of different shapes."""
+
+NEAR: dict[str, str] = {
+    "The vault of the Osprey Hotel opens with the number": (
+        "The cellar of the Osprey Hotel is locked with the combination"
+    ),
+    "The choir of Saint Ives rehearses in room": "The theatre club of Saint Ives meets in hall",
+    "To reach Doctor Ellwood by telephone, dial": (
+        "The brother of Doctor Ellwood has his practice at box"
+    ),
+    "The summit of Harrow Peak has an altitude in feet of": (
+        "The summit of Mount Selby was first climbed by party"
+    ),
+    "The opera house keeps its costumes in locker": "The opera house sold its old scores as lot",
+    "The population of Eastmoor at the last census was": (
+        "The population of Northgate at the last fair bought"
+    ),
+    "The oldest oak in Fenwick forest stands on parcel": (
+        "The tallest pine in Fenwick forest carries the label"
+    ),
+    "The weight of the great bronze bell in pounds is": (
+        "The weight of the little silver bell was noted on page"
+    ),
+}
+"""Stems that are near to an asked one. Their sentences distract, and are never asked for.
+
+Near in subject, not in their last words: SmolLM2-135M finishes two sentences that end alike with
+each other's value at 4k already.
+"""
+
+
+# Needles and their values ------------------------------------------------------------------------
 
 _CONSONANTS = "BCDFGHKLMNPRSTVWXZ"
 _VALUE_WORDS = tuple(
@@ -204,6 +458,8 @@ def distractors(needles: tuple[Needle, ...], seed: int) -> Iterator[Distractor]:
             yield Distractor(near=needle, sentence=f"{stem} {value}.")
 
 
+# Where needles stand, and which are asked for ----------------------------------------------------
+
 FIRST_TOKENS = 48
 """Position of the first needle. The very first lines are easy: attention rests on them."""
 
@@ -225,9 +481,6 @@ END_TOKENS = 80
 
 CLOSING = None
 """The fact in the last sentence before the request, which is planted for one question only."""
-
-REGION_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
-"""The order in which regions take turns if the caller does not choose one."""
 
 SHARES = (0.55, 0.05, 0.95, 0.25, 0.75, 0.45, 0.15, 0.85, 0.35, 0.65)
 """Ten depths within a region, as shares of its span; those far apart come first."""
@@ -262,29 +515,6 @@ def standing(seed: int, length_tokens: int) -> list[float]:
     return list(needle_positions(seed, length_tokens - END_TOKENS))
 
 
-def chosen(
-    positions: Sequence[float],
-    length_tokens: int,
-    region: Region,
-    index: int,
-    *,
-    closing: bool = True,
-) -> int | None:
-    """The needle that question `index` about `region` asks for.
-
-    Args:
-        positions: where the document's needles stand, in tokens, ascending.
-        length_tokens: the whole length, reply included.
-        region: the region to ask about.
-        index: the number of the question within the region, from 0.
-        closing: whether the tail is also asked about with a closing fact.
-
-    Returns:
-        An index into `positions`, or `CLOSING`.
-    """
-    return choices(positions, length_tokens, region, index + 1, closing=closing)[index]
-
-
 def choices(
     positions: Sequence[float],
     length_tokens: int,
@@ -293,10 +523,20 @@ def choices(
     *,
     closing: bool = True,
 ) -> tuple[int | None, ...]:
-    """The needles that the first `questions` questions about `region` ask for: see `chosen`.
+    """The needles that the first `questions` questions about `region` ask for.
 
     Each is the nearest to its depth among those asked least often so far. A region without a
     needle asks for the nearest one outside; the tail asks for the closing fact instead.
+
+    Args:
+        positions: where the document's needles stand, in tokens, ascending.
+        length_tokens: the whole length, reply included.
+        region: the region to ask about.
+        questions: how many questions.
+        closing: whether the tail is also asked about with a closing fact.
+
+    Returns:
+        For each question an index into `positions`, or `CLOSING`.
     """
     begin, end = (share * length_tokens for share in region.span)
     inside = range(bisect_left(positions, begin), bisect_left(positions, end))
@@ -345,3 +585,143 @@ def _van_der_corput(number: int) -> float:
         share += bit * part
         part /= 2
     return share
+
+
+# The crowd ---------------------------------------------------------------------------------------
+# RULER's multi-key retrieval (arXiv 2404.06654): every sentence has the same words except for the
+# name, so a model has to match the key, not the topic.
+
+_GIVEN = tuple(
+    "Agnes|Basil|Clara|Dorian|Edith|Felix|Greta|Hugo|Irene|Jasper|Karen|Lionel|Mabel|Nolan|"
+    "Olive|Percy|Ruth|Silas|Thea|Ursula|Victor|Wanda|Yvonne|Zachary|Bruno|Celia|Dennis|Elsie|"
+    "Frank|Hazel|Ivan|Judith".split("|")
+)
+_FAMILY = tuple(
+    "Archer|Barlow|Carver|Dalton|Ellison|Foster|Garland|Hobbs|Ingram|Jarvis|Keller|Lawson|"
+    "Mercer|Norris|Oakley|Porter|Quincy|Ramsey|Sutton|Thorne|Underhill|Vernon|Walden|Yates|"
+    "Abbott|Benson|Crane|Draper|Emery|Fowler|Grayson|Hewitt".split("|")
+)
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """One of the crowd."""
+
+    name: str
+    value: str
+
+    @property
+    def stem(self) -> str:
+        """The sentence up to its value; also the first words of the answer."""
+        return f"The badge of {self.name} carries the number"
+
+    @property
+    def sentence(self) -> str:
+        """What stands in the document."""
+        return f"{self.stem} {self.value}."
+
+
+def crowd_entries(seed: int, taken: frozenset[str]) -> Iterator[Entry]:
+    """1024 names with values, none of them in `taken`, and no value twice."""
+    rng = Random(f"crowd {seed}")  # noqa: S311 - reproducible facts, not secrets
+    names = [f"{given} {family}" for given in _GIVEN for family in _FAMILY]
+    rng.shuffle(names)
+    values = (str(n) for n in rng.sample(range(10_000, 100_000), 2 * len(names)))
+    free = (value for value in values if value not in taken)
+    for name, value in zip(names, free, strict=False):
+        yield Entry(name=name, value=value)
+
+
+# Chains ------------------------------------------------------------------------------------------
+# RULER's variable tracking: one sentence gives a number, the next ones say that another vessel
+# holds as much.
+
+CHAIN_LINKS = 3
+"""Vessels in one chain: one with a number, two that refer back."""
+
+_VESSELS = tuple(
+    "amber|azure|beige|black|blue|bronze|brown|crimson|emerald|golden|green|grey|indigo|ivory|"
+    "jade|lilac|maroon|navy|olive|orange|pearl|pink|purple|red|rose|ruby|scarlet|teal|violet|"
+    "white|yellow|turquoise".split("|")
+)
+_MARKS = tuple("star|moon|sun|lion|eagle|fox|wolf|bear|swan|crown|anchor|arrow|key|rose".split("|"))
+
+_NAME = re.compile(rf"\b(?:{'|'.join(_VESSELS)}) (?:{'|'.join(_MARKS)})\b")
+_STEM = re.compile(r"The number of drops in the flask with the (\w+ \w+) is")
+_NAMES_STEM = re.compile(r"The flasks that hold (\d+) drops are those with the")
+_ROOT = re.compile(r"The flask with the (\w+ \w+) holds (\d+) drops\.")
+_STEP = re.compile(r"The flask with the (\w+ \w+) holds as much as the one with the (\w+ \w+)\.")
+
+
+@attrs.frozen(kw_only=True)
+class Link:
+    """One sentence of a chain."""
+
+    chain: int
+    step: int
+    """0 gives the number, each further one refers to the one before."""
+    name: str
+    value: str
+    """The number of the whole chain."""
+    previous: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What stands in the document."""
+        if self.previous is None:
+            return f"The flask with the {self.name} holds {self.value} drops."
+        return f"The flask with the {self.name} holds as much as the one with the {self.previous}."
+
+
+def chain_links(seed: int, taken: frozenset[str]) -> Iterator[Link]:
+    """Chains one after another, each of `CHAIN_LINKS` links; no name and no value twice."""
+    rng = Random(f"chains {seed}")  # noqa: S311 - reproducible facts, not secrets
+    names = [f"{colour} {mark}" for colour in _VESSELS for mark in _MARKS]
+    rng.shuffle(names)
+    chains = len(names) // CHAIN_LINKS
+    values = [str(n) for n in rng.sample(range(1000, 10_000), 2 * chains)]
+    free = iter(value for value in values if value not in taken)
+    for chain in range(chains):
+        value, previous = next(free), None
+        for step in range(CHAIN_LINKS):
+            name = names[chain * CHAIN_LINKS + step]
+            yield Link(chain=chain, step=step, name=name, value=value, previous=previous)
+            previous = name
+
+
+def stem_of(name: str) -> str:
+    """The first words of an answer that tells the number of `name`."""
+    return f"The number of drops in the flask with the {name} is"
+
+
+def names_stem(value: str) -> str:
+    """The first words of an answer that tells all names that hold `value`."""
+    return f"The flasks that hold {value} drops are those with the"
+
+
+def flasks_in(folded: str) -> set[str]:
+    """All names of vessels in a folded text."""
+    return set(_NAME.findall(folded))
+
+
+def value_of(text: str, name: str) -> str | None:
+    """The number that `text` gives `name`, link by link; None if a link is missing."""
+    numbers, back = dict(_ROOT.findall(text)), dict(_STEP.findall(text))
+    for _ in range(CHAIN_LINKS):
+        if name in numbers:
+            return numbers[name]
+        if name not in back:
+            return None
+        name = back[name]
+    return None
+
+
+def answer_from(text: str, stem: str) -> str | None:
+    """How `text` completes one of the stems above; None for any other, or if it cannot."""
+    if (asked := _STEM.fullmatch(stem)) is not None:
+        return value_of(text, asked[1])
+    if (asked := _NAMES_STEM.fullmatch(stem)) is None:
+        return None
+    told = sorted([*_ROOT.finditer(text), *_STEP.finditer(text)], key=lambda match: match.start())
+    names = [match[1] for match in told if value_of(text, match[1]) == asked[1]]
+    return ", ".join(names) or None

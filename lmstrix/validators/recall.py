@@ -263,12 +263,8 @@ class Recall:
     spec: HaystackSpec = PLAIN
     name: str = attrs.field(default="recall", init=False)
     baseline_length: int = attrs.field(default=BASELINE_TOKENS, init=False)
+    regions: tuple[Region, ...] = attrs.field(default=tuple(Region), init=False)
     most_facts: int = attrs.field(default=MOST_FACTS, init=False)
-
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        """See `lmstrix.ports.Validator`."""
-        return tuple(Region)
 
     def questions(self, loaded: LoadedModel, seed: int) -> RecallQuestions:
         """See `lmstrix.ports.Validator`."""

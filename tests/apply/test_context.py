@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.apply import caveats, choose_report, find_model, recommended_context
+from lmstrix.apply import (
+    caveats,
+    choose_report,
+    find_model,
+    llama_server_arguments,
+    ollama_modelfile,
+    recommended_context,
+)
 from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
 from lmstrix.models import Cause, Environment, StoredReport
 from lmstrix.names import reports_of
@@ -130,3 +137,25 @@ def test_nothing_is_made_of_nothing() -> None:
         recommended_context(8192, percent=1)
     with pytest.raises(ConfigurationError):
         recommended_context(8192, cap=0)
+
+
+def test_llama_server() -> None:
+    assert llama_server_arguments(6144) == "-c 6144"
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("/models/m.gguf", "/models/m.gguf"),
+        ("/my models/m.gguf", '"/my models/m.gguf"'),
+        ("pub/repo/m.gguf", "NAME-OF-YOUR-MODEL"),
+        ("/models/mlx", "NAME-OF-YOUR-MODEL"),
+        ("", "NAME-OF-YOUR-MODEL"),
+        ("/m\nSYSTEM evil.gguf", "NAME-OF-YOUR-MODEL"),
+        ('/m".gguf', "NAME-OF-YOUR-MODEL"),
+        ("/m\u2028x.gguf", "NAME-OF-YOUR-MODEL"),
+    ],
+)
+def test_ollama(path: str, source: str) -> None:
+    text = ollama_modelfile(sample_model(path=path), 6144)
+    assert text == f"FROM {source}\nPARAMETER num_ctx 6144"

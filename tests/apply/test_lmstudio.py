@@ -195,14 +195,7 @@ def test_a_damaged_backup_is_not_put_back(home: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"{}//x",
-        b"{}\0",
-        b"\xef\xbb\xbf{}",
-        "{}".encode("utf-16"),
+        *(b"", b"{", b"[]", b"null", b"{}//x", b"{}\0", b"\xef\xbb\xbf{}", "{}".encode("utf-16")),
         b'{"a": 1, "a": 2}',
         b'{"a": NaN}',
         b'{"a": 1e400}',

@@ -16,8 +16,7 @@ from lmstrix.problem import Ask, CostModel, Done, SearchProblem
 from lmstrix.search.bayes import Bayes
 from lmstrix.search.gallop import Gallop
 from lmstrix.stores.sqlite import SqliteStore
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix.testing.simulated_model import prompt_tokens
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel, prompt_tokens
 from lmstrix.validators.recall import Recall
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=10**6)

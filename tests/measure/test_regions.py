@@ -19,8 +19,7 @@ from lmstrix.models import (
     Verdict,
 )
 from lmstrix.stores.sqlite import SqliteStore
-from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix.testing.simulated_replies import answer
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, answer
 
 WINDOW = 8000
 MODEL = SimulatedModel(key="m", declared=32_768, true_context=WINDOW)

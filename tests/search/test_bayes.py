@@ -9,9 +9,9 @@ import attrs
 import pytest
 
 from lmstrix.models import Baseline, Cause, Observation, Region, Verdict
-from lmstrix.problem import Ask, CostModel, Done, PassRule, Reuse, SearchProblem
+from lmstrix.problem import Ask, CostModel, PassRule, Reuse, SearchProblem
 from lmstrix.search.bayes import Bayes
-from lmstrix.testing.searching import Answers, Search
+from lmstrix.testing.contracts.strategy import Answers, Search
 
 PROBLEM = SearchProblem(
     floor=512,
@@ -114,12 +114,6 @@ def test_a_broken_certificate_moves_the_answer_down() -> None:
     assert second.low < first.low
     assert second.high is not None
     assert second.high <= first.low
-
-
-def test_nothing_to_search_is_done_at_once() -> None:
-    step = Bayes().next_step(attrs.evolve(PROBLEM, ceiling=512), [])
-    assert isinstance(step, Done)
-    assert (step.low, step.high) == (512, None)
 
 
 def test_a_spent_budget_ends_with_what_is_known() -> None:

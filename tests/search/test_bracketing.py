@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import pytest
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstrix.models import Baseline, DepthTally, Observation, Region
 from lmstrix.problem import Done, PassRule, SearchProblem
-from lmstrix.search.bracketing import OneSize, bracket_of, inside, lattice, thinned
-from lmstrix.testing.searching import Search
+from lmstrix.search.bracketing import OneSize, bracket_of, lattice
+from lmstrix.testing.contracts.strategy import Search
+
+EVERYWHERE = PassRule(regions=tuple(Region))
 
 
 def problem(floor: int, ceiling: int, tolerance: float, granularity: int) -> SearchProblem:
@@ -49,23 +51,6 @@ def test_neighbours_are_tight_and_no_closer_than_needed(
         assert not asked.is_tight(low, high) or high == lengths[-1]
 
 
-def test_inside_leaves_out_the_ends() -> None:
-    lengths = (512, 768, 1024, 1280)
-    assert inside(lengths, 512, 1280) == (768, 1024)
-    assert inside(lengths, 600, 1025) == (768, 1024)
-    assert inside(lengths, 768, None) == (1024, 1280)
-    assert inside(lengths, 1280, None) == ()
-
-
-@pytest.mark.parametrize("most", [2, 3, 10, 99, 100, 200])
-def test_thinned_keeps_the_ends(most: int) -> None:
-    lengths = tuple(range(100))
-    few = thinned(lengths, most)
-    assert len(few) == min(most, 100)
-    assert (few[0], few[-1]) == (0, 99)
-    assert list(few) == sorted(set(few))
-
-
 def observe(length: int, **tallies: tuple[int, int]) -> Observation:
     """``head=(3, 4)`` is three passes of four in the head."""
     regions = tuple(
@@ -82,12 +67,7 @@ def observe(length: int, **tallies: tuple[int, int]) -> Observation:
 
 def test_one_lost_region_fails_a_length_and_one_in_doubt_stops_the_bracket() -> None:
     sound = {region.value: (4, 4) for region in Region}
-    asked = SearchProblem(
-        floor=512,
-        ceiling=16_384,
-        baseline=Baseline(passes=10, trials=10),
-        rule=PassRule(regions=tuple(Region)),
-    )
+    asked = attrs.evolve(problem(512, 16_384, 1 / 64, 256), rule=EVERYWHERE)
     passed, beyond = observe(2048, **sound), observe(8192, **sound)
     lost = observe(4096, **(sound | {"head": (0, 4)}))
     doubt = observe(4096, head=(0, 1), tail=(4, 4))
@@ -97,12 +77,7 @@ def test_one_lost_region_fails_a_length_and_one_in_doubt_stops_the_bracket() -> 
 
 
 def test_one_size_asks_about_every_region_at_the_ceiling_only() -> None:
-    asked = SearchProblem(
-        floor=512,
-        ceiling=4096,
-        baseline=Baseline(passes=10, trials=10),
-        rule=PassRule(regions=tuple(Region)),
-    )
+    asked = attrs.evolve(problem(512, 4096, 1 / 64, 256), rule=EVERYWHERE)
     search = Search(OneSize(), asked, lambda _, __, ___: True)
     assert search.run() == Done(
         low=4096, high=None, interval=OneSize().interval(asked, search.history)

@@ -9,9 +9,9 @@ import attrs
 import pytest
 
 from lmstrix.models import Baseline, Observation, Region
-from lmstrix.problem import Ask, Done, PassRule, SearchProblem
+from lmstrix.problem import Ask, PassRule, SearchProblem
 from lmstrix.search.gallop import Gallop
-from lmstrix.testing.searching import Answers, Search
+from lmstrix.testing.contracts.strategy import Answers, Search
 
 PROBLEM = SearchProblem(
     floor=512,
@@ -49,13 +49,6 @@ def test_it_ends_at_the_ceiling() -> None:
 
 def test_a_limit_at_the_floor_takes_one_length() -> None:
     assert steps(600) == [(768, 4), (768, 6)]
-
-
-def test_nothing_to_search_is_done_at_once() -> None:
-    problem = SearchProblem(floor=512, ceiling=512, baseline=PROBLEM.baseline, rule=PROBLEM.rule)
-    step = Gallop().next_step(problem, [])
-    assert isinstance(step, Done)
-    assert (step.low, step.high) == (512, None)
 
 
 def test_an_open_length_is_settled_before_anything_else() -> None:
@@ -109,18 +102,6 @@ def test_lapses_seldom_move_the_answer() -> None:
         done = Search(Gallop(), PROBLEM, answer).run()
         near += truth * 7 / 8 <= done.low <= truth
     assert near >= 18
-
-
-def test_the_interval_covers_the_threshold() -> None:
-    """Slow forgetting: nominal 90 %, and a seed's luck."""
-    rng = Random(11)
-    covered = 0
-    for seed in range(20):
-        truth = rng.randrange(1500, 25000)
-        answers = Answers(kind="forgets", truth=truth, seed=seed)
-        interval = Search(Gallop(), PROBLEM, answers).run().interval
-        covered += interval.low <= truth <= (interval.high or inf)
-    assert covered >= 16
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, -2.0, float("nan")])

@@ -105,14 +105,6 @@ async def test_a_hung_load_does_not_keep_others_waiting() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_a_load_reports_its_progress() -> None:
-    async with scripted(Script(load_s=0.05, load_progress=4)) as (_, client):
-        seen: list[float] = []
-        await client.llm.load_new_instance("m", on_load_progress=seen.append)
-        assert seen == sorted(seen)
-        assert len(seen) >= 6
-
-
 async def test_a_crash_drops_every_connection_and_the_server_comes_back() -> None:
     script = Script(crash_drops_all_above=100)
     async with scripted(script) as (server, client), AsyncClient(server.host) as bystander:
@@ -160,31 +152,33 @@ async def test_a_raw_completion_may_count_other_tokens() -> None:
         assert raw.stats.prompt_tokens_count == (spoken.stats.prompt_tokens_count or 0) + 3
 
 
-async def test_slow_prefill_shows_its_progress() -> None:
-    async with scripted(Script(prefill_s=0.2, fragment_s=0.01)) as (_, client):
-        seen: list[float] = []
-        model = await load(client)
-        await model.complete("word " * 100, config=STOP, on_prompt_processing_progress=seen.append)
-        assert len(seen) >= 4
-        assert seen == sorted(seen)
+async def test_a_slow_load_and_a_slow_prefill_show_their_progress() -> None:
+    script = Script(load_s=0.05, load_progress=4, prefill_s=0.2, fragment_s=0.01)
+    async with scripted(script) as (_, client):
+        loading: list[float] = []
+        prefill: list[float] = []
+        model = await client.llm.load_new_instance("m", on_load_progress=loading.append)
+        text = "word " * 100
+        await model.complete(text, config=STOP, on_prompt_processing_progress=prefill.append)
+        assert len(loading) >= 6
+        assert len(prefill) >= 4
+        assert (loading, prefill) == (sorted(loading), sorted(prefill))
 
 
-async def test_a_socket_is_dropped_at_a_load_and_the_next_client_is_served() -> None:
-    async with scripted(Script(drop_at_load=1)) as (server, client):
+@pytest.mark.parametrize(
+    ("script", "stays"), [(Script(drop_at_load=1), []), (Script(drop_after_load=1), ["m"])]
+)
+async def test_a_socket_is_dropped_at_a_load_and_the_next_client_is_served(
+    script: Script, stays: list[str]
+) -> None:
+    async with scripted(script) as (server, client):
         with pytest.raises(LMStudioWebsocketError):
             await load(client)
-        assert server.left_behind == []
+        assert server.left_behind == stays
         async with AsyncClient(server.host) as again:
+            for instance in stays:
+                await again.llm.unload(instance)
             assert await (await load(again)).get_context_length() == 2000
-
-
-async def test_a_socket_is_dropped_after_a_load_and_the_instance_stays() -> None:
-    async with scripted(Script(drop_after_load=1)) as (server, client):
-        with pytest.raises(LMStudioWebsocketError):
-            await load(client)
-        assert server.left_behind == ["m"]
-        async with AsyncClient(server.host) as again:
-            await again.llm.unload("m")
 
 
 async def test_an_overflow_may_look_like_an_error_or_like_success() -> None:

@@ -276,19 +276,21 @@ async def test_a_client_that_goes_away_stops_its_work_and_keeps_its_instances() 
     assert adapter.counters.left_behind == 0
 
 
-async def test_fragmented_and_broken_frames(lmstudio_server: LMStudioServer) -> None:
+@pytest.mark.parametrize("noise", [b"\x00\x01 nonsense\r\n\r\n", b"GET /\r\n\r\n", b"\r\n\r\n"])
+async def test_noise_does_not_end_the_server(lmstudio_server: LMStudioServer, noise: bytes) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", lmstudio_server.port) as stream:
+        await stream.send(noise)
+        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await stream.receive()
     async with aconnect_ws(f"ws://{lmstudio_server.host}/llm") as socket:
         assert await Wire(socket).ask(AUTH) == {"success": True}
         await socket.send_text("{no json")
         assert (await Wire(socket).receive())["type"] == "communicationWarning"
 
 
-async def test_noise_instead_of_http_does_not_end_the_server(
-    lmstudio_server: LMStudioServer,
-) -> None:
+async def test_an_incomplete_handshake_is_not_a_websocket(lmstudio_server: LMStudioServer) -> None:
     async with await anyio.connect_tcp("127.0.0.1", lmstudio_server.port) as stream:
-        await stream.send(b"\x00\x01 nonsense\r\n\r\n")
+        await stream.send(b"GET /llm HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
         with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             await stream.receive()
-    async with wire(lmstudio_server) as raw:
-        assert (await raw.ask(call("listLoaded")))["type"] == "rpcResult"
+    assert lmstudio_server.counters.sockets_opened == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
@@ -24,40 +26,28 @@ async def asked(model: SimulatedModel, user: str, prefix: str = "The river is") 
 
 
 @pytest.mark.parametrize(
-    ("beyond", "known"),
+    ("change", "known"),
     [
-        (Beyond.FORGETS_HEAD, {"end"}),
-        (Beyond.FORGETS_MIDDLE, {"head", "end"}),
-        (Beyond.KEEPS_FIRST, {"head"}),
+        ({"beyond": Beyond.FORGETS_HEAD}, {"end"}),
+        ({"beyond": Beyond.FORGETS_MIDDLE}, {"head", "end"}),
+        ({"beyond": Beyond.KEEPS_FIRST}, {"head"}),
+        ({"band": (0.0, 0.1), "beyond": Beyond.GIBBERISH}, {"middle", "end"}),
+        ({"band": (0.4, 0.6), "beyond": Beyond.GIBBERISH}, {"head", "end"}),
+        ({"band": (0.9, 1.0), "beyond": Beyond.GIBBERISH}, {"head", "middle"}),
     ],
 )
-async def test_what_is_forgotten(beyond: Beyond, known: set[str]) -> None:
-    model = attrs.evolve(MODEL, beyond=beyond)
-    replies = {place: (await asked(model, user)).text for place, user in FACTS.items()}
+async def test_what_is_forgotten(change: dict[str, Any], known: set[str]) -> None:
+    model, request = attrs.evolve(MODEL, **change), "\n\nSay it again."
+    replies = {place: (await asked(model, user + request)).text for place, user in FACTS.items()}
     assert {place for place, text in replies.items() if text.strip() == "41."} == known
+    assert (await asked(model, "The river is 41.")).text.strip() == "41."
 
 
-async def test_who_keeps_the_first_tokens_still_sees_the_request() -> None:
+async def test_a_model_that_keeps_the_first_tokens_still_sees_the_request() -> None:
     model = attrs.evolve(MODEL, beyond=Beyond.KEEPS_FIRST)
     user = f"{FACTS['head']} {WORDS}\n\nContinue the text."
     assert (await asked(model, user)).text.startswith(" 41. w0")
     assert (await asked(model, user.replace("Continue", "Repeat"))).text.strip() == "41."
-
-
-@pytest.mark.parametrize(
-    ("band", "known"),
-    [
-        ((0.0, 0.1), {"middle", "end"}),
-        ((0.4, 0.6), {"head", "end"}),
-        ((0.9, 1.0), {"head", "middle"}),
-    ],
-)
-async def test_a_band_is_lost(band: tuple[float, float], known: set[str]) -> None:
-    model = attrs.evolve(MODEL, band=band, beyond=Beyond.GIBBERISH)
-    request = "\n\nSay it again."
-    replies = {place: (await asked(model, user + request)).text for place, user in FACTS.items()}
-    assert {place for place, text in replies.items() if text.strip() == "41."} == known
-    assert (await asked(model, "The river is 41.")).text.strip() == "41."
 
 
 async def test_it_completes_a_list_line_by_line() -> None:

@@ -1,6 +1,4 @@
-"""The coherence validator and the classifier of texts behind it: the contract, simulated models,
-each kind of text, and the error rates of the benchmark.
-"""
+"""The coherence validator, and the classifier of texts behind it with its error rates."""
 
 from __future__ import annotations
 
@@ -13,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstrix.models import Judgement, Question, Reply, StopReason
-from lmstrix.ports import ComparingValidator, LoadedModel, Validator
-from lmstrix.testing.contracts.validator import ValidatorContract
+from lmstrix.models import Judgement, Reply, StopReason
+from lmstrix.ports import ComparingValidator, LoadedModel
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix.validators.broken import Kind, assess, is_broken
 from lmstrix.validators.coherence import Coherence
+from lmstrix.validators.judging import Kind, assess, is_broken
 
 LANGUAGE = (
     " small boy who lived by the sea. He had a boat of his own, and every morning he went out "
@@ -55,46 +52,27 @@ KOREAN = (
 )
 
 
-class TestCoherence(ValidatorContract):
-    tells_values = False
-
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Coherence()
-
-
 async def judged(model: SimulatedModel, length: int) -> set[Judgement]:
-    adapter, validator = SimulatedAdapter(model), Coherence()
+    adapter, validator, found = SimulatedAdapter(model), Coherence(), set[Judgement]()
     async with adapter.load(model.info, 8192) as loaded:
         source = validator.questions(loaded, 3)
-        return {await one(loaded, validator, await source.question(length, i)) for i in range(8)}
-
-
-async def one(loaded: LoadedModel, validator: Coherence, question: Question) -> Judgement:
-    reply = await loaded.complete(
-        question.prompt, max_tokens=question.max_tokens, stop=question.stop
-    )
-    return validator.judge(question, reply)
+        for index in range(8):
+            asked = await source.question(length, index)
+            reply = await loaded.complete(asked.prompt, max_tokens=asked.max_tokens)
+            found.add(validator.judge(asked, reply))
+    return found
 
 
 BROKEN = (Beyond.WORD_SALAD, Beyond.LOOPS, Beyond.NOISE, Beyond.EMPTY)
+WRITES = (Beyond.FORGETS_HEAD, Beyond.FORGETS_ALL, Beyond.SAME_NUMBER)
 
 
-@pytest.mark.parametrize("beyond", Beyond)
-async def test_every_model_writes_while_it_can(beyond: Beyond) -> None:
-    assert await judged(SimulatedModel(true_context=2000, beyond=beyond), 2000) == {Judgement.PASS}
-
-
-@pytest.mark.parametrize("beyond", BROKEN)
-async def test_what_is_no_language_fails(beyond: Beyond) -> None:
-    found = await judged(SimulatedModel(true_context=2000, beyond=beyond), 2100)
-    assert found == {Judgement.EMPTY if beyond is Beyond.EMPTY else Judgement.GIBBERISH}
-
-
-@pytest.mark.parametrize("beyond", [Beyond.FORGETS_HEAD, Beyond.FORGETS_ALL, Beyond.SAME_NUMBER])
-async def test_who_forgets_still_writes(beyond: Beyond) -> None:
+@pytest.mark.parametrize("beyond", [*BROKEN, *WRITES])
+async def test_a_model_that_forgets_still_writes_one_that_breaks_does_not(beyond: Beyond) -> None:
     model = SimulatedModel(true_context=2000, beyond=beyond)
-    assert await judged(model, 8000) == {Judgement.PASS}
+    broken = Judgement.EMPTY if beyond is Beyond.EMPTY else Judgement.GIBBERISH
+    assert await judged(model, 2000) == {Judgement.PASS}
+    assert await judged(model, 2100) == {broken if beyond in BROKEN else Judgement.PASS}
 
 
 async def test_a_truth_of_its_own() -> None:
@@ -116,19 +94,15 @@ async def test_a_truth_of_its_own() -> None:
         ),
     ],
 )
-async def test_replies(reply: Reply, judgement: Judgement) -> None:
-    adapter = SimulatedAdapter()
-    async with adapter.load(await adapter.find_model("simulated"), 8192) as loaded:
-        question = await Coherence().questions(loaded, 1).question(512, 0)
+async def test_replies(loaded: LoadedModel, reply: Reply, judgement: Judgement) -> None:
+    question = await Coherence().questions(loaded, 1).question(512, 0)
     assert Coherence().judge(question, reply) is judgement
 
 
-async def test_what_is_broken_at_short_length_too_says_nothing() -> None:
+async def test_what_is_broken_at_short_length_too_says_nothing(loaded: LoadedModel) -> None:
     validator = Coherence()
     assert isinstance(validator, ComparingValidator)
-    adapter = SimulatedAdapter()
-    async with adapter.load(await adapter.find_model("simulated"), 8192) as loaded:
-        question = await validator.questions(loaded, 1).question(512, 0)
+    question = await validator.questions(loaded, 1).question(512, 0)
     loop = Reply(text=" They make bread by making it." * 12, prompt_tokens=9)
     assert validator.compare(question, loop, LANGUAGE) is Judgement.GIBBERISH
     assert validator.compare(question, loop, loop.text) is Judgement.INCONCLUSIVE

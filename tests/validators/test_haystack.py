@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from itertools import combinations, islice, takewhile
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lmstrix.models import Judgement, Prompt, Question, Reply, StopReason
+from lmstrix.models import Judgement, Prompt
 from lmstrix.ports import LoadedModel, Validator
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.copy import Copy
-from lmstrix.validators.facts import CODES, NEAR, NUMBERS, WORDS
 from lmstrix.validators.haystack import HaystackSpec, filler_sentences, share_haystack
-from lmstrix.validators.needles import beginning_of, deck
+from lmstrix.validators.needles import CODES, NEAR, NUMBERS, WORDS, beginning_of, deck
 from lmstrix.validators.recall import Recall
 from lmstrix.validators.ruler import Crowd, Tracing
 
@@ -30,13 +26,6 @@ ALL: tuple[Validator, ...] = (
     Crowd(spec=EVERYTHING),
     Tracing(spec=EVERYTHING),
 )
-
-
-@pytest.fixture
-async def loaded() -> AsyncGenerator[LoadedModel, None]:
-    adapter = SimulatedAdapter(SimulatedModel(declared=HUGE, true_context=HUGE))
-    async with adapter.load(await adapter.find_model("simulated"), HUGE) as loaded:
-        yield loaded
 
 
 def shared(one: str, other: str) -> int:
@@ -83,16 +72,6 @@ async def test_asked_in_turn_little_is_read_twice(validator: Validator) -> None:
     assert adapter.counters.prompt_tokens < 1.35 * 8192
 
 
-@pytest.mark.parametrize("spec", [HaystackSpec(), EVERYTHING], ids=["plain", "everything"])
-async def test_one_spec_one_text(loaded: LoadedModel, spec: HaystackSpec) -> None:
-    one = await Recall(spec=spec).questions(loaded, 5).question(4096, 0)
-    other = await Coherence(spec=spec).questions(loaded, 5).question(4096, 0)
-    assert shared(one.prompt.user, other.prompt.user) > 0.95 * len(other.prompt.user)
-    plain = await Recall().questions(loaded, 5).question(4096, 0)
-    same = shared(plain.prompt.user, one.prompt.user) == len(plain.prompt.user)
-    assert same is (spec == HaystackSpec())
-
-
 class Odd:
     """A loaded model whose tokenizer adds `extra` to every text, and whose whole prompts have
     `share` more tokens than their pieces.
@@ -125,12 +104,6 @@ async def test_a_length_is_never_exceeded(loaded: LoadedModel, extra: int, share
                 counted = await model.count_prompt_tokens(question.prompt)
                 sizes.append(counted + question.max_tokens)
             assert length - 64 < max(sizes) <= length
-
-
-def test_specs_add_up() -> None:
-    crowd, chains = HaystackSpec(crowd=True), HaystackSpec(chains=True)
-    assert crowd | chains == EVERYTHING
-    assert crowd | HaystackSpec() == crowd
 
 
 def test_validators_are_made_to_share() -> None:
@@ -169,37 +142,3 @@ def test_values_are_no_words_of_the_filler() -> None:
     words = {n.value for seed in range(30) for n in deck(seed) if n.fact.kind == "word"}
     assert len(words) > 15
     assert not words & said
-
-
-QUESTIONS = [
-    Question(
-        prompt=Prompt(user="A text.", answer_prefix="The river is"),
-        expected=expected,
-        kind=kind,
-        depth=0.5,
-        max_tokens=16,
-    )
-    for kind, expected in (
-        ("number", "48213"),
-        ("word", "kiwi"),
-        ("code", "BK-417"),
-        ("copy", "a piece of the text that goes on and on"),
-        ("names", "amber star, blue moon, red fox"),
-        ("writing", ""),
-    )
-]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    text=st.text(max_size=300) | st.sampled_from(["\ud800", "\x00", "a" * 5000, "1," * 2000]),
-    reasoning=st.text(max_size=20),
-    stop=st.sampled_from(StopReason),
-)
-@pytest.mark.parametrize("validator", ALL, ids=lambda v: v.name)
-def test_any_reply_is_judged(
-    validator: Validator, text: str, reasoning: str, stop: StopReason
-) -> None:
-    reply = Reply(text=text, reasoning=reasoning, stop_reason=stop, prompt_tokens=9)
-    for question in QUESTIONS:
-        assert validator.judge(question, reply) in Judgement

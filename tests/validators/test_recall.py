@@ -1,9 +1,8 @@
-"""The recall validator: the contract, which needles are asked for, and what sizing costs."""
+"""The recall validator: which needles are asked for, and what sizing costs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator
 from itertools import pairwise
 from math import ceil, log
 from typing import cast
@@ -14,41 +13,18 @@ from hypothesis import strategies as st
 
 from lmstrix.errors import ConfigurationError
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
-from lmstrix.ports import LoadedModel, Validator
-from lmstrix.testing.contracts.validator import ValidatorContract
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.ports import LoadedModel
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.needles import (
     choices,
-    chosen,
     deck,
     distractors,
-    document_number,
     needle_positions,
     placed_needles,
     spare_needles,
     standing,
 )
 from lmstrix.validators.recall import Recall
-
-HUGE = 10**6
-
-
-class TestRecall(ValidatorContract):
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Recall()
-
-
-@pytest.fixture
-async def loaded() -> AsyncGenerator[LoadedModel, None]:
-    adapter = SimulatedAdapter(SimulatedModel(declared=HUGE, true_context=HUGE))
-    async with adapter.load(await adapter.find_model("simulated"), HUGE) as loaded:
-        yield loaded
-
-
-def stems(text: str) -> set[str]:
-    return {n.fact.stem for n in deck(3) if f"{n.fact.stem} {n.value}" in text}
 
 
 def is_closing(question: Question) -> bool:
@@ -110,7 +86,6 @@ def test_documents_of_one_measurement_have_their_needles_in_each_others_gaps() -
         assert 0.45 < (between - a) / (b - a) < 0.55
     third, fourth = (next(needle_positions(seed, 200)) for seed in (1003, 1004))
     assert (third, fourth) == (72, 120)
-    assert [document_number(seed) for seed in (7001, 7002, 8000, 8001)] == [0, 1, 0, 0]
 
 
 async def test_the_text_has_its_needles_where_they_are_planned(loaded: LoadedModel) -> None:
@@ -130,22 +105,12 @@ def test_choices_are_fair(positions: list[int], length: int, region: Region) -> 
     """Each needle of the region comes before any comes twice; more questions change none."""
     picks = choices(positions, length, region, 25)
     assert all(picks[:n] == choices(positions, length, region, n) for n in (1, 10))
-    assert picks[3] == chosen(positions, length, region, 3)
     inside = {i for i, p in enumerate(positions) if begin_to_end(region, length, p)}
     asked = [p for p in picks if p is not None]
     if inside:
         assert set(asked) <= inside
         times = Counter(dict.fromkeys(inside, 0) | Counter(asked))
         assert max(times.values()) - min(times.values()) <= 1
-
-
-async def test_a_map_asks_at_the_depth_it_wants(loaded: LoadedModel) -> None:
-    source = Recall().questions(loaded, 3)
-    for depth in (0.0, 0.2, 0.5, 0.8):
-        question = await source.at_depth(8192, depth)
-        assert abs((question.depth or 0.0) - depth) < 0.1
-        assert await source.at_depth(8192, depth) == question
-        assert await source.at_depth(8192, depth, turn=1) != question
 
 
 async def test_a_distractor_is_near_and_never_asked_for(loaded: LoadedModel) -> None:

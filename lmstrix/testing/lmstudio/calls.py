@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, TypeVar
 
 import anyio
 import attrs
@@ -22,8 +23,6 @@ from lmstrix.testing.lmstudio.state import (
 from lmstrix.testing.lmstudio.wire import (
     Json,
     WireError,
-    channel_error,
-    channel_message,
     chat_prompt,
     config_fields,
     config_pairs,
@@ -34,26 +33,21 @@ from lmstrix.testing.lmstudio.wire import (
     unboxed,
 )
 
-__all__ = ["CALLS", "Call", "Channel", "fits", "get_or_load", "load_model", "requested_context"]
+__all__ = ["CALLS", "Channel", "Endpoint", "get_or_load", "load_model"]
 
 DEFAULT_CONTEXT = 4096
 """The context that LM Studio loads if the client asks for none."""
 
 
+Side = TypeVar("Side")
+
+
 @attrs.frozen
-class Call:
-    """A call: its function, and the members that its parameter must have."""
+class Endpoint(Generic[Side]):
+    """A call or a channel: its function, and the members that its parameter must have."""
 
-    run: Callable[[ServerState, Json], Awaitable[object]]
+    run: Callable[[Side, Json], Awaitable[object]]
     needs: Mapping[str, type] = attrs.field(factory=dict[str, type])
-
-
-def fits(parameter: Json, needs: Mapping[str, type]) -> str:
-    """The fault of a parameter, or an empty string."""
-    for key, kind in needs.items():
-        if not isinstance(parameter.get(key), kind):
-            return f"{key} must be {kind.__name__}"
-    return ""
 
 
 def requested_context(fields: Json) -> int:
@@ -168,25 +162,25 @@ async def version(_: ServerState, __: Json) -> object:
 _SPECIFIER = {"specifier": dict}
 _TEXT = {"specifier": dict, "inputString": str}
 _MODEL_CALLS = {
-    "getModelInfo": Call(model_info, _SPECIFIER),
-    "getLoadConfig": Call(get_load_config, _SPECIFIER),
-    "unloadModel": Call(unload, {"identifier": str}),
-    "tokenize": Call(tokenize, _TEXT),
-    "countTokens": Call(count_tokens, _TEXT),
-    "getInstanceProcessingState": Call(processing_state, _SPECIFIER),
-    "estimateModelUsage": Call(estimate, {"modelKey": str, "loadConfigStack": dict}),
+    "getModelInfo": Endpoint(model_info, _SPECIFIER),
+    "getLoadConfig": Endpoint(get_load_config, _SPECIFIER),
+    "unloadModel": Endpoint(unload, {"identifier": str}),
+    "tokenize": Endpoint(tokenize, _TEXT),
+    "countTokens": Endpoint(count_tokens, _TEXT),
+    "getInstanceProcessingState": Endpoint(processing_state, _SPECIFIER),
+    "estimateModelUsage": Endpoint(estimate, {"modelKey": str, "loadConfigStack": dict}),
 }
-CALLS: dict[str, dict[str, Call]] = {
+CALLS: Mapping[str, Mapping[str, Endpoint[ServerState]]] = {
     "llm": {
         **_MODEL_CALLS,
-        "listLoaded": Call(list_loaded),
-        "applyPromptTemplate": Call(apply_template, {"specifier": dict, "history": dict}),
+        "listLoaded": Endpoint(list_loaded),
+        "applyPromptTemplate": Endpoint(apply_template, {"specifier": dict, "history": dict}),
     },
-    "embedding": {**_MODEL_CALLS, "listLoaded": Call(list_nothing)},
+    "embedding": {**_MODEL_CALLS, "listLoaded": Endpoint(list_nothing)},
     "system": {
-        "listDownloadedModels": Call(list_downloaded),
-        "version": Call(version),
-        "getVersion": Call(version),
+        "listDownloadedModels": Endpoint(list_downloaded),
+        "version": Endpoint(version),
+        "getVersion": Endpoint(version),
     },
     "files": {},
     "repository": {},
@@ -221,7 +215,7 @@ class Channel:
     def send(self, message: Json) -> None:
         """Send a message, unless the channel is over or silent."""
         if not self._mute:
-            self._post(channel_message(self._number, message))
+            self._post({"type": "channelSend", "channelId": self._number, "message": message})
 
     def send_odd(self) -> None:
         """Send the script's odd packets before an answer."""
@@ -247,15 +241,11 @@ class Channel:
         if not self.state.script.ignores_cancel:
             self.scope.cancel()
 
-    def close(self) -> None:
-        """The channel is over."""
-        self._end({"type": "channelClose", "channelId": self._number})
-
-    def fail(self, error: WireError) -> None:
-        """The channel is over, with an error."""
-        self._end(channel_error(self._number, error))
-
-    def _end(self, frame: Json) -> None:
+    def end(self, error: WireError | None = None) -> None:
+        """The channel is over, perhaps with an error."""
+        frame: Json = {"type": "channelClose", "channelId": self._number}
+        if error is not None:
+            frame |= {"type": "channelError", "error": error.body}
         if not self._mute:
             self._post(frame)
         self._mute = True
@@ -294,43 +284,35 @@ async def get_or_load(channel: Channel, parameter: Json) -> None:
 
 
 async def _load(channel: Channel, record: LoadRecord, *, first: str, going: str, last: str) -> None:
-    channel.state.loads.append(record)
-    try:
-        await _load_recorded(channel, record, first, going, last)
-    finally:
-        if record.context is None:
-            record.end()  # else it has ended when it is released
-
-
-async def _load_recorded(
-    channel: Channel, record: LoadRecord, first: str, going: str, last: str
-) -> None:
     state, script = channel.state, channel.state.script
+    state.loads.append(record)
     number = len(state.loads)
-    await channel.step(Step.LOAD_CREATED)
-    model = await state.model(record.key)
-    info = model_entry(model, script)
-    channel.send({"type": first, "info": info, "identifier": record.identifier or record.key})
-    channel.send_odd()
-    if number == script.drop_at_load:
-        await channel.drop()
 
     def tell(fraction: float) -> None:
         channel.send({"type": going, "progress": fraction})
 
-    tell(0.0)
-    context = requested_context(record.fields)
-    await _meet_fate(channel, context)
-    for step in range(script.load_progress):
-        await anyio.sleep(script.load_s / script.load_progress)
-        tell((step + 1) / (script.load_progress + 1))
-    await anyio.sleep(0 if script.load_progress else script.load_s)
     try:
-        instance = await _new_instance(channel, record, model, context, tell)
+        await channel.step(Step.LOAD_CREATED)
+        model = await state.model(record.key)
+        info = model_entry(model, script)
+        channel.send({"type": first, "info": info, "identifier": record.identifier or record.key})
+        channel.send_odd()
+        if number == script.drop_at_load:
+            await channel.drop()
+        tell(0.0)
+        await _meet_fate(channel, requested_context(record.fields))
+        for step in range(script.load_progress):
+            await anyio.sleep(script.load_s / script.load_progress)
+            tell((step + 1) / (script.load_progress + 1))
+        await anyio.sleep(0 if script.load_progress else script.load_s)
+        instance = await _new_instance(state, record, model, tell)
+        record.context = instance.context
     except LMStrixError as error:
         raise load_error(error) from error
+    finally:
+        if record.context is None:
+            record.end()  # else it has ended when it is released
     state.counters.loads += 1
-    record.context = instance.context
     if number == script.drop_after_load:
         await channel.drop()
     try:
@@ -344,13 +326,10 @@ async def _load_recorded(
 
 
 async def _new_instance(
-    channel: Channel,
-    record: LoadRecord,
-    model: ModelInfo,
-    context: int,
-    tell: Callable[[float], None],
+    state: ServerState, record: LoadRecord, model: ModelInfo, tell: Callable[[float], None]
 ) -> Instance:
-    script = channel.state.script
+    script, ttl = state.script, record.ttl_ms
+    context = requested_context(record.fields)
     if script.clamps_to is not None:
         context = min(context, script.clamps_to)
     if script.raises_to is not None:
@@ -360,8 +339,7 @@ async def _new_instance(
         if 0.0 < progress.fraction < 1.0:
             tell(progress.fraction)
 
-    ttl = record.ttl_ms
-    return await channel.state.instances.load(
+    return await state.instances.load(
         model,
         context,
         identifier=record.identifier or "",
@@ -373,18 +351,19 @@ async def _new_instance(
 
 
 async def _meet_fate(channel: Channel, context: int) -> None:
-    """The fate of this load, according to the script."""
+    """The fate of this load, according to the script. Raises the error of a scripted failure."""
     state, script = channel.state, channel.state.script
     if script.load is LoadFate.LOADS or context <= script.load_above:
         return
     state.fated_loads += 1
     if script.load_times is not None and state.fated_loads > script.load_times:
         return
-    if script.load is LoadFate.HANGS:
-        await anyio.sleep_forever()
-    errors = {
-        LoadFate.REFUSED: LoadRefused("a guardrail refuses (scripted)"),
-        LoadFate.FAILED: LoadFailed("the engine could not load it (scripted)"),
-        LoadFate.OUT_OF_MEMORY: OutOfMemory("not enough memory (scripted)"),
-    }
-    raise load_error(errors[script.load])
+    match script.load:
+        case LoadFate.HANGS:
+            await anyio.sleep_forever()
+        case LoadFate.REFUSED:
+            raise LoadRefused("a guardrail refuses (scripted)")
+        case LoadFate.OUT_OF_MEMORY:
+            raise OutOfMemory("not enough memory (scripted)")
+        case _:
+            raise LoadFailed("the engine could not load it (scripted)")

@@ -164,7 +164,7 @@ class Script:
     auth_refused: bool = False
     malformed: float = 0.0
     """The share of frames that are sent malformed, from 0 to 1: see
-    `lmstrix.testing.lmstudio.mangling`.
+    `lmstrix.testing.lmstudio.wire.Mangler`.
     """
     malformed_seed: int = 0
     """Which ones, and how."""

@@ -12,7 +12,7 @@ import anyio.abc
 
 from lmstrix.ports import Adapter
 from lmstrix.testing.lmstudio.calls import CALLS
-from lmstrix.testing.lmstudio.connection import Lost, Session, WebSocket, answer, read_request
+from lmstrix.testing.lmstudio.connection import Connection, Lost, Session
 from lmstrix.testing.lmstudio.script import Script, Step
 from lmstrix.testing.lmstudio.state import (
     Instances,
@@ -208,15 +208,16 @@ class LMStudioServer:
     async def _answer(self, stream: anyio.abc.SocketStream) -> None:
         if anyio.current_time() < self._state.away_until:
             return  # it crashed and is not back yet
-        request = await read_request(stream)
-        namespace = request.path.strip("/")
-        if request.path == "/lmstudio-greeting":
+        connection = Connection(stream)
+        path, wants_websocket = await connection.request()
+        namespace = path.strip("/")
+        if path == "/lmstudio-greeting":
             await self._state.step(Step.GREETING)
-            await answer(stream, 200, {"lmstudio": True})
-        elif not request.is_upgrade or namespace not in CALLS:
-            await answer(stream, 404, {"error": f"Unexpected endpoint {request.path!r}"})
+            await connection.answer(200, {"lmstudio": True})
+        elif not wants_websocket or namespace not in CALLS:
+            await connection.answer(404, {"error": f"Unexpected endpoint {path!r}"})
         else:
             await self._state.step(Step.UPGRADE)
-            socket = await WebSocket.accept(stream, request)
+            await connection.accept()
             self._state.counters.sockets_opened += 1
-            await Session(self._state, socket, namespace).run()
+            await Session(self._state, connection, namespace).run()

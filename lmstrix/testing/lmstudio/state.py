@@ -7,7 +7,6 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import PurePosixPath
 
 import anyio
@@ -105,7 +104,6 @@ class Instances:
         self._tasks = tasks
         self._loaded: dict[str, Instance] = {}
         self._promised: set[str] = set()
-        self.unloads = 0
 
     def all(self) -> list[Instance]:
         """Every instance, oldest first."""
@@ -147,9 +145,34 @@ class Instances:
         """
         name = self._free_name(identifier, model)
         self._promised.add(name)
+
+        async def hold(*, task_status: anyio.abc.TaskStatus[Instance]) -> None:
+            instance: Instance | None = None
+            try:
+                async with self._adapter.load(model, context, on_progress=on_progress) as loaded:
+                    instance = Instance(
+                        identifier=name,
+                        model=model,
+                        loaded=loaded,
+                        fields=fields or {},
+                        ttl_s=ttl_s,
+                    )
+                    self._loaded[name] = instance
+                    task_status.started(instance)
+                    await instance.until_let_go()
+            except Exception:
+                # Before the start the loader hears of it; afterwards only the release went wrong,
+                # which must not end the server.
+                if instance is None:
+                    raise
+            finally:
+                if instance is not None:
+                    del self._loaded[name]
+                    instance.released.set()
+                    on_release()
+
         try:
-            hold = partial(self._hold, ttl_s=ttl_s, on_progress=on_progress, on_release=on_release)
-            instance: Instance = await self._tasks.start(hold, model, context, name, fields or {})
+            instance: Instance = await self._tasks.start(hold)
         finally:
             self._promised.discard(name)
         return instance
@@ -161,39 +184,6 @@ class Instances:
         wanted = identifier or public_key(model)
         names = (wanted if n == 1 else f"{wanted}:{n}" for n in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
-
-    async def _hold(
-        self,
-        model: ModelInfo,
-        context: int,
-        name: str,
-        fields: Json,
-        *,
-        ttl_s: float,
-        on_progress: Callable[[LoadProgress], None] | None,
-        on_release: Callable[[], None],
-        task_status: anyio.abc.TaskStatus[Instance],
-    ) -> None:
-        instance: Instance | None = None
-        try:
-            async with self._adapter.load(model, context, on_progress=on_progress) as loaded:
-                instance = Instance(
-                    identifier=name, model=model, loaded=loaded, fields=fields, ttl_s=ttl_s
-                )
-                self._loaded[name] = instance
-                task_status.started(instance)
-                await instance.until_let_go()
-        except Exception:
-            # Before the start the loader hears of it; afterwards only the release went wrong,
-            # which must not end the server.
-            if instance is None:
-                raise
-        finally:
-            if instance is not None:
-                del self._loaded[name]
-                self.unloads += 1
-                instance.released.set()
-                on_release()
 
     async def unload(self, instance: Instance) -> None:
         """Release an instance, and wait until its memory is free."""
@@ -359,8 +349,7 @@ class ServerState:
 
 def model_entry(model: ModelInfo, script: Script) -> Json:
     """A model's entry in `listDownloadedModels`."""
-    key = public_key(model)
-    declared = model.declared_context
+    key, declared = public_key(model), model.declared_context
     entry: Json = {
         "type": model.type,
         "modelKey": key,
@@ -372,12 +361,12 @@ def model_entry(model: ModelInfo, script: Script) -> Json:
     }
     if model.type == "llm":
         entry |= {"vision": False, "trainedForToolUse": False}
-    if model.parameters:
-        entry["paramsString"] = model.parameters
-    if model.architecture:
-        entry["architecture"] = model.architecture
-    if model.quantization:
-        entry["quantization"] = {"name": model.quantization}
+    known = {
+        "paramsString": model.parameters,
+        "architecture": model.architecture,
+        "quantization": {"name": model.quantization} if model.quantization else None,
+    }
+    entry |= {key: value for key, value in known.items() if value}
     return entry | dict(script.listing_extras)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from random import Random
 from typing import cast
@@ -20,15 +20,12 @@ from lmstrix.models import ModelInfo, Prompt
 
 __all__ = [
     "IMPOSSIBLE",
-    "LOAD_CANCELLED",
     "UNLOADED",
     "Json",
     "Mangler",
     "WireError",
     "as_list",
     "as_object",
-    "channel_error",
-    "channel_message",
     "chat_prompt",
     "config_fields",
     "config_pairs",
@@ -40,10 +37,7 @@ __all__ = [
     "public_key",
     "rendered",
     "replaced",
-    "rpc_error",
-    "rpc_result",
     "unboxed",
-    "warning",
     "wire_error",
 ]
 
@@ -51,7 +45,7 @@ Json = dict[str, object]
 
 
 class WireError(Exception):
-    """An error as the server sends it: title, cause and LM Studio's further members."""
+    """An error as the server sends it. `body` is the `error` member of its frame."""
 
     def __init__(
         self,
@@ -62,21 +56,9 @@ class WireError(Exception):
         display_data: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(title)
-        self.title = title
-        self.cause = cause
-        self.suggestion = suggestion
-        self.display_data = display_data
-
-    def body(self) -> Json:
-        """The `error` member of an error frame."""
-        body: Json = {"title": self.title, "rootTitle": self.title}
-        if self.cause:
-            body["cause"] = self.cause
-        if self.suggestion:
-            body["suggestion"] = self.suggestion
-        if self.display_data is not None:
-            body["displayData"] = dict(self.display_data)
-        return body
+        more = {"cause": cause, "suggestion": suggestion, "displayData": display_data}
+        self.body: Json = {"title": title, "rootTitle": title}
+        self.body |= {key: value for key, value in more.items() if value}
 
 
 def as_object(value: object) -> Json:
@@ -87,34 +69,6 @@ def as_object(value: object) -> Json:
 def as_list(value: object) -> list[object]:
     """`value` if it is a JSON array, else an empty one."""
     return cast("list[object]", value) if isinstance(value, list) else []
-
-
-def rpc_result(call_id: int, result: object) -> Json:
-    """The answer to a call; a call that returns nothing has no `result`."""
-    frame: Json = {"type": "rpcResult", "callId": call_id}
-    if result is not None:
-        frame["result"] = result
-    return frame
-
-
-def rpc_error(call_id: int, error: WireError) -> Json:
-    """The answer to a call that failed."""
-    return {"type": "rpcError", "callId": call_id, "error": error.body()}
-
-
-def channel_message(channel_id: int, message: Mapping[str, object]) -> Json:
-    """A message in a channel."""
-    return {"type": "channelSend", "channelId": channel_id, "message": dict(message)}
-
-
-def channel_error(channel_id: int, error: WireError) -> Json:
-    """The end of a channel that failed."""
-    return {"type": "channelError", "channelId": channel_id, "error": error.body()}
-
-
-def warning(kind: str, text: str) -> Json:
-    """LM Studio's answer to a client that breaks the protocol."""
-    return {"type": "communicationWarning", "kind": kind, "warning": text}
 
 
 def config_fields(stack: object) -> Json:
@@ -169,7 +123,6 @@ GUARDRAIL = (
 )
 CRASHED = "The model has crashed without additional information. (Exit code: 18446744072635812000)"
 
-LOAD_CANCELLED = WireError("Failed to load model", cause="Operation canceled.")
 UNLOADED = WireError("Model unloaded.", cause="The model was unloaded while it worked.")
 
 
@@ -292,7 +245,9 @@ IMPOSSIBLE = (10**30, 10**12, 1e308, -1, float("nan"))
 NO_OBJECT = ("", "[]", "null", "17", '"text"', "{")
 OTHER_TYPES: tuple[object, ...] = (None, "", "text", [], [1], {}, {"a": 1}, True, 0.5)
 
-_Place = tuple[Json | list[object], str | int]
+_WAYS = ("cut", "other type", "left out", "unknown", "impossible", "no object")
+
+_Place = tuple[dict[str | int, object], str | int]
 """A container, and a key or an index in it."""
 
 
@@ -301,72 +256,42 @@ class Mangler:
 
     def __init__(self, seed: int = 0) -> None:
         self._random = Random(seed)  # noqa: S311 - reproducible
-        self._ways: tuple[Callable[[Json], str], ...] = (
-            self._cut,
-            self._other_type,
-            self._left_out,
-            self._unknown,
-            self._impossible,
-            self._no_object,
-        )
 
     def mangled(self, frame: Json, share: float) -> str | None:
         """The text to send in place of `frame`; None to send it as it is."""
-        if self._random.random() >= share:
+        random = self._random
+        if random.random() >= share:
             return None
         copy = as_object(json.loads(json.dumps(frame)))
-        return self._random.choice(self._ways)(copy)
-
-    def _cut(self, frame: Json) -> str:
-        text = json.dumps(frame)
-        return text[: self._random.randrange(len(text))]
-
-    def _other_type(self, frame: Json) -> str:
-        container, at = self._random.choice(_places(frame))
-        old = cast("dict[str | int, object]", container)[at]
-        others = [value for value in OTHER_TYPES if type(value) is not type(old)]
-        return _with(frame, (container, at), self._random.choice(others))
-
-    def _left_out(self, frame: Json) -> str:
-        container, at = self._random.choice(_places(frame))
-        del cast("dict[str | int, object]", container)[at]
-        return json.dumps(frame)
-
-    def _unknown(self, frame: Json) -> str:
-        return json.dumps(frame | {"type": "somethingNew"})
-
-    def _impossible(self, frame: Json) -> str:
-        numbers = [place for place in _places(frame) if _is_number(place)]
-        if not numbers:
-            return self._cut(frame)
-        return _with(frame, self._random.choice(numbers), self._random.choice(IMPOSSIBLE))
-
-    def _no_object(self, _: Json) -> str:
-        return self._random.choice(NO_OBJECT)
+        way, places = random.choice(_WAYS), _places(copy)
+        if way == "no object":
+            return random.choice(NO_OBJECT)
+        if way == "unknown":
+            return json.dumps(copy | {"type": "somethingNew"})
+        if way == "impossible":
+            places = [(c, at) for c, at in places if type(c[at]) in (int, float)]
+        if way == "cut" or not places:
+            text = json.dumps(copy)
+            return text[: random.randrange(len(text))]
+        container, at = random.choice(places)
+        if way == "left out":
+            del container[at]
+        elif way == "impossible":
+            container[at] = random.choice(IMPOSSIBLE)
+        else:
+            others = [v for v in OTHER_TYPES if type(v) is not type(container[at])]
+            container[at] = random.choice(others)
+        return json.dumps(copy)
 
 
-def _with(frame: Json, place: _Place, value: object) -> str:
-    container, at = place
-    cast("dict[str | int, object]", container)[at] = value
-    return json.dumps(frame)
-
-
-def _is_number(place: _Place) -> bool:
-    container, at = place
-    value = cast("dict[str | int, object]", container)[at]
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _places(frame: Json) -> list[_Place]:
-    """Every member and every item, at any depth."""
-    found: list[_Place] = []
-    containers: list[Json | list[object]] = [frame]
-    for container in containers:
-        items = container.items() if isinstance(container, dict) else enumerate(container)
-        for at, value in items:
-            found.append((container, at))
-            if isinstance(value, dict):
-                containers.append(as_object(cast("object", value)))
-            elif isinstance(value, list):
-                containers.append(as_list(cast("object", value)))
-    return found
+def _places(value: object) -> list[_Place]:
+    """Every member and every item in `value`, at any depth."""
+    if isinstance(value, dict):
+        keys: Iterable[str | int] = list(cast("dict[str | int, object]", value))
+    elif isinstance(value, list):
+        keys = range(len(cast("list[object]", value)))
+    else:
+        return []
+    container = cast("dict[str | int, object]", value)
+    own: list[_Place] = [(container, key) for key in keys]
+    return own + [place for key in keys for place in _places(container[key])]
