@@ -118,6 +118,7 @@ class SqliteStore:
         self._in_memory = str(path) == MEMORY
         self._read_only = read_only
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         # Not anyio's: a store may be used from several event loops.
         self._lock = threading.Lock()
         self._notes: list[str] = []
@@ -267,8 +268,18 @@ class SqliteStore:
         # What is in memory would be lost: it goes with the object.
         with self._lock:
             if self._connection is not None and not self._in_memory:
-                self._connection.close()
-                self._connection = None
+                self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _has_moved(self) -> bool:
+        """Whether the path no longer leads to the open file: SQLite would write to a file that
+        nobody finds again.
+        """
+        return not self._in_memory and _identity(self._path) != self._file
 
     async def _change(
         self, measurement_id: str, statement: str, *rows: tuple[str | int, ...]
@@ -287,7 +298,11 @@ class SqliteStore:
             "SELECT seq, key FROM measurements WHERE id = ?", (measurement_id,)
         ).fetchone()
         if row is None:
-            raise StoreError(f"The store {self.location} does not have this measurement.")
+            raise StoreError(
+                f"The store {self.location} does not have this measurement: its file was deleted"
+                " or replaced.",
+                hint="Leave the store alone until the measurement has ended.",
+            )
         return row
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], kind: str = "DEFERRED") -> T:
@@ -297,9 +312,11 @@ class SqliteStore:
     def _work(self, work: Callable[[sqlite3.Connection], T], kind: str) -> T:
         with self._lock:
             try:
+                if self._connection is not None and self._has_moved():
+                    self._drop()
                 connection = self._connection or self._open()
                 with _transaction(connection, kind):
-                    return work(connection)
+                    result = work(connection)
             except StoreError:
                 raise
             # A ValueError is a text that cannot be used, such as a path with a NUL in it.
@@ -308,6 +325,13 @@ class SqliteStore:
                     with contextlib.suppress(OSError):
                         _suspicion(_real(self._path)).touch()
                 raise _store_error(error, self._path) from error
+            if self._has_moved():
+                self._drop()
+                raise StoreError(
+                    f"The store {self._path} was deleted or replaced while it was in use.",
+                    hint="The last results may be lost. Leave the store alone while it is in use.",
+                )
+            return result
 
     def _open(self) -> sqlite3.Connection:
         if self._in_memory:
@@ -321,6 +345,7 @@ class SqliteStore:
         # not close its parent's connection.
         weakref.finalize(self, connection.close).atexit = False
         self._connection = connection
+        self._file = _identity(self._path)
         return connection
 
     def _newest(
@@ -624,6 +649,15 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 def _real(path: Path) -> Path:
     """The file behind links: SQLite keeps its log next to that one."""
     return Path(os.path.realpath(path))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file that `path` leads to; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_others(path: Path) -> bool:

@@ -1,0 +1,84 @@
+"""A store whose file goes away while it is in use, and one that may only be read."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from lmstrix import LMStrix, MeasureOptions
+from lmstrix.errors import StoreError
+from lmstrix.events import Event, TrialFinished
+from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.testing.samples import sample_model, sample_report, sample_trial
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "lmstrix.sqlite3"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path)
+    yield store
+    await store.aclose()
+
+
+def delete(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    shutil.copyfile(path, other)
+    delete(path)
+    other.rename(path)
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("other"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file stays where it is")
+@pytest.mark.parametrize("lose", [delete, remove_folder, replace, rename])
+async def test_a_store_that_goes_away_fails_instead_of_losing_results(
+    path: Path, store: SqliteStore, lose: Callable[[Path], None]
+) -> None:
+    first = await store.begin("first", sample_model())
+    await store.append_trials(first.id, [sample_trial()])
+    lose(path)
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        await store.finish(first.id, sample_report())
+    # What comes next is kept in the file that is there now.
+    second = await store.begin("second", sample_model())
+    await store.finish(second.id, sample_report())
+    assert [stored.key for stored in await SqliteStore(path).reports()] == ["second"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file stays where it is")
+async def test_a_measurement_whose_store_goes_away_is_reported_in_full(path: Path) -> None:
+    asked: list[Event] = []
+
+    def lose(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            asked.append(event)
+            if len(asked) == 20:
+                delete(path)
+
+    adapter = SimulatedAdapter(SimulatedModel(key="m", declared=4096, true_context=3000))
+    async with LMStrix(adapter=adapter, store=path) as client:
+        measurement = await client.measurement("m", MeasureOptions(), observers=[lose])
+        report = await measurement.run()
+    assert report.measured
+    assert any("deleted or replaced" in note for note in report.notes)
+    assert measurement.store_error is not None
