@@ -118,6 +118,29 @@ async def test_a_store_of_rubbish_is_set_aside(path: Path) -> None:
     await check_set_aside(path, content)
 
 
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_flipped_bit_in_an_index_is_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    """The rows are there and would not be found. A large file is read through if it was not closed
+    cleanly.
+    """
+    if not closed:
+        monkeypatch.setattr("lmstrix.stores.sqlite.CHECKED_BYTES", 0)
+    await begin(path)
+    with closing(sqlite3.connect(path)) as connection:
+        [(page,)] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'measurements_by_key'"
+        )
+    content = bytearray(content_of(path))
+    at = content.index(b'"key"', (page - 1) * 4096)
+    content[at + 1] ^= 1
+    put(path, bytes(content))
+    if not closed:
+        put(path.with_name(f"{path.name}-wal"), b"")
+    await check_set_aside(path, bytes(content))
+
+
 async def test_damage_met_in_use_is_looked_for_at_the_next_opening(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
