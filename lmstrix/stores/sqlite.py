@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -16,6 +17,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self, TypeVar
 
 import anyio
@@ -105,7 +107,8 @@ class SqliteStore:
 
     Without a `path` this is ``lmstrix.sqlite3`` in the user's data folder; with ``":memory:"``
     nothing reaches the disk and everything is forgotten with the object. With `read_only` nothing
-    is created, changed or renamed, and a file that does not exist reads as an empty store.
+    is created, changed or renamed, and a file that does not exist reads as an empty store. A file
+    that may not be written is read in the same way.
 
     The file is opened by the first call, and again by the first call after `aclose`. Each call is
     one short transaction in a worker thread. A call that has begun is not abandoned when its task
@@ -120,6 +123,7 @@ class SqliteStore:
         self._read_only = read_only
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._may_write = not read_only
         # Not anyio's: a store may be used from several event loops.
         self._lock = threading.Lock()
         self._notes: list[str] = []
@@ -280,7 +284,9 @@ class SqliteStore:
         """Whether the path no longer leads to the open file: SQLite would write to a file that
         nobody finds again.
         """
-        return not self._in_memory and _identity(self._path) != self._file
+        if self._in_memory or self._connection is None:
+            return False
+        return _identity(self._path) != self._file
 
     async def _change(
         self, measurement_id: str, statement: str, *rows: tuple[str | int, ...]
@@ -311,11 +317,12 @@ class SqliteStore:
         return await anyio.to_thread.run_sync(self._work, work, kind)
 
     def _work(self, work: Callable[[sqlite3.Connection], T], kind: str) -> T:
+        reads = kind == "DEFERRED"
         with self._lock:
             try:
-                if self._connection is not None and self._has_moved():
+                if self._has_moved() or not (self._may_write or self._read_only or reads):
                     self._drop()
-                connection = self._connection or self._open()
+                connection = self._connection or self._open(reads=reads)
                 with _transaction(connection, kind):
                     result = work(connection)
             except StoreError:
@@ -334,14 +341,22 @@ class SqliteStore:
                 )
             return result
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, reads: bool) -> sqlite3.Connection:
+        path = _real(self._path)
         if self._in_memory:
             connection = _connect(MEMORY, None)
         elif self._read_only:
-            connection = _open_to_read(_real(self._path))
+            connection = _open_to_read(path)
         else:
-            connection, note = _open_to_write(_real(self._path))
-            self._notes += [note] if note else []
+            try:
+                connection, note = _open_to_write(path)
+                self._may_write = True
+                self._notes += [note] if note else []
+            except (sqlite3.Error, OSError) as error:
+                if not (reads and _is_forbidden(error)):
+                    raise
+                connection = _open_to_read(path)
+                self._may_write = False
         # For a store that nobody closes, as `memory` never is. Not at exit: a forked process must
         # not close its parent's connection.
         weakref.finalize(self, connection.close).atexit = False
@@ -576,10 +591,37 @@ def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
 def _open_to_read(path: Path) -> sqlite3.Connection:
     """The store at `path` as it is; an empty one if there is no file."""
     if not _refuse_others(path):
-        return _connect(MEMORY, None)
+        return _fixed(_connect(MEMORY, None))
     # Without a log nobody is writing, and SQLite needs no file of its own to read.
-    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-    return _connect(f"{path.as_uri()}?{mode}", path, read_only=True)
+    if not _log(path).exists():
+        return _connect(f"{path.as_uri()}?immutable=1", path, read_only=True)
+    try:
+        return _connect(f"{path.as_uri()}?mode=ro", path, read_only=True)
+    except sqlite3.OperationalError as error:
+        if not _is_forbidden(error):
+            raise
+        return _copy(path)
+
+
+def _copy(path: Path) -> sqlite3.Connection:
+    """A copy of the store in memory, with the commits that are in its log alone: SQLite cannot
+    read a log if it may not write next to it.
+    """
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "store")
+        shutil.copyfile(path, copy)
+        shutil.copyfile(_log(path), _log(copy))
+        with contextlib.closing(_connect(copy.as_uri(), copy, read_only=True)) as source:
+            memory = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
+            source.backup(memory)
+    memory.text_factory = bytes
+    return _fixed(memory)
+
+
+def _fixed(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, which from now on refuses to write."""
+    connection.execute("PRAGMA query_only=ON")
+    return connection
 
 
 def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sqlite3.Connection:
@@ -715,6 +757,12 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+def _is_forbidden(error: Exception) -> bool:
+    """Whether reading or writing is not allowed here."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _code(error) in _NOT_ALLOWED_CODES or number in _NOT_ALLOWED
+
+
 def _store_error(error: Exception, path: Path) -> StoreError:
     """What went wrong with the store at `path`, and what to do."""
     code = _code(error)
@@ -728,7 +776,7 @@ def _store_error(error: Exception, path: Path) -> StoreError:
     elif code == sqlite3.SQLITE_FULL or number in _NO_SPACE:
         message = f"There is no space left for the store {path}."
         hint = "Free some space, or name another file as the store."
-    elif code in _NOT_ALLOWED_CODES or number in _NOT_ALLOWED:
+    elif _is_forbidden(error):
         message = f"The store {path} cannot be written: {error}."
         hint = "Name a file in a folder that you may write to as the store."
     elif code == sqlite3.SQLITE_IOERR or number == errno.EIO:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
@@ -335,9 +335,13 @@ async def test_a_merge_that_does_not_fit_changes_nothing(path: Path) -> None:
         assert (await store.merge(more)).trials == 500
 
 
-async def test_a_read_only_folder_is_a_store_error(read_only_folder: Path) -> None:
-    async with opened(read_only_folder / "store") as store:
-        with pytest.raises(StoreError) as caught:
+async def test_a_read_only_folder_is_a_store_error(
+    tmp_path: Path, protect: Callable[[Path], None]
+) -> None:
+    protect(tmp_path)
+    async with opened(tmp_path / "store") as store:
+        assert await store.reports() == ()
+        with pytest.raises(StoreError, match="cannot be written") as caught:
             await store.begin("key", sample_model())
         assert "folder" in caught.value.hint
 

@@ -82,3 +82,32 @@ async def test_a_measurement_whose_store_goes_away_is_reported_in_full(path: Pat
     assert report.measured
     assert any("deleted or replaced" in note for note in report.notes)
     assert measurement.store_error is not None
+
+
+def keep_log(path: Path) -> None:
+    """As a process leaves it that is killed: the newest commits are in the log alone."""
+    for suffix in ("", "-wal"):
+        path.with_name(f"copy{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "killed"])
+async def test_a_store_that_may_not_be_written_can_be_read(
+    path: Path, store: SqliteStore, protect: Callable[[Path], None], *, closed: bool
+) -> None:
+    new = await store.begin("key", sample_model())
+    await store.append_trials(new.id, [sample_trial()])
+    await store.finish(new.id, sample_report())
+    keep_log(path)
+    await store.aclose()
+    place = path if closed else path.with_name("copy")
+    protect(path.parent)
+    reader = SqliteStore(place)
+    assert [stored.report for stored in await reader.reports()] == [sample_report()]
+    assert len(await reader.summaries()) == 1
+    assert len((await reader.contents()).measurements[0].trials) == 1
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot be written"):
+            await reader.begin("another", sample_model())
+    assert [stored.key for stored in await reader.reports()] == ["key"]
+    assert reader.warnings == ()
+    await reader.aclose()

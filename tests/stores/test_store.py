@@ -183,6 +183,8 @@ async def test_a_link_is_followed(path: Path, tmp_path: Path) -> None:
 async def test_read_only_creates_and_changes_nothing(path: Path, store: SqliteStore) -> None:
     reader = SqliteStore(path, read_only=True)
     assert list(await reader.reports()) == []
+    with pytest.raises(StoreError, match="cannot be written"):
+        await reader.begin("key", sample_model())
     await reader.aclose()
     assert not path.parent.exists()
     new = await store.begin("key", sample_model())
