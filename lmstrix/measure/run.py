@@ -41,6 +41,7 @@ from lmstrix.measure.state import (
     State,
     its_turn,
     limit_of,
+    turn_of,
 )
 from lmstrix.measure.trials import Asker, Keeper, attempts
 from lmstrix.models import (
@@ -153,7 +154,7 @@ class Measurement:
         async with its_turn(self._adapter, self._announcer):
             # The wait is not part of what the measurement took.
             state.clock, state.started_at = monotonic(), datetime.now(UTC)
-            key = state.key(status)
+            key = state.key(status, turn_of(self._adapter))
             stored = None if self.options.fresh else await self._store.unfinished(key)
             stored = stored or await self._store.begin(key, self.model)
             state.resume(stored)
@@ -197,7 +198,7 @@ class Measurement:
 
     async def key(self) -> str:
         """The key under which the store keeps its report: model, engine, method, versions."""
-        return self._state.key(await self._adapter.status())
+        return self._state.key(await self._adapter.status(), turn_of(self._adapter))
 
     async def forecast(self) -> Forecast:
         """What it would try and read. Loads nothing."""

@@ -101,10 +101,17 @@ class Keeper:
         self._kept = state.resumed
         self._marked = False
 
-    async def append_trials(self, trials: Sequence[Trial]) -> None:
-        """Remember the trials of one request."""
-        if await self._to_the_end(lambda: self._store.append_trials(self._id, trials)):
+    async def append_trials(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Remember the trials of one request; the trials to count, see `Store.append_trials`."""
+        counted = trials
+
+        async def append() -> None:
+            nonlocal counted
+            counted = await self._store.append_trials(self._id, trials)
+
+        if await self._to_the_end(append):
             self._kept += len(trials)
+        return counted
 
     async def append_failure(self, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
@@ -261,9 +268,9 @@ class Asker:
                 zip(wanted, parts, self._judge(level, phase, question, reply), strict=True)
             )
         ]
-        self._state.add_reply(reply, trials)
-        await self._keeper.append_trials(trials)
-        for trial in trials:
+        counted = await self._keeper.append_trials(trials)
+        self._state.add_reply(reply, counted)
+        for trial in counted:
             self._state.announcer.emit(TrialFinished(model_key=self._state.model.key, trial=trial))
 
     def _judge(

@@ -92,6 +92,7 @@ _KEPT = (
 )
 _OPEN = "NOT m.replaced AND m.seq NOT IN (SELECT measurement FROM reports)"
 _ADD_TRIAL = "INSERT OR IGNORE INTO trials (measurement, name, body) VALUES (?, ?, ?)"
+_GET_TRIAL = "SELECT seq, body FROM trials WHERE measurement = ? AND name = ?"
 _ADD_LOAD = "INSERT INTO loads (measurement, context_length) VALUES (?, ?)"
 _SET_COST = "UPDATE measurements SET cost = ?2 WHERE seq = ?1"
 
@@ -174,13 +175,22 @@ class SqliteStore:
         found = await self._run(lambda c: [*self._kept(c, where, (json.dumps(key),))])
         return _as_stored(found[0]) if found else None
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
-        """Remember the trials of one request: all of them or none.
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Remember the trials of one request: all of them or none. Returns what is stored.
 
         A trial whose name is already there is not stored again.
         """
         rows = [(_name(trial), _encode(trial)) for trial in trials]
-        await self._change(measurement_id, _ADD_TRIAL, *rows)
+
+        def work(connection: sqlite3.Connection) -> tuple[Trial, ...]:
+            seq, _ = self._find(connection, measurement_id)
+            connection.executemany(_ADD_TRIAL, [(seq, *row) for row in rows])
+            names = ((seq, name) for name, _ in rows)
+            stored = (connection.execute(_GET_TRIAL, name).fetchone() for name in names)
+            read = (self._fact("trial", number, body, Trial) for number, body in stored)
+            return tuple(found or own for found, own in zip(read, trials, strict=True))
+
+        return await self._run(work, "IMMEDIATE")
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
         """Remember that the engine failed at a length."""

@@ -116,7 +116,9 @@ async def test_the_same_trial_counts_once(store: SqliteStore) -> None:
     """As when two processes continue one measurement."""
     new = await store.begin("key", sample_model())
     await store.append_trials(new.id, [sample_trial(reply="first")])
-    await store.append_trials(new.id, [sample_trial(reply="again"), sample_trial(region="head")])
+    other = sample_trial(region="head")
+    counted = await store.append_trials(new.id, [sample_trial(reply="again"), other])
+    assert list(counted) == [sample_trial(reply="first"), other]
     found = await store.unfinished("key")
     assert found is not None
     assert [(t.reply, t.region) for t in found.trials] == [("first", None), (" 4711.", "head")]
