@@ -36,7 +36,7 @@ from lmstrix.models import (
     RegionReport,
 )
 
-__all__ = ["FormatError", "dump_report", "from_json", "load_report", "to_json"]
+__all__ = ["FormatError", "from_json", "load_report", "to_json"]
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
@@ -320,8 +320,8 @@ def _name(kind: object) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def to_json(fact: object) -> str:
-    """One line of JSON.
+def to_json(fact: object, **more: str) -> str:
+    """One line of JSON; the keys `more` come after the fact's own.
 
     Raises `FormatError` for what JSON or the reader would not take: not-a-number, infinity,
     a time without its offset. Text is written as it is, unless it cannot be written as
@@ -329,6 +329,7 @@ def to_json(fact: object) -> str:
     """
     try:
         plain = _CONVERTER.unstructure(fact)
+        plain = {**plain, **more} if more else plain
         text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
         return text if _is_utf8(text) else json.dumps(plain, allow_nan=False)
     except _REFUSALS as error:
@@ -346,11 +347,6 @@ def _is_utf8(text: str) -> bool:
 def from_json(text: str, kind: type[T]) -> T:
     """The fact of type `kind` that `text` holds; raises `FormatError`."""
     return _structure(_parse(text, kind), kind)
-
-
-def dump_report(report: ContextReport) -> str:
-    """One line of JSON: the keys and units that ``docs/json.md`` describes."""
-    return to_json(report)
 
 
 def load_report(text: str) -> ContextReport:

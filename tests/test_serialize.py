@@ -22,7 +22,8 @@ from lmstrix.models import (
     Trial,
     Verdict,
 )
-from lmstrix.serialize import FormatError, dump_report, from_json, load_report, to_json
+from lmstrix.reports.words import dump_report
+from lmstrix.serialize import FormatError, from_json, load_report, to_json
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
 SCALARS = st.one_of(

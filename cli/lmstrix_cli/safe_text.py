@@ -82,7 +82,7 @@ _WORDS: Mapping[str, int] = {
         ("fail", "failed", "problem", "too large", "gibberish", "forgets", "crashed on fill"), _RED
     ),
     **dict.fromkeys(
-        ("all correct", "undecided", "warning", "not tested", "partial", "interrupted"),
+        ("undecided", "warning", "not tested", "partial", "interrupted"),
         _YELLOW,
     ),
 }

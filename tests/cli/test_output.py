@@ -147,7 +147,7 @@ QUICK = "from lmstrix_cli.main import lmstrix; lmstrix([{!r}], standalone_mode=F
     [
         (QUICK.format("--help"), "lmstrix attrs logging importlib.metadata"),
         (QUICK.format("--version"), "lmstrix attrs logging importlib.metadata"),
-        ("import lmstrix", "altair jinja2"),
+        ("import lmstrix", "IPython jinja2"),
     ],
 )
 def test_what_is_not_needed_is_not_imported(code: str, heavy: str) -> None:
