@@ -196,7 +196,7 @@ Rule = Callable[[Any], Iterator[tuple[bool, str, str]]]
 """For a fact: whether each relation holds, its place, and what is wrong if it does not."""
 
 
-def _impossible(fact: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any fact
+def _impossible(fact: attrs.AttrsInstance) -> Iterator[tuple[str, str]]:
     """The places in `fact` whose values no measurement gives, and why."""
     for name in (field.name for field in attrs.fields(type(fact)) if field.name != "seed"):
         value = getattr(fact, name)

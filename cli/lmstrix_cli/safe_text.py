@@ -100,7 +100,8 @@ _HEADS = re.compile(
     re.MULTILINE,
 )
 _NUMBERS = re.compile(
-    r"^(?:declared|loadable|true|usable)(?: +(?:[0-9]+\+?|-|unknown)(?=\s|$))+", re.MULTILINE
+    r"^(?:declared|loadable|true|usable)(?: +(?:(?:at least )?[0-9,]+\+?|-|unknown)(?=\s|$))+",
+    re.MULTILINE,
 )
 """The numbers that a report is about."""
 

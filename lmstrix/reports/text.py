@@ -70,7 +70,7 @@ def render_text(report: ContextReport, *, width: int = 80) -> str:
     return _join(
         [escape_controls(f"{report.model.key} ({facts})" if facts else report.model.key)],
         textwrap.wrap(say_summary(report), width),
-        _columns([(n.name, n.value, n.meaning) for n in say_numbers(report)], margin=""),
+        _columns([(f"{n.name} {n.value}", n.meaning) for n in say_numbers(report)], margin=""),
         [
             *_wrap_all([say_regions(report)], width),
             *(
@@ -106,11 +106,13 @@ def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
     if not curve:
         return []
     rows = [(*CURVE_HEAD, ""), *((*curve_row(p), _bar_or_failure(p)) for p in in_order(curve))]
-    for shown in range(len(rows[0]), 3, -1):
-        lines = _columns([row[:shown] for row in rows], right=(0, 1, 2, 4, 5))
-        if shown == 4 or max(map(len, lines)) <= width:
-            break
-    return lines + _wrap_all([f"  {note}" for note in curve_notes(curve)], width)
+    tables = (
+        _columns([row[:shown] for row in rows], right=(0, 1, 2, 4, 5))
+        for shown in range(len(rows[0]), 4, -1)
+    )
+    fits = (lines for lines in tables if max(map(len, lines)) <= width)
+    table = next(fits, None) or _columns([row[:4] for row in rows], right=(0, 1, 2))
+    return table + _wrap_all([f"  {note}" for note in curve_notes(curve)], width)
 
 
 def _bar_or_failure(point: CurvePoint) -> str:
