@@ -141,7 +141,10 @@ def _page(
 def _share(report: ContextReport) -> str:
     """The true context as a share of the claim."""
     true, declared = report.true_context, report.declared_context
-    return say_percent(true / declared) if true is not None and declared else NOT_KNOWN
+    if true is None or not declared:
+        return NOT_KNOWN
+    share = true / declared
+    return say_percent(share) if not 0 < share < 0.01 else "<1%"
 
 
 def _orders(reports: Sequence[ContextReport]) -> list[tuple[str, list[int]]]:
