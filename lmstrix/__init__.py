@@ -131,8 +131,9 @@ from lmstrix.problem import (
     SearchProblem,
     missing_at,
 )
+from lmstrix.reports.words import dump_report
 from lmstrix.search.bracketing import Bracketing
-from lmstrix.serialize import dump_report, load_report
+from lmstrix.serialize import load_report
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.validators.judging import judge_reply
 

@@ -1,16 +1,15 @@
-"""Tables, charts and progress in Jupyter and other notebooks.
+"""Reports, maps, lists of models and progress in Jupyter and other notebooks.
 
-``%load_ext lmstrix.notebook`` makes reports, maps and lists of models show themselves as tables.
-`plot_report` and `plot_map` draw charts with altair (extra ``notebook``). `NotebookProgress` is an
-observer that shows a measurement while it runs. altair and IPython are imported on first use.
+``%load_ext lmstrix.notebook`` makes reports, maps and lists of models show themselves.
+`plot_report` and `plot_map` draw SVG, which needs no network and no other package.
+`NotebookProgress` is an observer that shows a measurement while it runs. It needs IPython.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 from lmstrix.events import (
     Event,
@@ -20,40 +19,20 @@ from lmstrix.events import (
     ProbeFinished,
     TrialFinished,
 )
-from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, Layer, ModelList
+from lmstrix.models import ContextMap, ContextReport, ModelList
 from lmstrix.progress import ProgressState
-from lmstrix.reports.charts import (
-    ENGINE_FAILED,
-    answers_by_length,
-    bracket_of,
-    map_cells,
-    pass_rate,
-)
-from lmstrix.reports.html import curve_rows, templates
+from lmstrix.reports.html import render_chart, render_fragment, render_map, templates
 from lmstrix.reports.words import (
-    CURVE_HEAD,
-    REGION_HEAD,
     escape_controls,
-    level_rows,
-    region_rows,
     say_bytes,
     say_cause,
-    say_cost,
-    say_evidence,
-    say_kept,
     say_limit,
-    say_model_facts,
-    say_numbers,
-    say_remarks,
     say_tokens,
     say_verdict,
-    say_why,
 )
 
-if TYPE_CHECKING:
-    import altair as alt
-
 __all__ = [
+    "Drawing",
     "NotebookProgress",
     "load_ipython_extension",
     "map_table",
@@ -62,9 +41,6 @@ __all__ = [
     "plot_report",
     "report_table",
 ]
-
-
-# Tables
 
 
 def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython has no types
@@ -78,67 +54,35 @@ def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython has no
     formatter.for_type(ModelList, model_table)
 
 
-def _fill(part: str, **values: object) -> str:
-    """One macro of ``notebook.html.j2`` as an HTML fragment; every value is escaped."""
-    page = templates().get_template("notebook.html.j2")
-    return page.render(part=part, **values).strip()
+class Drawing(str):
+    """HTML that a notebook shows as what it is."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return str(self)
 
 
 def report_table(report: ContextReport) -> str:
-    """A report as HTML: numbers, cause, regions, levels, and every length that was tried."""
-    return _fill(
-        "report",
-        key=report.model.key,
-        facts=say_model_facts(report),
-        numbers=[
-            *((number.name, number.value, number.meaning) for number in say_numbers(report)),
-            ("cause", say_cause(report.cause), say_why(report)),
-        ],
-        evidence=say_evidence(report),
-        tables=[
-            ("How far each part of the window works", REGION_HEAD, region_rows(report)),
-            (
-                "How far each kind of use works",
-                ("level", "limit", "cause"),
-                level_rows(report),
-            ),
-            ("Every length that was tried", CURVE_HEAD, curve_rows(report)),
-        ],
-        remarks=[*say_remarks(report), say_cost(report)],
-    )
-
-
-FAINTEST, STRONGEST = 0.12, 0.5
-"""The tint of scores 0 and 1. Letters of light and dark themes can be read on both, and both
-differ from a cell without answers."""
+    """A report as HTML, as on a page of ``lmstrix report``."""
+    return render_fragment(report)
 
 
 def map_table(found: ContextMap) -> str:
-    """A map as HTML: for each validator a table of lengths by depths, tinted by score."""
-    return _fill(
-        "map",
-        key=found.model.key,
-        depths=[f"{100 * i // DEPTH_BINS}%" for i in range(DEPTH_BINS)],
-        layers=[
-            (layer.name, _map_rows(found, layer), say_kept(found, layer)) for layer in found.layers
-        ],
-        notes=found.notes,
-    )
+    """A map as HTML: for each validator a drawing and a table of lengths by depths."""
+    return render_map(found)
 
 
-def _map_rows(found: ContextMap, layer: Layer) -> list[tuple[int, list[tuple[str, float]]]]:
-    scores = {(cell.length_tokens, cell.depth_bin): cell.score for cell in map_cells(layer)}
-    return [
-        (length, [_tinted(scores.get((length, depth))) for depth in range(DEPTH_BINS)])
-        for length in found.lengths
-    ]
+def plot_report(report: ContextReport) -> Drawing:
+    """The answer, and correct answers by length with 95% Wilson intervals, the rate that passes,
+    and the bracket.
+    """
+    return Drawing(render_chart(report))
 
 
-def _tinted(score: float | None) -> tuple[str, float]:
-    """The text and the tint of a cell."""
-    if score is None:
-        return "", 0.0
-    return f"{100 * score:.0f}", round(FAINTEST + (STRONGEST - FAINTEST) * score, 2)
+def plot_map(found: ContextMap) -> Drawing:
+    """Scores by length and depth: one heat map for each validator."""
+    return Drawing(render_map(found))
 
 
 def model_table(models: ModelList) -> str:
@@ -158,149 +102,10 @@ def model_table(models: ModelList) -> str:
     return _fill("models", rows=rows)
 
 
-# Charts
-
-_COLORS = {
-    "passed": ("#0072b2", "circle"),
-    "all correct": ("#56b4e9", "circle"),
-    "undecided": ("#999999", "diamond"),
-    "failed": ("#d55e00", "cross"),
-    ENGINE_FAILED: ("#000000", "triangle-down"),
-}
-"""Colour and shape of each verdict, also for people who confuse red and green (Okabe and Ito,
-2008)."""
-_GREEN, _GRAY = "#009e73", "#666666"
-
-
-def plot_report(report: ContextReport) -> alt.LayerChart:
-    """Correct answers by length with 95% Wilson intervals, the rate that passes, and the bracket.
-
-    Raises `ModuleNotFoundError` if altair (extra ``notebook``) is not installed.
-    """
-    with _altair_needed():
-        import altair as alt  # noqa: PLC0415 - an extra
-    title = "prompt and reply, tokens (logarithmic)"
-    scale = alt.Scale(type="log", base=2, nice=False, padding=12)
-    x = alt.X("length:Q", title=title).axis(format="d", labelOverlap="greedy").scale(scale)
-
-    def share(field: str) -> alt.Y:
-        axis = alt.Y(f"{field}:Q", title="correct answers")
-        return axis.scale(domain=[0, 1]).axis(format="%")
-
-    layers: list[alt.Chart] = []
-    bracket, rate = bracket_of(report), pass_rate(report)
-    if bracket is not None:
-        low, high = bracket
-        data = alt.InlineData(values=[{"length": low, "end": high or low}])
-        if high is None:
-            layers.append(alt.Chart(data).mark_rule(color=_GREEN, size=2).encode(x=x))
-        else:
-            band = alt.Chart(data).mark_rect(color=_GREEN, opacity=0.25)
-            layers.append(band.encode(x=x, x2="end:Q"))
-    if rate is not None:
-        rule = alt.Chart(alt.InlineData(values=[{"rate": rate}]))
-        rule = rule.mark_rule(color=_GRAY, strokeDash=[4, 4])
-        layers.append(rule.encode(y=share("rate")))
-    colors, shapes = zip(*_COLORS.values(), strict=True)
-    verdicts = list(_COLORS)
-    base = alt.Chart(
-        alt.InlineData(
-            values=[
-                {
-                    "length": one.length,
-                    "rate": one.rate,
-                    "low": one.low,
-                    "high": one.high,
-                    "answers": one.answers,
-                    "verdict": one.verdict,
-                }
-                for one in answers_by_length(report)
-            ]
-        )
-    ).encode(
-        x=x,
-        color=alt.Color("verdict:N", title="verdict").scale(domain=verdicts, range=list(colors)),
-        tooltip=["length:Q", "answers:N", "verdict:N"],
-    )
-    layers.append(base.mark_rule().encode(y=share("low"), y2="high:Q"))
-    layers.append(
-        base.mark_point(filled=True, size=60, opacity=1).encode(
-            y=share("rate"),
-            shape=alt.Shape("verdict:N").scale(domain=verdicts, range=list(shapes)),
-        )
-    )
-    heading = alt.TitleParams(_title(report), subtitle=_subtitle(report), anchor="start")
-    return alt.LayerChart(layer=layers).properties(title=heading, width=520, height=260)
-
-
-def _title(report: ContextReport) -> str:
-    return f"true context {say_tokens(report.true_context)}: {say_limit(report)}"
-
-
-def _subtitle(report: ContextReport) -> list[str]:
-    lines = [report.model.key, *say_evidence(report)[:1]] if report.regions else [report.model.key]
-    low, high = report.bracket
-    if low:
-        lines.append(
-            f"{low} works, {'no failure is known' if high is None else f'{high} does not'}"
-        )
-    return [_chart_text(line) for line in lines]
-
-
-def plot_map(found: ContextMap) -> alt.Chart:
-    """Scores by length and depth: one heat map for each validator, side by side.
-
-    Raises `ModuleNotFoundError` if altair (extra ``notebook``) is not installed.
-    """
-    with _altair_needed():
-        import altair as alt  # noqa: PLC0415 - an extra
-    names = [_chart_text(layer.name) for layer in found.layers]
-    rows: list[dict[str, object]] = [
-        {
-            "layer": name,
-            "length": cell.length_tokens,
-            "depth": 100 * cell.depth_bin // DEPTH_BINS,
-            "score": cell.score,
-            "answers": f"{cell.passes} of {cell.trials}",
-        }
-        for name, layer in zip(names, found.layers, strict=True)
-        for cell in map_cells(layer)
-    ]
-    return (
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_rect()
-        .encode(
-            x=alt.X("length:O", title="prompt and reply, tokens"),
-            y=alt.Y("depth:O", title="depth in the prompt, percent"),
-            color=alt.Color("score:Q", title="score").scale(domain=[0, 1], scheme="viridis"),
-            tooltip=["length:O", "depth:O", "answers:N", "score:Q"],
-            column=alt.Column("layer:N", title=None, sort=names),
-        )
-        .properties(
-            title=alt.TitleParams(_chart_text(found.model.key), anchor="start"),
-            width=240,
-            height=240,
-        )
-    )
-
-
-def _chart_text(text: str) -> str:
-    """Untrusted text for a chart. altair writes it unescaped into the script of a saved page, so no
-    tag may begin in it.
-    """
-    return escape_controls(text).replace("<", "\u2039")
-
-
-@contextmanager
-def _altair_needed() -> Generator[None]:
-    """Explain what to install if altair is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "charts need altair, which is not installed: pip install 'lmstrix[notebook]'",
-            name=error.name,
-        ) from error
+def _fill(part: str, **values: object) -> str:
+    """One part of ``notebook.html.j2`` as an HTML fragment; every value is escaped."""
+    page = templates().get_template("notebook.html.j2")
+    return page.render(part=part, **values).strip()
 
 
 # Progress
@@ -357,11 +162,16 @@ class NotebookProgress:
 
     def _bundle(self) -> dict[str, str]:
         state = self._state
-        where = f"at {state.length_tokens} tokens" if state.length_tokens else ""
+        where = f"at {state.length_tokens:,} tokens" if state.length_tokens else ""
         activity = f"{state.phase} {state.activity or where}".strip()
         if state.report is not None:
-            activity = _title(state.report)
-        bracket = f"{state.low} works, {state.high or 'nothing'} fails" if state.low else ""
+            true = say_tokens(state.report.true_context)
+            activity = f"true context {true}: {say_limit(state.report)}"
+        bracket = (
+            f"{state.low:,} works, {say_tokens(state.high, unknown='nothing')} fails"
+            if state.low
+            else ""
+        )
         line = ", ".join(part for part in (state.model_key, activity, bracket) if part)
         page = _fill(
             "progress",
@@ -375,10 +185,10 @@ class NotebookProgress:
 
 
 def _probe_row(probe: ProbeFinished) -> tuple[str, ...]:
-    verdict = say_verdict(probe.verdict, passes=probe.passes, trials=probe.trials)
+    verdict = say_verdict(probe.verdict)
     if probe.failure is not None:
         verdict = say_cause(probe.failure)
-    return str(probe.length_tokens), f"{probe.passes} of {probe.trials}", verdict
+    return say_tokens(probe.length_tokens), f"{probe.passes} of {probe.trials}", verdict
 
 
 class _IPythonHandle(Protocol):

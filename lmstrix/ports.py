@@ -331,8 +331,12 @@ class Store(Protocol):
         """The interrupted measurement under `key`, with its trials in order, or None."""
         ...
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
-        """Remember the trials of one request: all of them or none."""
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Remember the trials of one request: all of them or none.
+
+        Returns the trials to count. For a trial whose name (see `lmstrix.models.Trial`) is there
+        already, because another process asked the same question, that is the stored one.
+        """
         ...
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:

@@ -1,7 +1,8 @@
 """The project's own cattrs converter: facts to JSON and back, versioned.
 
-Never the global converter, so that nobody else's hooks change our files. Reading is strict
-about types and lenient about keys that it does not know: a newer LMStrix may add some.
+Never the global converter, so that nobody else's hooks change our files. Reading is strict about
+types, refuses values that no measurement gives, and is lenient about keys that it does not know: a
+newer LMStrix may add some. Everything from a file, a store or a network comes through here.
 """
 
 from __future__ import annotations
@@ -9,17 +10,33 @@ from __future__ import annotations
 import enum
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin
 
+import attrs
 import cattrs
+from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import make_converter
 
 from lmstrix.errors import LMStrixError
-from lmstrix.models import SCHEMA_VERSION, ContextReport
+from lmstrix.models import (
+    SCHEMA_VERSION,
+    Baseline,
+    ContextReport,
+    CurvePoint,
+    DepthTally,
+    Interval,
+    LevelReport,
+    MapCell,
+    Method,
+    Observation,
+    Proportion,
+    RegionReport,
+)
 
-__all__ = ["FormatError", "dump_report", "from_json", "load_report", "to_json"]
+__all__ = ["FormatError", "from_json", "load_report", "to_json"]
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
@@ -36,6 +53,12 @@ _REFUSALS = (
 
 LARGEST = 2**127
 """Whole numbers beyond this are refused. None means anything, and no float holds the largest."""
+MOST = 2**63 - 1
+"""The largest count of anything; it is SQLite's largest integer."""
+FIRST_YEAR, LAST_YEAR = 1970, 2100
+"""A clock that was never set shows the first."""
+LONGEST_COMPLAINT = 200
+"""Characters of a complaint: it may quote the text that is wrong."""
 
 
 class FormatError(LMStrixError, ValueError):
@@ -80,6 +103,8 @@ def _datetime(value: object, _: object) -> datetime:
     moment = datetime.fromisoformat(_strict(str)(value, str))
     if moment.tzinfo is None:
         raise ValueError("expected a time with its offset from UTC")
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"the year {moment.year} is impossible")
     return moment
 
 
@@ -105,9 +130,8 @@ def _tuple_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401
         wanted = kinds[:1] * len(items) if many else kinds
         if len(items) != len(wanted):
             raise ValueError(f"expected {len(wanted)} items, got {len(items)}")
-        return tuple(
-            converter.structure(item, want) for item, want in zip(items, wanted, strict=True)
-        )
+        pairs = zip(items, wanted, strict=True)
+        return tuple(_each(((n, *pair) for n, pair in enumerate(pairs)), converter))
 
     return structure
 
@@ -123,12 +147,120 @@ def _mapping_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN4
     def structure(value: object, _: object) -> dict[Any, Any]:
         if not isinstance(value, dict):
             raise TypeError(f"expected an object, got {type(value).__name__}")
+        items = cast("dict[Any, Any]", value).items()
+        values = _each(((key, item, value_kind) for key, item in items), converter)
         return {
-            converter.structure(key, key_kind): converter.structure(item, value_kind)
-            for key, item in cast("dict[Any, Any]", value).items()
+            converter.structure(key, key_kind): item
+            for (key, _), item in zip(items, values, strict=True)
         }
 
     return structure
+
+
+def _each(items: Iterable[tuple[Any, Any, Any]], converter: cattrs.Converter) -> list[Any]:
+    """Every item of an array or object by its kind. An error knows the item's number or key."""
+    found: list[Any] = []
+    for at, item, kind in items:
+        try:
+            found.append(converter.structure(item, kind))
+        except _REFUSALS as error:
+            raise _Misplaced(f"[{at!r}]", error) from error
+        except cattrs.BaseValidationError as error:
+            raise _Misplaced(f"[{at!r}]", error) from error
+    return found
+
+
+class _Misplaced(ValueError):
+    """Something is wrong at a place within an array or an object."""
+
+    def __init__(self, place: str, inner: Exception) -> None:
+        super().__init__(place)
+        self.place = place
+        self.inner = inner
+
+
+def _sound_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401 - a type form
+    """A fact of ours, if a measurement could give it."""
+    structure = make_dict_structure_fn(kind, converter)
+
+    def check(value: object, _: object) -> object:
+        fact = structure(cast("dict[str, Any]", value), kind)
+        for place, wrong in _impossible(fact):
+            raise _Misplaced(f".{place}", ValueError(wrong))
+        return fact
+
+    return check
+
+
+Rule = Callable[[Any], Iterator[tuple[bool, str, str]]]
+"""For a fact: whether each relation holds, its place, and what is wrong if it does not."""
+
+
+def _impossible(fact: attrs.AttrsInstance) -> Iterator[tuple[str, str]]:
+    """The places in `fact` whose values no measurement gives, and why."""
+    for name in (field.name for field in attrs.fields(type(fact)) if field.name != "seed"):
+        value = getattr(fact, name)
+        if isinstance(value, int | float) and not 0 <= value <= MOST:
+            yield name, f"{value} is impossible"
+    for rule in _RULES.get(type(fact), ()):
+        yield from ((place, wrong) for holds, place, wrong in rule(fact) if not holds)
+
+
+def _passes(fact: Baseline) -> Iterator[tuple[bool, str, str]]:
+    yield fact.passes <= fact.trials, "passes", f"{fact.passes} of {fact.trials}"
+
+
+def _depths(fact: CurvePoint) -> Iterator[tuple[bool, str, str]]:
+    asked = sum(tally.trials for tally in fact.depths)
+    yield asked <= fact.trials, "depths", f"{asked} trials of {fact.trials}"
+
+
+def _ends(fact: Interval) -> Iterator[tuple[bool, str, str]]:
+    low, high = fact.low, fact.high
+    yield high is None or low <= high, "high", f"{high} is less than {low}"
+
+
+def _share(name: str) -> Rule:
+    def rule(fact: object) -> Iterator[tuple[bool, str, str]]:
+        share = getattr(fact, name)
+        yield share <= 1, name, f"{share} is more than 1"
+
+    return rule
+
+
+def _method(fact: Method) -> Iterator[tuple[bool, str, str]]:
+    yield fact.ratio > 0, "ratio", "it must be above 0"
+    yield 0 < fact.tolerance < 1, "tolerance", f"{fact.tolerance} is not between 0 and 1"
+
+
+def _bracket(fact: RegionReport) -> Iterator[tuple[bool, str, str]]:
+    low, high = fact.bracket
+    yield 0 <= low <= MOST, "bracket[0]", f"{low} is impossible"
+    yield high is None or low <= high <= MOST, "bracket", f"{high} does not follow {low}"
+
+
+def _report(fact: ContextReport) -> Iterator[tuple[bool, str, str]]:
+    true, loadable = fact.true_context or 0, fact.loadable_context
+    fits = loadable is None or true <= loadable
+    yield fits, "true_context", f"{true} is more than the loadable {loadable}"
+    lengths = [point.length_tokens for point in fact.curve]
+    ascend = all(before < after for before, after in pairwise(lengths))
+    yield ascend, "curve", "the lengths do not ascend"
+
+
+_RULES: Mapping[type, tuple[Rule, ...]] = {
+    Baseline: (_passes,),
+    ContextReport: (_bracket, _report),
+    CurvePoint: (_passes, _depths),
+    DepthTally: (_passes,),
+    Interval: (_ends, _share("level")),
+    LevelReport: (_bracket,),
+    MapCell: (_passes, _share("score")),
+    Method: (_method, _share("ratio")),
+    Observation: (_passes,),
+    Proportion: (_ends, _share("high")),
+    RegionReport: (_bracket,),
+}
 
 
 def _make() -> cattrs.Converter:
@@ -141,6 +273,7 @@ def _make() -> cattrs.Converter:
     converter.register_structure_hook(datetime, _datetime)
     converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
     converter.register_structure_hook_factory(_is_mapping, _mapping_hook)
+    converter.register_structure_hook_factory(attrs.has, _sound_hook)
     converter.register_unstructure_hook(datetime, _dump_datetime)
     return converter
 
@@ -162,19 +295,33 @@ def _parse(text: str, kind: object) -> object:
 def _structure(value: object, kind: type[T]) -> T:
     try:
         return _CONVERTER.structure(value, kind)
-    except cattrs.BaseValidationError as error:
-        details = "; ".join(cattrs.transform_error(error))
-        raise FormatError(f"not a {_name(kind)}: {details}") from error
-    except _REFUSALS as error:
-        raise FormatError(f"not a {_name(kind)}: {type(error).__name__}") from error
+    except (cattrs.BaseValidationError, *_REFUSALS) as error:
+        raise FormatError(f"not a {_name(kind)}: {_complaint(error)}") from error
+
+
+def _complaint(error: Exception, place: str = "") -> str:
+    """The first thing that is wrong, after its place: ``curve[3].passes: 5 of 4``."""
+    if isinstance(error, _Misplaced):
+        return _complaint(error.inner, place + error.place)
+    if isinstance(error, cattrs.ClassValidationError):
+        noted, others = error.group_exceptions()
+        if noted:
+            inner, note = noted[0]
+            return _complaint(inner, f"{place}.{note.name}")
+        return _complaint(others[0], place)
+    if isinstance(error, KeyError):
+        said = "missing"
+    else:
+        said = str(error)[:LONGEST_COMPLAINT] or type(error).__name__
+    return f"{place[:LONGEST_COMPLAINT].removeprefix('.')}: {said}" if place else said
 
 
 def _name(kind: object) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def to_json(fact: object) -> str:
-    """One line of JSON.
+def to_json(fact: object, **more: str) -> str:
+    """One line of JSON; the keys `more` come after the fact's own.
 
     Raises `FormatError` for what JSON or the reader would not take: not-a-number, infinity,
     a time without its offset. Text is written as it is, unless it cannot be written as
@@ -182,6 +329,7 @@ def to_json(fact: object) -> str:
     """
     try:
         plain = _CONVERTER.unstructure(fact)
+        plain = {**plain, **more} if more else plain
         text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
         return text if _is_utf8(text) else json.dumps(plain, allow_nan=False)
     except _REFUSALS as error:
@@ -199,11 +347,6 @@ def _is_utf8(text: str) -> bool:
 def from_json(text: str, kind: type[T]) -> T:
     """The fact of type `kind` that `text` holds; raises `FormatError`."""
     return _structure(_parse(text, kind), kind)
-
-
-def dump_report(report: ContextReport) -> str:
-    """One line of JSON: the keys and units that ``docs/json.md`` describes."""
-    return to_json(report)
 
 
 def load_report(text: str) -> ContextReport:

@@ -22,7 +22,8 @@ from lmstrix.models import (
     Trial,
     Verdict,
 )
-from lmstrix.serialize import FormatError, dump_report, from_json, load_report, to_json
+from lmstrix.reports.words import dump_report
+from lmstrix.serialize import FormatError, from_json, load_report, to_json
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
 SCALARS = st.one_of(
@@ -52,9 +53,70 @@ WRONG: dict[str, list[Any]] = {
 }
 
 
+IMPOSSIBLE: list[tuple[str, object, str]] = [
+    ("declared_context", -5, "declared_context"),
+    ("true_context", 2**70, "true_context"),
+    ("true_context", 8193, "true_context"),
+    ("bracket", [5, 1], "bracket"),
+    ("bracket", [-1, 5], "bracket[0]"),
+    ("interval", {"low": 7, "high": 6, "level": 0.9}, "interval.high"),
+    ("interval", {"low": 7, "high": 8, "level": 1.5}, "interval.level"),
+    ("baseline", {"passes": 5, "trials": 4}, "baseline.passes"),
+    ("finished_at", "9999-01-01T00:00:00+00:00", "finished_at"),
+    ("cost", {"seconds": -1.0}, "cost.seconds"),
+    ("usable", {"limit_tokens": -1}, "usable.limit_tokens"),
+    (
+        "regions",
+        [{"region": "head", "limit_tokens": 1, "bracket": [2, 1], "cause": "forgets"}],
+        "regions[0].bracket",
+    ),
+]
+"""Values of the right type that no measurement gives, and the place that is named."""
+CURVE_IMPOSSIBLE: list[tuple[str, object]] = [
+    ("length_tokens", -1),
+    ("passes", 11),
+    ("tokens_per_second", -0.5),
+    ("wilson", {"low": 0.9, "high": 0.2}),
+    ("depths", [{"region": "head", "passes": 0, "trials": 11}]),
+]
+
+
 def plain(report: ContextReport) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(dump_report(report))
     return value
+
+
+@pytest.mark.parametrize(("name", "value", "place"), IMPOSSIBLE)
+def test_an_impossible_value_is_refused_with_its_place(
+    name: str, value: object, place: str
+) -> None:
+    changed = plain(sample_report()) | {name: value}
+    with pytest.raises(FormatError) as caught:
+        load_report(json.dumps(changed))
+    assert f"Report: {place}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), CURVE_IMPOSSIBLE)
+def test_an_impossible_point_is_refused_with_its_number(name: str, value: object) -> None:
+    changed = plain(sample_report())
+    changed["curve"][1][name] = value
+    with pytest.raises(FormatError, match=rf"curve\[1\]\.{name}"):
+        load_report(json.dumps(changed))
+
+
+@pytest.mark.parametrize(("name", "value"), [("ratio", -3.0), ("ratio", 1.5), ("tolerance", 0.0)])
+def test_an_impossible_method_is_refused(name: str, value: float) -> None:
+    changed = plain(sample_report())
+    changed["method"][name] = value
+    with pytest.raises(FormatError, match=rf"method\.{name}"):
+        load_report(json.dumps(changed))
+
+
+def test_lengths_ascend() -> None:
+    changed = plain(sample_report())
+    changed["curve"].reverse()
+    with pytest.raises(FormatError, match="curve"):
+        load_report(json.dumps(changed))
 
 
 def test_a_report_round_trips() -> None:

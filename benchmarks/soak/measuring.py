@@ -74,12 +74,13 @@ class LoggingStore(SqliteStore):
         flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
         self._acks = os.open(job.file("acks"), flags, 0o600)
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
         """Remember the trials of one request, slowly."""
         await anyio.sleep(self._slow_s)
-        await super().append_trials(measurement_id, trials)
+        counted = await super().append_trials(measurement_id, trials)
         lines = "".join(f"{ack(measurement_id, trial)}\n" for trial in trials)
         os.write(self._acks, lines.encode())
+        return counted
 
 
 async def measure(job: Job) -> None:

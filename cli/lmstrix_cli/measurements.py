@@ -23,12 +23,13 @@ from lmstrix.models import (
 from lmstrix.reports.text import render_text
 from lmstrix.reports.words import (
     CAUSE_SENTENCES,
+    dump_report,
     say_bytes,
     say_cause,
     say_percent,
     say_seconds,
 )
-from lmstrix.serialize import dump_report, to_json
+from lmstrix.serialize import to_json
 from lmstrix_cli import safe_text
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.formats import Column, show_rows

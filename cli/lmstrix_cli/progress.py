@@ -112,7 +112,7 @@ def event_line(event: Event) -> str:
         case LoadFinished():
             line = f"    asked for {event.context_length}, loaded {event.effective_context}"
         case ProbeFinished():
-            verdict = say_verdict(event.verdict, passes=event.passes, trials=event.trials)
+            verdict = say_verdict(event.verdict)
             verdict += f" ({say_cause(event.failure)})" if event.failure else ""
             line = f"    {event.length_tokens}: {event.passes} of {event.trials}, {verdict}"
         case ReplyTimed():

@@ -82,7 +82,7 @@ _WORDS: Mapping[str, int] = {
         ("fail", "failed", "problem", "too large", "gibberish", "forgets", "crashed on fill"), _RED
     ),
     **dict.fromkeys(
-        ("all correct", "undecided", "warning", "not tested", "partial", "interrupted"),
+        ("undecided", "warning", "not tested", "partial", "interrupted"),
         _YELLOW,
     ),
 }
@@ -100,7 +100,8 @@ _HEADS = re.compile(
     re.MULTILINE,
 )
 _NUMBERS = re.compile(
-    r"^(?:declared|loadable|true|usable)(?: +(?:[0-9]+\+?|-|unknown)(?=\s|$))+", re.MULTILINE
+    r"^(?:declared|loadable|true|usable)(?: +(?:(?:at least )?[0-9,]+\+?|-|unknown)(?=\s|$))+",
+    re.MULTILINE,
 )
 """The numbers that a report is about."""
 

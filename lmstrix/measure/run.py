@@ -41,6 +41,7 @@ from lmstrix.measure.state import (
     State,
     its_turn,
     limit_of,
+    turn_of,
 )
 from lmstrix.measure.trials import Asker, Keeper, attempts
 from lmstrix.models import (
@@ -155,7 +156,8 @@ class Measurement:
         async with its_turn(self._adapter, self._announcer):
             # The wait is not part of what the measurement took.
             state.clock, state.started_at = monotonic(), datetime.now(UTC)
-            state.resume(await keeper.begin(state.key(state.status)))
+            key = state.key(state.status, turn_of(self._adapter))
+            state.resume(await keeper.begin(key))
             self._announcer.emit(
                 MeasurementStarted(
                     model_key=state.model.key,
@@ -199,7 +201,7 @@ class Measurement:
 
     async def key(self) -> str:
         """The key under which the store keeps its report: model, engine, method, versions."""
-        return self._state.key(await self._adapter.status())
+        return self._state.key(await self._adapter.status(), turn_of(self._adapter))
 
     def _finish(self, report: ContextReport) -> ContextReport:
         self._announcer.emit(

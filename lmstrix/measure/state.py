@@ -25,7 +25,7 @@ from lmstrix.events import (
     Retrying,
     WaitingForTurn,
 )
-from lmstrix.locks import Holder, hold_turn
+from lmstrix.locks import THIS_MACHINE, Holder, hold_turn
 from lmstrix.measure.loading import Loadable
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.models import (
@@ -63,6 +63,7 @@ __all__ = [
     "State",
     "its_turn",
     "limit_of",
+    "turn_of",
 ]
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
@@ -172,6 +173,11 @@ class Announcer:
         )
 
 
+def turn_of(adapter: Adapter) -> str | None:
+    """What `adapter` contends for; None: nothing."""
+    return adapter.turn if isinstance(adapter, TakesTurns) else None
+
+
 @asynccontextmanager
 async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[None, None]:
     """Hold the turn on what `adapter` contends for; at once where that is nothing.
@@ -187,7 +193,7 @@ async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[Non
             )
         )
 
-    resource = adapter.turn if isinstance(adapter, TakesTurns) else None
+    resource = turn_of(adapter)
     async with AsyncExitStack() as stack:
         if resource is not None:
             try:
@@ -272,8 +278,11 @@ class State:
         """A seed of its own for each document of a measurement; -1 is the baseline's own."""
         return self.options.seed * 1000 + number + 1
 
-    def key(self, status: Status) -> str:
-        """What a result depends on: under another key it is another result."""
+    def key(self, status: Status, turn: str | None) -> str:
+        """What a result depends on: under another key it is another result.
+
+        `turn` is the adapter's: a server on another machine has models of its own.
+        """
         depends: dict[str, object] = {
             "adapter": status.adapter,
             "versions": dict(sorted(status.versions.items())),
@@ -281,6 +290,8 @@ class State:
             "declared": self.model.declared_context,
             "method": attrs.asdict(self.method),
         }
+        if turn not in {None, THIS_MACHINE}:
+            depends["server"] = turn
         if self.options.max_memory_bytes is not None:
             depends["memory"] = self.options.max_memory_bytes
         return json.dumps(depends, sort_keys=True)

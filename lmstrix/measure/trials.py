@@ -113,12 +113,14 @@ class Keeper:
         self._id, self._kept = found.id, len(found.trials)
         return found
 
-    async def append_trials(self, trials: Sequence[Trial]) -> None:
-        """Remember the trials of one request."""
+    async def append_trials(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Remember the trials of one request; the trials to count, see `Store.append_trials`."""
+        counted = trials
         if self.error is None:
             with self._writing():
-                await self._store.append_trials(self._id, trials)
+                counted = await self._store.append_trials(self._id, trials)
                 self._kept += len(trials)
+        return counted
 
     async def append_failure(self, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
@@ -259,9 +261,9 @@ class Asker:
                 zip(wanted, parts, self._judge(level, phase, question, reply), strict=True)
             )
         ]
-        self._state.add_reply(reply, trials)
-        await self._keeper.append_trials(trials)
-        for trial in trials:
+        counted = await self._keeper.append_trials(trials)
+        self._state.add_reply(reply, counted)
+        for trial in counted:
             self._state.announcer.emit(TrialFinished(model_key=self._state.model.key, trial=trial))
 
     def _judge(

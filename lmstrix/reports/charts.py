@@ -1,7 +1,7 @@
 """The series behind every chart, and where they lie in a drawing.
 
-HTML pages draw them as SVG, notebooks with altair. Reports come from files: numbers that cannot be
-drawn are left out.
+Pages and notebooks draw them as SVG. Reports come from files: numbers that cannot be drawn are left
+out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, CurvePoint, Layer, MapCell, Region
-from lmstrix.reports.words import say_cause, say_kept, say_percent, say_seconds, say_verdict
+from lmstrix.reports.words import (
+    say_cause,
+    say_kept,
+    say_percent,
+    say_seconds,
+    say_tokens,
+    say_verdict,
+)
 
 __all__ = [
     "BOX",
@@ -66,7 +73,7 @@ class Answers:
     @property
     def label(self) -> str:
         """The point in words."""
-        return f"{self.length} tokens: {self.answers}"
+        return f"{self.length:,} tokens: {self.answers}"
 
 
 def answers_by_length(report: ContextReport) -> tuple[Answers, ...]:
@@ -93,7 +100,7 @@ def _answers(point: CurvePoint) -> Answers:
         point.wilson.low,
         point.wilson.high,
         f"{point.passes} of {point.trials}",
-        say_verdict(point.verdict, passes=point.passes, trials=point.trials),
+        say_verdict(point.verdict),
     )
 
 
@@ -308,7 +315,7 @@ class SpeedPlot:
     @property
     def text(self) -> str:
         """The drawing in words."""
-        values = "; ".join(f"{length} tokens: {words}" for length, _, words in self.series)
+        values = "; ".join(f"{length:,} tokens: {words}" for length, _, words in self.series)
         return f"{self.title} by length: {values}"
 
 
@@ -402,7 +409,7 @@ def heat_of_report(report: ContextReport) -> Heat | None:
         tallies = _answers_by_region(point)
         cells = tuple(_tally(point, region, tallies.get(region)) for region in Region)
         if tallies:
-            rows.append((str(point.length_tokens), cells))
+            rows.append((say_tokens(point.length_tokens), cells))
     if not rows:
         return None
     return Heat(
@@ -419,9 +426,9 @@ def heat_of_report(report: ContextReport) -> Heat | None:
 
 def _tally(point: CurvePoint, region: Region, tally: tuple[int, int] | None) -> Cell:
     if tally is None:
-        return Cell("", None, f"{point.length_tokens} tokens, {region}: not asked")
+        return Cell("", None, f"{point.length_tokens:,} tokens, {region}: not asked")
     passes, trials = tally
-    label = f"{point.length_tokens} tokens, {region}: {passes} of {trials}"
+    label = f"{point.length_tokens:,} tokens, {region}: {passes} of {trials}"
     return Cell(f"{passes}/{trials}", _step(passes / trials), label)
 
 
@@ -437,16 +444,16 @@ def heat_of_layer(found: ContextMap, layer: Layer) -> Heat | None:
     width = 100 // DEPTH_BINS
     rows = [
         (
-            str(length),
+            say_tokens(length),
             (
                 *(
                     _graded(
                         known.get((length, i)),
-                        f"{length} tokens, depth {width * i} to {width * (i + 1)}%",
+                        f"{length:,} tokens, depth {width * i} to {width * (i + 1)}%",
                     )
                     for i in range(DEPTH_BINS)
                 ),
-                _graded(layer.rate(length), f"{length} tokens, all depths"),
+                _graded(layer.rate(length), f"{length:,} tokens, all depths"),
             ),
         )
         for length in sorted(set(found.lengths), reverse=True)
@@ -488,7 +495,7 @@ class NumberBars:
 
 
 def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
-    """The bars of each report, all on one scale, so that they can be compared."""
+    """The bars of each report, all on one logarithmic scale, so that they can be compared."""
     numbers = [
         (
             ("declared", report.declared_context),
@@ -497,20 +504,24 @@ def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
         )
         for report in reports
     ]
-    longest = max((min(n or 0, MOST_TOKENS) for row in numbers for _, n in row), default=0)
+    longest = min(max((n or 0 for row in numbers for _, n in row), default=0), MOST_TOKENS)
     return tuple(
         NumberBars(
-            tuple(
-                (name, _width(tokens, longest), "unknown" if tokens is None else str(tokens))
-                for name, tokens in row
-            )
+            tuple((name, _width(tokens, longest), say_tokens(tokens)) for name, tokens in row)
         )
         for row in numbers
     )
 
 
+BAR_START = 256
+"""Where a bar begins, in tokens. The scale is logarithmic: a model that claims ten million would
+leave dots of all others.
+"""
+
+
 def _width(tokens: int | None, longest: int) -> float:
     """At least half a percent for any number above 0."""
-    if not tokens or tokens < 0 or not longest:
+    if not tokens or tokens < 0 or longest <= 0:
         return 0.0
-    return round(max(0.5, 100 * min(tokens, longest) / longest), 2)
+    doublings = math.log2(max(longest, 2 * BAR_START) / BAR_START)
+    return round(max(0.5, min(100.0, 100 * math.log2(tokens / BAR_START) / doublings)), 2)

@@ -18,6 +18,7 @@ from lmstrix.reports.words import (
     say_reach,
     say_seconds,
     say_speed,
+    say_summary,
     say_tokens,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "comparison_json",
     "csv_cell",
     "settings_of",
+    "speed_there",
 ]
 
 NOT_KNOWN = "-"
@@ -39,6 +41,7 @@ _CONTENT = "content"
 """The setting that distinguishes files of the same name."""
 _LAST = ("correct there", "tokens/s there", "first token there", "tokens read", "time spent")
 """The facts that are shown behind the limits of regions and levels."""
+MOST_COLUMNS = 4
 _FORMULA = ("=", "+", "-", "@")
 """The beginnings of a formula in a spreadsheet."""
 
@@ -61,6 +64,22 @@ class Comparison:
     differing: tuple[Row, ...]
     """Settings that are not the same in all, the time of measuring among them."""
     same: tuple[tuple[str, str], ...]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether there are too many results for a column each."""
+        return len(self.names) > MOST_COLUMNS
+
+    def table(self, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+        """Head and body of a table of some facts: a column for each result, or a row for each if
+        there are many.
+        """
+        if not self.is_long:
+            return ["", *self.names], [[row.label, *row.values] for row in rows]
+        head = ["", *(row.label for row in rows)]
+        return head, [
+            [name, *(row.values[index] for row in rows)] for index, name in enumerate(self.names)
+        ]
 
     def distinction(self, index: int) -> str:
         """The settings that tell a result from others of its model; empty if it is the only one."""
@@ -108,7 +127,7 @@ def settings_of(report: ContextReport) -> Mapping[str, str]:
         ("ratio", f"{method.ratio:.4g}{' absolute' if method.absolute else ''}"),
         ("pass rate", "averaged over the window" if method.average else ""),
         ("seed", str(method.seed)),
-        ("max context", say_tokens(method.max_context, unknown="as declared")),
+        ("max context", "as declared" if method.max_context is None else str(method.max_context)),
         ("adapter", where.adapter),
         ("engine", where.engine),
         *((f"version of {name}", value) for name, value in where.versions.items()),
@@ -129,6 +148,12 @@ def _point_at_limit(report: ContextReport) -> CurvePoint | None:
     return next((p for p in report.curve if p.length_tokens == report.true_context), None)
 
 
+def speed_there(report: ContextReport) -> float | None:
+    """Tokens per second at the true context."""
+    point = _point_at_limit(report)
+    return point.tokens_per_second if point else None
+
+
 def _found(reports: Sequence[ContextReport]) -> tuple[Row, ...]:
     facts = [_facts(report) for report in reports]
     labels = list(dict.fromkeys(label for each in facts for label in each))
@@ -146,10 +171,10 @@ def _facts(report: ContextReport) -> dict[str, str]:
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
         "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
         "true": say_tokens(report.true_context, unknown=NOT_KNOWN),
-        "usable": NOT_KNOWN if usable is None else str(usable.limit_tokens or 0),
+        "usable": NOT_KNOWN if usable is None else say_tokens(usable.limit_tokens or 0),
         "cause": say_limit(report),
         "certified": "yes" if report.certified else "no",
-        "bracket": f"{low} to {'?' if high is None else high}" if low or high else NOT_KNOWN,
+        "bracket": f"{low:,} to {say_tokens(high, unknown='?')}" if low or high else NOT_KNOWN,
         "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
     }
     facts |= {f"region {one.region}": _reach(one) for one in report.regions}
@@ -166,7 +191,7 @@ def _reach(one: RegionReport) -> str:
 def _at_limit(report: ContextReport) -> dict[str, str]:
     point, cost = _point_at_limit(report), report.cost
     facts = {
-        "tokens read": str(cost.prompt_tokens) if cost.prompt_tokens else NOT_KNOWN,
+        "tokens read": say_tokens(cost.prompt_tokens) if cost.prompt_tokens else NOT_KNOWN,
         "time spent": say_seconds(cost.seconds) if cost.seconds or cost.loads else NOT_KNOWN,
     }
     if point is None:
@@ -186,7 +211,7 @@ def comparison_json(compared: Comparison) -> str:
             _data(report)
             | {"regions": {str(one.region): one.limit_tokens for one in report.regions}}
             | {"levels": {level.name: level.limit_tokens for level in report.levels}}
-            | {"settings": dict(settings_of(report))}
+            | {"settings": dict(settings_of(report)), "summary": say_summary(report)}
             for report in compared.reports
         ],
         "differs": {row.label: list(row.values) for row in compared.differing},

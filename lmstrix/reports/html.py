@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import cast
@@ -11,26 +12,32 @@ import jinja2
 
 from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports import charts
-from lmstrix.reports.compare import Comparison, compare
+from lmstrix.reports.compare import NOT_KNOWN, Comparison, compare, speed_there
 from lmstrix.reports.words import (
     CURVE_HEAD,
     REGION_HEAD,
+    curve_notes,
     curve_row,
     escape_controls,
     in_order,
     level_rows,
     region_rows,
     repeat_command,
+    say_bytes,
     say_cause,
     say_count,
     say_evidence,
     say_limit,
     say_model_facts,
     say_moment,
+    say_next,
     say_numbers,
     say_percent,
+    say_regions,
     say_remarks,
     say_seconds,
+    say_speed,
+    say_summary,
     say_tokens,
     say_why,
 )
@@ -38,9 +45,11 @@ from lmstrix.reports.words import (
 __all__ = [
     "GENERATOR",
     "curve_rows",
+    "render_chart",
     "render_comparison",
     "render_fragment",
     "render_html",
+    "render_map",
     "templates",
 ]
 
@@ -76,6 +85,7 @@ def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = (
         "page.html.j2",
         sections,
         reports,
+        orders=_orders(reports),
         maps=[_map_section(found) for found in others],
         title=title,
         heading=heading,
@@ -87,7 +97,19 @@ def render_fragment(report: ContextReport, maps: Sequence[ContextMap] = ()) -> s
 
     Its style affects nothing outside of it. It has no ``id``, so it may appear twice.
     """
-    return templates().get_template("fragment.html.j2").render(s=_section(report, maps=maps))
+    section = _section(report, maps=maps)
+    return templates().get_template("fragment.html.j2").render(s=section, chart=False)
+
+
+def render_map(found: ContextMap) -> str:
+    """A map as an element for another page."""
+    return templates().get_template("fragment.html.j2").render(s=None, found=_map_section(found))
+
+
+def render_chart(report: ContextReport) -> str:
+    """The summary of a report and the chart of its lengths, as an element for another page."""
+    section = _section(report)
+    return templates().get_template("fragment.html.j2").render(s=section, chart=True)
 
 
 def render_comparison(compared: Comparison) -> str:
@@ -101,6 +123,7 @@ def render_comparison(compared: Comparison) -> str:
         sections,
         compared.reports,
         comparison=compared,
+        orders=(),
         maps=(),
         title=f"{len(sections)} results side by side",
         heading="Results side by side",
@@ -113,6 +136,32 @@ def _page(
     bars = charts.number_bars(reports)
     page = templates().get_template(template)
     return page.render(sections=sections, bars=bars, version=_version(), **more)
+
+
+def _share(report: ContextReport) -> str:
+    """The true context as a share of the claim."""
+    true, declared = report.true_context, report.declared_context
+    if true is None or not declared:
+        return NOT_KNOWN
+    share = true / declared
+    return say_percent(share) if not 0 < share < 0.01 else "<1%"
+
+
+def _orders(reports: Sequence[ContextReport]) -> list[tuple[str, list[int]]]:
+    """Ways to sort the overview, by the name of the column: the numbers of the reports."""
+    keys: dict[str, Callable[[ContextReport], float]] = {
+        "true": lambda r: r.true_context or 0,
+        "declared": lambda r: r.declared_context or 0,
+        "share": lambda r: (r.true_context or 0) / (r.declared_context or math.inf),
+        "speed": lambda r: speed_there(r) or 0,
+        "size": lambda r: r.model.size_bytes,
+    }
+    at = range(len(reports))
+    orders = [
+        (name, sorted(at, key=lambda i, key=key: -key(reports[i]))) for name, key in keys.items()
+    ]
+    by_name = sorted(at, key=lambda i: reports[i].model.key.casefold())
+    return [("model", by_name), *orders]
 
 
 def _heading(reports: Sequence[ContextReport]) -> str:
@@ -155,6 +204,12 @@ def _section(
         "moment": say_moment(report.finished_at),
         "numbers": say_numbers(report),
         "bars": charts.number_bars([report])[0],
+        "summary": say_summary(report),
+        "next": say_next(report),
+        "parts": say_regions(report),
+        "size": say_bytes(report.model.size_bytes) or NOT_KNOWN,
+        "speed": say_speed(speed_there(report)),
+        "share": _share(report),
         "cause": say_limit(report),
         "why": say_why(report),
         "certified": "yes" if report.certified else "no",
@@ -166,6 +221,7 @@ def _section(
         "heats": [*([own] if own else []), *(heat for m in maps for heat in _heats(m))],
         "curve": curve_rows(report),
         "curve_head": CURVE_HEAD,
+        "curve_notes": curve_notes(report.curve),
         "regions": region_rows(report),
         "region_head": REGION_HEAD,
         "levels": [(*row, b) for row, b in zip(level_rows(report), baselines, strict=True)],
@@ -209,10 +265,10 @@ def _cost(report: ContextReport) -> Pairs:
     cost = report.cost
     return (
         ("time", say_seconds(cost.seconds)),
-        ("loads", str(cost.loads)),
-        ("prompt tokens read", str(cost.prompt_tokens)),
-        ("reused from cache", str(cost.cached_tokens)),
-        ("tokens generated", str(cost.generated_tokens)),
+        ("loads", say_tokens(cost.loads)),
+        ("prompt tokens read", say_tokens(cost.prompt_tokens)),
+        ("reused from cache", say_tokens(cost.cached_tokens)),
+        ("tokens generated", say_tokens(cost.generated_tokens)),
     )
 
 

@@ -6,14 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 
 from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, Layer
-from lmstrix.reports.compare import Comparison
+from lmstrix.reports.compare import Comparison, Row
 from lmstrix.reports.words import (
     CURVE_HEAD,
     REGION_HEAD,
+    curve_notes,
     curve_row,
     escape_controls,
     in_order,
     level_rows,
+    next_command,
     region_rows,
     repeat_command,
     say_cause,
@@ -25,7 +27,9 @@ from lmstrix.reports.words import (
     say_model_facts,
     say_moment,
     say_numbers,
+    say_regions,
     say_remarks,
+    say_summary,
     say_tokens,
     say_why,
 )
@@ -101,21 +105,27 @@ def render_markdown(reports: Sequence[ContextReport], maps: Sequence[ContextMap]
 
 
 def render_comparison_markdown(compared: Comparison) -> str:
-    """Results side by side: a row for each fact, a column for each result."""
-    head = ["", *(code_span(name, in_table=True) for name in compared.names)]
-    found = [_cells(row.label, *row.values) for row in compared.found]
-    blocks = [MARKER, "# Results side by side", _table(head, found, words=(0,))]
+    """Results side by side: a column for each result, or a row for each of many."""
+    blocks = [MARKER, "# Results side by side", _facts(compared, compared.found)]
     if compared.differing:
-        rows = [_cells(row.label, *row.values) for row in compared.differing]
-        blocks += ["## Differences", _table(head, rows, words=(0,))]
+        blocks += ["## Differences", _facts(compared, compared.differing)]
     if compared.same:
         rows = [_cells(label, value) for label, value in compared.same]
         blocks += ["## The same in all", _table(["", ""], rows, words=(0, 1))]
     return "\n\n".join(blocks) + "\n"
 
 
+def _facts(compared: Comparison, rows: Sequence[Row]) -> str:
+    head, body = compared.table(rows)
+    names = [code_span(name, in_table=True) for name in compared.names]
+    if compared.is_long:
+        cells = [[name, *_cells(*row[1:])] for name, row in zip(names, body, strict=True)]
+        return _table(["", *_cells(*head[1:])], cells, words=(0,))
+    return _table(["", *names], [_cells(*row) for row in body], words=(0,))
+
+
 def _overview(reports: Sequence[ContextReport]) -> str:
-    head = ["model", "declared", "loadable", "true", "cause", "certified"]
+    head = ["model", "declared", "loadable", "true", "limit", "certified"]
     rows = [
         [
             code_span(report.model.key, in_table=True),
@@ -132,11 +142,17 @@ def _overview(reports: Sequence[ContextReport]) -> str:
 
 def _report(report: ContextReport, heading: str) -> Iterator[str]:
     yield f"{heading} {code_span(report.model.key)}"
+    yield escape_markdown(say_summary(report))
     facts = say_model_facts(report)
     if facts:
         yield escape_markdown(facts)
     numbers = [[f"**{n.name}**", n.value, n.meaning] for n in say_numbers(report)]
     yield _table(["", "tokens", ""], numbers, words=(0, 2))
+    regions = say_regions(report)
+    if regions:
+        yield regions
+    if report.regions:
+        yield _table(REGION_HEAD, region_rows(report), words=(0, 1, 4))
     why = f"cause: **{say_cause(report.cause)}**. {say_why(report)}"
     yield _list([why, *say_evidence(report)])
     if report.curve:
@@ -145,14 +161,16 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
             for point in in_order(report.curve)
         ]
         yield _table([*CURVE_HEAD, ""], rows, words=(3, 6))
-    if report.regions:
-        yield _table(REGION_HEAD, region_rows(report), words=(0, 1, 4))
+        yield from curve_notes(report.curve)
     if report.levels:
         rows = [_cells(*row) for row in level_rows(report)]
         yield _table(["level", "limit", "cause"], rows, words=(0, 2))
     remarks = [escape_markdown(remark) for remark in say_remarks(report)]
     if remarks:
         yield _list(remarks)
+    command = next_command(report)
+    if command:
+        yield f"To use {say_tokens(report.true_context)} tokens: {code_span(command)}"
     engine = say_engine(report)
     provenance = [
         say_cost(report),
@@ -181,7 +199,7 @@ def _layer(found: ContextMap, layer: Layer) -> str:
     head = ["length", *(f"{100 * i // DEPTH_BINS}%" for i in range(DEPTH_BINS)), "all"]
     rows = [
         [
-            str(length),
+            say_tokens(length),
             *(_percent(known.get((length, i))) for i in range(DEPTH_BINS)),
             _percent(layer.rate(length)),
         ]

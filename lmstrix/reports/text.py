@@ -18,6 +18,7 @@ from lmstrix.reports.words import (
     CURVE_HEAD,
     REGION_HEAD,
     bar,
+    curve_notes,
     curve_row,
     escape_controls,
     in_order,
@@ -31,11 +32,14 @@ from lmstrix.reports.words import (
     say_kept,
     say_model_facts,
     say_moment,
+    say_next,
     say_numbers,
     say_percent,
+    say_regions,
     say_remarks,
     say_seconds,
     say_speed,
+    say_summary,
     say_wait,
     say_why,
 )
@@ -65,14 +69,23 @@ def render_text(report: ContextReport, *, width: int = 80) -> str:
     facts = say_model_facts(report)
     return _join(
         [escape_controls(f"{report.model.key} ({facts})" if facts else report.model.key)],
+        textwrap.wrap(say_summary(report), width),
         _columns([(f"{n.name} {n.value}", n.meaning) for n in say_numbers(report)], margin=""),
+        [
+            *_wrap_all([say_regions(report)], width),
+            *(
+                _columns([REGION_HEAD, *region_rows(report)], right=(2, 3))
+                if report.regions
+                else []
+            ),
+        ],
         _wrap_all(
             [f"cause: {say_cause(report.cause)}. {say_why(report)}", *say_evidence(report)], width
         ),
         _curve(report.curve, width),
-        _columns([REGION_HEAD, *region_rows(report)], right=(2, 3)) if report.regions else [],
         ["levels", *_columns(level_rows(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
+        [line] if (line := say_next(report)) else [],
         [*_wrap_all(_provenance(report), width), f"repeat: {repeat_command(report)}"],
     )
 
@@ -93,11 +106,13 @@ def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
     if not curve:
         return []
     rows = [(*CURVE_HEAD, ""), *((*curve_row(p), _bar_or_failure(p)) for p in in_order(curve))]
-    for shown in range(len(rows[0]), 4, -1):
-        lines = _columns([row[:shown] for row in rows], right=(0, 1, 2, 4, 5))
-        if max(map(len, lines)) <= width:
-            return lines
-    return _columns([row[:4] for row in rows], right=(0, 1, 2))
+    tables = (
+        _columns([row[:shown] for row in rows], right=(0, 1, 2, 4, 5))
+        for shown in range(len(rows[0]), 4, -1)
+    )
+    fits = (lines for lines in tables if max(map(len, lines)) <= width)
+    table = next(fits, None) or _columns([row[:4] for row in rows], right=(0, 1, 2))
+    return table + _wrap_all([f"  {note}" for note in curve_notes(curve)], width)
 
 
 def _bar_or_failure(point: CurvePoint) -> str:
@@ -113,9 +128,10 @@ def render_map(found: ContextMap, *, width: int = 80) -> str:
     cost = found.cost
     share = cost.document_tokens / found.lengths[-1]
     spent = (
-        f"cost: {cost.document_tokens} tokens of the document read ({share:.2f} times its length),"
-        f" {cost.question_tokens} of {cost.questions} questions, {cost.cached_tokens} reused from"
-        f" cache, {cost.generated_tokens} generated, {say_seconds(cost.seconds)}."
+        f"cost: {cost.document_tokens:,} tokens of the document read ({share:.2f} times its"
+        f" length), {cost.question_tokens:,} of {cost.questions} questions,"
+        f" {cost.cached_tokens:,} reused from cache, {cost.generated_tokens:,} generated,"
+        f" {say_seconds(cost.seconds)}."
     )
     return _join(
         [escape_controls(found.model.key)],
@@ -132,7 +148,7 @@ def _layer(found: ContextMap, layer: Layer) -> Iterator[str]:
     cells = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
     for length in found.lengths:
         row = "".join(_score(cells.get((length, i))) for i in range(DEPTH_BINS))
-        yield f"{length:>8}{row}   {_score(layer.rate(length))}"
+        yield f"{length:>8,}{row}   {_score(layer.rate(length))}"
     kept = say_kept(found, layer)
     if kept:
         yield kept
@@ -161,7 +177,7 @@ def render_bench(found: SpeedBench, *, width: int = 80) -> str:
                     f" {rounds}."
                 ),
                 (
-                    f"loaded: {found.context_length} tokens in {engine}. took:"
+                    f"loaded: {found.context_length:,} tokens in {engine}. took:"
                     f" {say_seconds(found.seconds)}."
                 ),
             ],

@@ -27,6 +27,7 @@ from lmstrix.models import (
     Usable,
     Verdict,
 )
+from lmstrix.serialize import to_json
 
 __all__ = [
     "CAUSE_SENTENCES",
@@ -36,10 +37,13 @@ __all__ = [
     "REPLY_KEEPS",
     "Number",
     "bar",
+    "curve_notes",
     "curve_row",
+    "dump_report",
     "escape_controls",
     "in_order",
     "level_rows",
+    "next_command",
     "region_rows",
     "repeat_command",
     "say_bytes",
@@ -53,6 +57,7 @@ __all__ = [
     "say_limit",
     "say_model_facts",
     "say_moment",
+    "say_next",
     "say_numbers",
     "say_percent",
     "say_reach",
@@ -60,6 +65,7 @@ __all__ = [
     "say_remarks",
     "say_seconds",
     "say_speed",
+    "say_summary",
     "say_tokens",
     "say_verdict",
     "say_wait",
@@ -191,8 +197,12 @@ def say_speed(tokens_per_second: float | None) -> str:
 
 
 def say_tokens(tokens: int | None, *, unknown: str = "unknown") -> str:
-    """Plain digits, which can be pasted back into an option."""
-    return unknown if tokens is None else str(tokens)
+    """Digits in groups of three.
+
+    >>> say_tokens(131072), say_tokens(None)
+    ('131,072', 'unknown')
+    """
+    return unknown if tokens is None else f"{tokens:,}"
 
 
 # Causes
@@ -220,7 +230,7 @@ CAUSE_SENTENCES = {
     ),
     Cause.OVERFLOW: "The engine says that a longer prompt does not fit, although it loaded it.",
     Cause.TRUNCATED: "The server dropped part of the prompt without saying so.",
-    Cause.GIBBERISH: "With a longer prompt the model answers gibberish.",
+    Cause.GIBBERISH: "With a longer prompt the model answers gibberish or nothing.",
     Cause.FORGETS: "With a longer prompt the model forgets part of it: its answers are wrong.",
     Cause.TOO_SLOW: "A longer prompt takes longer than the limit that was set.",
     Cause.NOT_MEASURABLE: (
@@ -247,14 +257,96 @@ def say_cause(cause: Cause) -> str:
     return cause.replace("_", " ")
 
 
+_NEVER_LOADED = {
+    Cause.LOAD_REFUSED: "The engine's memory guard refused to load it at any size.",
+    Cause.LOAD_FAILED: "The engine could not load it at any size.",
+    Cause.LOAD_HUNG: "Its loads made no progress, although the server answered other calls.",
+}
+
+
 def say_why(report: ContextReport) -> str:
     """Why the true context is not larger, in a sentence or two."""
     high = report.bracket[1]
+    if report.loadable_context is None and report.cause in _NEVER_LOADED:
+        return _NEVER_LOADED[report.cause]
     if report.cause is Cause.LOAD_HUNG and high is not None:
         return (
             f"A load of {high:,} tokens made no progress, although the server answered other calls."
         )
     return CAUSE_SENTENCES[report.cause]
+
+
+# The answer
+
+_BEYOND = {
+    Cause.DECLARED_MAXIMUM: "Nothing failed.",
+    Cause.MAX_CONTEXT: "Longer prompts were not tried.",
+    Cause.NOTHING_FAILED: "Longer prompts were not tried.",
+    Cause.LOAD_REFUSED: "Beyond that the engine's memory guard refuses to load it.",
+    Cause.LOAD_FAILED: "Beyond that the engine cannot load it.",
+    Cause.LOAD_HUNG: "Beyond that its loads make no progress.",
+    Cause.CLAMPED: "The engine loads no more than that.",
+    Cause.CRASHED_ON_FILL: "Beyond that the engine crashes.",
+    Cause.OVERFLOW: "Beyond that the engine says that the prompt does not fit.",
+    Cause.TRUNCATED: "Beyond that the server drops part of the prompt.",
+    Cause.GIBBERISH: "Beyond that it answers gibberish or nothing.",
+    Cause.TOO_SLOW: "Beyond that a reply takes too long.",
+    Cause.BUDGET_SPENT: "The budget was spent before the search ended.",
+    Cause.INTERRUPTED: "The measurement was interrupted.",
+    Cause.INFRASTRUCTURE: "The engine was away or stopped answering.",
+}
+"""What comes after the true context. Other causes have sentences of their own."""
+_AT_LEAST = {Cause.MAX_CONTEXT, Cause.NOTHING_FAILED, *UNFINISHED}
+
+
+def say_summary(report: ContextReport) -> str:
+    """The answer in one sentence, and one on what ends it: the first thing that every form of a
+    report says.
+    """
+    declared, true = report.declared_context, report.true_context
+    claims = "Claims no context" if declared is None else f"Claims {declared:,} tokens"
+    if true is None or report.cause is Cause.NOT_MEASURABLE:
+        known = "" if declared is None else f"{claims}; "
+        return f"{known}{'not' if known else 'Not'} measured. {say_why(report)}"
+    if not true:
+        return f"{claims}; reliable at no length. {say_why(report)}"
+    least = "at least " if report.cause in _AT_LEAST else ""
+    if report.cause is Cause.FORGETS:
+        beyond = f"Beyond that it forgets {_forgotten(report)}."
+    else:
+        beyond = _BEYOND.get(report.cause) or say_why(report)
+    return f"{claims}; reliable up to {least}{true:,}. {beyond}"
+
+
+def _forgotten(report: ContextReport) -> str:
+    groups = [] if report.method.average else _lost(report)
+    if not groups or groups[0][0].cause is not Cause.FORGETS:
+        return "part of the prompt"
+    if _alike(report, groups) or len(groups[0]) == len(report.regions):
+        return "facts anywhere in the prompt"
+    return f"{_list(f'the {_PARTS[one.region]}' for one in groups[0])} of the prompt"
+
+
+def say_next(report: ContextReport) -> str:
+    """What to do with the true context; empty without one."""
+    command = next_command(report)
+    return f"To use {say_tokens(report.true_context)} tokens: {command}" if command else ""
+
+
+def next_command(report: ContextReport) -> str:
+    """The command that puts the true context to use, for a POSIX shell; empty without one."""
+    if not report.measured or not report.true_context:
+        return ""
+    words = ["lmstrix", "apply"]
+    if report.environment.adapter == "llamacpp":
+        words += ["--for", "llama-server"]
+    words += [*(["--"] if report.model.key.startswith("-") else []), report.model.key]
+    return escape_controls(shlex.join(words))
+
+
+def dump_report(report: ContextReport) -> str:
+    """One line of JSON: the keys and units that ``docs/json.md`` describes."""
+    return to_json(report, summary=say_summary(report))
 
 
 # Regions of the window
@@ -268,12 +360,21 @@ REGION_NAMES = {
 }
 """What people call a region: in a headline, and in a statement about it."""
 
+_PARTS = {
+    Region.HEAD: "beginning",
+    Region.EARLY: "early part",
+    Region.MIDDLE: "middle",
+    Region.LATE: "late part",
+    Region.TAIL: "end",
+}
+"""What the summary calls a region."""
+
 REGION_HEAD = ("region", "part of the window", "works up to", "fails from", "cause")
 """The columns of `region_rows`."""
 
 _HEADLINES = {
     Cause.FORGETS: "forgets",
-    Cause.GIBBERISH: "answers gibberish about",
+    Cause.GIBBERISH: "answers gibberish or nothing about",
     Cause.TRUNCATED: "the server drops",
 }
 """The causes by which a region can be lost while the engine itself works."""
@@ -286,6 +387,8 @@ def say_regions(report: ContextReport) -> str:
 
     An empty string if the questions were about no one place.
     """
+    if report.true_context is None:
+        return ""
     if report.method.average:
         return _AVERAGE
     if not report.regions:
@@ -369,7 +472,7 @@ def _say_alike(lost: Sequence[RegionReport]) -> str:
         case Cause.FORGETS:
             return f"forgets {where}"
         case Cause.GIBBERISH:
-            return f"answers gibberish {where}"
+            return f"answers gibberish or nothing {where}"
         case _:
             return f"the server drops text {where}"
 
@@ -382,7 +485,7 @@ def _say_lost(group: Sequence[RegionReport]) -> str:
         case Cause.FORGETS:
             return f"{names} {are} lost {after}"
         case Cause.GIBBERISH:
-            return f"answers about {names} are gibberish {after}"
+            return f"answers about {names} are gibberish or missing {after}"
         case _:
             return f"{names} {are} dropped {after}"
 
@@ -434,19 +537,28 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     """Declared, loadable and true context, and the usable one if it was asked for."""
     unfinished = report.cause in UNFINISHED and report.true_context
     true_words = "works so far" if unfinished else "the largest filled context at which it works"
-    loadable = report.loadable_context
-    censored = loadable in {report.method.max_context, report.declared_context} - {None}
-    load_words = (
-        "loads; larger sizes were not tried" if censored else "the largest context that loads"
-    )
     rows = [
-        ("declared", report.declared_context, "the claim of the model's metadata"),
-        ("loadable", loadable, load_words),
-        ("true", report.true_context, true_words),
+        Number(
+            "declared", say_tokens(report.declared_context), "the claim of the model's metadata"
+        ),
+        _loadable(report),
+        Number("true", say_tokens(report.true_context), true_words),
     ]
     if report.usable is not None:
-        rows.append(("usable", report.usable.limit_tokens or 0, _wishes(report.usable)))
-    return tuple(Number(name, say_tokens(tokens), words) for name, tokens, words in rows)
+        usable = say_tokens(report.usable.limit_tokens or 0)
+        rows.append(Number("usable", usable, _wishes(report.usable)))
+    return tuple(rows)
+
+
+def _loadable(report: ContextReport) -> Number:
+    """The largest context that loads, or the largest that was tried."""
+    loadable = report.loadable_context
+    value = say_tokens(loadable)
+    if loadable is not None and loadable == report.declared_context:
+        return Number("loadable", value, "loads; larger sizes were not tried")
+    if loadable is not None and loadable == report.method.max_context:
+        return Number("loadable", f"at least {value}", "not tried further")
+    return Number("loadable", value, "the largest context that loads")
 
 
 def _wishes(usable: Usable) -> str:
@@ -477,7 +589,6 @@ def say_evidence(report: ContextReport) -> list[str]:
         return []
     certified = "yes, by" if report.certified else "no, it was not confirmed by"
     sentences = (
-        say_regions(report),
         f"certified: {certified} a fresh load and fresh documents at that length.",
         _say_bracket(report),
         _say_baseline(report),
@@ -487,14 +598,21 @@ def say_evidence(report: ContextReport) -> list[str]:
 
 def _say_bracket(report: ContextReport) -> str:
     low, high = report.bracket
-    works = f"{low} works" if low else "no length is known to work"
-    fails = _open_end(report) if high is None else f"{high} {_how_it_fails(report, high)}"
+    works = f"{low:,} works" if low else "no length is known to work"
+    fails = _open_end(report) if high is None else f"{high:,} {_how_it_fails(report, high)}"
     text = f"bracket: {works}, {fails}."
     if report.interval.level > 0:
         text += f" {say_percent(report.interval.level)} interval: {say_interval(report)}."
-        if report.estimate is not None and high is not None:
-            text += f" Best guess: {report.estimate}."
+        if _helps(report.estimate, low, high):
+            text += f" Best guess: {say_tokens(report.estimate)}."
     return text
+
+
+def _helps(estimate: int | None, low: int, high: int | None) -> bool:
+    """Whether a best guess says more than the bracket: between its ends, and they are far apart."""
+    if estimate is None or high is None or not low < estimate < high:
+        return False
+    return high - low > low / 8
 
 
 def _open_end(report: ContextReport) -> str:
@@ -520,9 +638,11 @@ def say_interval(report: ContextReport) -> str:
     """The interval of the true context. Nothing beyond the loadable context was tried."""
     low, high = report.interval.low, report.interval.high
     if high is not None:
-        return f"{low} to {high}"
+        return f"{low:,} to {high:,}"
     loaded = report.loadable_context
-    return f"at least {low}" if loaded is None or loaded <= low else f"{low} to more than {loaded}"
+    if loaded is None or loaded <= low:
+        return f"at least {low:,}"
+    return f"{low:,} to more than {loaded:,}"
 
 
 def _say_baseline(report: ContextReport) -> str:
@@ -533,7 +653,7 @@ def _say_baseline(report: ContextReport) -> str:
     where = " in every region" if report.regions else ""
     where = " on average over the window" if method.average else where
     return (
-        f"baseline: {baseline.passes} of {baseline.trials} correct at {baseline.length_tokens}"
+        f"baseline: {baseline.passes} of {baseline.trials} correct at {baseline.length_tokens:,}"
         f" tokens; a length passes with {say_percent(method.ratio)}"
         f"{'' if method.absolute else ' of that rate'}{where}."
     )
@@ -544,7 +664,7 @@ def say_reach(level: LevelReport) -> str:
     if level.limit_tokens is None:
         return "unknown"
     low, high = level.bracket
-    return f"at least {low}" if high is None else f"{low}"
+    return f"at least {low:,}" if high is None else f"{low:,}"
 
 
 def level_rows(report: ContextReport) -> list[tuple[str, str, str]]:
@@ -560,12 +680,12 @@ def say_remarks(report: ContextReport) -> Iterator[str]:
         weak = [d for d in point.depths if d.passes < d.trials]
         if point.verdict is Verdict.FAIL and weak:
             listed = ", ".join(f"{d.region} {d.passes} of {d.trials}" for d in weak)
-            how = say_cause(point.failure or Cause.FORGETS)
-            yield f"{how} at {point.length_tokens}, correct answers by region: {listed}."
+            how = f"{say_cause(point.failure)} " if point.failure else ""
+            yield f"{how}at {point.length_tokens:,}, correct answers by region: {listed}."
         if point.inconclusive:
             replies = "reply was" if point.inconclusive == 1 else "replies were"
             yield (
-                f"at {point.length_tokens}: {point.inconclusive} {replies} inconclusive and"
+                f"at {point.length_tokens:,}: {point.inconclusive} {replies} inconclusive and"
                 " not counted."
             )
     yield from (f"note: {note}" for note in report.notes)
@@ -578,8 +698,8 @@ def say_cost(report: ContextReport) -> str:
         return ""
     return (
         f"cost: {say_count(cost.loads, 'load')},"
-        f" {cost.prompt_tokens} prompt tokens read, {cost.cached_tokens} reused from cache,"
-        f" {cost.generated_tokens} generated, {say_seconds(cost.seconds)}."
+        f" {cost.prompt_tokens:,} prompt tokens read, {cost.cached_tokens:,} reused from cache,"
+        f" {cost.generated_tokens:,} generated, {say_seconds(cost.seconds)}."
     )
 
 
@@ -596,7 +716,7 @@ def say_kept(found: ContextMap, layer: Layer) -> str:
     if limit is None:
         return ""
     share = say_percent(found.ratio)
-    return f"keeps {share} of its score at {min(found.lengths)} up to {limit} tokens"
+    return f"keeps {share} of its score at {min(found.lengths):,} up to {limit:,} tokens"
 
 
 # The table of lengths
@@ -622,20 +742,29 @@ def curve_row(point: CurvePoint) -> tuple[str, ...]:
     asked = point.trials > 0
     wait = point.ttft_s if point.full_ttft_s is None else point.full_ttft_s
     return (
-        str(point.length_tokens),
+        say_tokens(point.length_tokens),
         f"{point.passes} of {point.trials}" if asked else "-",
         f"{point.wilson.low * 100:.0f} to {say_percent(point.wilson.high)}" if asked else "-",
-        say_verdict(point.verdict, passes=point.passes, trials=point.trials),
+        say_verdict(point.verdict),
         say_wait(wait),
         say_speed(point.tokens_per_second),
     )
 
 
-def say_verdict(verdict: Verdict, *, passes: int, trials: int) -> str:
-    """The verdict in a word or two. Few answers that were all correct decide nothing."""
-    if verdict is Verdict.UNDECIDED:
-        return "all correct" if passes == trials > 0 else "undecided"
-    return "passed" if verdict is Verdict.PASS else "failed"
+def curve_notes(curve: Iterable[CurvePoint]) -> list[str]:
+    """What a table of lengths needs to be understood."""
+    undecided = any(point.verdict is Verdict.UNDECIDED for point in curve)
+    return [UNDECIDED] if undecided else []
+
+
+VERDICT_WORDS = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNDECIDED: "undecided"}
+UNDECIDED = "undecided: too few answers at this length for a verdict of its own"
+"""Explains that word where it appears, once."""
+
+
+def say_verdict(verdict: Verdict) -> str:
+    """The verdict in a word."""
+    return VERDICT_WORDS[verdict]
 
 
 def bar(share: float, cells: int) -> str:

@@ -198,7 +198,7 @@ def load_contents(text: str) -> StoreContents:
     try:
         return _checked(text)
     except FormatError as error:
-        reason = str(error).split("; ")[0][:300]  # the first of what may be a thousand complaints
+        reason = str(error)[:300]
         raise StoreError(f"This is not an export of a store: {reason}.", hint=_HINT) from error
 
 
@@ -210,8 +210,11 @@ def _checked(text: str) -> StoreContents:
     if head.schema_version > EXPORT_VERSION:
         raise _newer("The export", head.schema_version)
     contents = from_json(text, StoreContents)
-    for kept in contents.measurements:
-        check_measurement(kept)
+    for number, kept in enumerate(contents.measurements):
+        try:
+            check_measurement(kept)
+        except FormatError as error:
+            raise FormatError(f"measurements[{number}].{error}") from error
     if len({kept.id for kept in contents.measurements}) < len(contents.measurements):
         raise FormatError("two measurements have the same id")
     return contents
@@ -220,9 +223,9 @@ def _checked(text: str) -> StoreContents:
 def check_measurement(kept: KeptMeasurement) -> None:
     """Raises `FormatError` for values that no store writes, `StoreError` for a newer report."""
     if not _ID.fullmatch(kept.id):
-        raise FormatError("a measurement has an id that no store makes")
+        raise FormatError("id: no store makes such a one")
     if not all(0 < length <= LARGEST_LENGTH for length in kept.deaths):
-        raise FormatError("a measurement has an impossible context length in its deaths")
+        raise FormatError("deaths: an impossible context length")
     if kept.report is not None and kept.report.schema_version > SCHEMA_VERSION:
         raise _newer("A report in the export", kept.report.schema_version)
 

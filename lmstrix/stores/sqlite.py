@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -16,6 +17,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self, TypeVar
 
 import anyio
@@ -55,8 +57,9 @@ BUSY_S = 10.0
 """How long a call waits for another process. A transaction takes milliseconds; the rest is room
 for a slow disk."""
 CHECKED_BYTES = 16 << 20
-"""Files up to this size are read through whenever they are opened (about 20 ms), larger ones only
-after damage was met, so that opening does not take longer with every measurement."""
+"""Files up to this size are read through whenever they are opened (about 40 ms), larger ones only
+if damage was met or the file was not closed cleanly, so that opening does not take longer with
+every measurement."""
 
 _APPLICATION_ID = b"LMSX"
 """In the file's header, so that a database of another program is recognized."""
@@ -89,6 +92,7 @@ _KEPT = (
 )
 _OPEN = "NOT m.replaced AND m.seq NOT IN (SELECT measurement FROM reports)"
 _ADD_TRIAL = "INSERT OR IGNORE INTO trials (measurement, name, body) VALUES (?, ?, ?)"
+_GET_TRIAL = "SELECT seq, body FROM trials WHERE measurement = ? AND name = ?"
 _ADD_LOAD = "INSERT INTO loads (measurement, context_length) VALUES (?, ?)"
 _SET_COST = "UPDATE measurements SET cost = ?2 WHERE seq = ?1"
 
@@ -104,7 +108,8 @@ class SqliteStore:
 
     Without a `path` this is ``lmstrix.sqlite3`` in the user's data folder; with ``":memory:"``
     nothing reaches the disk and everything is forgotten with the object. With `read_only` nothing
-    is created, changed or renamed, and a file that does not exist reads as an empty store.
+    is created, changed or renamed, and a file that does not exist reads as an empty store. A file
+    that may not be written is read in the same way.
 
     The file is opened by the first call, and again by the first call after `aclose`. Each call is
     one short transaction in a worker thread. A call that has begun is not abandoned when its task
@@ -118,6 +123,8 @@ class SqliteStore:
         self._in_memory = str(path) == MEMORY
         self._read_only = read_only
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._may_write = not read_only
         # Not anyio's: a store may be used from several event loops.
         self._lock = threading.Lock()
         self._notes: list[str] = []
@@ -168,13 +175,22 @@ class SqliteStore:
         found = await self._run(lambda c: [*self._kept(c, where, (json.dumps(key),))])
         return _as_stored(found[0]) if found else None
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
-        """Remember the trials of one request: all of them or none.
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """Remember the trials of one request: all of them or none. Returns what is stored.
 
         A trial whose name is already there is not stored again.
         """
         rows = [(_name(trial), _encode(trial)) for trial in trials]
-        await self._change(measurement_id, _ADD_TRIAL, *rows)
+
+        def work(connection: sqlite3.Connection) -> tuple[Trial, ...]:
+            seq, _ = self._find(connection, measurement_id)
+            connection.executemany(_ADD_TRIAL, [(seq, *row) for row in rows])
+            names = ((seq, name) for name, _ in rows)
+            stored = (connection.execute(_GET_TRIAL, name).fetchone() for name in names)
+            read = (self._fact("trial", number, body, Trial) for number, body in stored)
+            return tuple(found or own for found, own in zip(read, trials, strict=True))
+
+        return await self._run(work, "IMMEDIATE")
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
@@ -267,8 +283,20 @@ class SqliteStore:
         # What is in memory would be lost: it goes with the object.
         with self._lock:
             if self._connection is not None and not self._in_memory:
-                self._connection.close()
-                self._connection = None
+                self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _has_moved(self) -> bool:
+        """Whether the path no longer leads to the open file: SQLite would write to a file that
+        nobody finds again.
+        """
+        if self._in_memory or self._connection is None:
+            return False
+        return _identity(self._path) != self._file
 
     async def _change(
         self, measurement_id: str, statement: str, *rows: tuple[str | int, ...]
@@ -287,7 +315,11 @@ class SqliteStore:
             "SELECT seq, key FROM measurements WHERE id = ?", (measurement_id,)
         ).fetchone()
         if row is None:
-            raise StoreError(f"The store {self.location} does not have this measurement.")
+            raise StoreError(
+                f"The store {self.location} does not have this measurement: its file was deleted"
+                " or replaced.",
+                hint="Leave the store alone until the measurement has ended.",
+            )
         return row
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], kind: str = "DEFERRED") -> T:
@@ -295,11 +327,14 @@ class SqliteStore:
         return await anyio.to_thread.run_sync(self._work, work, kind)
 
     def _work(self, work: Callable[[sqlite3.Connection], T], kind: str) -> T:
+        reads = kind == "DEFERRED"
         with self._lock:
             try:
-                connection = self._connection or self._open()
+                if self._has_moved() or not (self._may_write or self._read_only or reads):
+                    self._drop()
+                connection = self._connection or self._open(reads=reads)
                 with _transaction(connection, kind):
-                    return work(connection)
+                    result = work(connection)
             except StoreError:
                 raise
             # A ValueError is a text that cannot be used, such as a path with a NUL in it.
@@ -308,19 +343,35 @@ class SqliteStore:
                     with contextlib.suppress(OSError):
                         _suspicion(_real(self._path)).touch()
                 raise _store_error(error, self._path) from error
+            if self._has_moved():
+                self._drop()
+                raise StoreError(
+                    f"The store {self._path} was deleted or replaced while it was in use.",
+                    hint="The last results may be lost. Leave the store alone while it is in use.",
+                )
+            return result
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, reads: bool) -> sqlite3.Connection:
+        path = _real(self._path)
         if self._in_memory:
             connection = _connect(MEMORY, None)
         elif self._read_only:
-            connection = _open_to_read(_real(self._path))
+            connection = _open_to_read(path)
         else:
-            connection, note = _open_to_write(_real(self._path))
-            self._notes += [note] if note else []
+            try:
+                connection, note = _open_to_write(path)
+                self._may_write = True
+                self._notes += [note] if note else []
+            except (sqlite3.Error, OSError) as error:
+                if not (reads and _is_forbidden(error)):
+                    raise
+                connection = _open_to_read(path)
+                self._may_write = False
         # For a store that nobody closes, as `memory` never is. Not at exit: a forked process must
         # not close its parent's connection.
         weakref.finalize(self, connection.close).atexit = False
         self._connection = connection
+        self._file = _identity(self._path)
         return connection
 
     def _newest(
@@ -550,14 +601,42 @@ def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
 def _open_to_read(path: Path) -> sqlite3.Connection:
     """The store at `path` as it is; an empty one if there is no file."""
     if not _refuse_others(path):
-        return _connect(MEMORY, None)
+        return _fixed(_connect(MEMORY, None))
     # Without a log nobody is writing, and SQLite needs no file of its own to read.
-    mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-    return _connect(f"{path.as_uri()}?{mode}", path, read_only=True)
+    if not _log(path).exists():
+        return _connect(f"{path.as_uri()}?immutable=1", path, read_only=True)
+    try:
+        return _connect(f"{path.as_uri()}?mode=ro", path, read_only=True)
+    except sqlite3.OperationalError as error:
+        if not _is_forbidden(error):
+            raise
+        return _copy(path)
+
+
+def _copy(path: Path) -> sqlite3.Connection:
+    """A copy of the store in memory, with the commits that are in its log alone: SQLite cannot
+    read a log if it may not write next to it.
+    """
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "store")
+        shutil.copyfile(path, copy)
+        shutil.copyfile(_log(path), _log(copy))
+        with contextlib.closing(_connect(copy.as_uri(), copy, read_only=True)) as source:
+            memory = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
+            source.backup(memory)
+    memory.text_factory = bytes
+    return _fixed(memory)
+
+
+def _fixed(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """The connection, which from now on refuses to write."""
+    connection.execute("PRAGMA query_only=ON")
+    return connection
 
 
 def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to `database`, which is the file `path`, or in memory for None."""
+    thorough = path is not None and _is_doubtful(path)
     connection = sqlite3.connect(
         database, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=read_only
     )
@@ -571,7 +650,7 @@ def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sq
             # Before there is a log, so that the header is in the file from the start.
             _create(connection)
         if path is not None:
-            _check(connection, path)
+            _check(connection, path, thorough=thorough)
         if path is not None and not read_only:
             # On file systems without WAL (some network drives) SQLite stays with its rollback
             # journal, which is as durable.
@@ -595,7 +674,7 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {_SCHEMA}")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:
     """Raises `_Damaged`, or `StoreError` for a store that this LMStrix does not understand."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > _SCHEMA:
@@ -616,14 +695,23 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     tables = {name.decode(errors="replace") for kind, name in found if kind == b"table"}
     if version != _SCHEMA or not tables >= _TABLES.keys():
         raise _Damaged
-    thorough = _suspicion(path).exists() or path.stat().st_size <= CHECKED_BYTES
-    if thorough and connection.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
+    # Not `quick_check`, which does not compare indices with their tables.
+    if thorough and connection.execute("PRAGMA integrity_check(1)").fetchone() != (b"ok",):
         raise _Damaged
 
 
 def _real(path: Path) -> Path:
     """The file behind links: SQLite keeps its log next to that one."""
     return Path(os.path.realpath(path))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file that `path` leads to; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_others(path: Path) -> bool:
@@ -639,6 +727,20 @@ def _refuse_others(path: Path) -> bool:
     if header and not is_store(header):
         raise StoreError(f"{path} is not a store of LMStrix.", hint=_OTHER_FILE)
     return bool(header)
+
+
+def _is_doubtful(path: Path) -> bool:
+    """Whether the whole file is read when it is opened. A log that is there already is that of a
+    process which is writing, or died.
+    """
+    if _suspicion(path).exists() or _log(path).exists():
+        return True
+    return path.exists() and path.stat().st_size <= CHECKED_BYTES
+
+
+def _log(path: Path) -> Path:
+    """SQLite's log: the newest commits, until it is closed by its last process."""
+    return Path(f"{path}-wal")
 
 
 def _suspicion(path: Path) -> Path:
@@ -665,6 +767,12 @@ def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
+def _is_forbidden(error: Exception) -> bool:
+    """Whether reading or writing is not allowed here."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _code(error) in _NOT_ALLOWED_CODES or number in _NOT_ALLOWED
+
+
 def _store_error(error: Exception, path: Path) -> StoreError:
     """What went wrong with the store at `path`, and what to do."""
     code = _code(error)
@@ -678,7 +786,7 @@ def _store_error(error: Exception, path: Path) -> StoreError:
     elif code == sqlite3.SQLITE_FULL or number in _NO_SPACE:
         message = f"There is no space left for the store {path}."
         hint = "Free some space, or name another file as the store."
-    elif code in _NOT_ALLOWED_CODES or number in _NOT_ALLOWED:
+    elif _is_forbidden(error):
         message = f"The store {path} cannot be written: {error}."
         hint = "Name a file in a folder that you may write to as the store."
     elif code == sqlite3.SQLITE_IOERR or number == errno.EIO:

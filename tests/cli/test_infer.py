@@ -288,7 +288,7 @@ def test_demo_measures_the_fetched_model(
     )
     result = shell.run("--adapter", "lmstudio", "--host", "h:1", "demo")
     assert result.exit_code == 0
-    assert "true 1024" in result.stdout
+    assert "true 1,024" in result.stdout
     assert "Downloading \\x1b[1m" in result.stderr
     assert f"lmstrix infer '{path}'" in result.stderr
     assert shell.settings is not None

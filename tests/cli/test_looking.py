@@ -19,7 +19,7 @@ def test_scan_shows_what_is_there(shell: Shell) -> None:
     assert result.exit_code == 0
     head, first, second = result.stdout.splitlines()
     assert head.split() == "MODEL TYPE FORMAT SIZE QUANTIZATION DECLARED TRUE".split()
-    assert first.split() == "sample/model-135m llm gguf llama 98.0 MB Q4_1 8192 -".split()
+    assert first.split() == "sample/model-135m llm gguf llama 98.0 MB Q4_1 8,192 -".split()
     assert second.startswith("vectors")
     assert "embedding" in second
     assert second.split()[-2:] == ["unknown", "-"]
@@ -66,7 +66,7 @@ def test_list_shows_what_was_measured(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter()
     head, row = shell.run("list").stdout.splitlines()
     assert head.split() == "MODEL DECLARED LOADABLE TRUE CAUSE CERTIFIED SPEED AGE".split()
-    expected = ["simulated", "2048", "2048", "2048", "declared", "maximum", "no"]
+    expected = ["simulated", "2,048", "2,048", "2,048", "declared", "maximum", "no"]
     assert row.split()[:7] == expected
     assert row.endswith("now")
     assert shell.lines("list", "--json") == [printed]

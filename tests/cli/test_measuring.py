@@ -20,7 +20,7 @@ def test_prints_a_report(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
     result = shell.run("test", "fine")
     assert result.exit_code == 0
-    assert "true 2048" in result.stdout
+    assert "true 2,048" in result.stdout
     assert "measuring fine" in result.stderr
     assert "baseline" in result.stderr
     assert "Traceback" not in result.output
@@ -55,7 +55,7 @@ def test_a_store_that_fails_later_is_told_beside_the_report(
     shell.adapter = ScriptedAdapter(FINE)
     result = shell.run("test", "fine", "--no-certify")
     assert result.exit_code == 1
-    assert "true 2048" in result.stdout
+    assert "true 2,048" in result.stdout
     assert "could not be stored: there is no space" in result.stdout
     assert "Error: there is no space\nHint: Make room." in result.stderr
 

@@ -47,8 +47,8 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
     plain = shell.run("--color", "never", *words).stdout
     painted = shell.run("--color", "always", *words).stdout
     assert "\x1b" not in plain
-    assert "\x1b[1mtrue 1024\x1b[0m" in painted
-    assert "\x1b[32mpassed\x1b[0m" in painted or "\x1b[33mall correct\x1b[0m" in painted
+    assert "\x1b[1mtrue 1,024\x1b[0m" in painted
+    assert "\x1b[32mpassed\x1b[0m" in painted or "\x1b[33mundecided\x1b[0m" in painted
     digits = re.compile(r"[0-9]+|-")  # times differ from run to run
     assert digits.sub("", CODES.sub("", painted)) == digits.sub("", plain)
     assert "\x1b" not in shell.run(*words).stdout  # no terminal
@@ -56,9 +56,9 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
 
 
 def test_only_a_verdict_is_painted() -> None:
-    text = "MODEL  CAUSE\nfail-fast  all correct\nthe word pass in a sentence, ok"
+    text = "MODEL  CAUSE\nfail-fast  undecided\nthe word pass in a sentence, ok"
     assert safe_text.paint(text) == (
-        "\x1b[1mMODEL  CAUSE\x1b[0m\nfail-fast  \x1b[33mall correct\x1b[0m\n"
+        "\x1b[1mMODEL  CAUSE\x1b[0m\nfail-fast  \x1b[33mundecided\x1b[0m\n"
         "the word pass in a sentence, ok"
     )
 
@@ -147,7 +147,7 @@ QUICK = "from lmstrix_cli.main import lmstrix; lmstrix([{!r}], standalone_mode=F
     [
         (QUICK.format("--help"), "lmstrix attrs logging importlib.metadata"),
         (QUICK.format("--version"), "lmstrix attrs logging importlib.metadata"),
-        ("import lmstrix", "altair jinja2"),
+        ("import lmstrix", "IPython jinja2"),
     ],
 )
 def test_what_is_not_needed_is_not_imported(code: str, heavy: str) -> None:

@@ -225,7 +225,7 @@ def test_models_side_by_side(shell: Shell) -> None:
     lines = shell.run("compare").stdout.splitlines()
     assert lines[0].split() == ["b/two", "a/one"]
     table = {line[:20].strip(): line[20:].split() for line in lines if line}
-    assert table["true"] == ["4096", "6144"]
+    assert table["true"] == ["4,096", "6,144"]
     assert table["certified"] == ["no", "yes"]
     assert "differences" in lines
     assert lines[-1].strip()
@@ -254,7 +254,7 @@ def test_many_models_become_lines_that_fit(shell: Shell) -> None:
     assert lines[1] == "2  publisher/a-model-with-quite-a-long-name-5"
     [head] = [line for line in lines if line.startswith("#")]
     assert head.split()[:5] == ["#", "DECLARED", "LOADABLE", "TRUE", "CAUSE"]
-    assert any(line.split()[:4] == ["7", "8192", "8192", "6144"] for line in lines)
+    assert any(line.split()[:4] == ["7", "8,192", "8,192", "6,144"] for line in lines)
 
 
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
     assert [result["model"] for result in document["results"]] == ["b", "a"]
     rows = list(csv.DictReader(io.StringIO(shell.run("compare", "--format", "csv").stdout)))
     assert [row["model"] for row in rows] == ["b", "a"]
-    assert "| true | 6144 | 6144 |" in shell.run("compare", "--format", "md").stdout
+    assert "| true | 6,144 | 6,144 |" in shell.run("compare", "--format", "md").stdout
     assert shell.run("compare", "--format", "html").exit_code == 0
     page = (here / "lmstrix-comparison.html").read_text(encoding="utf-8")
     assert "Side by side" in page

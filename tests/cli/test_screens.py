@@ -61,7 +61,7 @@ def filled(shell: Shell) -> Shell:
     """Four results in the store."""
     reports = [
         made("google/gemma-3-4b", 3),
-        made(LONG, 4, declared_context=131072, true_context=32768, cause=Cause.LOAD_FAILED),
+        made(LONG, 4, declared_context=131072, cause=Cause.LOAD_FAILED),
         made("模型/七", 5, cause=Cause.BUDGET_SPENT, certified=False),
         made("clueless", 6, true_context=None, cause=Cause.NOT_MEASURABLE, certified=False),
     ]

@@ -16,7 +16,8 @@ from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_map, render_text
-from lmstrix.serialize import FormatError, dump_report, load_report, to_json
+from lmstrix.reports.words import dump_report
+from lmstrix.serialize import FormatError, load_report, to_json
 from lmstrix.testing.samples import sample_map, sample_report
 from lmstrix_cli.gathering import read_maps
 

@@ -111,11 +111,11 @@ class Requests(SqliteStore):
         self.key = key
         return await super().begin(key, model)
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
         self.sizes.append((trials[0].phase, len(trials)))
         if len(self.sizes) == self._fails_at:
             raise StoreError("no room", hint="Make room.")
-        await super().append_trials(measurement_id, trials)
+        return await super().append_trials(measurement_id, trials)
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,12 @@ class Slow(SqliteStore):
         self.kept: list[Trial] = []
         self._before = before
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
         self._before()
         await anyio.lowlevel.checkpoint()
-        await super().append_trials(measurement_id, trials)
+        counted = await super().append_trials(measurement_id, trials)
         self.kept += trials
+        return counted
 
 
 async def test_an_answer_that_has_come_is_kept_though_cancelled_while_it_is_written() -> None:
@@ -174,15 +175,16 @@ class Dying(SqliteStore):
         self.sizes = set[int]()
         self.asked: list[tuple[object, ...]] = []
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
         self.requests += 1
         self.sizes.add(len(trials))
         self.asked += [
             (t.level, t.phase, t.length_tokens, t.seed, t.region, t.index) for t in trials
         ]
-        await super().append_trials(measurement_id, trials)
+        counted = await super().append_trials(measurement_id, trials)
         if self.requests == self.at:
             raise Killed
+        return counted
 
 
 SMALL = SimulatedModel(key="m", declared=4096, true_context=2200)

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import attrs
 import pytest
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
 from lmstrix.events import Event, MeasurementFinished, Noted, TrialFinished
-from lmstrix.models import ContextReport, Trial
+from lmstrix.models import Cause, ContextReport, Judgement, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
@@ -107,9 +108,9 @@ class Failing(SqliteStore):
         if name in self.broken:
             raise StoreError(f"{name} failed", hint="Make room.")
 
-    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> None:
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
         self._meet("append_trials")
-        await super().append_trials(measurement_id, trials)
+        return await super().append_trials(measurement_id, trials)
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
         self._meet("mark_load")
@@ -154,3 +155,33 @@ async def test_before_the_first_load_it_is_an_error(tmp_path: Path) -> None:
             await client.find_true_context("m", OPTIONS)
     assert caught.value.hint
     assert adapter.counters.loads == 0
+
+
+class Rival(SqliteStore):
+    """Another process asks every question first, and gets it right."""
+
+    async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
+        theirs = [attrs.evolve(t, judgement=Judgement.PASS, reply="theirs") for t in trials]
+        await super().append_trials(measurement_id, theirs)
+        return await super().append_trials(measurement_id, trials)
+
+
+async def test_a_question_that_another_process_asked_counts_once() -> None:
+    """The stored answer counts, not our own."""
+    model = SimulatedModel(key="m", declared=4096, true_context=2000)
+    client = LMStrix(adapter=SimulatedAdapter(model), store=Rival(":memory:"))
+    report = await client.find_true_context("m")
+    assert (report.true_context, report.cause) == (4096, Cause.DECLARED_MAXIMUM)
+
+
+class Elsewhere(SimulatedAdapter):
+    """An adapter whose server is at a host."""
+
+    turn = "LM Studio at 192.0.2.1:1234"
+
+
+async def test_results_of_two_hosts_are_stored_apart() -> None:
+    store = SqliteStore(":memory:")
+    for adapter in (SimulatedAdapter, Elsewhere):
+        await LMStrix(adapter=adapter(MODEL), store=store).find_true_context("m", OPTIONS)
+    assert len(await store.reports()) == 2

@@ -82,7 +82,7 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
     assert "&lt;b&gt;m\\x1b[0m" in page
     assert '<progress value="0.500"' in page
     assert "<td>4 of 4</td><td>passed</td>" in page
-    assert line == "<b>m\\x1b[0m, search at 4096 tokens, 2048 works, nothing fails"
+    assert line == "<b>m\\x1b[0m, search at 4,096 tokens, 2,048 works, nothing fails"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
         ),
         (
             MeasurementFinished(model_key=KEY, report=sample_report()),
-            "true context 6144: forgets the start, 6144 works, 6400 fails",
+            "true context 6,144: forgets the start, 6,144 works, 6,400 fails",
         ),
         (
             MeasurementFinished(
@@ -139,7 +139,7 @@ async def test_each_measurement_has_an_output_of_its_own() -> None:
     async with LMStrix(adapter=adapter, store="memory", observers=[progress]) as lmstrix:
         for key in ("a", "b"):
             report = await lmstrix.find_true_context(key, MeasureOptions(certify=False))
-            assert f"true context {report.true_context}: " in outputs.shown[-1]["text/plain"]
+            assert f"true context {report.true_context:,}: " in outputs.shown[-1]["text/plain"]
     assert len(outputs.shown) == 2
 
 

@@ -55,20 +55,24 @@ def test_the_report_in_markdown() -> None:
     text = render_markdown([report])
     assert text.startswith(f"{MARKER}\n\n# `sample/model-135m`\n")
     rows = cells(text)
-    assert ["true", "6144", "the largest filled context at which it works"] in rows
-    assert ["6144", "10 of 10", "72 to 100%", "passed", "14.50 s", "38.0", ""] in rows
-    assert ["recall", "6144", "forgets"] in rows
-    assert ["head", "0 to 10%", "6144", "6400", "forgets"] in rows
+    assert ["true", "6,144", "the largest filled context at which it works"] in rows
+    assert ["6,144", "10 of 10", "72 to 100%", "passed", "14.50 s", "38.0", ""] in rows
+    assert ["recall", "6,144", "forgets"] in rows
+    assert ["head", "0 to 10%", "6,144", "6,400", "forgets"] in rows
     [command] = [token for token in flat(text) if token.type == "fence"]
     assert command.content.strip() == repeat_command(report)
     shown = " ".join(token.content for token in flat(text))
-    for expected in ("6144 works, 6400 does not", "is forgotten first.", "2 loads, 15000 prompt"):
+    for expected in (
+        "6,144 works, 6,400 does not",
+        "is forgotten first.",
+        "2 loads, 15,000 prompt",
+    ):
         assert expected in shown
 
 
 def test_several_reports_get_an_overview() -> None:
     text = render_markdown([sample_report(), sample_report(model=sample_model(key="b"))])
-    assert cells(text)[2][:4] == ["b", "8192", "8192", "6144"]
+    assert cells(text)[2][:4] == ["b", "8,192", "8,192", "6,144"]
     assert next(t.content for t in flat(text) if t.type == "inline") == "Context reports"
 
 
@@ -123,10 +127,10 @@ def test_a_comparison_tells_what_differs_from_what_does_not() -> None:
     )
     compared = compare([report, other])
     rows = {row.label: row.values for row in compared.found}
-    assert rows["true"] == ("6144", "4096")
-    assert rows["region head"] == ("6144", "6144")
-    assert rows["region tail"] == ("at least 8192", "at least 8192")
-    assert rows["level coherence"] == ("at least 8192", "at least 8192")
+    assert rows["true"] == ("6,144", "4,096")
+    assert rows["region head"] == ("6,144", "6,144")
+    assert rows["region tail"] == ("at least 8,192", "at least 8,192")
+    assert rows["level coherence"] == ("at least 8,192", "at least 8,192")
     assert rows["correct there"] == ("10 of 10", "-")
     differing = {row.label: row.values for row in compared.differing}
     assert differing == {"seed": ("7", "9"), "version of lmstrix": ("2.0.0", "2.1.0")}
@@ -134,7 +138,7 @@ def test_a_comparison_tells_what_differs_from_what_does_not() -> None:
     assert dict(compared.same)["loaded with threads"] == "2"
     assert compared.distinction(1) == "seed 9, version of lmstrix 2.1.0"
     text = render_comparison_markdown(compared)
-    assert ["true", "6144", "4096"] in cells(text)
+    assert ["true", "6,144", "4,096"] in cells(text)
     assert ["seed", "7", "9"] in cells(text)
 
 

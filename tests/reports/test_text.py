@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import html
+import json
 import shlex
+from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.models import Baseline, Cause, CurvePoint, Environment, Interval, Proportion, Verdict
+from lmstrix.models import (
+    Baseline,
+    Cause,
+    ContextReport,
+    CurvePoint,
+    Environment,
+    Interval,
+    Proportion,
+    Region,
+    Verdict,
+)
 from lmstrix.notebook import report_table
+from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_text
 from lmstrix.reports.words import (
     CAUSE_SENTENCES,
+    dump_report,
     escape_controls,
     repeat_command,
     say_bytes,
     say_seconds,
     say_verdict,
 )
+from lmstrix.serialize import load_report
 from lmstrix.testing.samples import sample_model, sample_report
 
 
@@ -28,20 +44,20 @@ def test_the_three_numbers_and_the_evidence() -> None:
     text = render_text(sample_report())
     for expected in (
         "sample/model-135m (gguf, llama, 135M, Q4_1, 98.0 MB)",
-        "declared 8192",
-        "loadable 8192",
-        "true 6144",
+        "declared 8,192",
+        "loadable 8,192",
+        "true 6,144",
         "cause: forgets.",
         "certified: yes",
-        "6144 works, 6400 does not",
-        "95% interval: 5888 to 6400",
+        "6,144 works, 6,400 does not",
+        "95% interval: 5,888 to 6,400",
         "10 of 10 correct at 512 tokens",
         "72 to 100%",
         "[##########]",
         "[#####.....]",
-        "forgets at 6400, correct answers by region: head 0 of 5.",
+        "at 6,400, correct answers by region: head 0 of 5.",
         "note: The head of the document",
-        "2 loads, 15000 prompt tokens read, 40000 reused from cache, 300 generated",
+        "2 loads, 15,000 prompt tokens read, 40,000 reused from cache, 300 generated",
         "--seed 7",
     ):
         assert expected in " ".join(text.split())
@@ -51,9 +67,9 @@ def test_the_three_numbers_and_the_evidence() -> None:
 @pytest.mark.parametrize(
     ("loaded", "said"),
     [
-        (8192, "interval: 5888 to more than 8192."),
-        (5888, "at least 5888."),
-        (None, "at least 5888."),
+        (8192, "interval: 5,888 to more than 8,192."),
+        (5888, "at least 5,888."),
+        (None, "at least 5,888."),
     ],
 )
 def test_an_interval_without_an_end_says_how_far_was_tried(loaded: int | None, said: str) -> None:
@@ -95,7 +111,7 @@ def test_a_model_that_was_not_measured_at_all() -> None:
         curve=(),
     )
     text = render_text(report)
-    assert text.startswith("sample/model-135m\n\ndeclared unknown")
+    assert text.startswith("sample/model-135m\n\nNot measured. The model was not found.")
     assert "true unknown" in text
     assert "bracket" not in text
     assert "certified" not in text
@@ -113,9 +129,9 @@ def test_hard_failures_and_holes_are_shown() -> None:
     report = sample_report(curve=(*sample_report().curve, crash), monotone=False)
     text = render_text(report)
     table = text[text.index("  length") :].splitlines()
-    assert [row.split()[0] for row in table[1:4]] == ["1024", "6144", "6400"]
-    assert table[1].split() == ["1024", "-", "-", "failed", "-", "-", "crashed", "on", "fill"]
-    assert "at 6400: 1 reply was inconclusive and not counted." in text
+    assert [row.split()[0] for row in table[1:4]] == ["1,024", "6,144", "6,400"]
+    assert table[1].split() == ["1,024", "-", "-", "failed", "-", "-", "crashed", "on", "fill"]
+    assert "at 6,400: 1 reply was inconclusive and not counted." in text
     assert "not monotone" in text
 
 
@@ -130,23 +146,123 @@ def test_times_of_cached_prompts_do_not_stand_beside_times_of_fresh_ones() -> No
     assert "2.50 s" in render_text(nothing_fresh)
 
 
-def test_gibberish_is_not_called_forgetting() -> None:
-    point = attrs.evolve(sample_report().curve[1], failure=Cause.GIBBERISH)
-    text = render_text(sample_report(curve=(point,)))
-    assert "gibberish at 6400, correct answers by region: head 0 of 5" in text
-    assert "forgets at 6400" not in text
+@pytest.mark.parametrize("failure", [None, Cause.GIBBERISH])
+def test_gibberish_is_not_called_forgetting(failure: Cause | None) -> None:
+    point = attrs.evolve(sample_report().curve[1], failure=failure)
+    text = render_text(sample_report(curve=(point,), cause=Cause.GIBBERISH, regions=()))
+    assert "at 6,400, correct answers by region: head 0 of 5" in text
+    assert "forgets" not in text.partition("levels")[0]
+    assert "gibberish or nothing" in text
 
 
-def test_no_answers_are_undecided() -> None:
-    assert say_verdict(Verdict.UNDECIDED, passes=0, trials=0) == "undecided"
-    assert say_verdict(Verdict.UNDECIDED, passes=2, trials=2) == "all correct"
+def test_a_verdict_is_one_of_three_words_and_undecided_is_explained_once() -> None:
+    curve = tuple(
+        attrs.evolve(point, passes=2, trials=2, verdict=Verdict.UNDECIDED, depths=())
+        for point in sample_report().curve
+    )
+    for text in (
+        render_text(sample_report(curve=curve)),
+        render_html([sample_report(curve=curve)]),
+    ):
+        assert text.count("undecided: too few answers") == 1
+    assert "undecided" not in render_text(sample_report())
+    assert {say_verdict(verdict) for verdict in Verdict} == {"passed", "failed", "undecided"}
+
+
+def found(cause: Cause, **changes: Any) -> ContextReport:
+    return sample_report(cause=cause, **changes)
+
+
+HEAD = attrs.evolve(sample_report().regions[0])
+UNLOADED: dict[str, Any] = {
+    "loadable_context": None,
+    "true_context": None,
+    "bracket": (0, None),
+    "curve": (),
+    "regions": (),
+}
+SUMMARIES = [
+    (
+        found(Cause.FORGETS),
+        (
+            "Claims 8,192 tokens; reliable up to 6,144. Beyond that it forgets the beginning of the"
+            " prompt."
+        ),
+    ),
+    (
+        found(Cause.FORGETS, regions=tuple(attrs.evolve(HEAD, region=r) for r in Region)),
+        (
+            "Claims 8,192 tokens; reliable up to 6,144. Beyond that it forgets facts anywhere in"
+            " the prompt."
+        ),
+    ),
+    (
+        found(Cause.GIBBERISH, declared_context=None),
+        "Claims no context; reliable up to 6,144. Beyond that it answers gibberish or nothing.",
+    ),
+    (
+        found(Cause.DECLARED_MAXIMUM, true_context=8192),
+        "Claims 8,192 tokens; reliable up to 8,192. Nothing failed.",
+    ),
+    (
+        found(Cause.BUDGET_SPENT),
+        (
+            "Claims 8,192 tokens; reliable up to at least 6,144. The budget was spent before the"
+            " search ended."
+        ),
+    ),
+    (
+        found(Cause.LOAD_REFUSED, **UNLOADED),
+        (
+            "Claims 8,192 tokens; not measured. The engine's memory guard refused to load it at any"
+            " size."
+        ),
+    ),
+    (
+        found(Cause.MODEL_NOT_FOUND, **UNLOADED, declared_context=None),
+        "Not measured. The model was not found.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("report", "said"), SUMMARIES)
+def test_the_answer_comes_first_everywhere(report: ContextReport, said: str) -> None:
+    text = " ".join(render_text(report).split())
+    page = html.unescape(render_html([report]))
+    assert said in text.partition("declared")[0]
+    assert f'<p class="summary">{said}</p>' in page
+    assert said in html.unescape(report_table(report))
+    assert said in render_markdown([report]).replace("\\", "")
+    assert json.loads(dump_report(report))["summary"] == said
+    assert load_report(dump_report(report)) == report
+
+
+def test_it_says_what_to_do_next() -> None:
+    said = "To use 6,144 tokens: lmstrix apply sample/model-135m"
+    assert said in render_text(sample_report())
+    assert said in render_html([sample_report()])
+    assert "lmstrix apply" not in render_text(sample_report(cause=Cause.INTERRUPTED))
+
+
+def test_a_best_guess_is_shown_only_if_the_bracket_is_wide() -> None:
+    for bracket, estimate, shown in (
+        ((6144, 6400), 6272, False),
+        ((6144, 8192), 7000, True),
+        ((6144, 8192), 5000, False),
+    ):
+        text = render_markdown([sample_report(bracket=bracket, estimate=estimate)])
+        assert (f"Best guess: {estimate:,}." in text) is shown
 
 
 @pytest.mark.parametrize("width", [1, 40, 60, 80, 200])
 def test_no_line_is_wider_than_asked_except_the_command(width: int) -> None:
     lines = render_text(sample_report(), width=width).splitlines()
     allowed = max(width, 40)
-    wide = [line for line in lines if len(line) > allowed and not line.startswith("repeat: ")]
+    wide = [
+        line
+        for line in lines
+        if len(line) > allowed and not line.startswith(("repeat: ", "To use "))
+    ]
     shown = [line for line in wide if "  " not in line.strip()]  # numbers with their columns stay
     assert shown == [lines[0]][: len(shown)]
     if width >= 80:
@@ -209,6 +325,11 @@ def test_quantities() -> None:
 
 
 def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:
-    assert "loadable 8192  loads; larger sizes were not tried" in render_text(sample_report())
-    text = render_text(sample_report(loadable_context=7936))
-    assert "loadable 7936  the largest context that loads" in text
+    assert "loadable 8,192  loads; larger sizes were not tried" in render_text(sample_report())
+    method = attrs.evolve(sample_report().method, max_context=7936)
+    for changes, said in (
+        ({}, "loadable 7,936 the largest context that loads"),
+        ({"method": method}, "loadable at least 7,936 not tried further"),
+    ):
+        text = render_text(sample_report(loadable_context=7936, **changes))
+        assert said in " ".join(text.split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -31,20 +31,29 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
 
 
 @pytest.fixture
-def read_only_folder(tmp_path: Path) -> Generator[Path]:
-    """A folder that nobody may write to. Root may write to any: only a mount stops it."""
-    place = tmp_path / "read-only"
-    place.mkdir()
-    if sys.platform == "win32":
-        pytest.skip("a folder's mode means nothing")
-    if os.geteuid() != 0:
-        place.chmod(0o500)
-        yield place
-        place.chmod(0o700)
-        return
-    if not run("mount", "-t", "tmpfs", "-o", "ro", "lmstrix-test", str(place)):
-        pytest.skip("root may write to a read-only folder")
-    try:
-        yield place
-    finally:
-        run("umount", "-l", str(place))
+def protect() -> Generator[Callable[[Path], None]]:
+    """Makes a folder and its files read-only for the rest of the test. Root may write to any file:
+    only a mount stops it.
+    """
+    done: list[Path] = []
+
+    def make_read_only(folder: Path) -> None:
+        if sys.platform == "win32":
+            pytest.skip("a folder's mode means nothing")
+        if os.geteuid() == 0:
+            here = str(folder)
+            bound = run("mount", "--bind", here, here)
+            if not (bound and run("mount", "-o", "remount,ro,bind", here)):
+                pytest.skip("root may write to a read-only folder")
+        else:
+            for file in folder.iterdir():
+                file.chmod(0o400)
+            folder.chmod(0o500)
+        done.append(folder)
+
+    yield make_read_only
+    for folder in done:
+        if os.geteuid() == 0:
+            run("umount", "-l", str(folder))
+        else:
+            folder.chmod(0o700)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
@@ -116,6 +116,29 @@ async def test_a_store_of_rubbish_is_set_aside(path: Path) -> None:
     content = content_of(path)[:100] + b"\xff" * 4096
     put(path, content)
     await check_set_aside(path, content)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_flipped_bit_in_an_index_is_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    """The rows are there and would not be found. A large file is read through if it was not closed
+    cleanly.
+    """
+    if not closed:
+        monkeypatch.setattr("lmstrix.stores.sqlite.CHECKED_BYTES", 0)
+    await begin(path)
+    with closing(sqlite3.connect(path)) as connection:
+        [(page,)] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'measurements_by_key'"
+        )
+    content = bytearray(content_of(path))
+    at = content.index(b'"key"', (page - 1) * 4096)
+    content[at + 1] ^= 1
+    put(path, bytes(content))
+    if not closed:
+        put(path.with_name(f"{path.name}-wal"), b"")
+    await check_set_aside(path, bytes(content))
 
 
 async def test_damage_met_in_use_is_looked_for_at_the_next_opening(
@@ -312,9 +335,13 @@ async def test_a_merge_that_does_not_fit_changes_nothing(path: Path) -> None:
         assert (await store.merge(more)).trials == 500
 
 
-async def test_a_read_only_folder_is_a_store_error(read_only_folder: Path) -> None:
-    async with opened(read_only_folder / "store") as store:
-        with pytest.raises(StoreError) as caught:
+async def test_a_read_only_folder_is_a_store_error(
+    tmp_path: Path, protect: Callable[[Path], None]
+) -> None:
+    protect(tmp_path)
+    async with opened(tmp_path / "store") as store:
+        assert await store.reports() == ()
+        with pytest.raises(StoreError, match="cannot be written") as caught:
             await store.begin("key", sample_model())
         assert "folder" in caught.value.hint
 

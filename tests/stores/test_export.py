@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -100,6 +103,26 @@ def test_one_wrong_value_and_all_is_refused(
     document["measurements"][1][name] = value
     with pytest.raises(StoreError, match="not an export"):
         load_contents(json.dumps(document))
+
+
+def test_the_place_of_an_impossible_value_is_named(document: dict[str, Any]) -> None:
+    document["measurements"][1]["report"]["bracket"] = [5, 1]
+    with pytest.raises(StoreError, match=r"measurements\[1\]\.report\.bracket: "):
+        load_contents(json.dumps(document))
+
+
+async def test_an_impossible_report_is_neither_stored_nor_read(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store")
+    new = await store.begin("key", sample_model())
+    with pytest.raises(StoreError, match="bracket"):
+        await store.finish(new.id, sample_report(bracket=(5, 1)))
+    await store.finish(new.id, sample_report())
+    await store.aclose()
+    with closing(sqlite3.connect(tmp_path / "store", isolation_level=None)) as connection:
+        connection.execute("UPDATE reports SET body = json_set(body, '$.true_context', -1)")
+    assert await store.reports() == ()
+    assert store.warnings
+    await store.aclose()
 
 
 def test_an_id_may_be_there_once(document: dict[str, Any]) -> None:

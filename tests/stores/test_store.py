@@ -116,7 +116,9 @@ async def test_the_same_trial_counts_once(store: SqliteStore) -> None:
     """As when two processes continue one measurement."""
     new = await store.begin("key", sample_model())
     await store.append_trials(new.id, [sample_trial(reply="first")])
-    await store.append_trials(new.id, [sample_trial(reply="again"), sample_trial(region="head")])
+    other = sample_trial(region="head")
+    counted = await store.append_trials(new.id, [sample_trial(reply="again"), other])
+    assert list(counted) == [sample_trial(reply="first"), other]
     found = await store.unfinished("key")
     assert found is not None
     assert [(t.reply, t.region) for t in found.trials] == [("first", None), (" 4711.", "head")]
@@ -183,6 +185,8 @@ async def test_a_link_is_followed(path: Path, tmp_path: Path) -> None:
 async def test_read_only_creates_and_changes_nothing(path: Path, store: SqliteStore) -> None:
     reader = SqliteStore(path, read_only=True)
     assert list(await reader.reports()) == []
+    with pytest.raises(StoreError, match="cannot be written"):
+        await reader.begin("key", sample_model())
     await reader.aclose()
     assert not path.parent.exists()
     new = await store.begin("key", sample_model())

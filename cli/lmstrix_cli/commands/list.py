@@ -9,8 +9,7 @@ import attrs
 import click
 
 from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
-from lmstrix.serialize import dump_report
+from lmstrix.reports.words import dump_report, say_cause, say_count, say_seconds, say_tokens
 from lmstrix.stores.export import ReportSummary
 from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ReportFilter, report_filters

@@ -12,7 +12,7 @@ import click
 from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
-from lmstrix.serialize import dump_report
+from lmstrix.reports.words import dump_report
 from lmstrix_cli import safe_text
 from lmstrix_cli.gathering import SOURCE, gather, newest_of, newest_of_each, read_maps
 from lmstrix_cli.report_file import STDOUT, choose_format, write_report

@@ -84,8 +84,8 @@ class StoreContract:
         new = await store.begin("key", sample_model())
         trials = [sample_trial(index=i, length_tokens=9000 - i, depth=None) for i in range(20)]
         trials.append(sample_trial(region="head", level="coherence"))
-        await store.append_trials(new.id, trials[:5])
-        await store.append_trials(new.id, [])
+        assert list(await store.append_trials(new.id, trials[:5])) == trials[:5]
+        assert list(await store.append_trials(new.id, [])) == []
         for trial in trials[5:]:
             await store.append_trials(new.id, [trial])
         found = await _unfinished(store)
