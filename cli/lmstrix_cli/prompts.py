@@ -13,8 +13,7 @@ import attrs
 import click
 import platformdirs
 
-from lmstrix.errors import ConfigurationError
-from lmstrix.models import Prompt
+from lmstrix import ConfigurationError, Prompt
 from lmstrix_cli.options import Decorator, chain
 
 __all__ = [

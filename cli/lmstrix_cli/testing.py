@@ -10,9 +10,7 @@ from typing import Any
 import attrs
 from click.testing import CliRunner, Result
 
-from lmstrix import LMStrix
-from lmstrix.models import ModelInfo, Status
-from lmstrix.ports import Adapter
+from lmstrix import Adapter, LMStrix, ModelInfo, Status
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers

@@ -650,10 +650,13 @@ NO_LEVELS = "none"
 """The value of ``--levels`` that measures the validator's own questions only."""
 
 
-def repeat_command(report: ContextReport) -> str:
-    """The command line that asks the same questions again, escaped and quoted for a POSIX shell."""
+def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
+    """The command line that asks the same questions again, escaped and quoted for a POSIX shell.
+
+    `options` are those of the run that the report does not know, such as the server's address.
+    """
     method, environment = report.method, report.environment
-    words = ["lmstrix"]
+    words = ["lmstrix", *options]
     if environment.adapter:
         words += ["--adapter", environment.adapter]
     words += ["test", "--fresh", "--seed", str(method.seed)]

@@ -15,9 +15,8 @@ from lmstrix.models import Cause, ContextReport
 from lmstrix.stores.export import KeptMeasurement, StoreContents
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report
-from lmstrix_cli.filters import ModelFilter, name_matches
-from lmstrix_cli.formats import Column, csv_text, markdown_text, table_text
-from lmstrix_cli.options import SIZE
+from lmstrix_cli.options import SIZE, ModelFilter, name_matches
+from lmstrix_cli.output import Column, csv_text, markdown_text
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
@@ -114,24 +113,6 @@ def test_markdown_shows_a_name_as_it_is() -> None:
     for harmless in ("\\|", "\\*", "\\`", "\\<b\\>", "\\\\x1b"):
         assert harmless in row
     assert csv_text(shown, ["@x"]) == "model,only in csv\n'@x,'@x\n"
-
-
-def test_a_table_fits_eighty_columns_and_is_whole_where_it_is_piped(shell: Shell) -> None:
-    name = "publisher/" + "very-long-name-" * 4 + "最後"
-    shown = [
-        Column[str](head="MODEL", least=18, text=str),
-        Column[str](head="QUANTIZATION", short="QUANT", text=lambda _: "Q4_K_M"),
-        Column[str](head="TRUE", right=True, text=lambda _: "131072"),
-    ]
-    assert name in table_text(shown, [name])
-    [head, row] = table_text(shown, [name], 40).splitlines()
-    assert head.split() == ["MODEL", "QUANT", "TRUE"]
-    assert row.startswith("publisher/")
-    assert "..." in row
-    assert "最後  Q4_K_M  131072" in row
-    assert len(row) + 2 <= 40  # two characters are two cells wide
-    keep(shell, sample_report(model=sample_model(key=name)))
-    assert name in shell.run("list").stdout
 
 
 def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:

@@ -76,7 +76,7 @@ def test_without_a_problem_the_code_is_0(shell: Shell, monkeypatch: pytest.Monke
     monkeypatch.setattr("lmstrix_cli.commands.doctor.examine", only_that)
     result = shell.run("doctor")
     assert (result.exit_code, "\x1b" in result.stdout) == (0, False)
-    assert result.stdout.endswith("no problems, no warnings.\n")
+    assert result.stdout.endswith("0 problems, 0 warnings.\n")
 
 
 async def test_a_check_that_fails_or_hangs_does_not_end_the_others() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import platformdirs
 import pytest
 
+import lmstrix.demo
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import prompts
-from lmstrix_cli.commands import demo
 from lmstrix_cli.prompts import MAX_TEXT_BYTES
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
@@ -282,7 +282,7 @@ def test_demo_measures_the_fetched_model(
         announce("Downloading \x1b[1m")
         return path
 
-    monkeypatch.setattr(demo, "fetch_demo_model", fetch)
+    monkeypatch.setattr(lmstrix.demo, "fetch_demo_model", fetch)
     shell.adapter = ScriptedAdapter(
         SimulatedModel(key=str(path), declared=1024, true_context=10**6)
     )
@@ -301,7 +301,7 @@ def test_demo_downloads_nothing_without_an_engine(
     async def fetch(**_: object) -> Path:
         raise AssertionError("downloaded")
 
-    monkeypatch.setattr(demo, "fetch_demo_model", fetch)
+    monkeypatch.setattr(lmstrix.demo, "fetch_demo_model", fetch)
     shell.adapter = ScriptedAdapter(
         status=Status(adapter="x", engine="y", available=False, detail="none", hint="Install it.")
     )

@@ -19,7 +19,7 @@ from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
-from lmstrix_cli.report_file import MARKERS
+from lmstrix_cli.results import MARKERS
 from lmstrix_cli.testing import Shell
 
 EVIL = "evil\x1b]0;title\x07<b>\u202e"
@@ -130,10 +130,10 @@ def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) ->
 def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
     for text, said in (
         ('{"a": 1}', "document 1 of 'x' is not a report"),
-        ("{", "holds no sound JSON"),
+        ("{", "is not valid JSON"),
         ("", "the input has no report"),
-        (dump_report(made("m")).replace("8192", "9" * 4000), "holds no sound JSON"),
-        ("[" * 100_000, "holds no sound JSON"),
+        (dump_report(made("m")).replace("8192", "9" * 4000), "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
     ):
         (here / "x").write_text(text)
         result = shell.run("report", "--from", "x", "-o", "-")
@@ -149,7 +149,7 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
     assert "ContextReport" not in told
     (here / "x").write_text(dump_report(made("m")))
     told = shell.run("report", "--from", "x", "--map", "x").stderr
-    assert "'x' holds no map: " in told
+    assert "'x' does not hold a map: " in told
     (here / "x").write_bytes(b"\xff\xfe")
     assert shell.run("report", "--map", "x").exit_code in {1, 4}
 
@@ -251,10 +251,8 @@ def test_many_models_become_lines_that_fit(shell: Shell) -> None:
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
     lines = text.splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert lines[1] == "2  publisher/a-model-with-quite-a-long-name-5"
-    [head] = [line for line in lines if line.startswith("#")]
-    assert head.split()[:5] == ["#", "DECLARED", "LOADABLE", "TRUE", "CAUSE"]
-    assert any(line.split()[:4] == ["7", "8192", "8192", "6144"] for line in lines)
+    assert "2  publisher/a-model-with-quite-a-long-name-5" in lines
+    assert sum(line.split() == ["true", "6144"] for line in lines) == 7
 
 
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:

@@ -18,7 +18,7 @@ from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_map, render_text
 from lmstrix.serialize import FormatError, dump_report, load_report, to_json
 from lmstrix.testing.samples import sample_map, sample_report
-from lmstrix_cli.gathering import read_maps
+from lmstrix_cli.results import read_maps
 
 REPORT = json.loads(dump_report(sample_report()))
 MAP = json.loads(to_json(sample_map()))

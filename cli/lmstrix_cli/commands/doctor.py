@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -23,19 +22,28 @@ import anyio
 import attrs
 import click
 import platformdirs
+from rich.console import RenderableType
+from rich.text import Text
 
+from lmstrix import (
+    EMBEDDED_ADAPTER,
+    EngineUnavailable,
+    LMStrixError,
+    SettingsError,
+    SqliteStore,
+    StoreError,
+    to_json,
+)
+
+# It examines the parts themselves, so it knows more of them than other commands do.
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.adapters.llamacpp.memory import available_memory
 from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
 from lmstrix.apply.lmstudio import CONFIG_FOLDER
 from lmstrix.demo import DEMO
-from lmstrix.errors import EngineUnavailable, LMStrixError, SettingsError, StoreError
 from lmstrix.reports.words import say_bytes, say_count
-from lmstrix.serialize import to_json
-from lmstrix.stores.sqlite import SqliteStore
-from lmstrix_cli import safe_text, session
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
 
 __all__ = [
@@ -175,7 +183,7 @@ def has_engine() -> bool:
 async def check_embedded_engine(settings: Settings) -> Outcome:
     """Imported in a process of its own, as it is for a load: its library may crash."""
     if not has_engine():
-        wrong = problem if settings.adapter == session.EMBEDDED else warning
+        wrong = problem if settings.adapter == EMBEDDED_ADAPTER else warning
         return wrong(
             f"{ENGINE} is not installed, so GGUF files can only be measured in LM Studio.",
             INSTALL_ENGINE,
@@ -218,7 +226,7 @@ async def check_server(settings: Settings) -> Outcome:
     except EngineUnavailable:
         wanted = host is not None or settings.adapter == "lmstudio" or not has_engine()
         said = f"LM Studio does not answer at {tried}."
-        if wanted and settings.adapter != session.EMBEDDED:
+        if wanted and settings.adapter != EMBEDDED_ADAPTER:
             return problem(said, _START)
         return warning(said, f"{_START} GGUF files do not need it.")
     return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
@@ -501,8 +509,6 @@ Examples:
   lmstrix doctor --json
 """
 
-WIDEST = 100
-
 
 @click.command(name="doctor", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -515,11 +521,11 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     warning is about something that not everybody needs.
     """
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
-    findings = run_async(lambda: examine(settings))
+    findings = session.run(lambda: examine(settings))
     if as_json:
-        safe_text.json_line(_as_json(findings))
+        output.json_line(_as_json(findings))
     else:
-        safe_text.out("\n".join(_lines(findings)))
+        output.out(*_screen(findings))
     if _count(findings, Verdict.PROBLEM):
         ctx.exit(ExitCode.OTHER)
 
@@ -533,34 +539,17 @@ def _as_json(findings: Sequence[Finding]) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _lines(findings: Sequence[Finding]) -> Iterator[str]:
-    width = min(WIDEST, shutil.get_terminal_size().columns)
-    verdicts = max(len(verdict) for verdict in Verdict)
-    names = max(len(finding.check) for finding in findings)
+def _screen(findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    rows: list[tuple[str | Text, ...]] = []
     for finding in findings:
-        head = f"{finding.verdict.ljust(verdicts)}  {finding.check.ljust(names)}  "
-        yield from _wrapped(head, finding.found, width)
+        rows.append((output.verdict(finding.verdict), finding.check, finding.found))
         if finding.advice:
-            yield from _wrapped(" " * len(head), f"-> {finding.advice}", width)
-    problems, warnings = (
-        _count(findings, verdict) for verdict in (Verdict.PROBLEM, Verdict.WARNING)
-    )
-    yield ""
-    yield f"{_many(problems, 'problem')}, {_many(warnings, 'warning')}."
-
-
-def _wrapped(head: str, text: str, width: int) -> list[str]:
-    """`text` next to `head`, if there is room."""
-    room = max(20, width - len(head))
-    pieces = textwrap.wrap(
-        safe_text.label(text), room, break_on_hyphens=False, break_long_words=False
-    )
-    blank = " " * len(head)
-    return [f"{head if at == 0 else blank}{piece}" for at, piece in enumerate(pieces)]
-
-
-def _many(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count or 'no'} {what}s"
+            rows.append(("", "", f"-> {finding.advice}"))
+    yield output.prose(output.grid(*rows, gap=2))
+    counts = {verdict: _count(findings, verdict) for verdict in Verdict}
+    problems = say_count(counts[Verdict.PROBLEM], "problem")
+    warnings = say_count(counts[Verdict.WARNING], "warning")
+    yield f"\n{problems}, {warnings}."
 
 
 def _count(findings: Sequence[Finding], verdict: Verdict) -> int:

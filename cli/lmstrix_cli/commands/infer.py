@@ -8,11 +8,9 @@ from typing import Any
 
 import click
 
-from lmstrix.models import Reply, ReplyChunk
-from lmstrix.prompting import REPLY_TOKENS
+from lmstrix import REPLY_TOKENS, Reply, ReplyChunk, to_json
 from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text, session
+from lmstrix_cli import output, session
 from lmstrix_cli.options import TOKENS
 from lmstrix_cli.prompts import (
     Asked,
@@ -22,7 +20,6 @@ from lmstrix_cli.prompts import (
     sources_options,
     user_templates,
 )
-from lmstrix_cli.running import Interrupted, run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -54,7 +51,6 @@ Examples:
     " measured, else at most 4096.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole reply as one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="The answer only: no reasoning, no statistics.")
 @click.option("--list-templates", is_flag=True, help="Show your templates and exit.")
 @pass_settings
 def command(
@@ -65,7 +61,6 @@ def command(
     max_tokens: int | None,
     context: int | None,
     as_json: bool,
-    quiet: bool,
     list_templates: bool,
     **sources: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
@@ -81,10 +76,10 @@ def command(
     if model is None:
         raise click.UsageError("name a MODEL: see `lmstrix scan`.")
     asked = Sources(words=prompt, **sources).read()
-    quiet = quiet or settings.quiet
+    quiet = settings.quiet
     speaker = _Speaker(silent=as_json, thinks_aloud=not quiet)
     try:
-        run_async(
+        session.run(
             lambda: _ask(
                 settings,
                 model,
@@ -94,16 +89,16 @@ def command(
                 context=context,
             )
         )
-    except Interrupted:
+    except session.Interrupted:
         speaker.end_line()
         raise
     speaker.end_line()
     if speaker.reply is None:
         return
     if as_json:
-        safe_text.json_line(to_json(speaker.reply))
+        output.json_line(to_json(speaker.reply))
     elif not quiet:
-        safe_text.note(_statistics(speaker.reply))
+        output.note(_statistics(speaker.reply))
 
 
 async def _ask(
@@ -121,7 +116,7 @@ async def _ask(
             asked.prompt,
             max_tokens=max_tokens,
             context_length=context,
-            on_note=lambda note: safe_text.note(f"Note: {safe_text.label(note)}"),
+            on_note=lambda note: output.note(f"Note: {output.label(note)}"),
         )
         async with aclosing(pieces):
             async for piece in pieces:
@@ -132,11 +127,11 @@ def _list_templates(path: Path | None) -> None:
     """One line for each template: its name, what it takes, what it is for."""
     templates = user_templates() if path is None else read_templates(path)
     if not templates:
-        safe_text.note(f"There are no templates. {how_to_make_one(path)}")
+        output.note(f"There are no templates. {how_to_make_one(path)}")
     for template in templates.values():
         places = " ".join(f"{{{name}}}" for name in template.variables)
-        words = (template.name, places, safe_text.label(template.description))
-        safe_text.out("  ".join(word for word in words if word))
+        words = (template.name, places, output.label(template.description))
+        output.out("  ".join(word for word in words if word))
 
 
 class _Speaker:

@@ -8,14 +8,11 @@ from datetime import UTC, datetime
 import attrs
 import click
 
-from lmstrix.models import UNFINISHED, ContextReport
+from lmstrix import UNFINISHED, ContextReport, ReportSummary, dump_report
 from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
-from lmstrix.serialize import dump_report
-from lmstrix.stores.export import ReportSummary
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.filters import ReportFilter, report_filters
-from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
-from lmstrix_cli.running import run_async
+from lmstrix_cli import output, session
+from lmstrix_cli.options import ReportFilter, report_filters
+from lmstrix_cli.output import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -79,17 +76,17 @@ def command(
     marks an unfinished measurement. Reads only the store and needs no engine or server.
     """
     kind = choose_format(kind, as_json=as_json)
-    known = run_async(lambda: _read(settings, in_full=kind == JSON))
+    known = session.run(lambda: _read(settings, in_full=kind == JSON))
     kept = _sorted(chosen.keep(known.rows), key, reverse=reverse)
     if kind == JSON:
         for summary in kept:
-            safe_text.json_line(dump_report(known.reports[summary.id]))
+            output.json_line(dump_report(known.reports[summary.id]))
     elif kept or kind == "csv":
         show_rows(kind, _columns(datetime.now(UTC)), kept)
     elif known.rows:
-        safe_text.note(f"No match among {say_count(len(known.rows), 'result')}.")
+        output.note(f"No match among {say_count(len(known.rows), 'result')}.")
     else:
-        safe_text.out(
+        output.out(
             "Nothing measured yet.\n\nWhat next:\n"
             "  lmstrix scan         list the models that are there\n"
             "  lmstrix test MODEL   measure one\n"

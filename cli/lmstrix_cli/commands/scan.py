@@ -8,15 +8,11 @@ from collections.abc import Sequence
 import attrs
 import click
 
-from lmstrix import LMStrix
-from lmstrix.errors import StoreError
-from lmstrix.models import UNFINISHED, ModelInfo, Status
+from lmstrix import UNFINISHED, LMStrix, ModelInfo, Status, StoreError, to_json
 from lmstrix.reports.words import say_bytes, say_count, say_tokens
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.filters import ModelFilter, model_filters
-from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
-from lmstrix_cli.running import run_async
+from lmstrix_cli import output, session
+from lmstrix_cli.options import ModelFilter, model_filters
+from lmstrix_cli.output import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -49,18 +45,18 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
     a GGUF file works too. TRUE is the true context, if it was measured.
     """
     kind = choose_format(kind, as_json=as_json)
-    found, status = run_async(lambda: _scan(settings))
+    found, status = session.run(lambda: _scan(settings))
     wanted = {model.key for model in chosen.keep(row.model for row in found)}
     kept = [row for row in found if row.model.key in wanted]
     if kind == JSON:
         for row in kept:
-            safe_text.json_line(_as_json(row))
+            output.json_line(_as_json(row))
     elif kept or kind == "csv":
         show_rows(kind, _COLUMNS, kept)
     elif found:
-        safe_text.note(f"No match among {say_count(len(found), 'model')}.")
+        output.note(f"No match among {say_count(len(found), 'model')}.")
     elif status is not None:
-        safe_text.out(_nothing_found(status))
+        output.out(_nothing_found(status))
 
 
 async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
@@ -77,7 +73,7 @@ async def _tested(client: LMStrix) -> dict[tuple[str, str], int]:
     try:
         summaries = await client.summaries()
     except StoreError as error:
-        safe_text.note(f"store: {safe_text.label(str(error))}")
+        output.note(f"store: {error}")
         return {}
     known: dict[tuple[str, str], int] = {}
     for summary in summaries:
@@ -147,7 +143,7 @@ _COLUMNS: list[Column[_Found]] = [
 
 
 def _nothing_found(status: Status) -> str:
-    where = [f"  {safe_text.label(folder)}" for folder in status.model_folders]
+    where = [f"  {output.label(folder)}" for folder in status.model_folders]
     looked = ["Looked in:", *where] if where else [f"Asked the adapter {status.adapter}."]
     return "\n".join(
         (
