@@ -14,6 +14,7 @@ from lmstrix.errors import (
     ConfigurationError,
     EngineUnavailable,
     InfrastructureError,
+    LMStrixError,
     LoadError,
     StoreError,
 )
@@ -27,7 +28,7 @@ from lmstrix.measure.engine import Engine
 from lmstrix.measure.levels import Levels
 from lmstrix.measure.loading import Forecast, find_loadable, forecast, load_cause, wanted_context
 from lmstrix.measure.options import MeasureOptions
-from lmstrix.measure.report import build_report
+from lmstrix.measure.report import build_report, cause_of
 from lmstrix.measure.state import (
     BASELINE,
     CERTIFY,
@@ -44,6 +45,7 @@ from lmstrix.measure.state import (
 )
 from lmstrix.measure.trials import Asker, Keeper, attempts
 from lmstrix.models import (
+    UNFINISHED,
     Cause,
     ContextReport,
     Judgement,
@@ -164,20 +166,27 @@ class Measurement:
                 )
             )
             cause: Cause | None = None
+            ended: Cause | None = Cause.INTERRUPTED
             try:
                 with anyio.move_on_after(self.options.budget_s) as scope:
                     cause = await self._measure(keeper)
                 if scope.cancelled_caught:
                     cause = Cause.BUDGET_SPENT
+                ended = None
+            except LMStrixError as error:
+                ended = cause_of(error)
+                self._announcer.note(str(error))
+                raise
             finally:
                 with anyio.move_on_after(SAVE_DEADLINE_S, shield=True):
                     await keeper.save_cost()
                     await keeper.clear_load()
+                    if ended in UNFINISHED - {Cause.INCONCLUSIVE}:
+                        await keeper.finish(self.partial_report(ended))
             report = self.partial_report(cause)
-            if report.cause is not Cause.BUDGET_SPENT:
-                await keeper.finish(report)
-                if keeper.error is not None:
-                    report = self.partial_report(cause)  # with the note on what was not kept
+            await keeper.finish(report)
+            if keeper.error is not None:
+                report = self.partial_report(cause)  # with the note on what was not kept
             self._announcer.emit(MeasurementFinished(model_key=self.model.key, report=report))
             return report
 

@@ -439,14 +439,18 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     load_words = (
         "loads; larger sizes were not tried" if censored else "the largest context that loads"
     )
+    at_least = "at least " if unfinished else ""
     rows = [
-        ("declared", report.declared_context, "the claim of the model's metadata"),
-        ("loadable", loadable, load_words),
-        ("true", report.true_context, true_words),
+        Number(
+            "declared", say_tokens(report.declared_context), "the claim of the model's metadata"
+        ),
+        Number("loadable", say_tokens(loadable), load_words),
+        Number("true", at_least + say_tokens(report.true_context), true_words),
     ]
     if report.usable is not None:
-        rows.append(("usable", report.usable.limit_tokens or 0, _wishes(report.usable)))
-    return tuple(Number(name, say_tokens(tokens), words) for name, tokens, words in rows)
+        usable = say_tokens(report.usable.limit_tokens or 0)
+        rows.append(Number("usable", usable, _wishes(report.usable)))
+    return tuple(rows)
 
 
 def _wishes(usable: Usable) -> str:

@@ -12,7 +12,7 @@ from lmstrix import UNFINISHED, ContextReport, ReportSummary, dump_report
 from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
 from lmstrix_cli import output, session
 from lmstrix_cli.options import ReportFilter, report_filters
-from lmstrix_cli.output import JSON, Column, choose_format, format_options, show_rows
+from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -35,6 +35,7 @@ _SORTS: dict[str, Callable[[_Row], str | float | None]] = {
     "speed": lambda row: row.tokens_per_second,
     "true": lambda row: row.true_context,
 }
+FOOTNOTE = "+ at least: the measurement did not end; the same `lmstrix test` continues it."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
@@ -83,6 +84,8 @@ def command(
             output.json_line(dump_report(known.reports[summary.id]))
     elif kept or kind == "csv":
         show_rows(kind, _columns(datetime.now(UTC)), kept)
+        if kind == TABLE and any(_is_partial(row) for row in kept):
+            output.out(f"\n{FOOTNOTE}")
     elif known.rows:
         output.note(f"No match among {say_count(len(known.rows), 'result')}.")
     else:
@@ -186,8 +189,12 @@ def _tokens(key: str, head: str, short: str, value: Callable[[_Row], int | None]
 
 
 def _say_true(row: _Row) -> str:
-    partial = "+" if row.cause in UNFINISHED and row.true_context else ""
-    return say_tokens(row.true_context, unknown="-") + partial
+    return say_tokens(row.true_context, unknown="-") + ("+" if _is_partial(row) else "")
+
+
+def _is_partial(row: _Row) -> bool:
+    """Whether more is known than nothing, but the measurement did not end."""
+    return row.cause in UNFINISHED and bool(row.true_context)
 
 
 def _say_speed(row: _Row) -> str:
