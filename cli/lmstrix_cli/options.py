@@ -50,7 +50,7 @@ __all__ = [
 
 T = TypeVar("T")
 _COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
-_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _SHARE = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+/[0-9]*[1-9][0-9]*", re.ASCII)
 _DIGITS = 15
@@ -111,7 +111,7 @@ class FileSize(_Typed[int]):
 
 
 class Duration(_Typed[float]):
-    """A positive time in seconds: ``90``, ``90s``, ``10m``, ``1h30m``."""
+    """A positive time in seconds: ``90s``, ``10m``, ``1h30m``."""
 
     name = "duration"
     values = (int, float)
@@ -119,8 +119,10 @@ class Duration(_Typed[float]):
     def parse(self, text: str) -> float:
         """The number of seconds."""
         match = _DURATION.fullmatch(text)
+        if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+            raise ValueError(f"{text} has no unit: write {text}s, {text}m or {text}h.")
         if not text or match is None or len(text) > _DIGITS:
-            raise ValueError(f"{text!r} is not a duration such as 90, 90s, 10m or 1h30m.")
+            raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1h30m.")
         hours, minutes, seconds = (int(group or 0) for group in match.groups())
         total = 3600 * hours + 60 * minutes + seconds
         if total < 1:

@@ -126,12 +126,16 @@ def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
     one.write_bytes(b"\xef\xbb\xbfOne\r\n")
     two.write_text("Two")
     shell.run("infer", "m", "--system", "Be kind.", typed="piped")
-    shell.run("infer", "m", "--file", str(one), "-f", str(two), "Why?", typed="not read")
+    shell.run("infer", "m", "--file", str(one), "-f", str(two), "Why?", typed="")
     shell.run("infer", "m", "-f", str(two), "-", typed="piped")
+    shell.run("infer", "m", "What is missing?", typed="a text")
+    shell.run("infer", "m", "-f", str(one), "-f", str(two), "Why?", typed="piped")
     assert [prompt for prompt, *_ in adapter.heard] == [
         Prompt(user="piped", system="Be kind."),
         Prompt(user="One\r\n\n\nTwo\n\nWhy?"),
         Prompt(user="Two\n\npiped"),
+        Prompt(user="a text\n\nWhat is missing?"),
+        Prompt(user="One\r\n\n\nTwo\n\npiped\n\nWhy?"),
     ]
 
 

@@ -119,6 +119,14 @@ def test_one_size(
     assert shell.run("list", "--json").stdout == ""
 
 
+def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SHORT)
+    result = shell.run("test", "short", "--at", "999k", "-q")
+    assert result.exit_code == 1
+    assert "short at 1022976 tokens: not tried\n" in result.stdout
+    assert "fail" not in result.stdout
+
+
 def test_one_size_as_text(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SHORT)
     lines = shell.run("test", "short", "--at", "2048", "-q").stdout.splitlines()

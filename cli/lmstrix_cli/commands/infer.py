@@ -27,7 +27,7 @@ __all__ = ["command"]
 EPILOG = """\b
 Examples:
   lmstrix infer path/to/model.gguf "Why is the sky blue?"
-  git diff | lmstrix infer model-key --system "You review code."
+  git diff | lmstrix infer model-key "Review this change."
   lmstrix infer model-key --file report.txt "What is missing here?"
   lmstrix infer model-key --template summary --var words=50 --file report.txt
 """
@@ -66,9 +66,9 @@ def command(
 ) -> None:
     """Send one prompt to MODEL and print the reply.
 
-    The reply goes to stdout as it is written; reasoning and statistics go to stderr. PROMPT
-    is text, or - to read it from stdin, the default without a PROMPT. A prompt that does
-    not fit is an error before anything is asked; it is never shortened.
+    The reply goes to stdout as it is written; reasoning and statistics go to stderr. Text from
+    files and from a pipe stands before PROMPT; - as the PROMPT is stdin alone. A prompt that
+    does not fit is an error before anything is asked; it is never shortened.
     """
     if list_templates:
         _list_templates(sources["template_file"])
