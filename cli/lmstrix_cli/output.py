@@ -38,7 +38,6 @@ __all__ = [
     "error",
     "format_options",
     "grid",
-    "heading",
     "json_line",
     "label",
     "line_width",
@@ -136,11 +135,6 @@ def prose(*shown: RenderableType) -> Constrain:
 def verbatim(text: str) -> Text:
     """Escaped lines that are never wrapped: commands, paths, differences of files."""
     return Text(escape_controls(text, keep="\n"), no_wrap=True, overflow="ignore")
-
-
-def heading(text: str) -> Text:
-    """A bold line. Escaped."""
-    return Text(label(text), "bold", overflow="fold")
 
 
 def _console(*, err: bool = False) -> Console:

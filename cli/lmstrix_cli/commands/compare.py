@@ -45,6 +45,8 @@ Examples:
 
 FILE = "lmstrix-comparison.html"
 WIDEST = 120
+_IN_LINES = ("declared", "loadable", "true", "cause", "certified")
+"""The columns if each result is a line."""
 _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "json": comparison_json,
     "csv": comparison_csv,
@@ -113,7 +115,7 @@ def _choose(
 
 
 def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
-    """One column for each result; one block for each if the columns do not fit."""
+    """One column for each result; one line for each if the columns do not fit."""
     room = output.line_width(WIDEST)
     for heads, legend in _heads(compared):
         made = _columns(compared, heads)
@@ -122,16 +124,26 @@ def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
             yield made
             break
     else:
-        rows = (*compared.found, *compared.differing)
-        for at, name in enumerate(compared.names):
-            known = [(row.label, row.values[at]) for row in rows if row.values[at] != NOT_KNOWN]
-            yield from (
-                ("", output.heading(f"{at + 1}  {name}")) if at else (output.heading(f"1  {name}"),)
-            )
-            yield output.prose(output.grid(*known, gap=2))
+        yield from _as_lines(compared)
     if compared.same:
         pairs = ", ".join(f"{name} {value}" for name, value in compared.same)
         yield output.prose("", f"the same in all: {pairs}")
+
+
+def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
+    names = [f"{n}  {name}" for n, name in enumerate(compared.names, start=1)]
+    yield from (output.verbatim(output.label(name)) for name in names)
+    rows = [row for row in compared.found if row.label in _IN_LINES]
+    lines = [(str(n + 1), *(row.values[n] for row in rows)) for n in range(len(names))]
+    yield ""
+    yield output.table(("#", *(row.label.upper() for row in rows)), lines)
+    details = [row for row in compared.found if row.label.startswith(("region ", "level "))]
+    details += compared.differing
+    if details:
+        yield "\ndifferences"
+    for n in range(len(names)) if details else ():
+        known = (f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
+        yield output.prose(output.grid((str(n + 1), ", ".join(known)), gap=2))
 
 
 def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
