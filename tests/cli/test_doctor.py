@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lmstrix_cli.commands import doctor
-from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Outcome, Verdict, examine, ok
+from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Verdict, examine, ok
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import Shell
@@ -67,7 +67,7 @@ def test_as_text(shell: Shell, home: Path) -> None:
 
 
 def test_without_a_problem_the_code_is_0(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fine(settings: Settings) -> Outcome:
+    async def fine(settings: Settings) -> Finding:
         return ok("all is well\x1b[2J.")
 
     def only_that(settings: Settings) -> Awaitable[tuple[Finding, ...]]:
@@ -80,14 +80,14 @@ def test_without_a_problem_the_code_is_0(shell: Shell, monkeypatch: pytest.Monke
 
 
 async def test_a_check_that_fails_or_hangs_does_not_end_the_others() -> None:
-    async def hangs(settings: Settings) -> Outcome:
+    async def hangs(settings: Settings) -> Finding:
         await anyio.sleep_forever()
         raise AssertionError
 
-    async def fails(settings: Settings) -> Outcome:
+    async def fails(settings: Settings) -> Finding:
         raise RuntimeError("oops")
 
-    async def fine(settings: Settings) -> Outcome:
+    async def fine(settings: Settings) -> Finding:
         return ok("fine.")
 
     checks = [Check("a", hangs, 0.01), Check("b", fails), Check("c", fine)]
