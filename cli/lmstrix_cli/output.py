@@ -223,13 +223,20 @@ class Column(Generic[T]):
     """The value in CSV; None is an empty cell."""
     head: str = ""
     """Its name for people; empty if it is in CSV only."""
-    text: Callable[[T], str] = str
-    """The text for people."""
+    text: Callable[[T], str] | None = None
+    """The text for people, if it is not the value."""
     short: str = ""
     """Its name if there is little room."""
     least: int = 0
     """The least width of a text that may be wrapped, in cells; 0 if it never is."""
     right: bool = False
+
+    def shown(self, row: T) -> str:
+        """The text for people; a dash for what is not known."""
+        if self.text is not None:
+            return self.text(row)
+        value = self.value(row)
+        return "-" if value is None else str(value)
 
 
 JSON = "json"
@@ -285,14 +292,14 @@ def markdown_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
     kept = [column for column in shown if column.head]
     heads = [column.head.lower() for column in kept]
     lines = [heads, ["---:" if column.right else "---" for column in kept]]
-    lines += [[escape_markdown(column.text(row)) for column in kept] for row in rows]
+    lines += [[escape_markdown(column.shown(row)) for column in kept] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _table_of(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
     """A table; with short heads, or with one block for each row, if the terminal is narrow."""
     room = width()
-    cells = [[label(column.text(row)) for column in shown] for row in rows]
+    cells = [[label(column.shown(row)) for column in shown] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     floors = [min(c.least, wide) or wide for c, wide in zip(shown, widths, strict=True)]
     for heads in ([c.head for c in shown], [c.short or c.head for c in shown]):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import attrs
 import click
 
 from lmstrix import UNFINISHED, ContextReport, ReportSummary, dump_report
-from lmstrix.reports.words import say_cause, say_count, say_seconds, say_tokens
+from lmstrix.reports.words import say_cause, say_count, say_seconds, say_speed, say_tokens
 from lmstrix_cli import output, session
 from lmstrix_cli.options import ReportFilter, report_filters
 from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
@@ -117,15 +118,21 @@ def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
 def _columns(now: datetime) -> list[Column[_Row]]:
     """The columns that are shown, then those of CSV only."""
     return [
+        Column(key="model", head="MODEL", least=18, value=lambda r: r.model_key),
         Column(
-            key="model",
-            head="MODEL",
-            least=18,
-            value=lambda r: r.model_key,
-            text=lambda r: r.model_key,
+            key="declared_context",
+            head="DECLARED",
+            short="DECL",
+            right=True,
+            value=lambda r: r.declared_context,
         ),
-        _tokens("declared_context", "DECLARED", "DECL", lambda r: r.declared_context),
-        _tokens("loadable_context", "LOADABLE", "LOAD", lambda r: r.loadable_context),
+        Column(
+            key="loadable_context",
+            head="LOADABLE",
+            short="LOAD",
+            right=True,
+            value=lambda r: r.loadable_context,
+        ),
         Column(
             key="true_context",
             head="TRUE",
@@ -152,7 +159,7 @@ def _columns(now: datetime) -> list[Column[_Row]]:
             head="SPEED",
             right=True,
             value=lambda r: r.tokens_per_second,
-            text=_say_speed,
+            text=lambda r: say_speed(r.tokens_per_second),
         ),
         Column(
             key="finished_at",
@@ -165,27 +172,21 @@ def _columns(now: datetime) -> list[Column[_Row]]:
 
 
 _ONLY_IN_CSV: list[Column[_Row]] = [
-    Column(key="ttft_s", value=lambda r: r.ttft_s),
     Column(key="size_bytes", value=lambda r: r.size_bytes or None),
-    Column(key="quantization", value=lambda r: r.quantization),
-    Column(key="architecture", value=lambda r: r.architecture),
-    Column(key="model_path", value=lambda r: r.model_path),
-    Column(key="model_digest", value=lambda r: r.model_digest),
-    Column(key="adapter", value=lambda r: r.adapter),
-    Column(key="validator", value=lambda r: r.validator),
-    Column(key="seconds", value=lambda r: r.seconds),
+    *(
+        Column(key=name, value=attrgetter(name))
+        for name in (
+            "ttft_s",
+            "quantization",
+            "architecture",
+            "model_path",
+            "model_digest",
+            "adapter",
+            "validator",
+            "seconds",
+        )
+    ),
 ]
-
-
-def _tokens(key: str, head: str, short: str, value: Callable[[_Row], int | None]) -> Column[_Row]:
-    return Column(
-        key=key,
-        head=head,
-        short=short,
-        right=True,
-        value=value,
-        text=lambda row: say_tokens(value(row), unknown="-"),
-    )
 
 
 def _say_true(row: _Row) -> str:
@@ -195,10 +196,6 @@ def _say_true(row: _Row) -> str:
 def _is_partial(row: _Row) -> bool:
     """Whether more is known than nothing, but the measurement did not end."""
     return row.cause in UNFINISHED and bool(row.true_context)
-
-
-def _say_speed(row: _Row) -> str:
-    return "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}"
 
 
 def _age(then: datetime, now: datetime) -> str:

@@ -89,16 +89,8 @@ def _as_json(row: _Found) -> str:
 
 
 _COLUMNS: list[Column[_Found]] = [
-    Column(
-        key="model",
-        head="MODEL",
-        least=18,
-        value=lambda row: row.model.key,
-        text=lambda row: row.model.key,
-    ),
-    Column(
-        key="type", head="TYPE", value=lambda row: row.model.type, text=lambda row: row.model.type
-    ),
+    Column(key="model", head="MODEL", least=18, value=lambda row: row.model.key),
+    Column(key="type", head="TYPE", value=lambda row: row.model.type),
     Column(
         key="format",
         head="FORMAT",
@@ -119,7 +111,6 @@ _COLUMNS: list[Column[_Found]] = [
         short="QUANT",
         least=6,
         value=lambda row: row.model.quantization,
-        text=lambda row: row.model.quantization,
     ),
     Column(
         key="declared_context",
@@ -128,13 +119,7 @@ _COLUMNS: list[Column[_Found]] = [
         value=lambda row: row.model.declared_context,
         text=lambda row: say_tokens(row.model.declared_context),
     ),
-    Column(
-        key="tested_context",
-        head="TRUE",
-        right=True,
-        value=lambda row: row.tested,
-        text=lambda row: say_tokens(row.tested, unknown="-"),
-    ),
+    Column(key="tested_context", head="TRUE", right=True, value=lambda row: row.tested),
     Column(key="architecture", value=lambda row: row.model.architecture),
     Column(key="parameters", value=lambda row: row.model.parameters),
     Column(key="path", value=lambda row: row.model.path),
