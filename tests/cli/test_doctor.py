@@ -8,11 +8,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from click.testing import CliRunner
 
 from lmstrix_cli.commands import doctor
 from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Verdict, examine, ok
-from lmstrix_cli.main import lmstrix
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import Shell
 
@@ -55,15 +53,6 @@ def test_a_bare_machine(shell: Shell, home: Path) -> None:
         assert found[name]["advice"]
     assert not list(home.iterdir())
     assert not shell.store.exists()
-
-
-def test_as_text(shell: Shell, home: Path) -> None:
-    result = shell.run("--host", NOBODY, "doctor")
-    assert result.exit_code == 1
-    lines = result.stdout.splitlines()
-    assert any(line.startswith("problem  LM Studio's server") for line in lines)
-    assert any("-> Start LM Studio" in line for line in lines)
-    assert lines[-1].startswith("1 problem, ")
 
 
 def test_without_a_problem_the_code_is_0(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +109,3 @@ def test_the_store(shell: Shell, tmp_path: Path) -> None:
     assert shell.store.read_bytes() == damaged
     shell.store = tmp_path
     assert look("store").verdict is Verdict.PROBLEM
-
-
-def test_wrong_options_are_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LMSTRIX_HOST", raising=False)
-    assert CliRunner().invoke(lmstrix, ["--adapter", "nosuch", "doctor"]).exit_code == 2

@@ -55,12 +55,6 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
     assert "\x1b" not in shell.run("--color", "always", *words, "--json").stdout
 
 
-def test_quiet_for_every_command(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(FINE)
-    assert shell.run("test", "fine", "--no-certify").stderr
-    assert shell.run("-q", "test", "fine", "--fresh", "--no-certify").stderr == ""
-
-
 def test_a_log_file(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     shell.adapter = ScriptedAdapter(SimulatedModel(key="fi\x1b\nne", declared=1024))
@@ -76,12 +70,6 @@ def test_a_log_file(shell: Shell, tmp_path: Path) -> None:
     assert "| Traceback" in text
     for unsaid in ("\x1b", "secret", "Read the text and remember", "after the command"):
         assert unsaid not in text
-
-
-def test_a_log_file_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
-    result = shell.run("--log-file", str(tmp_path), "list")
-    assert result.exit_code == 2
-    assert "--log-file" in result.stderr
 
 
 def complete(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -156,15 +144,3 @@ def test_what_is_not_needed_is_not_imported(code: str, heavy: str) -> None:
     imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert imported >= {"sys"}
     assert imported & forbidden == set()
-
-
-def test_as_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lmstrix_cli", "--version"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-        env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
-    )
-    assert done.stdout.startswith("lmstrix ")

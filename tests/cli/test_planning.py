@@ -127,45 +127,9 @@ def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
     assert "fail" not in result.stdout
 
 
-def test_one_size_as_text(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(SHORT)
-    lines = shell.run("test", "short", "--at", "2048", "-q").stdout.splitlines()
-    assert lines[0] == "short at 2048 tokens: pass"
-    assert lines[1] == "20 of 20 correct (95% interval 84 to 100%), at 512 tokens 12 of 12"
-    assert "coherence: pass" in lines
-    assert "nothing was stored" in lines[-1]
-
-
 def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     adapter = shell.adapter = Tight(SHORT)
     result = shell.run("test", "short", "--at", "2k", "-q")
     assert result.exit_code == 1
     assert "short at 2048 tokens: fail\ncause: load refused" in result.stdout
     assert adapter.counters.loads == 0
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "test fine --at 100",
-        "test fine --max-context 100",
-        "test fine --at 1k --max-context 2k",
-        "test fine --name x",
-        "test --name x",
-        "test --all --min-size huge",
-    ],
-)
-def test_wrong_usage(shell: Shell, words: str) -> None:
-    shell.adapter = ScriptedAdapter(FINE)
-    assert shell.run(*words.split()).exit_code == 2
-
-
-def test_filters_choose_among_all(shell: Shell) -> None:
-    listing = [
-        sample_model(key="fine", declared_context=2048, size_bytes=10**9),
-        sample_model(key="large", declared_context=2048, size_bytes=9 * 10**9),
-        sample_model(key="apple", declared_context=2048, size_bytes=10**9, format="mlx"),
-    ]
-    shell.adapter = ScriptedAdapter(FINE, listing=listing)
-    words = "test --all --dry-run --json --max-size 4g --format gguf".split()
-    assert [plan["model"] for plan in shell.lines(*words)] == ["fine"]

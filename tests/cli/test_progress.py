@@ -19,7 +19,6 @@ from lmstrix.events import (
     PrefillProgressed,
     ProbeFinished,
     ProbeStarted,
-    Retrying,
     TrialFinished,
     WaitingForTurn,
 )
@@ -68,14 +67,6 @@ def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
     assert line.startswith("[red]m")  # text, not markup
 
 
-def test_the_line_tells_loads_and_retries() -> None:
-    assert "loading 8192 tokens 50%" in status_line(after(*COURSE[:4]), 1.0).plain
-    retrying = Retrying(model_key="m", attempt=2, reason="lost\x1b[2J " + "x" * 500)
-    line = status_line(after(*COURSE, retrying), 1.0).plain
-    assert "attempt 2: lost\\x1b[2J" in line
-    assert len(line) < 300
-
-
 @pytest.mark.parametrize(
     ("pid", "key", "said"),
     [
@@ -90,20 +81,6 @@ def test_whom_it_waits_for_is_said(pid: int | None, key: str, said: str) -> None
     assert "waiting" not in status_line(after(waiting, *COURSE), 1.0).plain
 
 
-def test_the_guess_of_what_is_left() -> None:
-    state = after(*COURSE)
-    assert state.seconds_left(1.0) is None  # too early
-    read = 4064 - 3000 + 1000
-    todo = 7936 - 4096 + 7936
-    assert state.seconds_left(10.0) == todo * 10.0 / read
-    state.hear(PhaseStarted(model_key=KEY, phase="certify"))
-    state.hear(PrefillProgressed(model_key=KEY, length_tokens=7936, progress=READING))
-    assert state.seconds_left(10.0) == 7936 * 0.5 * 10.0 / read
-    assert ProgressState().seconds_left(100.0) is None
-    state.hear(PhaseStarted(model_key=KEY, phase="baseline"))
-    assert state.seconds_left(10.0) is None  # replies take the time there, not reading
-
-
 @pytest.mark.parametrize("width", [59, 79])
 def test_a_narrow_line_keeps_the_time(width: int) -> None:
     """A long name is shortened, and what is least missed goes."""
@@ -115,14 +92,6 @@ def test_a_narrow_line_keeps_the_time(width: int) -> None:
     assert "11 min 40 s  about" in line.plain
     assert "at 4096" in line.plain
     assert "tok/s" in status_line(state, 700.0, 200).plain
-
-
-def test_the_baseline_counts_its_questions() -> None:
-    baseline = PhaseStarted(model_key=KEY, phase="baseline")
-    asked = TrialFinished(model_key=KEY, trial=sample_trial())
-    state = after(*COURSE[:5], baseline, asked, asked)
-    assert "baseline  trial 3" in status_line(state, 1.0).plain
-    assert "load  " not in status_line(after(*COURSE[:4]), 1.0).plain
 
 
 def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
@@ -161,3 +130,17 @@ def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
     assert written.count("\n") <= 3
     assert written.endswith("\x1b[2K")  # the line was taken away
     assert "\x1b[?25h" in written  # the cursor is back
+
+
+def test_the_guess_of_what_is_left() -> None:
+    state = after(*COURSE)
+    assert state.seconds_left(1.0) is None  # too early
+    read = 4064 - 3000 + 1000
+    todo = 7936 - 4096 + 7936
+    assert state.seconds_left(10.0) == todo * 10.0 / read
+    state.hear(PhaseStarted(model_key=KEY, phase="certify"))
+    state.hear(PrefillProgressed(model_key=KEY, length_tokens=7936, progress=READING))
+    assert state.seconds_left(10.0) == 7936 * 0.5 * 10.0 / read
+    assert ProgressState().seconds_left(100.0) is None
+    state.hear(PhaseStarted(model_key=KEY, phase="baseline"))
+    assert state.seconds_left(10.0) is None  # replies take the time there, not reading

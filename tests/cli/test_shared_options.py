@@ -125,26 +125,15 @@ def test_a_store_in_a_folder_that_does_not_exist_is_refused(shell: Shell, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_default_stores_folder_is_created(tmp_path: Path) -> None:
-    code = "from lmstrix_cli.main import main; main()"
-    home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "LMSTRIX_STORE": ""}
-    assert run_python(code, "list", **home).returncode == 0
-
-
 def test_shared_options_stand_before_or_after_the_command(shell: Shell, tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     words = ["--adapter", "lmstudio", "--host", "h:1", "--store", store]
-    for typed in (["list", *words], [*words, "list"], [*words[:2], "list", *words[2:]]):
+    before = ["--host", "a:1", "list", *words]
+    for typed in (["list", *words], [*words, "list"], [*words[:2], "list", *words[2:]], before):
         assert shell.run(*typed).exit_code == 0
         settings = shell.settings
         assert settings is not None
         assert (settings.adapter, settings.host, settings.store) == ("lmstudio", "h:1", store)
-
-
-def test_the_option_after_the_command_wins(shell: Shell) -> None:
-    shell.run("--host", "a:1", "list", "--host", "b:2")
-    assert shell.settings is not None
-    assert shell.settings.host == "b:2"
 
 
 def test_quiet_prints_the_result_only(shell: Shell) -> None:
@@ -192,3 +181,9 @@ def test_how_to_repeat_names_the_server_and_the_store(shell: Shell, tmp_path: Pa
     words = ("--host", "far:1234", "--store", store, "test", "fine", "--no-certify")
     repeat = shell.run(*words).stdout.splitlines()[-1]
     assert repeat.startswith(f"repeat: lmstrix --host far:1234 --store '{store}' --adapter ")
+
+
+def test_the_default_stores_folder_is_created(tmp_path: Path) -> None:
+    code = "from lmstrix_cli.main import main; main()"
+    home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "LMSTRIX_STORE": ""}
+    assert run_python(code, "list", **home).returncode == 0

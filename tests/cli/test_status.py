@@ -5,10 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import anyio
 import pytest
 
-from lmstrix import LMStrix
 from lmstrix.models import Cause, LoadedInstance, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
@@ -20,14 +18,8 @@ SLOW = SimulatedModel(key="slow", declared=4096, true_context=10**6)
 
 
 def remember(shell: Shell, key: str, true_context: int | None, cause: Cause) -> None:
-    async def store() -> None:
-        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
-            model = sample_model(key=key)
-            begun = await client.store.begin(f"{key} {cause}", model)
-            report = sample_report(model=model, true_context=true_context, cause=cause)
-            await client.store.finish(begun.id, report)
-
-    anyio.run(store)
+    model = sample_model(key=key)
+    shell.remember(sample_report(model=model, true_context=true_context, cause=cause))
 
 
 def loaded(key: str, context: int | None) -> LoadedInstance:
@@ -108,14 +100,6 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
 )
 def test_the_command_to_go_on(model: str, key: str, store: str | None, expected: str) -> None:
     assert command_to_go_on(model, key, Settings(store=store)) == expected
-
-
-def test_the_command_to_go_on_names_the_server() -> None:
-    settings = Settings(host="far:1234")
-    there = command_to_go_on("m", '{"adapter": "lmstudio"}', settings)
-    assert there == "lmstrix --host far:1234 test m"
-    here = command_to_go_on("m.gguf", '{"adapter": "llamacpp"}', settings)
-    assert here == "lmstrix test m.gguf"
 
 
 def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:
