@@ -7,7 +7,13 @@
 ...     print(report.declared_context, report.loadable_context, report.true_context)
 """
 
-from lmstrix.client import LMStrix
+from lmstrix.client import (
+    DEFAULT_ADAPTER,
+    DEFAULT_LEVELS,
+    DEFAULT_STRATEGY,
+    EMBEDDED_ADAPTER,
+    LMStrix,
+)
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -66,6 +72,7 @@ from lmstrix.measure import (
     RetryPolicy,
 )
 from lmstrix.models import (
+    UNFINISHED,
     Baseline,
     BenchPoint,
     BenchSample,
@@ -106,7 +113,10 @@ from lmstrix.models import (
     Trial,
     Usable,
     Verdict,
+    check_of,
 )
+from lmstrix.names import reports_of, suggestion
+from lmstrix.plugins import plugin_names
 from lmstrix.ports import (
     Adapter,
     ComparingValidator,
@@ -131,15 +141,31 @@ from lmstrix.problem import (
     SearchProblem,
     missing_at,
 )
+from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.reports.words import dump_report
 from lmstrix.search.bracketing import Bracketing
-from lmstrix.serialize import load_report
-from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.serialize import FormatError, load_map, load_report, to_json
+from lmstrix.stores.export import (
+    Archive,
+    Merged,
+    ReportSummary,
+    StoreContents,
+    dump_contents,
+    load_contents,
+)
+from lmstrix.stores.sqlite import SqliteStore, is_store
 from lmstrix.validators.judging import judge_reply
 
 __all__ = [
+    "DEFAULT_ADAPTER",
+    "DEFAULT_LEVELS",
+    "DEFAULT_STRATEGY",
+    "EMBEDDED_ADAPTER",
+    "REPLY_TOKENS",
     "THIS_MACHINE",
+    "UNFINISHED",
     "Adapter",
+    "Archive",
     "Ask",
     "Baseline",
     "BaselineMeasured",
@@ -167,6 +193,7 @@ __all__ = [
     "Environment",
     "Event",
     "Forecast",
+    "FormatError",
     "GradedValidator",
     "InfrastructureError",
     "Interval",
@@ -195,6 +222,7 @@ __all__ = [
     "MeasurementFinished",
     "MeasurementStarted",
     "MemoryEstimate",
+    "Merged",
     "Method",
     "ModelError",
     "ModelInfo",
@@ -226,6 +254,7 @@ __all__ = [
     "Reply",
     "ReplyChunk",
     "ReplyTimed",
+    "ReportSummary",
     "RetryPolicy",
     "Retrying",
     "Reuse",
@@ -240,6 +269,7 @@ __all__ = [
     "Status",
     "StopReason",
     "Store",
+    "StoreContents",
     "StoreError",
     "StoredMeasurement",
     "StoredReport",
@@ -251,8 +281,17 @@ __all__ = [
     "Validator",
     "Verdict",
     "WaitingForTurn",
+    "check_of",
+    "dump_contents",
     "dump_report",
+    "is_store",
     "judge_reply",
+    "load_contents",
+    "load_map",
     "load_report",
     "missing_at",
+    "plugin_names",
+    "reports_of",
+    "suggestion",
+    "to_json",
 ]

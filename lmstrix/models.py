@@ -21,6 +21,7 @@ __all__ = [
     "CHECK_SCHEMA_VERSION",
     "DEPTH_BINS",
     "MAP_SCHEMA_VERSION",
+    "RESUMABLE",
     "SCHEMA_VERSION",
     "UNFINISHED",
     "Baseline",
@@ -147,6 +148,8 @@ UNFINISHED = frozenset(
     }
 )
 """Causes that say that the measurement did not end with a verdict."""
+RESUMABLE = frozenset({Cause.BUDGET_SPENT, Cause.INTERRUPTED, Cause.INFRASTRUCTURE})
+"""Those after which a later run continues; the report is what is known so far."""
 
 
 @attrs.frozen(kw_only=True)

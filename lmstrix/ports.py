@@ -360,11 +360,15 @@ class Store(Protocol):
         ...
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
-        """Keep the report; the measurement is no longer unfinished."""
+        """Keep the report; the measurement is no longer unfinished.
+
+        If its cause is one of `lmstrix.models.RESUMABLE`, the report is what is known so far: the
+        measurement stays unfinished.
+        """
         ...
 
     async def reports(self) -> Sequence[StoredReport]:
-        """The newest finished report of each key, newest first."""
+        """The newest report of each key, newest first; a finished one, if there is one."""
         ...
 
     async def unfinished_models(self) -> Sequence[ModelInfo]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from lmstrix.errors import ConfigurationError, ContextOverflow
-from lmstrix.models import ModelInfo, Prompt
+from lmstrix.models import UNFINISHED, ModelInfo, Prompt
 from lmstrix.ports import LoadedModel
 from lmstrix.stores.export import ReportSummary
 
@@ -41,7 +41,7 @@ def known_context(summaries: Iterable[ReportSummary], model: ModelInfo) -> int |
     """
     for known in summaries:
         same = (known.model_key, known.model_digest) == (model.key, model.digest)
-        if same and known.true_context:
+        if same and known.true_context and known.cause not in UNFINISHED:
             return known.true_context
     return None
 

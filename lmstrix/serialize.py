@@ -22,8 +22,10 @@ from cattrs.preconf.json import make_converter
 
 from lmstrix.errors import LMStrixError
 from lmstrix.models import (
+    MAP_SCHEMA_VERSION,
     SCHEMA_VERSION,
     Baseline,
+    ContextMap,
     ContextReport,
     CurvePoint,
     DepthTally,
@@ -36,7 +38,7 @@ from lmstrix.models import (
     RegionReport,
 )
 
-__all__ = ["FormatError", "from_json", "load_report", "to_json"]
+__all__ = ["FormatError", "from_json", "load_map", "load_report", "to_json"]
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
@@ -361,3 +363,13 @@ def load_report(text: str) -> ContextReport:
                 hint="Update LMStrix to read this report.",
             )
     return _structure(cast("object", value), ContextReport)
+
+
+def load_map(text: str) -> ContextMap:
+    """A map from its JSON; raises `FormatError`, also for a version newer than ours."""
+    found = from_json(text, ContextMap)
+    if found.schema_version > MAP_SCHEMA_VERSION:
+        raise FormatError("a map is of a newer version", hint="Update LMStrix to read it.")
+    if not found.lengths or min(found.lengths) < 1:
+        raise FormatError("a map has no lengths")
+    return found

@@ -8,10 +8,16 @@ import logging
 import traceback
 from collections.abc import Iterable
 
-from lmstrix.errors import ConfigurationError, InfrastructureError, LMStrixError, ModelError
-from lmstrix.models import Cause, ContextReport
-from lmstrix_cli import safe_text
-from lmstrix_cli.running import Interrupted
+from lmstrix import (
+    Cause,
+    ConfigurationError,
+    ContextReport,
+    InfrastructureError,
+    LMStrixError,
+    ModelError,
+)
+from lmstrix_cli import output
+from lmstrix_cli.session import Interrupted
 
 __all__ = ["ExitCode", "code_of_error", "code_of_report", "explain", "explain_known", "worst"]
 
@@ -80,7 +86,7 @@ _log.addHandler(logging.NullHandler())  # without it Python prints unhandled rec
 def explain_known(error: LMStrixError) -> ExitCode:
     """Print what went wrong and what to do next."""
     _log.error("%s: %s", type(error).__name__, error, exc_info=error)
-    safe_text.error(str(error) or type(error).__name__, error.hint)
+    output.error(str(error) or type(error).__name__, error.hint)
     return code_of_error(error)
 
 
@@ -88,22 +94,22 @@ def explain(error: BaseException, *, verbose: bool) -> ExitCode:
     """Print on stderr why a command ended; returns its exit code."""
     if isinstance(error, (KeyboardInterrupt, Interrupted)):
         _log.info("interrupted")
-        safe_text.note("Interrupted.")
+        output.note("Interrupted.")
         return ExitCode.PARTIAL
     if verbose:
-        safe_text.note("".join(traceback.format_exception(error)).rstrip())
+        output.note("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, LMStrixError):
         return explain_known(error)
     # Every other write gives its own error; stdout is the one stream without a file name.
     if isinstance(error, OSError) and error.errno in _NOT_WRITTEN and error.filename is None:
         _log.error("stdout: %s", error.strerror)
-        safe_text.error(
+        output.error(
             f"stdout cannot be written: {error.strerror}",
             "Free some space, or redirect it elsewhere.",
         )
         return ExitCode.OTHER
     _log.critical("%s: %s", type(error).__name__, error, exc_info=error)
-    safe_text.error(
+    output.error(
         f"{type(error).__name__}: {error}. This is a bug in LMStrix or in a plug-in.",
         "" if verbose else "Run `lmstrix --verbose ...` for a traceback to report.",
     )

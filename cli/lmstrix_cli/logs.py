@@ -8,17 +8,21 @@ packages say while they debug (their messages hold prompts) are left out.
 from __future__ import annotations
 
 import logging
+import re
+import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
+import click
 
-from lmstrix.events import Event, MeasurementFinished
-from lmstrix_cli.safe_text import label
+from lmstrix import Event, MeasurementFinished
+from lmstrix_cli import output
+from lmstrix_cli.output import label
 
-__all__ = ["EventLog", "LogFile", "event_words", "log"]
+__all__ = ["EventLog", "event_words", "log", "others"]
 
 OURS = ("lmstrix", "lmstrix_cli")
 LONGEST = 1000
@@ -26,43 +30,71 @@ LONGEST = 1000
 PREFILL_S = 1.0
 """Of the news about reading, which come many times a second, one in this time is kept."""
 
+_STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ ")
+"""How every line of a log begins."""
+_HEAD_BYTES = 64
+
 _commands = logging.getLogger("lmstrix_cli.commands")
 _events = logging.getLogger("lmstrix_cli.events")
 
 
-class LogFile:
-    """Appends log lines to a file from `open` to `close`. Raises `OSError` if it cannot."""
+class _LogFile(logging.FileHandler):
+    """A file that takes log lines until one cannot be written: then it says so, once."""
 
-    def __init__(self, path: str) -> None:
-        self._handler = logging.FileHandler(
-            Path(path).expanduser(), mode="a", encoding="utf-8", errors="backslashreplace"
-        )
-        self._handler.setFormatter(_Lines())
-        self._handler.addFilter(_is_for_the_log)
-        self._levels: dict[str, int] = {}
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
+        self._broken = False
+        self.setFormatter(_Lines())
+        self.addFilter(_is_for_the_log)
 
-    def open(self) -> None:
-        """Listen from now on."""
-        logging.getLogger().addHandler(self._handler)
-        for name in OURS:
-            logger = logging.getLogger(name)
-            self._levels[name] = logger.level
-            logger.setLevel(logging.DEBUG)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, unless an earlier one could not be written."""
+        if not self._broken:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say on stderr why there are no more lines."""
+        del record
+        error = sys.exc_info()[1]
+        reason = error.strerror if isinstance(error, OSError) else error
+        self._broken = True
+        output.error(f"the log file {self._path} cannot be written: {reason}. It ends here.")
 
     def close(self) -> None:
-        """Listen no more, and leave loggers as they were. Idempotent."""
-        logging.getLogger().removeHandler(self._handler)
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._levels.clear()
-        self._handler.close()
+        """Close the file. Idempotent."""
+        with suppress(OSError):  # what could not be written cannot be flushed either
+            super().close()
+
+    @property
+    def _path(self) -> str:
+        return repr(self.baseFilename)
+
+
+@contextmanager
+def others(*, shown: bool) -> Generator[None]:
+    """Keep the log lines of other packages from stderr, where Python prints warnings that nobody
+    handles: some quote prompts and replies. With `shown` they are printed.
+    """
+    handler = logging.StreamHandler() if shown else logging.NullHandler()
+    handler.addFilter(lambda record: not _is_ours(record))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 @contextmanager
 def log(path: str, command: str) -> Generator[None]:
-    """Log to the file `path` while `command` runs. Raises `OSError`."""
-    file = LogFile(path)
-    file.open()
+    """Log to the file `path` while `command` runs.
+
+    Raises `click.BadParameter` if the file cannot be written, or holds something else.
+    """
+    handler = _open(Path(path).expanduser())
+    levels = {name: logging.getLogger(name).level for name in OURS}
+    logging.getLogger().addHandler(handler)
+    for name in OURS:
+        logging.getLogger(name).setLevel(logging.DEBUG)
     started = time.monotonic()
     try:
         # Not its arguments: one of them may be a prompt.
@@ -70,11 +102,36 @@ def log(path: str, command: str) -> Generator[None]:
         yield
     finally:
         _commands.info("%s ended after %.1f s", command, time.monotonic() - started)
-        file.close()
+        logging.getLogger().removeHandler(handler)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        handler.close()
+
+
+def _open(path: Path) -> _LogFile:
+    """The log file, new or continued."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+            if head and not _STAMP.match(head):
+                raise click.BadParameter(
+                    f"{str(path)!r} exists and is not a log of LMStrix. Name another file.",
+                    param_hint="--log-file",
+                )
+        return _LogFile(path)
+    except OSError as error:
+        raise click.BadParameter(
+            f"{str(path)!r} cannot be written: {error.strerror}.", param_hint="--log-file"
+        ) from error
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] in OURS
 
 
 def _is_for_the_log(record: logging.LogRecord) -> bool:
-    return record.name.partition(".")[0] in OURS or record.levelno >= logging.WARNING
+    return _is_ours(record) or record.levelno >= logging.WARNING
 
 
 class _Lines(logging.Formatter):

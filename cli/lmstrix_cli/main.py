@@ -1,4 +1,4 @@
-"""The `lmstrix` group: global options, the list of commands, and the last line of defence.
+"""The `lmstrix` group: shared options, the list of commands, and the last line of defence.
 
 Only click is imported here; a command's module, and with it the library, is imported when
 the command is used, so that ``lmstrix --help`` answers at once.
@@ -10,14 +10,18 @@ import errno
 import importlib
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from lmstrix_cli.settings import COLOUR_MODES, Settings, colours_wanted
+from lmstrix_cli.settings import Settings, add_shared_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["COMMANDS", "lmstrix", "main"]
 
@@ -31,7 +35,7 @@ COMMANDS = {
     "export": "Write all stored results to a file, for another machine.",
     "import": "Add results from another machine or an earlier LMStrix.",
     "infer": "Ask a model a question at a context length that works.",
-    "list": "List the stored results.",
+    "list": "List the stored results (also: ls).",
     "map": "Show how much a model recalls by context length and depth.",
     "report": "Write a report: one HTML page, or Markdown.",
     "scan": "List the available models.",
@@ -41,6 +45,9 @@ COMMANDS = {
 """Name and one sentence; each command is `command` in ``lmstrix_cli.commands.NAME``."""
 MODULES = {"import": "import_results"}
 """Commands whose name is a Python keyword."""
+ALIASES = {"ls": "list"}
+INTERRUPTED = 5
+"""`lmstrix_cli.errors.ExitCode.PARTIAL`, without importing the library."""
 
 EPILOG = """\b
 First steps:
@@ -48,6 +55,8 @@ First steps:
   lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one
   lmstrix list                      list the results
+
+The options above may also stand behind the command: lmstrix scan --host HOST:PORT
 
 \b
 Exit codes:
@@ -58,6 +67,9 @@ Exit codes:
   4  model not found, or not measurable
   5  interrupted or budget spent; the report is partial
 """
+COMMAND_EPILOG = (
+    "Options for every command, such as --host, --store and --quiet: see `lmstrix --help`."
+)
 
 
 class CommandGroup(click.Group):
@@ -70,10 +82,16 @@ class CommandGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one command."""
-        if cmd_name not in COMMANDS:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name == "help":
+            return show_help
+        if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"lmstrix_cli.commands.{MODULES.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"lmstrix_cli.commands.{MODULES.get(name, name)}")
         command: click.Command = module.command
+        if command.epilog and COMMAND_EPILOG not in command.epilog:
+            command.epilog += f"\n{COMMAND_EPILOG}"
+        add_shared_options(command)
         if ctx.resilient_parsing:  # a shell asks what could come next
             from lmstrix_cli.commands.completion import complete_parameters  # noqa: PLC0415 - for shells only
 
@@ -98,9 +116,10 @@ class CommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command, or an error that suggests one with a similar name."""
-        if args[0] in COMMANDS or ctx.resilient_parsing or args[0].startswith("-"):
+        known = {*COMMANDS, *ALIASES, "help"}
+        if args[0] in known or ctx.resilient_parsing or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        raise _unknown_command(ctx, args, COMMANDS)
+        raise _unknown_command(ctx, args[0])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The names with their sentence, without importing a command; or the group's options."""
@@ -118,31 +137,31 @@ class CommandGroup(click.Group):
         """Run the command; click itself handles its own exceptions."""
         try:
             return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            raise _after_command(self, ctx, error) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except (Exception, KeyboardInterrupt) as error:
+        except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader went away: click ends quietly
             # Imported here because it pulls in the library, which a good run may not need.
             from lmstrix_cli.errors import explain  # noqa: PLC0415
 
-            return ctx.exit(explain(error, verbose=bool(ctx.params.get("verbose"))))
+            return ctx.exit(explain(error, verbose=ctx.ensure_object(Settings).verbose))
 
 
-def _complete_path(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return click.Path().shell_complete(ctx, parameter, incomplete)
-
-
-def _complete_adapter(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from lmstrix_cli.commands.completion import complete_adapter  # noqa: PLC0415 - for shells only
-
-    return complete_adapter(ctx, parameter, incomplete)
+@click.command(name="help")
+@click.argument("name", required=False, metavar="[COMMAND]")
+@click.pass_context
+def show_help(ctx: click.Context, name: str | None) -> None:
+    """Show the help of LMStrix or of a command."""
+    group = ctx.find_root()
+    command = lmstrix.get_command(group, name) if name else None
+    if name and command is None:
+        raise _unknown_command(group, name)
+    if command is None:
+        click.echo(group.get_help())
+        return
+    with click.Context(command, info_name=name, parent=group) as inner:
+        click.echo(command.get_help(inner))
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
@@ -158,7 +177,7 @@ def _version() -> str:
     """
     for folder in sys.path:
         try:
-            names = os.listdir(folder or os.curdir)  # noqa: PTH208 - pathlib is not imported yet
+            names = os.listdir(folder or os.curdir)  # noqa: PTH208 - pathlib is slower
         except OSError:
             continue
         found = [n for n in names if n.startswith("lmstrix-") and n.endswith(".dist-info")]
@@ -178,43 +197,6 @@ def _version() -> str:
     cls=CommandGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.option(
-    "--adapter",
-    metavar="NAME",
-    envvar="LMSTRIX_ADAPTER",
-    shell_complete=_complete_adapter,
-    help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if you give"
-    " the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
-)
-@click.option(
-    "--host",
-    metavar="HOST:PORT",
-    envvar="LMSTRIX_HOST",
-    help="Address of LM Studio's server. Default: found on this machine.  [env: LMSTRIX_HOST]",
-)
-@click.option(
-    "--store",
-    metavar="PATH",
-    envvar="LMSTRIX_STORE",
-    shell_complete=_complete_path,
-    help="File for trials and reports; `memory` keeps nothing."
-    " Default: a file in your data folder, see `lmstrix status`.  [env: LMSTRIX_STORE]",
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr, for any command.")
-@click.option("--verbose", is_flag=True, help="Show a traceback if something goes wrong.")
-@click.option(
-    "--color",
-    "colours",
-    type=click.Choice(COLOUR_MODES),
-    default="auto",
-    help="Colours: on a terminal only (auto), always or never. NO_COLOR and FORCE_COLOR also work.",
-)
-@click.option(
-    "--log-file",
-    metavar="PATH",
-    shell_complete=_complete_path,
-    help="Append events and errors with their tracebacks to this file. No prompts.",
-)
-@click.option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -223,61 +205,22 @@ def _version() -> str:
     help="Show the version and exit.",
 )
 @click.pass_context
-def lmstrix(
-    ctx: click.Context,
-    adapter: str | None,
-    host: str | None,
-    store: str | None,
-    colours: str,
-    log_file: str | None,
-    *,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+def lmstrix(ctx: click.Context) -> None:
     """Find out how much context a local model really handles.
 
     LMStrix loads a model, fills its window, checks the answers, and reports three numbers: the
     context that the model DECLARES, the one that the engine can LOAD, and the TRUE one, up to
     which the model works as well as with a short prompt.
     """
-    ctx.color = colours_wanted(colours)
-    if log_file:
-        _log_to(ctx, log_file)
-    ctx.obj = Settings(
-        adapter=adapter or None,
-        host=_host(ctx, host),
-        store=store or None,
-        verbose=verbose,
-        quiet=quiet,
-        log_file=log_file or None,
-        arguments=ctx.meta.get(__name__, ()),
-    )
+    ctx.ensure_object(Settings).arguments = ctx.meta.get(__name__, ())
 
 
-def _log_to(ctx: click.Context, path: str) -> None:
-    """Log to the file until the command ends."""
-    # Imported here because it pulls in the library.
-    from lmstrix_cli.logs import log  # noqa: PLC0415
-
-    try:
-        ctx.with_resource(log(path, ctx.invoked_subcommand or ""))
-    except OSError as error:
-        raise click.BadParameter(
-            f"{path!r} cannot be written: {error.strerror}.", param_hint="--log-file"
-        ) from error
-
-
-def _host(ctx: click.Context, host: str | None) -> str | None:
-    """The host, unless it comes from the environment while another adapter was named by hand."""
-    typed = ParameterSource.COMMANDLINE
-    from_environment = ctx.get_parameter_source("host") is not typed
-    if from_environment and ctx.get_parameter_source("adapter") is typed:
-        return host if ctx.params["adapter"] != "llamacpp" else None
-    return host or None
+add_shared_options(lmstrix, of_group=True)
 
 
 def main() -> None:
     """Entry point of the `lmstrix` script."""
+    signal.signal(signal.SIGINT, _interrupted)
     prepare_streams()
     try:
         lmstrix(prog_name="lmstrix")
@@ -288,6 +231,13 @@ def main() -> None:
         sys.exit(explain(error, verbose=False))
     finally:
         discard_unwritten()
+
+
+def _interrupted(_: int, __: FrameType | None) -> None:
+    """Ctrl-C outside of the event loop: nothing is loaded then, so the process just ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.write(2, b"Interrupted.\n")
+    sys.exit(INTERRUPTED)
 
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
@@ -302,7 +252,7 @@ def prepare_streams() -> None:
     for number, (name, mode) in enumerate(_STREAMS):
         if getattr(sys, name) is None:
             _reserve(number)
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - pathlib is not imported yet; open to the end
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         # A model's name must not break the output of a terminal that is not UTF-8.
         reconfigure = getattr(stream, "reconfigure", None)
@@ -335,30 +285,14 @@ def _reserve(number: int) -> None:
         os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
 
 
-def _after_command(
-    group: click.Group, ctx: click.Context, error: click.NoSuchOption
-) -> click.NoSuchOption | click.UsageError:
-    """A better error for an option after the command that belongs before it."""
-    option = _option_of(group, error.option_name)
-    if option is None:
-        return error
-    value = "" if option.is_flag else f" {option.make_metavar(ctx)}"
-    name = ctx.invoked_subcommand or "COMMAND"
-    return click.UsageError(
-        f"{error.option_name} belongs before the command:"
-        f" lmstrix {error.option_name}{value} {name} ...",
-        error.ctx,
-    )
-
-
 def _before_command(
     group: click.Group, ctx: click.Context, error: click.NoSuchOption
 ) -> click.NoSuchOption | click.UsageError:
     """A better error for an option of a command that comes before it."""
-    typed = ctx.meta.get("lmstrix_cli.main", ())
+    typed: Sequence[str] = ctx.meta.get(__name__, ())
     for name in typed:
         command = group.get_command(ctx, name)
-        if command is not None and _option_of(command, error.option_name) is not None:
+        if command is not None and any(error.option_name in one.opts for one in command.params):
             return click.UsageError(
                 f"{error.option_name} is an option of {name} and belongs after it:"
                 f" lmstrix {name} {error.option_name} ...",
@@ -367,33 +301,15 @@ def _before_command(
     return error
 
 
-def _unknown_command(
-    ctx: click.Context, typed: Sequence[str], names: Iterable[str]
-) -> click.UsageError:
+def _unknown_command(ctx: click.Context, typed: str) -> click.UsageError:
     """The error for a command that does not exist."""
-    from lmstrix.names import suggestion  # noqa: PLC0415 - for typing slips only
+    from lmstrix import suggestion  # noqa: PLC0415 - for typing slips only
 
-    known = list(names)
-    first = typed[0]
-    meant = suggestion(first, known)
-    if first == "help":
-        asked = [name for name in typed[1:2] if name in known]
-        more = f" Say `{' '.join(['lmstrix', *asked, '--help'])}`."
-    elif meant:
+    meant = suggestion(typed, COMMANDS)
+    if meant:
         more = f" {meant}"
-    elif (first.lower().endswith(".gguf") or "/" in first) and first.isprintable():
-        more = f" To measure a model: {shlex.join(['lmstrix', 'test', first])}"
+    elif (typed.lower().endswith(".gguf") or "/" in typed) and typed.isprintable():
+        more = f" To measure a model: {shlex.join(['lmstrix', 'test', typed])}"
     else:
         more = ""
-    return click.UsageError(f"No such command {first!r}.{more}", ctx)
-
-
-def _option_of(command: click.Command, name: str) -> click.Option | None:
-    """The option of `command` that is called `name`."""
-    return next(
-        (one for one in command.params if isinstance(one, click.Option) and name in one.opts), None
-    )
-
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+    return click.UsageError(f"No such command {typed!r}.{more}", ctx)

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import attrs
-import click
+from rich.console import RenderableType
 
-from lmstrix import Event, Forecast, LMStrix, MeasurementFinished, MeasureOptions
-from lmstrix.errors import ConfigurationError, LMStrixError, StoreError
-from lmstrix.models import (
+from lmstrix import (
+    EMBEDDED_ADAPTER,
     Cause,
+    ConfigurationError,
     ContextReport,
-    LevelReport,
+    Event,
+    Forecast,
+    LMStrix,
+    LMStrixError,
+    MeasurementFinished,
+    MeasureOptions,
     ModelInfo,
     Outcome,
     SizeCheck,
+    StoreError,
     check_of,
-)
-from lmstrix.reports.text import render_text
-from lmstrix.reports.words import (
-    CAUSE_SENTENCES,
     dump_report,
-    say_bytes,
-    say_cause,
-    say_percent,
-    say_seconds,
+    to_json,
 )
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text
+from lmstrix.reports.words import say_bytes, say_seconds
+from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
-from lmstrix_cli.formats import Column, show_rows
-from lmstrix_cli.progress import Progress
-from lmstrix_cli.running import Interrupted, run_async
-from lmstrix_cli.safe_text import fold, label
+from lmstrix_cli.output import Column, show_rows
+from lmstrix_cli.progress import choose_progress
+from lmstrix_cli.screens import check_screen, report_screen
+from lmstrix_cli.session import Interrupted, run
+from lmstrix_cli.settings import Settings
 
 __all__ = [
     "Batch",
     "Plan",
-    "check_lines",
     "code_of_check",
     "plan_models",
     "show_plans",
@@ -116,12 +114,12 @@ def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool)
     """Print them: a table, or one object for each model."""
     if as_json:
         for plan in plans:
-            safe_text.json_line(json.dumps(_facts(plan, options), ensure_ascii=False))
+            output.json_line(json.dumps(_facts(plan, options), ensure_ascii=False))
         return
     if not plans:
         return  # the errors were printed
     show_rows("table", _COLUMNS, plans)
-    safe_text.out("\n" + "\n".join(_sum_up(plans, options)) + "\nNothing was loaded.")
+    output.out(output.prose("", *_sum_up(plans, options), "Nothing was loaded."))
 
 
 def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
@@ -136,8 +134,10 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     loads = sum(plan.forecast.loads for plan in fresh)
     yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} known."
     yield f"About {_say_count(tokens)} prompt tokens, {loads} loads or more, time: {time}."
-    yield "TOKENS: if the answer is LARGEST and the engine reuses its KV cache; then the"
-    yield "worst case. An engine that reuses nothing reads several times as many."
+    yield (
+        "TOKENS: if the answer is LARGEST and the engine reuses its KV cache; then the worst case."
+        " An engine that reuses nothing reads several times as many."
+    )
 
 
 def _facts(plan: Plan, options: MeasureOptions) -> dict[str, object]:
@@ -201,10 +201,6 @@ _COLUMNS: list[Column[Plan]] = [
 ]
 
 
-_NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
-"""Their sentences say that nothing failed up to there; beyond it nothing was tried."""
-
-
 def code_of_check(check: SizeCheck, report: ContextReport) -> ExitCode:
     """0 for a pass, 1 for a fail; if the check is inconclusive, the code of `report`."""
     if check.outcome is Outcome.PASS:
@@ -214,52 +210,14 @@ def code_of_check(check: SizeCheck, report: ContextReport) -> ExitCode:
     return code if untold else ExitCode.OTHER
 
 
-def check_lines(check: SizeCheck) -> Iterator[str]:
-    """The verdict and its evidence. Escaped."""
-    yield f"{label(check.model.key)} at {check.length_tokens} tokens: {check.outcome}"
-    if check.cause is not None:
-        said = "" if check.cause in _NO_FAILURE else f". {CAUSE_SENTENCES[check.cause]}"
-        yield f"cause: {say_cause(check.cause)}{said}"
-    if check.trials:
-        low, high = check.wilson.low, check.wilson.high
-        short = check.baseline
-        yield (
-            f"{check.passes} of {check.trials} correct"
-            f" (95% interval {100 * low:.0f} to {say_percent(high)}),"
-            f" at {short.length_tokens} tokens {short.passes} of {short.trials}"
-        )
-    for level in check.levels:
-        if level.name != check.method.validator:
-            yield f"{label(level.name)}: {_at(level, check.length_tokens)}"
-    if check.tokens_per_second is not None:
-        yield f"speed: {check.tokens_per_second:.1f} tokens a second"
-    yield from (f"note: {label(note)}" for note in check.notes)
-    cost = check.cost
-    loads = "1 load" if cost.loads == 1 else f"{cost.loads} loads"
-    yield f"cost: {loads}, {cost.prompt_tokens} prompt tokens, {say_seconds(cost.seconds)}"
-    yield "No true context: no other length was tested, and nothing was stored."
-
-
-def _at(level: LevelReport, length: int) -> Outcome:
-    _, failed = level.bracket
-    if failed is not None and failed <= length:
-        return Outcome.FAIL
-    return Outcome.PASS if (level.limit_tokens or 0) >= length else Outcome.INCONCLUSIVE
-
-
-WIDEST_REPORT = 100
-
-
 class Batch:
     """Measures, prints each result as soon as it is there, and remembers the exit codes."""
 
-    def __init__(
-        self, *, options: MeasureOptions, progress: Progress, as_json: bool, again: str
-    ) -> None:
+    def __init__(self, settings: Settings, *, options: MeasureOptions, as_json: bool) -> None:
+        self._settings = settings
         self._options = options
-        self._progress = progress
+        self._progress = choose_progress()
         self._as_json = as_json
-        self._again = again
         self._codes: list[ExitCode] = []
         self._client: LMStrix | None = None
         self._finished: MeasurementFinished | None = None
@@ -268,7 +226,7 @@ class Batch:
     def run(self, body: Callable[[], Awaitable[None]]) -> ExitCode:
         """Run `body`, which calls `measure`, and give the exit code of the whole batch."""
         try:
-            run_async(body, self._give_up_load)
+            run(body, self._give_up_load)
         except Interrupted:
             self._report_interruption()
         return worst(self._codes)
@@ -298,7 +256,10 @@ class Batch:
             except LMStrixError as error:
                 explain_known(error)
                 name = model if isinstance(model, str) else model.key
-                report = client.unmeasured(name, error, self._options)
+                finished = self._finished
+                report = (
+                    finished.report if finished else client.unmeasured(name, error, self._options)
+                )
                 self._record(report, shown=False)
             else:
                 self._record(report, shown=True)
@@ -321,47 +282,56 @@ class Batch:
     def _skip(self, report: ContextReport) -> None:
         """Name the stored result; with ``--json`` print it."""
         found = "not measurable" if report.true_context is None else f"true {report.true_context}"
-        name = safe_text.label(report.model.key)
-        safe_text.note(f"skipped: {name} ({found}) has a valid result; --fresh measures it again")
+        output.note(
+            f"skipped: {output.label(report.model.key)} ({found}) has a valid result;"
+            " --fresh measures it again"
+        )
         self._codes.append(code_of_report(report))
         if self._as_json:
-            safe_text.json_line(dump_report(report))
+            output.json_line(dump_report(report))
 
     def _record(self, report: ContextReport, *, shown: bool) -> None:
         """Print `report`; as text only if `shown`, else the error has said everything."""
         finished, self._finished = self._finished, None
-        code, document, text = self._told(report)
+        code, document, screen = self._shown(report)
         self._codes.append(code)
         if self._as_json:
-            safe_text.json_line(document)
+            output.json_line(document)
         elif shown:
             if self._printed:
-                click.echo()
-            safe_text.out(text)
+                output.out("")
+            output.out(screen)
             self._printed += 1
         if finished is not None and finished.store_error is not None:
             explain_known(finished.store_error)
-            safe_text.note("This result was not stored: save the printed report.")
+            output.note("This result was not stored: save the printed report.")
             self._codes.append(ExitCode.OTHER)
         if report.cause is Cause.BUDGET_SPENT:
-            safe_text.note(f"The budget is spent. {self._go_on('To continue')}")
+            output.note(f"The budget is spent. {self._go_on('To continue')}")
 
-    def _told(self, report: ContextReport) -> tuple[ExitCode, str, str]:
-        """Exit code, JSON and text: of the report, or of what it says about one length."""
-        width = min(WIDEST_REPORT, shutil.get_terminal_size().columns)
+    def _shown(self, report: ContextReport) -> tuple[ExitCode, str, RenderableType]:
+        """Exit code, JSON and screen: of the report, or of what it says about one length."""
         if self._options.only_at is not None:
             check = check_of(report, self._options.only_at)
-            text = fold("\n".join(check_lines(check)), width)
-            return code_of_check(check, report), to_json(check), text
-        return code_of_report(report), dump_report(report), render_text(report, width=width)
+            return code_of_check(check, report), to_json(check), check_screen(check)
+        screen = report_screen(report, options=_options_of(self._settings, report))
+        return code_of_report(report), dump_report(report), screen
 
     def _report_interruption(self) -> None:
         self._codes.append(ExitCode.PARTIAL)
         if self._finished is not None:
             self._record(self._finished.report, shown=True)
-        safe_text.note(f"Interrupted. {self._go_on('To continue')}")
+        output.note(f"Interrupted. {self._go_on('To continue')}")
 
     def _go_on(self, words: str) -> str:
         """How to continue; a check of one length stores nothing."""
         kept = self._options.only_at is None
-        return f"{words}: {self._again}" if kept else "Nothing was stored."
+        return f"{words}: {self._settings.command_again()}" if kept else "Nothing was stored."
+
+
+def _options_of(settings: Settings, report: ContextReport) -> list[str]:
+    """The shared options that another run needs to find the same server and store."""
+    served = report.environment.adapter != EMBEDDED_ADAPTER
+    host = ["--host", settings.host] if settings.host and served else []
+    store = ["--store", settings.store] if settings.store else []
+    return host + store

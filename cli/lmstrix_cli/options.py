@@ -1,16 +1,24 @@
-"""Options that several commands share, and the types of their values."""
+"""Options that several commands share, the types of their values, and filters of models."""
 
 from __future__ import annotations
 
+import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, ClassVar, TypeVar, cast
 
+import attrs
 import click
 
-from lmstrix import MeasureOptions
-from lmstrix.client import DEFAULT_LEVELS, DEFAULT_STRATEGY
+from lmstrix import (
+    DEFAULT_LEVELS,
+    DEFAULT_STRATEGY,
+    Cause,
+    MeasureOptions,
+    ModelInfo,
+    ReportSummary,
+)
 from lmstrix.reports.words import NO_LEVELS
 
 __all__ = [
@@ -22,7 +30,9 @@ __all__ = [
     "Decorator",
     "Duration",
     "FileSize",
+    "ModelFilter",
     "Names",
+    "ReportFilter",
     "Share",
     "TokenCount",
     "chain",
@@ -31,14 +41,16 @@ __all__ = [
     "max_context_option",
     "measure_limits",
     "measure_method",
-    "quiet_option",
+    "model_filters",
+    "name_matches",
     "ratio_option",
+    "report_filters",
     "seed_option",
 ]
 
 T = TypeVar("T")
 _COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
-_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _SHARE = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+/[0-9]*[1-9][0-9]*", re.ASCII)
 _DIGITS = 15
@@ -99,7 +111,7 @@ class FileSize(_Typed[int]):
 
 
 class Duration(_Typed[float]):
-    """A positive time in seconds: ``90``, ``90s``, ``10m``, ``1h30m``."""
+    """A positive time in seconds: ``90s``, ``10m``, ``1h30m``."""
 
     name = "duration"
     values = (int, float)
@@ -107,8 +119,10 @@ class Duration(_Typed[float]):
     def parse(self, text: str) -> float:
         """The number of seconds."""
         match = _DURATION.fullmatch(text)
+        if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+            raise ValueError(f"{text} has no unit: write {text}s, {text}m or {text}h.")
         if not text or match is None or len(text) > _DIGITS:
-            raise ValueError(f"{text!r} is not a duration such as 90, 90s, 10m or 1h30m.")
+            raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1h30m.")
         hours, minutes, seconds = (int(group or 0) for group in match.groups())
         total = 3600 * hours + 60 * minutes + seconds
         if total < 1:
@@ -174,9 +188,6 @@ def chain(*decorators: Decorator) -> Decorator:
 def json_option(what: str) -> Decorator:
     """``--json``, as the parameter `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help=what)
-
-
-quiet_option: Decorator = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 
 
 def max_context_option(what: str) -> Decorator:
@@ -341,3 +352,169 @@ measure_method = chain(
     ),
 )
 """What is asked, and what counts."""
+
+
+# Filters
+
+_GLOB = frozenset("*?[")
+
+
+def name_matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether `name` is one that any of `patterns` means, or there is none; case is ignored.
+
+    A pattern with ``*``, ``?`` or ``[`` stands for the whole name, another for a part of it.
+
+    >>> name_matches("qwen/Qwen3-8B", ["qwen3"]), name_matches("qwen/Qwen3-8B", ["qwen3*"])
+    (True, False)
+    """
+    folded = name.casefold()
+    return not patterns or any(_matches(folded, pattern.casefold()) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(name, pattern) if _GLOB & set(pattern) else pattern in name
+
+
+@attrs.frozen(kw_only=True)
+class ModelFilter:
+    """Which models are meant. Sizes are bytes; a size that is not known is neither large nor
+    small enough.
+    """
+
+    names: tuple[str, ...] = ()
+    min_size: int | None = None
+    max_size: int | None = None
+    formats: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything was asked for."""
+        return self != ModelFilter()
+
+    def keep(self, models: Iterable[ModelInfo]) -> list[ModelInfo]:
+        """Those of `models` that are meant, in their order."""
+        return [model for model in models if self._fits(model)]
+
+    def _fits(self, model: ModelInfo) -> bool:
+        return (
+            name_matches(model.key, self.names)
+            and (not self.formats or model.format.casefold() in self.formats)
+            and (not self.types or model.type.casefold() in self.types)
+            and self._fits_size(model.size_bytes)
+        )
+
+    def _fits_size(self, size: int) -> bool:
+        if self.min_size is None and self.max_size is None:
+            return True
+        at_least = self.min_size is None or size >= self.min_size
+        return size > 0 and at_least and (self.max_size is None or size <= self.max_size)
+
+
+@attrs.frozen(kw_only=True)
+class ReportFilter:
+    """Which results are meant."""
+
+    names: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    certified: bool | None = None
+    min_true: int | None = None
+
+    def keep(self, found: Iterable[ReportSummary]) -> list[ReportSummary]:
+        """Those of `found` that are meant, in their order."""
+        return [summary for summary in found if self._fits(summary)]
+
+    def _fits(self, summary: ReportSummary) -> bool:
+        return (
+            name_matches(summary.model_key, self.names)
+            and (not self.causes or summary.cause in self.causes)
+            and self.certified in {None, summary.certified}
+            and (self.min_true is None or (summary.true_context or 0) >= self.min_true)
+        )
+
+
+def _collected(make: Callable[..., object], *parameters: str) -> Decorator:
+    """Give the command one parameter `chosen` in the place of several."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def command(*args: Any, **said: Any) -> Any:  # noqa: ANN401 - as click calls it
+            made = make(**{name: said.pop(name) for name in parameters})
+            return function(*args, chosen=made, **said)
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        # Options that were declared below stay with the command.
+        command.__dict__.update(function.__dict__)
+        return command
+
+    return decorate
+
+
+def _lower(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word.casefold() for word in value)
+
+
+_name_option = click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only models whose name holds PATTERN, or is like it: 'qwen*'. May be repeated: any of"
+    " them.",
+)
+
+
+def model_filters(*format_names: str) -> Decorator:
+    """The options of a `ModelFilter`, as one parameter `chosen`. `format_names` stand for
+    ``--model-format`` too, where ``--format`` does not mean the output's.
+    """
+    return chain(
+        _name_option,
+        click.option(
+            "--min-size", type=SIZE, metavar="SIZE", help="Only files of SIZE or more: 500m, 4g."
+        ),
+        click.option("--max-size", type=SIZE, metavar="SIZE", help="Only files of SIZE or less."),
+        click.option(
+            *format_names,
+            "--model-format",
+            "formats",
+            multiple=True,
+            metavar="NAME",
+            help="Only files of this format: gguf, mlx. May be repeated.",
+        ),
+        click.option(
+            "--type",
+            "types",
+            multiple=True,
+            metavar="NAME",
+            help="Only models of this type: llm, vlm, embedding. May be repeated.",
+        ),
+        _collected(_model_filter, "names", "min_size", "max_size", "formats", "types"),
+    )
+
+
+def _model_filter(**said: Any) -> ModelFilter:  # noqa: ANN401 - click gives each value by its name
+    low, high = said["min_size"], said["max_size"]
+    if low is not None and high is not None and low > high:
+        raise click.UsageError("--min-size is larger than --max-size.")
+    said["formats"], said["types"] = _lower(said["formats"]), _lower(said["types"])
+    return ModelFilter(**said)
+
+
+report_filters: Decorator = chain(
+    _name_option,
+    click.option(
+        "--cause",
+        "causes",
+        multiple=True,
+        type=click.Choice([str(cause) for cause in Cause]),
+        metavar="CAUSE",
+        help="Only results with this cause: forgets, declared_maximum, ... May be repeated.",
+    ),
+    click.option(
+        "--certified/--not-certified", default=None, help="Only results that are certified, or not."
+    ),
+    click.option(
+        "--min-true", type=TOKENS, metavar="N", help="Only a true context of N tokens or more: 32k."
+    ),
+    _collected(ReportFilter, "names", "causes", "certified", "min_true"),
+)
+"""The options of a `ReportFilter`, as one parameter `chosen`."""

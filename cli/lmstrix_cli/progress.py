@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from lmstrix.events import (
+from lmstrix import (
     BaselineMeasured,
     Event,
     LoadFinished,
@@ -27,8 +27,8 @@ from lmstrix.events import (
 )
 from lmstrix.progress import ProgressState, say_waiting
 from lmstrix.reports.words import say_cause, say_count, say_percent, say_seconds, say_verdict
-from lmstrix_cli import safe_text
-from lmstrix_cli.safe_text import label
+from lmstrix_cli import output
+from lmstrix_cli.output import label
 from lmstrix_cli.settings import is_quiet
 
 __all__ = [
@@ -57,12 +57,12 @@ class Progress(AbstractContextManager[object], Protocol):
         ...
 
 
-def choose_progress(*, quiet: bool) -> Progress:
-    """A live line on a terminal, plain lines in a log, nothing if `quiet` or ``lmstrix --quiet``.
+def choose_progress() -> Progress:
+    """A live line on a terminal, plain lines in a log, nothing with ``--quiet``.
 
     A terminal that calls itself dumb cannot redraw a line.
     """
-    if quiet or is_quiet():
+    if is_quiet():
         return Silence()
     redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return LiveProgress() if redraws else PlainProgress()
@@ -93,7 +93,7 @@ class PlainProgress(Silence):
         """Hear one event."""
         line = event_line(event)
         if line:
-            safe_text.note(line)
+            output.note(line)
 
 
 def event_line(event: Event) -> str:

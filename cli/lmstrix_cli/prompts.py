@@ -13,8 +13,7 @@ import attrs
 import click
 import platformdirs
 
-from lmstrix.errors import ConfigurationError
-from lmstrix.models import Prompt
+from lmstrix import ConfigurationError, Prompt
 from lmstrix_cli.options import Decorator, chain
 
 __all__ = [
@@ -345,12 +344,13 @@ class Sources:
         )
 
     def _text(self) -> str:
-        """Files in their order, then what was typed: a question stands behind its text."""
+        """Files in their order, then stdin, then PROMPT: a question stands behind its text."""
         parts = [read_text(path) for path in self.files]
-        if self.words == STDIN or (self.words is None and not self.files and _is_piped()):
-            parts.append(read_stdin())
-        elif self.words is not None:
-            parts.append(self.words)
+        piped = read_stdin() if self.words == STDIN or _is_piped() else ""
+        if piped or self.words == STDIN:
+            parts.append(piped)
+        if self.words not in {None, STDIN}:
+            parts.append(self.words or "")
         if not parts:
             raise click.UsageError("there is no prompt: give PROMPT, --file, or text on stdin.")
         text = "\n\n".join(parts)

@@ -1,41 +1,53 @@
-"""The one place where commands get their client; tests replace `open_client`."""
+"""One command's event loop and its client; tests replace `open_client`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import anyio
+import attrs
 import click
+from anyio.abc import TaskStatus
 
-from lmstrix import LMStrix
-from lmstrix.client import (
+from lmstrix import (
     DEFAULT_ADAPTER,
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
     EMBEDDED_ADAPTER,
+    Archive,
+    ConfigurationError,
+    LMStrix,
+    LMStrixError,
+    Observer,
+    plugin_names,
 )
-from lmstrix.errors import ConfigurationError
-from lmstrix.plugins import STORES, plugin_names
-from lmstrix.ports import Observer
-from lmstrix.stores.export import Archive
-from lmstrix_cli import safe_text
+from lmstrix_cli import output
 from lmstrix_cli.logs import EventLog
 from lmstrix_cli.settings import Settings
 
 __all__ = [
-    "EMBEDDED",
+    "Body",
+    "Interrupted",
     "archive_of",
     "choose_store",
     "client",
     "observers",
     "open_client",
+    "run",
     "store_bytes",
+    "supervise",
 ]
 
-EMBEDDED = EMBEDDED_ADAPTER
-"""The adapter that runs models itself, so that there is no host to speak to."""
+T = TypeVar("T")
+Body = Callable[[], Awaitable[T]]
+
+# The client
 
 
 def open_client(
@@ -59,21 +71,21 @@ def open_client(
 
 @asynccontextmanager
 async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  # noqa: ANN401 - those of `open_client`
-    """`open_client` for the time of a command; at the end the store's warnings are told."""
+    """`open_client` for the time of a command; at the end the store's warnings are printed."""
     async with open_client(settings, **parts) as opened:
         try:
             yield opened
         finally:
             for warning in opened.store.warnings:
-                safe_text.note(f"store: {safe_text.label(warning)}")
+                output.note(f"store: {warning}")
 
 
 def archive_of(opened: LMStrix) -> Archive:
-    """The store, as far as it can be exported and merged."""
+    """The store, if it can be exported and merged."""
     if not isinstance(opened.store, Archive):
         raise ConfigurationError(
             "this store can be neither exported nor imported into",
-            hint="Stores of LMStrix can: name one with --store.",
+            hint="LMStrix's own stores can: name one with --store.",
         )
     return opened.store
 
@@ -86,10 +98,12 @@ def observers(settings: Settings) -> tuple[Observer, ...]:
 def _adapter_settings(settings: Settings) -> dict[str, object]:
     if settings.host is None:
         return {}
-    if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED:
+    if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED_ADAPTER:
+        if not settings.host_is_typed:
+            return {}  # LMSTRIX_HOST is for other commands
         raise click.UsageError(
-            f"--host is for adapters that speak to a server; {EMBEDDED} runs the model itself."
-            " Leave --host (or LMSTRIX_HOST) out, or name an adapter that has a server."
+            f"--host is for adapters that speak to a server; {EMBEDDED_ADAPTER} runs the model"
+            " itself. Leave --host out, or name an adapter that has a server."
         )
     return {"host": settings.host}
 
@@ -98,7 +112,7 @@ def choose_store(value: str | None) -> str | Path | None:
     """A registered store by its name (``memory`` keeps nothing); anything else is a file."""
     if not value:
         return None
-    return value if value in {"memory", *plugin_names(STORES)} else Path(value)
+    return value if value in {"memory", *plugin_names("lmstrix.stores")} else Path(value)
 
 
 def store_bytes(location: str) -> int:
@@ -108,3 +122,95 @@ def store_bytes(location: str) -> int:
         with suppress(OSError, ValueError):
             total += Path(f"{location}{suffix}").stat().st_size if location else 0
     return total
+
+
+# The event loop, and what Ctrl-C does to it
+
+LAST_WORDS_S = 1.0
+_SHOW_CURSOR = "\x1b[?25h"
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Interrupted(Exception):
+    """A signal ended the work; everything was released in an orderly way."""
+
+
+@attrs.define
+class _Outcome(Generic[T]):
+    """What the body left: exceptions leave the task group by hand, not as a group."""
+
+    value: T | None = None
+    error: Exception | None = None
+
+
+def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
+    """Run `body` to its end. The first SIGINT, SIGTERM or SIGHUP cancels it; once it has
+    released everything, `Interrupted` is raised. The second one ends this process at once.
+
+    `on_signal` runs at the first one, while `body` still releases its resources, for a second
+    at the most: what has to be said before a second signal comes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return anyio.run(supervise, body, on_signal)
+    except KeyboardInterrupt:
+        # If the event loop takes no signal handlers (Windows), it cancels by itself.
+        raise Interrupted from None
+    finally:
+        signal.signal(signal.SIGINT, before)  # asyncio leaves Python's own
+
+
+async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
+    """What `run` runs; raises `Interrupted` if a signal cancelled `body`."""
+    outcome = _Outcome[T]()
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as group:
+        with scope:
+            await group.start(_watch_signals, scope, on_signal)
+            try:
+                outcome.value = await body()
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the group
+                outcome.error = error
+        group.cancel_scope.cancel()
+    # A Ctrl-C reaches the engine's process too: its last messages are not errors of ours.
+    broken_off = scope.cancel_called and isinstance(outcome.error, LMStrixError)
+    if scope.cancelled_caught or broken_off:
+        raise Interrupted
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value  # type: ignore[return-value] - the body returned: it is a T
+
+
+def _signals() -> list[signal.Signals]:
+    """The signals that end the work. ``nohup`` makes a process ignore SIGHUP: that stays."""
+    known = [signal.Signals[name] for name in _NAMES if hasattr(signal, name)]
+    ignored = getattr(signal, "SIGHUP", None)
+    if ignored is not None and signal.getsignal(ignored) is signal.SIG_IGN:
+        known.remove(ignored)
+    return known
+
+
+async def _watch_signals(
+    scope: anyio.CancelScope, on_signal: Body[None] | None, *, task_status: TaskStatus[None]
+) -> None:
+    """Cancel `scope` at the first signal, leave the process at the second."""
+    try:
+        with anyio.open_signal_receiver(*_signals()) as signals:
+            task_status.started()
+            async for _ in signals:
+                if scope.cancel_called:
+                    _leave_now()
+                scope.cancel()
+                if on_signal is not None:
+                    with anyio.move_on_after(LAST_WORDS_S), suppress(LMStrixError):
+                        await on_signal()
+    except NotImplementedError:
+        task_status.started()
+
+
+def _leave_now() -> None:
+    """End the process without waiting for anything; the engine's process ends with us."""
+    if sys.stderr.isatty():
+        sys.stderr.write(_SHOW_CURSOR)
+        sys.stderr.flush()
+    os._exit(128 + signal.SIGINT)

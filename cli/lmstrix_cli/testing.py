@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 from click.testing import CliRunner, Result
 
-from lmstrix import LMStrix
-from lmstrix.models import ModelInfo, Status
-from lmstrix.ports import Adapter
+from lmstrix import Adapter, ContextReport, LMStrix, ModelInfo, Status
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers
@@ -72,6 +72,17 @@ class Shell:
         return LMStrix(
             adapter=self.adapter, store=self.store, observers=observers(settings), **parts
         )
+
+    def remember(self, *reports: ContextReport) -> None:
+        """Put reports into the store, each under a key of its own, the oldest first."""
+
+        async def keep() -> None:
+            async with LMStrix(adapter=self.adapter, store=self.store) as client:
+                for report in reports:
+                    begun = await client.store.begin(uuid.uuid4().hex, report.model)
+                    await client.store.finish(begun.id, report)
+
+        anyio.run(keep)
 
     def run(self, *arguments: str, typed: str | bytes | None = None) -> Result:
         """What a command prints, and its exit code; `typed` stands on its stdin."""

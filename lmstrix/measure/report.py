@@ -39,7 +39,7 @@ from lmstrix.problem import Done, SearchProblem
 from lmstrix.speed import ReadingTimes, usable_context
 from lmstrix.stats import wilson
 
-__all__ = ["build_report", "curve_of", "unmeasured_report"]
+__all__ = ["build_report", "cause_of", "curve_of", "unmeasured_report"]
 
 NO_INTERVAL = Interval(low=0, high=None, level=0.0)
 
@@ -105,7 +105,7 @@ def unmeasured_report(
         declared_context=model.declared_context,
         loadable_context=None,
         true_context=None,
-        cause=_cause_of(error),
+        cause=cause_of(error),
         certified=False,
         bracket=(0, None),
         interval=NO_INTERVAL,
@@ -134,7 +134,8 @@ def _usable(state: State, curve: Sequence[CurvePoint], true_context: int | None)
     return Usable(limit_tokens=limit, min_tokens_per_second=speed, max_ttft_s=wait)
 
 
-def _cause_of(error: LMStrixError) -> Cause:
+def cause_of(error: LMStrixError) -> Cause:
+    """Why there is no number, by the error that ended the measurement."""
     if isinstance(error, LoadError):
         return load_cause(error)
     causes: tuple[tuple[type[LMStrixError], Cause], ...] = (

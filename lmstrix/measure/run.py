@@ -15,6 +15,7 @@ from lmstrix.errors import (
     ConfigurationError,
     EngineUnavailable,
     InfrastructureError,
+    LMStrixError,
     LoadError,
 )
 from lmstrix.events import (
@@ -27,7 +28,7 @@ from lmstrix.measure.engine import Engine
 from lmstrix.measure.levels import Levels
 from lmstrix.measure.loading import find_loadable, load_cause, wanted_context
 from lmstrix.measure.options import MeasureOptions
-from lmstrix.measure.report import build_report
+from lmstrix.measure.report import build_report, cause_of
 from lmstrix.measure.state import (
     BASELINE,
     CERTIFY,
@@ -45,6 +46,7 @@ from lmstrix.measure.state import (
 )
 from lmstrix.measure.trials import Asker, Keeper, attempts
 from lmstrix.models import (
+    RESUMABLE,
     Cause,
     ContextReport,
     Judgement,
@@ -167,6 +169,7 @@ class Measurement:
                 )
             )
             cause: Cause | None = Cause.BUDGET_SPENT
+            ended: Cause | None = Cause.INTERRUPTED
             try:
                 with anyio.move_on_after(options.budget_s), suppress(BudgetSpent):
                     async with self._engine:
@@ -177,18 +180,23 @@ class Measurement:
                                 stuck = await self._load()
                         stuck = stuck or await self._baseline()
                         cause = stuck or await self._search_and_certify()
-            except anyio.get_cancelled_exc_class():
-                self._finish(build_report(state, Cause.INTERRUPTED))
+                ended = None
+            except LMStrixError as error:
+                ended = cause_of(error)
+                self._announcer.note(str(error))
                 raise
             finally:
                 with anyio.move_on_after(SAVE_DEADLINE_S, shield=True):
                     await keeper.save_cost()
                     await keeper.clear_load()
+                    if ended in RESUMABLE:
+                        report = build_report(state, ended)
+                        await keeper.finish(report)
+                        self._finish(report)
             report = build_report(state, cause)
-            if cause is not Cause.BUDGET_SPENT:
-                await keeper.finish(report)
-                if keeper.error is not None:
-                    report = build_report(state, cause)  # with the note on what was not kept
+            await keeper.finish(report)
+            if keeper.error is not None:
+                report = build_report(state, cause)  # with the note on what was not kept
             return self._finish(report)
 
     async def give_up_load(self) -> None:

@@ -60,10 +60,11 @@ _MAP_TITLES = {
 _MAP_CELL = 4
 
 
-def render_text(report: ContextReport, *, width: int = 80) -> str:
+def render_text(report: ContextReport, *, width: int = 80, options: Sequence[str] = ()) -> str:
     """The whole report without a final newline. Untrusted text in it is escaped.
 
     Lines are at most `width` columns wide if their words can be wrapped; commands never are.
+    `options` stand in the command that repeats the measurement, before its own.
     """
     width = max(width, NARROWEST)
     facts = say_model_facts(report)
@@ -86,7 +87,7 @@ def render_text(report: ContextReport, *, width: int = 80) -> str:
         ["levels", *_columns(level_rows(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
         [line] if (line := say_next(report)) else [],
-        [*_wrap_all(_provenance(report), width), f"repeat: {repeat_command(report)}"],
+        [*_wrap_all(_provenance(report), width), f"repeat: {repeat_command(report, options)}"],
     )
 
 

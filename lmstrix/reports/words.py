@@ -537,12 +537,13 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     """Declared, loadable and true context, and the usable one if it was asked for."""
     unfinished = report.cause in UNFINISHED and report.true_context
     true_words = "works so far" if unfinished else "the largest filled context at which it works"
+    at_least = "at least " if unfinished else ""
     rows = [
         Number(
             "declared", say_tokens(report.declared_context), "the claim of the model's metadata"
         ),
         _loadable(report),
-        Number("true", say_tokens(report.true_context), true_words),
+        Number("true", at_least + say_tokens(report.true_context), true_words),
     ]
     if report.usable is not None:
         usable = say_tokens(report.usable.limit_tokens or 0)
@@ -779,10 +780,13 @@ NO_LEVELS = "none"
 """The value of ``--levels`` that measures the validator's own questions only."""
 
 
-def repeat_command(report: ContextReport) -> str:
-    """The command line that asks the same questions again, escaped and quoted for a POSIX shell."""
+def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
+    """The command line that asks the same questions again, escaped and quoted for a POSIX shell.
+
+    `options` are those of the run that the report does not know, such as the server's address.
+    """
     method, environment = report.method, report.environment
-    words = ["lmstrix"]
+    words = ["lmstrix", *options]
     if environment.adapter:
         words += ["--adapter", environment.adapter]
     words += ["test", "--fresh", "--seed", str(method.seed)]

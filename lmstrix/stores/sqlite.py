@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from lmstrix.errors import StoreError
 from lmstrix.models import (
+    RESUMABLE,
     ContextReport,
     Cost,
     ModelInfo,
@@ -90,7 +91,15 @@ _KEPT = (
     "SELECT m.seq, m.body, m.cost, m.replaced, r.body"
     " FROM measurements m LEFT JOIN reports r ON r.measurement = m.seq"
 )
-_OPEN = "NOT m.replaced AND m.seq NOT IN (SELECT measurement FROM reports)"
+_PARTIAL = (
+    "coalesce(CASE WHEN json_valid(summary) THEN json_extract(summary, '$.cause') IN"
+    f" ({', '.join(repr(str(cause)) for cause in sorted(RESUMABLE))}) END, 0)"
+)
+"""Whether a report is only what is known so far. A damaged one counts as finished."""
+_OPEN = (
+    "NOT m.replaced AND NOT EXISTS"
+    f" (SELECT 1 FROM reports WHERE measurement = m.seq AND NOT {_PARTIAL})"
+)
 _ADD_TRIAL = "INSERT OR IGNORE INTO trials (measurement, name, body) VALUES (?, ?, ?)"
 _GET_TRIAL = "SELECT seq, body FROM trials WHERE measurement = ? AND name = ?"
 _ADD_LOAD = "INSERT INTO loads (measurement, context_length) VALUES (?, ?)"
@@ -213,7 +222,8 @@ class SqliteStore:
         await self._change(measurement_id, f"DELETE FROM loads WHERE seq = ({newest})", ())
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
-        """Keep the report; the measurement is no longer unfinished.
+        """Keep the report; the measurement is no longer unfinished, unless its cause is one of
+        `RESUMABLE`.
 
         It is the newest report from now on, even if a clock was set back meanwhile.
         """
@@ -380,21 +390,25 @@ class SqliteStore:
         column: str,
         read: Callable[[object, object, object], Keyed],
     ) -> tuple[Keyed, ...]:
-        """The newest of each key that can be read: an older one stands in for a damaged one."""
+        """The newest of each key that can be read: an older one stands in for a damaged one, and
+        for one of a measurement that did not end.
+        """
         rows = connection.execute(
-            f"SELECT r.seq, m.id, m.key, r.{column} FROM reports r"
+            f"SELECT {_PARTIAL}, r.seq, m.id, m.key, r.{column} FROM reports r"
             " JOIN measurements m ON m.seq = r.measurement ORDER BY r.finished DESC, r.seq DESC"
         )
-        newest: dict[str, Keyed] = {}
+        newest: dict[str, tuple[int, Keyed]] = {}
         seen = set[object]()
-        for seq, identity, key, body in rows:
+        for age, (_, seq, identity, key, body) in sorted(
+            enumerate(rows), key=lambda row: row[1][0]
+        ):
             if key not in seen:
                 fact = self._read(column, seq, lambda row=(identity, key, body): read(*row))
                 if fact is not None:
                     seen.add(key)
                     # A damaged row may write the same key in another way.
-                    newest.setdefault(fact.key, fact)
-        return tuple(newest.values())
+                    newest.setdefault(fact.key, (age, fact))
+        return tuple(fact for _, fact in sorted(newest.values(), key=lambda found: found[0]))
 
     def _kept(
         self, connection: sqlite3.Connection, where: str, values: tuple[str, ...] = ()
@@ -473,7 +487,11 @@ class SqliteStore:
                 " WHERE NOT EXISTS (SELECT 1 FROM failures WHERE measurement = ?1 AND body = ?2)",
                 [(seq, to_json(failure)) for failure in kept.failures],
             )
-            there = connection.execute("SELECT 1 FROM reports WHERE measurement = ?", (seq,))
+            there = connection.execute(
+                "SELECT 1 FROM reports WHERE measurement = ?"
+                + ("" if _is_open(kept) else f" AND NOT {_PARTIAL}"),
+                (seq,),
+            )
             if kept.report is not None and there.fetchone() is None:
                 # The document's own order is kept, whatever its clock showed.
                 finished = max(finished, kept.report.finished_at.timestamp())
@@ -514,7 +532,8 @@ def _name(trial: Trial) -> str:
 
 
 def _is_open(kept: KeptMeasurement) -> bool:
-    return kept.report is None and not kept.replaced
+    partial = kept.report is None or kept.report.cause in RESUMABLE
+    return partial and not kept.replaced
 
 
 def _as_stored(kept: KeptMeasurement) -> StoredMeasurement:

@@ -429,6 +429,6 @@ async def test_a_stall_while_generating() -> None:
     async with serving(script) as (server, _):
         adapter = LMStudioAdapter(server.host, stall_s=0.5)
         async with loading(server, adapter) as loaded:
-            with pytest.raises(EngineTimeout):
+            with pytest.raises(EngineTimeout, match=r"did not answer within 0\.5 s"):
                 await loaded.complete(QUESTION, max_tokens=20)
             assert server.counters.cancels == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from operator import attrgetter
 from pathlib import Path
 
@@ -37,6 +39,32 @@ def test_a_changed_sdk_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"has no AsyncChannel\.rx_stream") as caught:
         sdk.check_sdk()
     assert "pip install" in caught.value.hint
+
+
+SILENCE = """
+import anyio, sys
+from lmstudio import json_api
+from lmstudio._logging import new_logger
+from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.simulated import SimulatedAdapter
+
+async def main():
+    async with LMStudioServer(SimulatedAdapter()) as server:
+        await LMStudioAdapter(server.host).list_models()
+    for name in ("PredictionEndpoint", "AsyncRemoteCall", "_AsyncLMStudioWebsocket"):
+        new_logger(name).warn("a frame with a secret")
+
+anyio.run(main)
+"""
+
+
+def test_what_the_sdk_logs_does_not_reach_the_terminal() -> None:
+    """Python prints warnings that nobody handles; those of the SDK quote prompts and replies."""
+    done = subprocess.run(
+        [sys.executable, "-c", SILENCE], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
 
 
 def test_under_trio_every_call_says_what_to_do() -> None:

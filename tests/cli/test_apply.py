@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from lmstrix import LMStrix
 from lmstrix.models import Cause, Environment
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli.commands import apply
@@ -45,12 +43,7 @@ def remember(shell: Shell, key: str = KEY, path: str = KEY, **changes: Any) -> N
     model = sample_model(key=key, path=path)
     report = sample_report(model=model, environment=environment, **changes)
 
-    async def store() -> None:
-        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
-            begun = await client.store.begin(f"{key} {changes}", model)
-            await client.store.finish(begun.id, report)
-
-    anyio.run(store)
+    shell.remember(report)
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,13 +70,6 @@ def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) 
     assert lines[-1] == f"To undo: lmstrix apply --undo --home {home} {KEY}"
 
 
-def test_the_second_time_there_is_nothing_to_do(shell: Shell, home: Path) -> None:
-    remember(shell)
-    for said in ("Written", "Nothing to do"):
-        result = shell.run("apply", "gemma-3-4b", "--home", str(home), "--yes")
-        assert (result.exit_code, said in result.stdout) == (0, True)
-
-
 def test_undo(shell: Shell, home: Path) -> None:
     remember(shell)
     shell.run("apply", KEY, "--home", str(home), "--yes")
@@ -107,17 +93,6 @@ def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:
     assert result.exit_code == 1
     assert "index does not say" in result.stderr
     assert "publisher/repository/file.gguf" in result.stderr
-
-
-def test_undo_needs_no_store(shell: Shell, home: Path) -> None:
-    remember(shell)
-    shell.run("apply", KEY, "--home", str(home), "--yes")
-    shell.store.unlink()
-    assert shell.run("apply", KEY, "--home", str(home), "--undo", "--yes").exit_code == 0
-    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
-    result = shell.run("apply", "../../settings", "--home", str(home), "--undo", "--yes")
-    assert result.exit_code == 1
-    assert "not a safe name" in result.stderr
 
 
 def test_without_a_terminal_nothing_is_written_unasked(shell: Shell, home: Path) -> None:
@@ -181,27 +156,6 @@ def test_json_is_the_only_thing_on_stdout(shell: Shell, home: Path) -> None:
     result = shell.run("apply", KEY, "--home", str(home), "--json")
     assert json.loads(result.stdout)["outcome"] == "refused"
     assert "4096 -> 6144" in result.stderr
-
-
-def test_a_cap(shell: Shell, home: Path) -> None:
-    remember(shell)
-    [told] = shell.lines("apply", KEY, "--home", str(home), "--json", "--dry-run", "--cap", "5k")
-    assert (told["context"], told["outcome"]) == (5120, "dry_run")
-
-
-def test_what_is_not_certain_is_said(shell: Shell, home: Path) -> None:
-    remember(shell, certified=False, adapter="llamacpp")
-    result = shell.run("apply", KEY, "--home", str(home), "--yes")
-    assert "Note: Not certified" in result.stderr
-    assert "Note: Measured with llamacpp" in result.stderr
-
-
-def test_a_limit_that_the_user_set_is_said_to_be_none_of_the_model(
-    shell: Shell, home: Path
-) -> None:
-    remember(shell, cause=Cause.MAX_CONTEXT)
-    result = shell.run("apply", KEY, "--home", str(home), "--dry-run")
-    assert "more may work" in result.stderr
 
 
 def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:
@@ -271,32 +225,3 @@ def test_ollama_gets_a_modelfile_on_stdout(shell: Shell) -> None:
     result = shell.run("apply", "m.gguf", "--for", "ollama")
     assert result.stdout == "FROM /models/m.gguf\nPARAMETER num_ctx 6144\n"
     assert "ollama create" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("--percent", "50", "--cap", "4k"),
-        ("--percent", "0"),
-        ("--percent", "101"),
-        ("--percent", "nan"),
-        ("--percent", "1"),
-        ("--cap", "0"),
-        ("--undo", "--cap", "4k"),
-        ("--undo", "--for", "ollama"),
-        ("--home", ".", "--for", "ollama"),
-        ("--home", "no-such-folder"),
-        ("--yes", "--dry-run"),
-        ("--for", "vllm"),
-    ],
-    ids=" ".join,
-)
-def test_wrong_usage(
-    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    remember(shell)
-    monkeypatch.setenv("HOME", str(home.parent))
-    home.rename(home.parent / ".lmstudio")
-    result = shell.run("apply", KEY, *words)
-    assert result.exit_code == 2
-    assert result.stderr

@@ -20,17 +20,6 @@ def test_a_table_with_bars(shell: Shell) -> None:
     assert "tokens read" in result.stderr
 
 
-def test_as_json_quietly(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(MODEL)
-    words = ("bench", MODEL.key, "--rounds", "1", "--json", "-q", "--max-context", "512")
-    assert shell.run(*words).stderr == ""
-    [document] = shell.lines(*words)
-    [point] = document["points"]
-    assert point["length_tokens"] == 512
-    assert len(point["samples"]) == 2
-    assert document["schema_version"] == 1
-
-
 def test_for_other_programs(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(MODEL)
     words = ("bench", MODEL.key, "--rounds", "1", "-q", "--max-context", "512", "--format")

@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from datetime import timedelta
 
-import anyio
 import click
 import pytest
 
-from lmstrix.models import Cause, ContextReport
-from lmstrix.stores.export import KeptMeasurement, StoreContents
-from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_model, sample_report
-from lmstrix_cli.filters import ModelFilter, name_matches
-from lmstrix_cli.formats import Column, csv_text, markdown_text, table_text
-from lmstrix_cli.options import SIZE
+from lmstrix_cli.options import SIZE, ModelFilter, name_matches
+from lmstrix_cli.output import Column, csv_text, markdown_text
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
-
-
-def keep(shell: Shell, *reports: ContextReport) -> None:
-    """Put reports into the store, the oldest first."""
-
-    async def merge() -> None:
-        store = SqliteStore(shell.store)
-        kept = [
-            KeptMeasurement(
-                id=f"{index:032x}",
-                key=f"key {index}",
-                model=report.model,
-                started_at=report.started_at,
-                report=report,
-            )
-            for index, report in enumerate(reports)
-        ]
-        await store.merge(StoreContents(measurements=tuple(kept)))
-        await store.aclose()
-
-    anyio.run(merge)
 
 
 @pytest.fixture
 def filled(shell: Shell) -> Shell:
     """Three results: 6144 certified, 2048 not, and one that could not be measured."""
     first = sample_report()
-    keep(
-        shell,
+    shell.remember(
         first,
         sample_report(
             model=sample_model(key="b/Other", size_bytes=5_000_000_000),
@@ -116,24 +89,6 @@ def test_markdown_shows_a_name_as_it_is() -> None:
     assert csv_text(shown, ["@x"]) == "model,only in csv\n'@x,'@x\n"
 
 
-def test_a_table_fits_eighty_columns_and_is_whole_where_it_is_piped(shell: Shell) -> None:
-    name = "publisher/" + "very-long-name-" * 4 + "最後"
-    shown = [
-        Column[str](head="MODEL", least=18, text=str),
-        Column[str](head="QUANTIZATION", short="QUANT", text=lambda _: "Q4_K_M"),
-        Column[str](head="TRUE", right=True, text=lambda _: "131072"),
-    ]
-    assert name in table_text(shown, [name])
-    [head, row] = table_text(shown, [name], 40).splitlines()
-    assert head.split() == ["MODEL", "QUANT", "TRUE"]
-    assert row.startswith("publisher/")
-    assert "..." in row
-    assert "最後  Q4_K_M  131072" in row
-    assert len(row) + 2 <= 40  # two characters are two cells wide
-    keep(shell, sample_report(model=sample_model(key=name)))
-    assert name in shell.run("list").stdout
-
-
 def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
     filled.adapter = ScriptedAdapter(
         listing=[
@@ -173,8 +128,3 @@ def test_names_and_sizes() -> None:
     for wrong in ("", "4x", "ib", "-1", "1i"):
         with pytest.raises(click.BadParameter):
             SIZE.convert(wrong, None, None)
-
-
-def test_json_is_the_short_form(filled: Shell) -> None:
-    assert filled.run("list", "--json").stdout == filled.run("list", "--format", "json").stdout
-    assert json.loads(filled.run("list", "--json").stdout.splitlines()[0])["model"]["key"] == EVIL

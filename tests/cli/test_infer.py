@@ -7,16 +7,14 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import platformdirs
 import pytest
 
+import lmstrix.demo
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli import prompts
-from lmstrix_cli.commands import demo
 from lmstrix_cli.prompts import MAX_TEXT_BYTES
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
@@ -92,11 +90,6 @@ def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(shell: Shell) -> None:
     )
 
 
-def test_a_reply_in_one_piece_reads_the_same(shell: Shell) -> None:
-    shell.adapter = Talker(REPLY)
-    assert shell.run("infer", "m", "Why?").stdout == "blue\\x1b[31m\\x0d sky\n"
-
-
 @pytest.mark.parametrize("words", [("-q", "infer", "m", "Why?"), ("infer", "-q", "m", "Why?")])
 def test_quiet_gives_the_answer_alone(shell: Shell, words: tuple[str, ...]) -> None:
     shell.adapter = Talker(*CHUNKS, REPLY)
@@ -111,13 +104,6 @@ def test_as_json(shell: Shell) -> None:
     assert json.loads(result.stdout)["text"] == REPLY.text
 
 
-def test_the_prompt_may_come_from_stdin(shell: Shell) -> None:
-    adapter = shell.adapter = Talker(REPLY)
-    words = ["infer", "m", "-", "--max-tokens", "7", "--context", "2k"]
-    assert shell.run(*words, typed="grüß\nGott").exit_code == 0
-    assert adapter.heard == [(Prompt(user="grüß\nGott"), 7, 2048)]
-
-
 def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
     shell: Shell, tmp_path: Path
 ) -> None:
@@ -126,12 +112,16 @@ def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
     one.write_bytes(b"\xef\xbb\xbfOne\r\n")
     two.write_text("Two")
     shell.run("infer", "m", "--system", "Be kind.", typed="piped")
-    shell.run("infer", "m", "--file", str(one), "-f", str(two), "Why?", typed="not read")
+    shell.run("infer", "m", "--file", str(one), "-f", str(two), "Why?", typed="")
     shell.run("infer", "m", "-f", str(two), "-", typed="piped")
+    shell.run("infer", "m", "What is missing?", typed="a text")
+    shell.run("infer", "m", "-f", str(one), "-f", str(two), "Why?", typed="piped")
     assert [prompt for prompt, *_ in adapter.heard] == [
         Prompt(user="piped", system="Be kind."),
         Prompt(user="One\r\n\n\nTwo\n\nWhy?"),
         Prompt(user="Two\n\npiped"),
+        Prompt(user="a text\n\nWhat is missing?"),
+        Prompt(user="One\r\n\n\nTwo\n\npiped\n\nWhy?"),
     ]
 
 
@@ -202,12 +192,6 @@ def test_no_templates_yet(shell: Shell, templates: Path) -> None:
         assert "`[summary]`" in said
 
 
-def test_without_any_stdin(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts, "sys", SimpleNamespace(stdin=None))
-    result = shell.run("infer", "m", "-")
-    assert (result.exit_code, "there is no stdin" in result.stderr) == (2, True)
-
-
 @pytest.mark.usefixtures("templates")
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -244,14 +228,6 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_asked(shell: Shel
     assert too_long.stderr.splitlines()[1].startswith("Hint: Shorten the prompt. ")
 
 
-def test_what_is_tested_is_said_too(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(SimulatedModel(key="m", declared=4096, true_context=700))
-    assert shell.run("test", "m", "--no-certify", "-q").exit_code == 0
-    result = shell.run("infer", "m", "word " * 1000)
-    assert re.search(r"tested: \d{3}, declared: 4096", result.stderr)
-    assert "more than was found to work" in result.stderr
-
-
 def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
     adapter = shell.adapter = ScriptedAdapter(
         SimulatedModel(key="m", declared=4096, true_context=700)
@@ -269,10 +245,6 @@ def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
     assert shell.run(*words, "Why?").stderr == ""
 
 
-def test_an_unknown_model(shell: Shell) -> None:
-    assert shell.run("infer", "nosuch", "Why?").exit_code == 4
-
-
 def test_demo_measures_the_fetched_model(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -282,7 +254,7 @@ def test_demo_measures_the_fetched_model(
         announce("Downloading \x1b[1m")
         return path
 
-    monkeypatch.setattr(demo, "fetch_demo_model", fetch)
+    monkeypatch.setattr(lmstrix.demo, "fetch_demo_model", fetch)
     shell.adapter = ScriptedAdapter(
         SimulatedModel(key=str(path), declared=1024, true_context=10**6)
     )
@@ -301,7 +273,7 @@ def test_demo_downloads_nothing_without_an_engine(
     async def fetch(**_: object) -> Path:
         raise AssertionError("downloaded")
 
-    monkeypatch.setattr(demo, "fetch_demo_model", fetch)
+    monkeypatch.setattr(lmstrix.demo, "fetch_demo_model", fetch)
     shell.adapter = ScriptedAdapter(
         status=Status(adapter="x", engine="y", available=False, detail="none", hint="Install it.")
     )

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from lmstrix.errors import EngineUnavailable
-from lmstrix_cli import main, running
+from lmstrix_cli import main, session
 
 ROOT = Path(main.__file__).parents[2]
 
@@ -185,9 +185,9 @@ async def _raise_signal_and_lose_the_engine() -> str:
 
 
 @pytest.mark.parametrize("body", [_raise_signal_and_wait, _raise_signal_and_lose_the_engine])
-def test_a_signal_cancels_the_body(body: running.Body[str], anyio_backend: str) -> None:
-    with pytest.raises(running.Interrupted):
-        anyio.run(running.supervise, body, backend=anyio_backend)
+def test_a_signal_cancels_the_body(body: session.Body[str], anyio_backend: str) -> None:
+    with pytest.raises(session.Interrupted):
+        anyio.run(session.supervise, body, backend=anyio_backend)
 
 
 def test_what_the_body_returns_and_raises_comes_through(anyio_backend: str) -> None:
@@ -197,9 +197,9 @@ def test_what_the_body_returns_and_raises_comes_through(anyio_backend: str) -> N
     async def fail() -> int:
         raise EngineUnavailable("away")
 
-    assert anyio.run(running.supervise, answer, backend=anyio_backend) == 42
+    assert anyio.run(session.supervise, answer, backend=anyio_backend) == 42
     with pytest.raises(EngineUnavailable):
-        anyio.run(running.supervise, fail, backend=anyio_backend)
+        anyio.run(session.supervise, fail, backend=anyio_backend)
 
 
 def test_a_late_signal_does_not_take_the_result_away(anyio_backend: str) -> None:
@@ -209,4 +209,4 @@ def test_a_late_signal_does_not_take_the_result_away(anyio_backend: str) -> None
             await anyio.sleep(0.05)
         return 42
 
-    assert anyio.run(running.supervise, finish_anyway, backend=anyio_backend) == 42
+    assert anyio.run(session.supervise, finish_anyway, backend=anyio_backend) == 42

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +17,7 @@ from lmstrix.errors import (
 )
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_report
-from lmstrix_cli import errors, main, session
+from lmstrix_cli import errors, main
 from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report, worst
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
@@ -46,15 +45,6 @@ def test_the_commands_on_disk_are_the_commands_in_the_list() -> None:
     assert {file.stem for file in folder.glob("[a-z]*.py")} == names
 
 
-def test_version(shell: Shell) -> None:
-    assert shell.run("--version").stdout.startswith("lmstrix ")
-
-
-@pytest.mark.parametrize("arguments", [["nosuch"], ["scan", "--nosuch"], ["infer", "only-a-model"]])
-def test_usage_errors_end_with_2(shell: Shell, arguments: list[str]) -> None:
-    assert shell.run(*arguments).exit_code == 2
-
-
 def test_options_come_from_the_environment(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSTRIX_ADAPTER", "lmstudio")
     monkeypatch.setenv("LMSTRIX_HOST", "127.0.0.1:9")
@@ -69,18 +59,7 @@ def test_options_come_from_the_environment(shell: Shell, monkeypatch: pytest.Mon
     )
 
 
-def test_a_host_in_the_environment_does_not_disturb_another_adapter(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LMSTRIX_HOST", "127.0.0.1:9")
-    shell.run("--adapter", "llamacpp", "list")
-    assert shell.settings is not None
-    assert shell.settings.host is None
-
-
 def test_a_host_for_the_embedded_engine_is_a_usage_error() -> None:
-    with pytest.raises(click.UsageError, match="runs the model itself"):
-        session.open_client(Settings(adapter="llamacpp", host="h:1"))
     result = CliRunner().invoke(
         main.lmstrix, ["--adapter", "llamacpp", "--host", "h:1", "--store", "memory", "list"]
     )
@@ -116,12 +95,6 @@ def test_the_command_to_go_on_is_quoted_and_does_not_start_afresh() -> None:
 )
 def test_errors_have_exit_codes(error: LMStrixError, code: int) -> None:
     assert code_of_error(error) == code
-
-
-@pytest.mark.parametrize("cause", Cause)
-def test_every_cause_has_an_exit_code(cause: Cause) -> None:
-    report = sample_report(cause=cause)
-    assert (code_of_report(report) == 0) == report.measured
 
 
 def test_a_model_that_never_loads_is_not_measurable() -> None:
@@ -167,10 +140,3 @@ def test_a_reader_that_goes_away_is_no_error(shell: Shell) -> None:
 def test_ctrl_c_outside_of_the_event_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert errors.explain(KeyboardInterrupt(), verbose=False) == 5
     assert capsys.readouterr().err == "Interrupted.\n"
-
-
-def test_a_store_is_a_registered_name_or_a_file() -> None:
-    assert session.choose_store(None) is None
-    assert session.choose_store("memory") == "memory"
-    assert session.choose_store("results") == Path("results")
-    assert session.choose_store("./memory") == Path("memory")

@@ -146,8 +146,3 @@ def test_an_export_is_a_file_like_any_other(shell: Shell, exported: Path, tmp_pa
     assert shell.run("export", str(link), "--force").exit_code == 0
     assert link.is_symlink()
     assert stat.S_IMODE(exported.stat().st_mode) == 0o640
-
-
-def test_wrong_usage(shell: Shell) -> None:
-    for words in ((), ("-", "-"), ("x", "--registry")):
-        assert shell.run("import", *words).exit_code == 2

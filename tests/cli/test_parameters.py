@@ -24,16 +24,23 @@ def test_what_is_no_token_count(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1h", 3600), ("1h2m3s", 3723)],
+    [("90s", 90), ("10m", 600), ("1h30m", 5400), ("1h", 3600), ("1h2m3s", 3723)],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert DURATION.convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0s", "m", "10m1h", "1d", "-5", "inf", "9" * 99])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "m", "10", "1h30", "10m1h", "1d", "-5", "inf", "9" * 99]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(click.BadParameter):
         DURATION.convert(text, None, None)
+
+
+def test_a_duration_without_a_unit_is_told_the_units() -> None:
+    with pytest.raises(click.BadParameter, match=r"10s, 10m or 10h"):
+        DURATION.convert("10", None, None)
 
 
 @pytest.mark.parametrize(

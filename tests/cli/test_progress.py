@@ -19,7 +19,6 @@ from lmstrix.events import (
     PrefillProgressed,
     ProbeFinished,
     ProbeStarted,
-    Retrying,
     TrialFinished,
     WaitingForTurn,
 )
@@ -67,14 +66,6 @@ def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
     assert line.startswith("[red]m")  # text, not markup
 
 
-def test_the_line_tells_loads_and_retries() -> None:
-    assert "loading 8192 tokens 50%" in status_line(after(*COURSE[:4]), 1.0).plain
-    retrying = Retrying(model_key="m", attempt=2, reason="lost\x1b[2J " + "x" * 500)
-    line = status_line(after(*COURSE, retrying), 1.0).plain
-    assert "attempt 2: lost\\x1b[2J" in line
-    assert len(line) < 300
-
-
 @pytest.mark.parametrize(
     ("pid", "key", "said"),
     [
@@ -100,14 +91,6 @@ def test_a_narrow_line_keeps_the_time(width: int) -> None:
     assert "11 min 40 s" in line.plain
     assert "at 4096" in line.plain
     assert "tok/s" in status_line(state, 700.0, 200).plain
-
-
-def test_the_baseline_counts_its_questions() -> None:
-    baseline = PhaseStarted(model_key=KEY, phase="baseline")
-    asked = TrialFinished(model_key=KEY, trial=sample_trial())
-    state = after(*COURSE[:5], baseline, asked, asked)
-    assert "baseline  trial 3" in status_line(state, 1.0).plain
-    assert "load  " not in status_line(after(*COURSE[:4]), 1.0).plain
 
 
 def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstrix.errors import ConfigurationError
@@ -85,47 +82,6 @@ def test_what_is_no_template(text: str, said: str) -> None:
 
 
 _WORDS = st.lists(st.sampled_from(["x", "{{", "}}", "{a}", "{b_1}", "é", "\n"]), min_size=1)
-_SOUND = _WORDS.map("".join)
-_WILD = (
-    st.sampled_from(["{", "}", "{a.b}", "{a!r}", "\x1b", "\u202e", "", " ", True, 0]) | st.text()
-)
-_SOUND_TABLES = st.fixed_dictionaries(
-    {"user": _SOUND},
-    optional={"system": _SOUND, "max_tokens": st.integers(1, 9), "description": st.just("d")},
-)
-_WILD_TABLES = st.fixed_dictionaries(
-    {"user": _SOUND | _WILD}, optional={"system": _WILD, "max_tokens": _WILD, "other": _WILD}
-)
-
-
-def _toml(tables: Mapping[str, Mapping[str, object]]) -> str:
-    """JSON's texts, numbers and truth values are TOML's, but for DEL and lone surrogates."""
-    return "\n".join(
-        line
-        for name, table in tables.items()
-        for line in (
-            f"[{json.dumps(name)}]",
-            *(f"{key} = {json.dumps(value)}" for key, value in table.items()),
-        )
-    )
-
-
-_NAMES = st.sampled_from(["a", "b-1", "c.d"])
-_SOUND_FILES = st.dictionaries(_NAMES, _SOUND_TABLES, min_size=1).map(_toml)
-_WILD_FILES = st.dictionaries(_NAMES | st.text(max_size=4), _WILD_TABLES, max_size=2).map(_toml)
-
-
-@settings(max_examples=60, deadline=None, database=None)
-@given(st.text(max_size=200) | _WILD_FILES | _SOUND_FILES)
-def test_any_text_is_templates_or_the_one_error(text: str) -> None:
-    try:
-        templates = parse_templates(text, "x")
-    except ConfigurationError:
-        return
-    for name, template in templates.items():
-        assert (template.name, bool(template.user.strip())) == (name, True)
-        filled = fill(template, dict.fromkeys(template.variables, "{x}"))
-        assert "\x1b" not in filled.user + filled.system
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
-from lmstrix_cli.report_file import MARKERS
+from lmstrix_cli.results import MARKERS
 from lmstrix_cli.testing import Shell
 
 EVIL = "evil\x1b]0;title\x07<b>\u202e"
@@ -37,18 +37,6 @@ def seeded(key: str, day: int, seed: int, **changes: Any) -> ContextReport:
     return made(key, day, method=method, **changes)
 
 
-def remember(shell: Shell, *reports: ContextReport) -> None:
-    """Put reports into the shell's store."""
-
-    async def store() -> None:
-        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
-            for number, report in enumerate(reports):
-                begun = await client.store.begin(f"key {number}", report.model)
-                await client.store.finish(begun.id, report)
-
-    anyio.run(store)
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder."""
@@ -59,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) -> None:
-    remember(shell, made("a/one", 1), seeded("a/one", 3, 9, true_context=4096), made("b/two", 2))
+    shell.remember(made("a/one", 1), seeded("a/one", 3, 9, true_context=4096), made("b/two", 2))
     result = shell.run("report")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "lmstrix-report.html" in result.stderr
@@ -73,7 +61,7 @@ def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) ->
 
 
 def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
-    remember(shell, made("m"))
+    shell.remember(made("m"))
     for suffix in MARKERS:
         thesis = here / f"thesis.{suffix}"
         thesis.write_text("years of work")
@@ -88,7 +76,7 @@ def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_an_error_in_two_lines(shell: Shell, here: Path) -> None:
-    remember(shell, made("m"))
+    shell.remember(made("m"))
     (here / "folder.html").mkdir()
     for output in ("nowhere/x.html", "folder.html"):
         result = shell.run("report", "-o", output)
@@ -98,7 +86,7 @@ def test_a_file_that_cannot_be_written_is_an_error_in_two_lines(shell: Shell, he
 
 
 def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Path) -> None:
-    remember(shell, made("m"))
+    shell.remember(made("m"))
     for words in ("report -o x.csv", "report -o x.pdf", "compare -o x.txt"):
         result = shell.run(*words.split())
         assert result.exit_code == 2
@@ -109,7 +97,7 @@ def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Pa
 
 def test_markdown_and_json_go_to_stdout(shell: Shell, here: Path) -> None:
     report = made("m")
-    remember(shell, report)
+    shell.remember(report)
     assert "# `m`" in shell.run("report", "--format", "md").stdout
     assert shell.lines("report", "--format", "json") == [json.loads(dump_report(report))]
     assert "<!DOCTYPE html>" in shell.run("report", "-o", "-").stdout
@@ -130,10 +118,10 @@ def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) ->
 def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
     for text, said in (
         ('{"a": 1}', "document 1 of 'x' is not a report"),
-        ("{", "holds no sound JSON"),
+        ("{", "is not valid JSON"),
         ("", "the input has no report"),
-        (dump_report(made("m")).replace("8192", "9" * 4000), "holds no sound JSON"),
-        ("[" * 100_000, "holds no sound JSON"),
+        (dump_report(made("m")).replace("8192", "9" * 4000), "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
     ):
         (here / "x").write_text(text)
         result = shell.run("report", "--from", "x", "-o", "-")
@@ -149,7 +137,7 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
     assert "ContextReport" not in told
     (here / "x").write_text(dump_report(made("m")))
     told = shell.run("report", "--from", "x", "--map", "x").stderr
-    assert "'x' holds no map: " in told
+    assert "'x' does not hold a map: " in told
     (here / "x").write_bytes(b"\xff\xfe")
     assert shell.run("report", "--map", "x").exit_code in {1, 4}
 
@@ -165,7 +153,7 @@ def test_an_empty_store_says_what_next(shell: Shell, here: Path) -> None:
 
 
 def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> None:
-    remember(shell, made("google/gemma-3-4b"))
+    shell.remember(made("google/gemma-3-4b"))
     for command in ("report", "compare"):
         result = shell.run(command, "gema-3-4b")
         assert result.exit_code == 4
@@ -184,7 +172,7 @@ def test_a_map_is_drawn_beside_its_model(shell: Shell, here: Path) -> None:
         (here / "map.json").write_text(to_json(found))
 
     anyio.run(measure)
-    remember(shell, made("m"))
+    shell.remember(made("m"))
     page = shell.run("report", "--map", "map.json", "-o", "-").stdout
     assert "Map: recall by length and depth" in page
     assert "Map: copy by length and depth" in page
@@ -193,26 +181,10 @@ def test_a_map_is_drawn_beside_its_model(shell: Shell, here: Path) -> None:
     assert "## Map of `m`" in text
 
 
-def test_options_that_do_not_go_together(shell: Shell, here: Path) -> None:
-    remember(shell, made("m"))
-    (here / "map.json").write_text("{}")
-    for arguments in (
-        ("report", "m", "--all"),
-        ("report", "--open", "--format", "md"),
-        ("report", "--open", "-o", "-"),
-        ("report", "--map", "map.json", "--format", "json"),
-        ("report", "--from", "-", "--map", "-"),
-        ("compare", "--format", "table", "-o", "x"),
-        ("compare", "-o", "x"),
-        ("report", "--from", "nothing-there"),
-    ):
-        assert shell.run(*arguments).exit_code == 2, arguments
-
-
 def test_the_browser_is_sent_to_the_file(
     shell: Shell, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remember(shell, made("m"))
+    shell.remember(made("m"))
     opened: list[str] = []
     monkeypatch.setattr(report_command.webbrowser, "open", opened.append)
     result = shell.run("report", "--open", "-o", "a b.html")
@@ -221,7 +193,7 @@ def test_the_browser_is_sent_to_the_file(
 
 
 def test_models_side_by_side(shell: Shell) -> None:
-    remember(shell, made("a/one"), made("b/two", 2, true_context=4096, certified=False))
+    shell.remember(made("a/one"), made("b/two", 2, true_context=4096, certified=False))
     lines = shell.run("compare").stdout.splitlines()
     assert lines[0].split() == ["b/two", "a/one"]
     table = {line[:20].strip(): line[20:].split() for line in lines if line}
@@ -234,7 +206,7 @@ def test_models_side_by_side(shell: Shell) -> None:
 
 
 def test_all_results_of_one_model(shell: Shell) -> None:
-    remember(shell, made("m", 1), seeded("m", 2, 9), seeded("m", 3, 10), made("other"))
+    shell.remember(made("m", 1), seeded("m", 2, 9), seeded("m", 3, 10), made("other"))
     lines = shell.run("compare", "m").stdout.splitlines()
     assert lines[0] == "m"
     [seeds] = [line.split() for line in lines if line.startswith("seed ")]
@@ -246,19 +218,17 @@ def test_all_results_of_one_model(shell: Shell) -> None:
 
 def test_many_models_become_lines_that_fit(shell: Shell) -> None:
     names = [f"publisher/a-model-with-quite-a-long-name-{n}" for n in range(6)] + [EVIL]
-    remember(shell, *(made(name, n + 1) for n, name in enumerate(names)))
+    shell.remember(*(made(name, n + 1) for n, name in enumerate(names)))
     text = shell.run("compare").stdout
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
     lines = text.splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert lines[1] == "2  publisher/a-model-with-quite-a-long-name-5"
-    [head] = [line for line in lines if line.startswith("#")]
-    assert head.split()[:5] == ["#", "DECLARED", "LOADABLE", "TRUE", "CAUSE"]
+    assert "2  publisher/a-model-with-quite-a-long-name-5" in lines
     assert any(line.split()[:4] == ["7", "8,192", "8,192", "6,144"] for line in lines)
 
 
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
-    remember(shell, made("a"), made("b", 2))
+    shell.remember(made("a"), made("b", 2))
     [document] = shell.lines("compare", "--format", "json")
     assert [result["model"] for result in document["results"]] == ["b", "a"]
     rows = list(csv.DictReader(io.StringIO(shell.run("compare", "--format", "csv").stdout)))

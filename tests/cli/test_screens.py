@@ -9,11 +9,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
 
-import anyio
 import pytest
 from rich.cells import cell_len
 
-from lmstrix import LMStrix
 from lmstrix.models import Cause, ContextReport
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli import session
@@ -66,13 +64,7 @@ def filled(shell: Shell) -> Shell:
         made("clueless", 6, true_context=None, cause=Cause.NOT_MEASURABLE, certified=False),
     ]
 
-    async def store() -> None:
-        async with LMStrix(adapter=shell.adapter, store=shell.store) as client:
-            for number, report in enumerate(reports):
-                begun = await client.store.begin(f"key {number}", report.model)
-                await client.store.finish(begun.id, report)
-
-    anyio.run(store)
+    shell.remember(*reports)
     shell.adapter = ScriptedAdapter(listing=[report.model for report in reports])
     return shell
 
@@ -114,29 +106,6 @@ def test_help_is_at_most_80_columns_wide(
     for width in (80, 160):
         shown = on_terminal(monkeypatch, width, *name.split(), "--help")
         assert max(map(cell_len, shown.splitlines())) <= 80
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "--nosuch",
-        "nosuch",
-        "test",
-        "test --all small",
-        "test small --tolerance 1",
-        "test small --strategy nosuch",
-        "test small --max-context 0",
-        "test small --budget soon",
-        "list --sort nosuch",
-        "apply",
-        "completion tcsh",
-    ],
-)
-def test_wrong_usage_ends_with_2_and_an_explanation(shell: Shell, command: str) -> None:
-    result = shell.run(*command.split())
-    assert result.exit_code == 2
-    assert "Error: " in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("command", ["scan", "list", "status", "compare", "report", "test --all"])

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from lmstrix_cli import main, safe_text, session
+from lmstrix_cli import main, output, session
 from lmstrix_cli.testing import Shell
 
 ROOT = Path(main.__file__).parents[2]
@@ -99,28 +100,20 @@ def test_what_is_no_store_is_left_where_it_is(tmp_path: Path, name: str) -> None
     assert session.choose_store(str(tmp_path / "new")) == tmp_path / "new"
 
 
-def test_long_lines_break_between_words_and_never_in_a_command() -> None:
+def test_long_lines_break_between_words_and_never_in_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
     command = "lmstrix test a-model-with-a-long-name --max-context 4096"
     text = f"Hint: Look at what there is, and measure it to the end: {command}\nshort"
-    *lines, last = safe_text.fold(text, 50).split("\n")
-    assert lines[0] == "Hint: Look at what there is, and measure it to the"
-    assert lines[-1].strip() == command
-    assert last == "short"
-    assert (
-        safe_text.fold("say `a b c d e f g h i j` now", 20) == "say\n  `a b c d e f g h i j`\n  now"
-    )
-    assert safe_text.fold(text, None) == text
-    assert safe_text.fold("unfinished " + "x" * 40, 20, indent=11) == "unfinished " + "x" * 40
-
-
-def test_only_a_terminal_has_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setenv("COLUMNS", "33")
-    assert safe_text.terminal_width(io.StringIO()) is None
-    assert safe_text.terminal_width(None) is None
-    assert safe_text.terminal_width(Terminal()) == 33
-    monkeypatch.setenv("COLUMNS", "0")
-    assert safe_text.terminal_width(Terminal()) == 80
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        output.out(output.prose(text, "say so: `a b c d e f g h i j k l m n o p q r s t u v` now"))
+    assert shown.getvalue().splitlines() == [
+        "Hint: Look at what there is, and measure it to the",
+        "end:",
+        command,
+        "short",
+        "say so:",
+        "`a b c d e f g h i j k l m n o p q r s t u v` now",
+    ]

@@ -19,7 +19,7 @@ from lmstrix.reports.text import render_map, render_text
 from lmstrix.reports.words import dump_report
 from lmstrix.serialize import FormatError, load_report, to_json
 from lmstrix.testing.samples import sample_map, sample_report
-from lmstrix_cli.gathering import read_maps
+from lmstrix_cli.results import read_maps
 
 REPORT = json.loads(dump_report(sample_report()))
 MAP = json.loads(to_json(sample_map()))

@@ -11,26 +11,10 @@ from pathlib import Path
 import attrs
 import click
 
-from lmstrix.apply import (
-    CONTEXT_KEY,
-    Change,
-    caveats,
-    choose_report,
-    existing_home,
-    find_model,
-    llama_server_arguments,
-    ollama_modelfile,
-    plan_change,
-    plan_undo,
-    recommended_context,
-    settings_identifier,
-)
-from lmstrix.errors import NotMeasured
-from lmstrix.models import ContextReport, ModelInfo, StoredReport
-from lmstrix_cli import safe_text, session
+from lmstrix import ContextReport, ModelInfo, NotMeasured, StoredReport, apply
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.options import TOKENS
-from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -71,7 +55,7 @@ class _Wish:
 
     def context(self, report: ContextReport) -> int:
         """The context to set, in tokens."""
-        return recommended_context(
+        return apply.recommended_context(
             report.true_context or 0,
             percent=100 if self.percent is None else self.percent,
             cap=self.cap,
@@ -127,7 +111,7 @@ def command(settings: Settings, ctx: click.Context, *, undo: bool, **wished: obj
     """
     wish = _Wish(**wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish, undo=undo)
-    reports = run_async(lambda: _reports(settings))
+    reports = session.run(lambda: _reports(settings))
     if undo:
         code = _undo(wish, reports)
     elif wish.target == LMSTUDIO:
@@ -154,30 +138,32 @@ async def _reports(settings: Settings) -> Sequence[StoredReport]:
 
 
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    report = choose_report(reports, wish.model)
-    home = existing_home(wish.home)
-    change = plan_change(home, settings_identifier(report.model, home), wish.context(report))
+    report = apply.choose_report(reports, wish.model)
+    home = apply.existing_home(wish.home)
+    change = apply.plan_change(
+        home, apply.settings_identifier(report.model, home), wish.context(report)
+    )
     told = _facts(wish, reports, report) | _contexts(change)
     if not change.needed:
-        said = f"Nothing to do: {safe_text.label(str(change.path))} already sets this context."
+        said = f"Nothing to do: {output.label(str(change.path))} already sets this context."
         return _end(wish, told, _Outcome("unchanged", said))
     _show(wish, change)
     outcome = _ask(wish, "Write this?")
     if outcome is None:
         backup = str(change.write())
         told["backup"] = backup
-        said = f"Written. Backup: {safe_text.label(backup)}\n{RELOAD}"
+        said = f"Written. Backup: {output.label(backup)}\n{RELOAD}"
         outcome = _Outcome("written", f"{said}\nTo undo: {_undo_command(wish)}")
     return _end(wish, told, outcome)
 
 
 def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    home = existing_home(wish.home)
+    home = apply.existing_home(wish.home)
     try:
-        model = find_model(reports, wish.model)
+        model = apply.find_model(reports, wish.model)
     except NotMeasured:
         model = ModelInfo(key=wish.model)  # the store may be another one by now
-    change = plan_undo(home, settings_identifier(model, home))
+    change = apply.plan_undo(home, apply.settings_identifier(model, home))
     _show(wish, change)
     outcome = _ask(wish, "Restore this?")
     if outcome is None:
@@ -187,7 +173,7 @@ def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     return _end(wish, told | _contexts(change), outcome)
 
 
-def _contexts(change: Change) -> dict[str, object]:
+def _contexts(change: apply.Change) -> dict[str, object]:
     return {
         "context": change.new_context,
         "before": change.old_context,
@@ -196,21 +182,21 @@ def _contexts(change: Change) -> dict[str, object]:
 
 
 def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    report = choose_report(reports, wish.model)
+    report = apply.choose_report(reports, wish.model)
     context = wish.context(report)
     if wish.target == LLAMA_SERVER:
-        text = llama_server_arguments(context)
+        text = apply.llama_server_arguments(context)
         how = f"llama-server -m MODEL.gguf {text}. Its slots (--parallel) share this context."
     else:
-        text = ollama_modelfile(report.model, context)
+        text = apply.ollama_modelfile(report.model, context)
         how = (
             "save this as a file named Modelfile, then run `ollama create NAME -f Modelfile` and"
             f" `ollama run NAME`. For one session: `/set parameter num_ctx {context}`."
         )
     told = _facts(wish, reports, report) | {"context": context, "setting": text}
     if not wish.as_json:
-        safe_text.out(text)
-        safe_text.note(f"How to use it: {how}")
+        output.out(output.verbatim(text))
+        output.note(f"How to use it: {how}")
     return _end(wish, told, _Outcome("printed"))
 
 
@@ -219,14 +205,13 @@ def _facts(
 ) -> dict[str, object]:
     """The facts about the model, also printed: on stderr if stdout is for a program."""
     engine = {LMSTUDIO: "lmstudio", LLAMA_SERVER: "llamacpp"}.get(wish.target, "")
-    notes = caveats(reports, report, engine=engine)
+    notes = apply.caveats(reports, report, engine=engine)
     if not wish.as_json:
-        say = safe_text.out if wish.target == LMSTUDIO else safe_text.note
+        say = output.out if wish.target == LMSTUDIO else output.note
         when = report.finished_at.date().isoformat()
-        key = safe_text.label(report.model.key)
-        say(f"{key}: true context {report.true_context}, measured on {when}")
+        say(f"{report.model.key}: true context {report.true_context}, measured on {when}")
         for sentence in notes:
-            safe_text.note(f"Note: {safe_text.label(sentence)}")
+            output.note(f"Note: {sentence}")
     return {
         "model": report.model.key,
         "for": wish.target,
@@ -236,14 +221,14 @@ def _facts(
     }
 
 
-def _show(wish: _Wish, change: Change) -> None:
+def _show(wish: _Wish, change: apply.Change) -> None:
     """The difference; with ``--json`` on stderr, so that stdout has the object alone."""
-    say = safe_text.note_as_it_is if wish.as_json else safe_text.out
+    say = output.note if wish.as_json else output.out
     contexts = (change.old_context, change.new_context)
     old, new = ("not set" if context is None else f"{context}" for context in contexts)
-    say(f"{safe_text.label(str(change.path))}\n  {CONTEXT_KEY}: {old} -> {new}")
-    if change.difference:
-        say("\n".join(safe_text.label(line) for line in change.difference.split("\n")))
+    lines = [output.label(str(change.path)), f"  {apply.CONTEXT_KEY}: {old} -> {new}"]
+    lines += map(output.label, change.difference.split("\n") if change.difference else ())
+    say(output.verbatim("\n".join(lines)))
 
 
 def _ask(wish: _Wish, question: str) -> _Outcome | None:
@@ -259,7 +244,7 @@ def _ask(wish: _Wish, question: str) -> _Outcome | None:
         if click.confirm(question, err=True):
             return None
     except click.Abort:  # Ctrl-C, or the end of what is typed
-        safe_text.note("")
+        output.note("")
     return _Outcome("refused", "nothing was written", ExitCode.OTHER)
 
 
@@ -269,7 +254,7 @@ def _undo_command(wish: _Wish) -> str:
     store = ["--store", wish.store] if wish.store else []
     home = [] if wish.home is None else ["--home", str(wish.home)]
     model = ["--", wish.model] if wish.model.startswith("-") else [wish.model]
-    return safe_text.label(shlex.join(["lmstrix", *store, "apply", "--undo", *home, *model]))
+    return output.label(shlex.join(["lmstrix", *store, "apply", "--undo", *home, *model]))
 
 
 def _somebody_is_there() -> bool:
@@ -279,10 +264,10 @@ def _somebody_is_there() -> bool:
 def _end(wish: _Wish, told: dict[str, object], outcome: _Outcome) -> ExitCode:
     if outcome.code:
         hint = "Give --yes to write, or --dry-run to look." if outcome.code == 2 else ""
-        safe_text.error(outcome.said, hint)
+        output.error(outcome.said, hint)
     elif outcome.said and not wish.as_json:
-        safe_text.out(outcome.said)
+        output.out(outcome.said)
     if wish.as_json:
         document = told | {"outcome": outcome.name}
-        safe_text.json_line(json.dumps(document, ensure_ascii=False))
+        output.json_line(json.dumps(document, ensure_ascii=False))
     return outcome.code

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from operator import attrgetter
 from typing import Any
 
 import click
 
-from lmstrix import BenchFinished, BenchOptions, Event
-from lmstrix.models import BenchPoint, SpeedBench
-from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text, session
+from lmstrix import BenchFinished, BenchOptions, BenchPoint, Event, SpeedBench, to_json
+from lmstrix.reports.text import BENCH_HEAD, bench_row
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
-from lmstrix_cli.options import max_context_option, quiet_option, seed_option
+from lmstrix_cli.options import max_context_option, seed_option
+from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.progress import choose_progress
-from lmstrix_cli.running import Interrupted, run_async
+from lmstrix_cli.screens import bench_screen
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -67,7 +64,6 @@ DEFAULTS = BenchOptions()
 )
 @seed_option(DEFAULTS.seed, "Another number creates other texts.")
 @format_options("one object, each reply included")
-@quiet_option
 @click.pass_context
 @pass_settings
 def command(
@@ -77,17 +73,16 @@ def command(
     *,
     kind: str | None,
     as_json: bool,
-    quiet: bool,
     **options: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Measure how fast MODEL reads and writes, at lengths that double.
 
     At each length it sends a new text, and then the same text with another request at the end:
-    that tells the reading speed, the time to first token, the writing speed, and what the engine
-    reuses of what it has read. It loads no more than memory is expected to hold.
+    that shows the reading speed, the time to first token, the writing speed, and what the engine
+    reuses of the text that it has read. It loads no more than memory is expected to hold.
     """
     kind = choose_format(kind, as_json=as_json)
-    progress = choose_progress(quiet=quiet)
+    progress = choose_progress()
     finished: list[SpeedBench] = []
 
     def hear(event: Event) -> None:
@@ -102,19 +97,18 @@ def command(
                 )
 
     try:
-        _show(run_async(measure), kind=kind)
-    except Interrupted:
+        _show(session.run(measure), kind=kind)
+    except session.Interrupted:
         if finished and finished[0].points:
             _show(finished[0], kind=kind)
-        safe_text.note("Interrupted.")
+        output.note("Interrupted.")
         ctx.exit(ExitCode.PARTIAL)
 
 
 def _show(found: SpeedBench, *, kind: str) -> None:
     if kind == JSON:
-        safe_text.json_line(to_json(found))
-    elif kind == "table":
-        width = min(100, shutil.get_terminal_size().columns)
-        safe_text.out(render_bench(found, width=width))
+        output.json_line(to_json(found))
+    elif kind == TABLE:
+        output.out(bench_screen(found))
     else:
         show_rows(kind, _COLUMNS, found.points)

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
+from rich.console import RenderableType
+from rich.table import Table
 
-from lmstrix.models import ContextReport
-from lmstrix.reports.compare import Comparison, compare, comparison_csv, comparison_json
+from lmstrix import ContextReport
+from lmstrix.reports.compare import (
+    NOT_KNOWN,
+    Comparison,
+    Row,
+    compare,
+    comparison_csv,
+    comparison_json,
+)
 from lmstrix.reports.html import render_comparison
 from lmstrix.reports.markdown import render_comparison_markdown
-from lmstrix_cli import safe_text
-from lmstrix_cli.gathering import SOURCE, all_of, gather, newest_of, newest_of_each
-from lmstrix_cli.report_file import STDOUT, choose_format, write_report
+from lmstrix_cli import output
+from lmstrix_cli.results import (
+    STDOUT,
+    all_of,
+    choose_format,
+    gather,
+    newest_of,
+    newest_of_each,
+    source_option,
+    write_report,
+)
 from lmstrix_cli.settings import Settings, pass_settings
-from lmstrix_cli.side_by_side import side_by_side
 
 __all__ = ["command"]
 
@@ -29,7 +44,9 @@ Examples:
 """
 
 FILE = "lmstrix-comparison.html"
-MOST_COLUMNS = 120
+WIDEST = 120
+_IN_LINES = ("declared", "loadable", "true", "cause", "certified")
+"""The columns if each result is a line."""
 _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "json": comparison_json,
     "csv": comparison_csv,
@@ -49,17 +66,11 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
 @click.option(
     "-o",
     "--output",
+    "target",
     metavar="FILE",
     help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
 )
-@click.option(
-    "--from",
-    "sources",
-    type=SOURCE,
-    multiple=True,
-    metavar="FILE",
-    help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
-)
+@source_option
 @click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
 @pass_settings
 def command(
@@ -67,7 +78,7 @@ def command(
     *,
     models: tuple[str, ...],
     wanted: str | None,
-    output: str | None,
+    target: str | None,
     sources: tuple[str, ...],
     force: bool,
 ) -> None:
@@ -76,20 +87,19 @@ def command(
     Differences in settings, engine, method and date are shown apart from the settings that are
     the same. Reads only the store and needs no engine.
     """
-    kind = choose_format(wanted, output, "table", _RENDERERS)
-    if kind == "table" and output not in {None, STDOUT}:
+    kind = choose_format(wanted, target, "table", _RENDERERS)
+    if kind == "table" and target not in {None, STDOUT}:
         raise click.UsageError("a table is printed; a file needs another --format.")
     if sources.count(STDOUT) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
     reports = gather(settings, sources)
     compared = compare(_choose(reports, models, everything=bool(sources)))
     if len(compared.reports) == 1:
-        safe_text.note("Only one result: there is nothing to compare it with.")
+        output.note("Only one result: there is nothing to compare it with.")
     if kind == "table":
-        width = min(MOST_COLUMNS, shutil.get_terminal_size().columns)
-        safe_text.out(side_by_side(compared, width))
+        output.out(*_side_by_side(compared))
         return
-    target = output or (FILE if kind == "html" else STDOUT)
+    target = target or (FILE if kind == "html" else STDOUT)
     write_report(target, _RENDERERS[kind](compared), kind, force=force)
 
 
@@ -102,3 +112,62 @@ def _choose(
     if models:
         return newest_of(reports, models)
     return reports if everything else newest_of_each(reports)
+
+
+def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
+    """One column for each result; one line for each if the columns do not fit."""
+    room = output.line_width(WIDEST)
+    for heads, legend in _heads(compared):
+        made = _columns(compared, heads)
+        if output.cells(made) <= room:
+            yield from ([*legend, ""] if legend else [])
+            yield made
+            break
+    else:
+        yield from _as_lines(compared)
+    if compared.same:
+        pairs = ", ".join(f"{name} {value}" for name, value in compared.same)
+        yield output.prose("", f"the same in all: {pairs}")
+
+
+def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
+    names = [f"{n}  {name}" for n, name in enumerate(compared.names, start=1)]
+    yield from (output.verbatim(output.label(name)) for name in names)
+    rows = [row for row in compared.found if row.label in _IN_LINES]
+    lines = [(str(n + 1), *(row.values[n] for row in rows)) for n in range(len(names))]
+    yield ""
+    yield output.table(("#", *(row.label.upper() for row in rows)), lines)
+    details = [row for row in compared.found if row.label.startswith(("region ", "level "))]
+    details += compared.differing
+    if details:
+        yield "\ndifferences"
+    for n in range(len(names)) if details else ():
+        known = (f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
+        yield output.prose(output.grid((str(n + 1), ", ".join(known)), gap=2))
+
+
+def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """What may stand above the results, the best first, with the lines before the table."""
+    names = compared.names
+    parts = [name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] for name in names]
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    if len(set(names)) == 1:
+        yield numbers, names[:1]
+        return
+    if len(set(names)) == len(names):
+        yield names, ()
+    if len(set(parts)) == len(parts):
+        yield parts, ()
+    yield numbers, [f"{n}  {name}" for n, name in zip(numbers, names, strict=True)]
+
+
+def _columns(compared: Comparison, heads: Sequence[str]) -> Table:
+    rows = [_cells(row) for row in compared.found]
+    if compared.differing:
+        blank = ("",) * len(heads)
+        rows += [("", *blank), ("differences", *blank), *map(_cells, compared.differing)]
+    return output.table(("", *heads), rows, right=range(1, len(heads) + 1))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (row.label, *row.values)

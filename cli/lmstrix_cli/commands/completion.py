@@ -11,14 +11,11 @@ import anyio
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
+from lmstrix import EMBEDDED_ADAPTER, LMStrixError, SqliteStore, StoreError, plugin_names
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
-from lmstrix.client import DEFAULT_STORE
-from lmstrix.errors import LMStrixError, StoreError
-from lmstrix.plugins import ADAPTERS, STORES, STRATEGIES, VALIDATORS, make_plugin, plugin_names
-from lmstrix.ports import Store
-from lmstrix.stores.sqlite import SqliteStore
-from lmstrix_cli import safe_text, session
+from lmstrix_cli import output, session
 from lmstrix_cli.prompts import read_templates, user_templates
+from lmstrix_cli.settings import Settings
 
 __all__ = ["command", "complete_adapter", "complete_parameters"]
 
@@ -44,24 +41,23 @@ def complete_models(
 
 
 def _models(ctx: click.Context) -> Iterator[str]:
-    said = ctx.find_root().params
+    settings = ctx.find_root().ensure_object(Settings)
     try:
-        yield from anyio.run(_stored, _store(said.get("store")))
+        yield from anyio.run(_stored, _store(settings.store))
         files = Catalogue(default_folders()).files()
     except (LMStrixError, OSError, RuntimeError, ValueError):
         return
     # LM Studio has names of its own; as a path a file needs no LM Studio.
-    embedded = said.get("adapter") == session.EMBEDDED
+    embedded = settings.adapter == EMBEDDED_ADAPTER
     yield from files if embedded else (str(path) for path in files.values())
 
 
 def _store(value: str | None) -> str:
-    """The store's file. A whole client would import everything that a search needs."""
+    """The store's file; empty if it is not a file. A whole client takes longer to make."""
     chosen = session.choose_store(value)
     if isinstance(chosen, Path):
         return str(chosen)
-    made = make_plugin(STORES, chosen or DEFAULT_STORE)
-    return made.location if isinstance(made, Store) else ""
+    return SqliteStore().location if chosen in {None, "sqlite"} else ""
 
 
 async def _stored(location: str) -> list[str]:
@@ -116,17 +112,17 @@ def complete_templates(
     ]
 
 
-complete_adapter = _plugins(ADAPTERS)
+complete_adapter = _plugins("lmstrix.adapters")
 
 _BY_NAME: dict[str, Complete] = {
     "model": complete_models,
     "models": complete_models,
-    "strategy": _plugins(STRATEGIES),
-    "validator": _plugins(VALIDATORS),
-    "levels": _plugins(VALIDATORS, several=True),
+    "strategy": _plugins("lmstrix.strategies"),
+    "validator": _plugins("lmstrix.validators"),
+    "levels": _plugins("lmstrix.validators", several=True),
     "file": complete_files,
     "files": complete_files,
-    "output": complete_files,
+    "target": complete_files,
     "template": complete_templates,
 }
 """By a parameter's name, the same in every command."""
@@ -193,4 +189,4 @@ def command(ctx: click.Context, shell: str) -> None:
         raise click.UsageError(f"there is no completion for {shell}.")
     click.echo(kind(ctx.find_root().command, {}, "lmstrix", VARIABLE).source())
     if sys.stdout.isatty():
-        safe_text.note(f"To install it: {_INSTALL[shell]}")
+        output.note(f"To install it: {_INSTALL[shell]}")

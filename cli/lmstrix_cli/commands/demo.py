@@ -7,13 +7,10 @@ from dataclasses import replace
 
 import click
 
-from lmstrix import LMStrix, MeasureOptions
-from lmstrix.demo import fetch_demo_model
-from lmstrix.errors import EngineUnavailable
-from lmstrix_cli import safe_text, session
+from lmstrix import EMBEDDED_ADAPTER, EngineUnavailable, LMStrix, MeasureOptions, demo
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.measurements import Batch
-from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -27,34 +24,28 @@ Examples:
 
 @click.command(name="demo", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @click.pass_context
 @pass_settings
-def command(settings: Settings, ctx: click.Context, *, as_json: bool, quiet: bool) -> None:
+def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Download a small model and measure it with the embedded engine.
 
     The model is fetched once and kept in your cache folder. Needs the extra `llamacpp`:
     pip install "lmstrix[llamacpp]". No server is used; --adapter and --host do not matter.
     """
-    settings = replace(settings, adapter=session.EMBEDDED, host=None)
-    batch = Batch(
-        options=MeasureOptions(),
-        progress=choose_progress(quiet=quiet),
-        as_json=as_json,
-        again=settings.command_again(),
-    )
+    settings = replace(settings, adapter=EMBEDDED_ADAPTER, host=None)
+    batch = Batch(settings, options=MeasureOptions(), as_json=as_json)
     paths: list[str] = []
 
     async def body() -> None:
         async with session.client(settings) as client:
             await _check_engine(client)
-            path = await fetch_demo_model(announce=safe_text.note)
+            path = await demo.fetch_demo_model(announce=output.note)
             paths.append(str(path))
             await batch.measure(client, paths)
 
     code = batch.run(body)
-    if code is ExitCode.MEASURED and not (quiet or settings.quiet):
-        safe_text.note(_what_next(paths[0]))
+    if code is ExitCode.MEASURED:
+        output.note(_what_next(paths[0]))
     ctx.exit(code)
 
 

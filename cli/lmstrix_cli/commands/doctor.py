@@ -13,36 +13,45 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
+from inspect import iscoroutinefunction
 from pathlib import Path
+from typing import cast
 
 import anyio
 import attrs
 import click
 import platformdirs
+from rich.console import RenderableType
+from rich.text import Text
 
+from lmstrix import (
+    EMBEDDED_ADAPTER,
+    EngineUnavailable,
+    LMStrixError,
+    SettingsError,
+    SqliteStore,
+    StoreError,
+    to_json,
+)
+
+# It examines the parts themselves, so it knows more of them than other commands do.
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.adapters.llamacpp.memory import available_memory
 from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
 from lmstrix.apply.lmstudio import CONFIG_FOLDER
 from lmstrix.demo import DEMO
-from lmstrix.errors import EngineUnavailable, LMStrixError, SettingsError, StoreError
 from lmstrix.reports.words import say_bytes, say_count
-from lmstrix.serialize import to_json
-from lmstrix.stores.sqlite import SqliteStore
-from lmstrix_cli import safe_text, session
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.running import run_async
 from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
 
 __all__ = [
     "CHECKS",
     "Check",
     "Finding",
-    "Outcome",
     "Verdict",
     "command",
     "examine",
@@ -62,53 +71,44 @@ class Verdict(enum.StrEnum):
     PROBLEM = "problem"
 
 
-@attrs.frozen
-class Outcome:
-    """One sentence on what was found, and one on what to do; the latter may be empty.
+@attrs.frozen(kw_only=True)
+class Finding:
+    """What a check found, in one sentence, and what to do about it; the latter may be empty.
 
     Both may hold untrusted text, such as a path.
     """
 
+    check: str = ""
     verdict: Verdict
     found: str
     advice: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class Finding:
-    """The outcome of a named check."""
-
-    check: str
-    verdict: Verdict
-    found: str
-    advice: str
-
-
-Look = Callable[[Settings], Awaitable[Outcome]]
+Look = Callable[[Settings], Finding] | Callable[[Settings], Awaitable[Finding]]
 
 
 @attrs.frozen
 class Check:
-    """A name, what looks, and for how long it may, in seconds."""
+    """A name, what looks, in a thread or on the event loop, and for how long it may, in seconds."""
 
     name: str
     look: Look
     deadline_s: float = DEADLINE_S
 
 
-def ok(found: str, advice: str = "") -> Outcome:
+def ok(found: str, advice: str = "") -> Finding:
     """Nothing is wrong."""
-    return Outcome(Verdict.OK, found, advice)
+    return Finding(verdict=Verdict.OK, found=found, advice=advice)
 
 
-def warning(found: str, advice: str) -> Outcome:
+def warning(found: str, advice: str) -> Finding:
     """Something does not work that not everybody needs."""
-    return Outcome(Verdict.WARNING, found, advice)
+    return Finding(verdict=Verdict.WARNING, found=found, advice=advice)
 
 
-def problem(found: str, advice: str) -> Outcome:
+def problem(found: str, advice: str) -> Finding:
     """Something has to be fixed first."""
-    return Outcome(Verdict.PROBLEM, found, advice)
+    return Finding(verdict=Verdict.PROBLEM, found=found, advice=advice)
 
 
 OLDEST = (3, 11)
@@ -118,7 +118,7 @@ _NEED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(;.*)?")
 _AT_LEAST = re.compile(r">=\s*([0-9.]+)")
 
 
-async def check_python(settings: Settings) -> Outcome:
+def check_python(settings: Settings) -> Finding:
     """The interpreter's version."""
     del settings
     found = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}."
@@ -127,7 +127,7 @@ async def check_python(settings: Settings) -> Outcome:
     return ok(found)
 
 
-async def check_packages(settings: Settings) -> Outcome:
+def check_packages(settings: Settings) -> Finding:
     """Every package that LMStrix requires is there, and new enough."""
     del settings
     try:
@@ -172,10 +172,10 @@ def has_engine() -> bool:
     return find_spec(ENGINE) is not None
 
 
-async def check_embedded_engine(settings: Settings) -> Outcome:
+async def check_embedded_engine(settings: Settings) -> Finding:
     """Imported in a process of its own, as it is for a load: its library may crash."""
     if not has_engine():
-        wrong = problem if settings.adapter == session.EMBEDDED else warning
+        wrong = problem if settings.adapter == EMBEDDED_ADAPTER else warning
         return wrong(
             f"{ENGINE} is not installed, so GGUF files can only be measured in LM Studio.",
             INSTALL_ENGINE,
@@ -201,7 +201,7 @@ _START = "Start LM Studio and its server (lms server start), or name one with --
 _ONCE = "Start LM Studio once; without it, GGUF files can be measured with --adapter llamacpp."
 
 
-async def check_server(settings: Settings) -> Outcome:
+async def check_server(settings: Settings) -> Finding:
     """Whether a server greets. Without one, GGUF files can still be measured."""
     # Imported here because it imports LM Studio's SDK, whose absence is for `check_lmstudio_sdk`
     # to report.
@@ -218,19 +218,15 @@ async def check_server(settings: Settings) -> Outcome:
     except EngineUnavailable:
         wanted = host is not None or settings.adapter == "lmstudio" or not has_engine()
         said = f"LM Studio does not answer at {tried}."
-        if wanted and settings.adapter != session.EMBEDDED:
+        if wanted and settings.adapter != EMBEDDED_ADAPTER:
             return problem(said, _START)
         return warning(said, f"{_START} GGUF files do not need it.")
     return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
 
 
-async def check_lmstudio_sdk(settings: Settings) -> Outcome:
+def check_lmstudio_sdk(settings: Settings) -> Finding:
     """The version of the SDK, and whether it has what the adapter uses."""
     del settings
-    return await anyio.to_thread.run_sync(_sdk, abandon_on_cancel=True)
-
-
-def _sdk() -> Outcome:
     try:
         # Imported here because a broken SDK must not keep the other checks from running.
         from lmstrix.adapters.lmstudio.sdk import check_sdk, sdk_version  # noqa: PLC0415
@@ -246,13 +242,9 @@ def _sdk() -> Outcome:
     return ok(f"lmstudio {sdk_version()} has everything that LMStrix uses.")
 
 
-async def check_home(settings: Settings) -> Outcome:
+def check_home(settings: Settings) -> Finding:
     """LM Studio's own folder."""
     del settings
-    return await anyio.to_thread.run_sync(_home, abandon_on_cancel=True)
-
-
-def _home() -> Outcome:
     try:
         found = existing_home()
     except SettingsError as error:
@@ -262,13 +254,9 @@ def _home() -> Outcome:
     return ok(f"LM Studio's home is {found}.")
 
 
-async def check_model_settings(settings: Settings) -> Outcome:
+def check_model_settings(settings: Settings) -> Finding:
     """Where `lmstrix apply` writes."""
     del settings
-    return await anyio.to_thread.run_sync(_settings_folder, abandon_on_cancel=True)
-
-
-def _settings_folder() -> Outcome:
     try:
         folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
@@ -294,13 +282,9 @@ NO_BYTES = 20_000_000
 _OTHER_STORE = "Name another file with --store, in a folder that you can write to."
 
 
-async def check_models(settings: Settings) -> Outcome:
+def check_models(settings: Settings) -> Finding:
     """GGUF files in the usual folders."""
     del settings
-    return await anyio.to_thread.run_sync(_models, abandon_on_cancel=True)
-
-
-def _models() -> Outcome:
     folders = default_folders()
     where = " and ".join(str(folder) for folder in folders)
     try:
@@ -317,13 +301,9 @@ def _models() -> Outcome:
     return ok(f"there {files} in {where}.")
 
 
-async def check_demo_model(settings: Settings) -> Outcome:
+def check_demo_model(settings: Settings) -> Finding:
     """Present and of the right size; its content is checked when it is used."""
     del settings
-    return await anyio.to_thread.run_sync(_demo_model, abandon_on_cancel=True)
-
-
-def _demo_model() -> Outcome:
     path = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
     if not path.is_file():
         return ok("it is not downloaded yet.", "`lmstrix demo` downloads it.")
@@ -332,7 +312,7 @@ def _demo_model() -> Outcome:
     return ok(f"it is there: {path}.")
 
 
-async def check_store(settings: Settings) -> Outcome:
+async def check_store(settings: Settings) -> Finding:
     """Whether the store's file can be read and written. Nothing is created or changed."""
     path = await _store_path(settings)
     if path is None:
@@ -353,7 +333,7 @@ async def check_store(settings: Settings) -> Outcome:
     return ok(f"{path} holds {reports} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
 
 
-async def check_disk(settings: Settings) -> Outcome:
+async def check_disk(settings: Settings) -> Finding:
     """Free space where the store is."""
     path = await _store_path(settings)
     folder = _existing(platformdirs.user_cache_path("lmstrix") if path is None else path.parent)
@@ -366,11 +346,9 @@ async def check_disk(settings: Settings) -> Outcome:
     return ok(found)
 
 
-async def check_locks(settings: Settings) -> Outcome:
+def check_locks(settings: Settings) -> Finding:
     """Where measurements that take turns keep their locks."""
     del settings
-    if find_spec("lmstrix.locks") is None:
-        return ok("measurements do not take turns in this version.")
     folder = _existing(platformdirs.user_data_path("lmstrix"))
     if not os.access(folder, os.W_OK):
         return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
@@ -398,10 +376,10 @@ NARROWEST = 60
 """Columns that the tables of reports need."""
 
 
-async def check_memory(settings: Settings) -> Outcome:
+def check_memory(settings: Settings) -> Finding:
     """What a load could use now."""
     del settings
-    free = await anyio.to_thread.run_sync(available_memory, abandon_on_cancel=True)
+    free = available_memory()
     if free is None:
         return ok("this system does not report its free memory.")
     found = f"{say_bytes(free) or '0 B'} are free for a model."
@@ -410,7 +388,7 @@ async def check_memory(settings: Settings) -> Outcome:
     return ok(found)
 
 
-async def check_terminal(settings: Settings) -> Outcome:
+def check_terminal(settings: Settings) -> Finding:
     """Encoding, width, colours."""
     del settings
     encoding = (getattr(sys.stdout, "encoding", None) or "unknown").lower()
@@ -462,13 +440,7 @@ async def examine(settings: Settings, checks: Sequence[Check] = CHECKS) -> tuple
     found: dict[int, Finding] = {}
 
     async def one(at: int, check: Check) -> None:
-        outcome = await _outcome(check, settings)
-        found[at] = Finding(
-            check=check.name,
-            verdict=outcome.verdict,
-            found=outcome.found,
-            advice=outcome.advice,
-        )
+        found[at] = attrs.evolve(await _finding(check, settings), check=check.name)
 
     async with anyio.create_task_group() as group:
         for at, check in enumerate(checks):
@@ -476,10 +448,13 @@ async def examine(settings: Settings, checks: Sequence[Check] = CHECKS) -> tuple
     return tuple(found[at] for at in range(len(checks)))
 
 
-async def _outcome(check: Check, settings: Settings) -> Outcome:
+async def _finding(check: Check, settings: Settings) -> Finding:
     try:
         with anyio.fail_after(check.deadline_s):
-            return await check.look(settings)
+            if iscoroutinefunction(check.look):
+                return await check.look(settings)
+            look = cast("Callable[[Settings], Finding]", check.look)
+            return await anyio.to_thread.run_sync(look, settings, abandon_on_cancel=True)
     except TimeoutError:
         return problem(
             f"no answer within {check.deadline_s:g} s.",
@@ -501,8 +476,6 @@ Examples:
   lmstrix doctor --json
 """
 
-WIDEST = 100
-
 
 @click.command(name="doctor", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -515,11 +488,11 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     warning is about something that not everybody needs.
     """
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
-    findings = run_async(lambda: examine(settings))
+    findings = session.run(lambda: examine(settings))
     if as_json:
-        safe_text.json_line(_as_json(findings))
+        output.json_line(_as_json(findings))
     else:
-        safe_text.out("\n".join(_lines(findings)))
+        output.out(*_screen(findings))
     if _count(findings, Verdict.PROBLEM):
         ctx.exit(ExitCode.OTHER)
 
@@ -533,34 +506,17 @@ def _as_json(findings: Sequence[Finding]) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _lines(findings: Sequence[Finding]) -> Iterator[str]:
-    width = min(WIDEST, shutil.get_terminal_size().columns)
-    verdicts = max(len(verdict) for verdict in Verdict)
-    names = max(len(finding.check) for finding in findings)
+def _screen(findings: Sequence[Finding]) -> Iterator[RenderableType]:
+    rows: list[tuple[str | Text, ...]] = []
     for finding in findings:
-        head = f"{finding.verdict.ljust(verdicts)}  {finding.check.ljust(names)}  "
-        yield from _wrapped(head, finding.found, width)
+        rows.append((output.verdict(finding.verdict), finding.check, finding.found))
         if finding.advice:
-            yield from _wrapped(" " * len(head), f"-> {finding.advice}", width)
-    problems, warnings = (
-        _count(findings, verdict) for verdict in (Verdict.PROBLEM, Verdict.WARNING)
-    )
-    yield ""
-    yield f"{_many(problems, 'problem')}, {_many(warnings, 'warning')}."
-
-
-def _wrapped(head: str, text: str, width: int) -> list[str]:
-    """`text` next to `head`, if there is room."""
-    room = max(20, width - len(head))
-    pieces = textwrap.wrap(
-        safe_text.label(text), room, break_on_hyphens=False, break_long_words=False
-    )
-    blank = " " * len(head)
-    return [f"{head if at == 0 else blank}{piece}" for at, piece in enumerate(pieces)]
-
-
-def _many(count: int, what: str) -> str:
-    return f"1 {what}" if count == 1 else f"{count or 'no'} {what}s"
+            rows.append(("", "", f"-> {finding.advice}"))
+    yield output.prose(output.grid(*rows, gap=2))
+    counts = {verdict: _count(findings, verdict) for verdict in Verdict}
+    problems = say_count(counts[Verdict.PROBLEM], "problem")
+    warnings = say_count(counts[Verdict.WARNING], "warning")
+    yield f"\n{problems}, {warnings}."
 
 
 def _count(findings: Sequence[Finding], verdict: Verdict) -> int:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 
-from lmstrix.errors import LMStrixError
+from lmstrix import LMStrixError, dump_contents
 from lmstrix.files import replace_file
 from lmstrix.reports.words import say_count
-from lmstrix.stores.export import dump_contents
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.running import run_async
+from lmstrix_cli import output, session
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -39,13 +37,13 @@ def command(settings: Settings, file: str, *, force: bool) -> None:
     path = None if file == STDOUT else Path(file)
     if path is not None:
         _check(path, force=force)
-    text, kept, reports = run_async(lambda: _contents(settings))
+    text, kept, reports = session.run(lambda: _contents(settings))
     if path is None:
-        safe_text.json_line(text)
+        output.json_line(text)
     else:
         _write(path, f"{text}\n")
-    where = "stdout" if path is None else safe_text.label(file)
-    safe_text.note(
+    where = "stdout" if path is None else file
+    output.note(
         f"Exported to {where}: {say_count(kept, 'measurement')}, {say_count(reports, 'report')}."
     )
 

@@ -7,20 +7,10 @@ from collections.abc import Sequence
 import attrs
 import click
 
-from lmstrix.errors import StoreError
-from lmstrix.json_values import parse_object
+from lmstrix import Archive, Merged, SqliteStore, StoreContents, StoreError, load_contents
 from lmstrix.reports.words import say_count
-from lmstrix.stores.export import (
-    EXPORT_FORMAT,
-    Archive,
-    Merged,
-    StoreContents,
-    load_contents,
-)
-from lmstrix.stores.sqlite import SqliteStore
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.gathering import SOURCE, read_text
-from lmstrix_cli.running import run_async
+from lmstrix_cli import output, session
+from lmstrix_cli.results import SOURCE, read_text
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -33,9 +23,12 @@ Examples:
 """
 
 STDIN = "-"
-_HINT = "Give a file that `lmstrix export` has written."
+_HINT = "Give the output of `lmstrix export`."
 _STORE_HINT = "Export it first: `lmstrix --store FILE export | lmstrix import -`."
 _REPORTS_HINT = "It holds reports: `lmstrix report --from FILE` shows them."
+_EXPORT_HEAD = '"lmstrix-store"'
+_HEAD_CHARACTERS = 200
+"""An export says within them what it is."""
 _REPORT_HEAD = '{"model": {"key": '
 """How a line of ``lmstrix list --json`` begins."""
 
@@ -61,22 +54,16 @@ def command(settings: Settings, files: tuple[str, ...], *, dry_run: bool) -> Non
         raise click.UsageError("stdin (-) can be read only once.")
     # All are read before any is merged: a mistyped name adds nothing.
     found = [_read(file) for file in files]
-    run_async(lambda: _merge(settings, found, dry_run=dry_run))
+    session.run(lambda: _merge(settings, found, dry_run=dry_run))
 
 
 def _read(source: str) -> _Found:
     name = "stdin" if source == STDIN else source
     text = read_text(source, _HINT, _STORE_HINT)
-    if not _is_export(text):
+    if _EXPORT_HEAD not in text[:_HEAD_CHARACTERS]:
         hint = _REPORTS_HINT if text.startswith(_REPORT_HEAD) else _HINT
         raise StoreError(f"{name!r} is not an LMStrix export.", hint=hint)
     return _Found(source=name, contents=load_contents(text))
-
-
-def _is_export(text: str) -> bool:
-    """Whether the text says that it is an export, of whatever version."""
-    document = parse_object(text)
-    return document is not None and document.get("format") == EXPORT_FORMAT
 
 
 async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> None:
@@ -88,7 +75,7 @@ async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) 
             await copy.merge(await archive.contents())
             archive = copy
         for one in found:
-            safe_text.out(_say(one, await archive.merge(one.contents), dry_run=dry_run))
+            output.out(_say(one, await archive.merge(one.contents), dry_run=dry_run))
 
 
 def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
@@ -96,7 +83,7 @@ def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
     verb = "would add" if dry_run else "added"
     known = len(found.contents.measurements) - merged.measurements
     return (
-        f"{safe_text.label(found.source)}: {verb} {say_count(merged.measurements, 'measurement')}"
+        f"{found.source}: {verb} {say_count(merged.measurements, 'measurement')}"
         f" with {say_count(merged.trials, 'trial')}, {say_count(merged.reports, 'report')};"
         f" {known} known already."
     )

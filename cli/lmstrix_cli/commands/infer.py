@@ -7,11 +7,9 @@ from typing import Any
 
 import click
 
-from lmstrix.models import Reply, ReplyChunk
-from lmstrix.prompting import REPLY_TOKENS
+from lmstrix import REPLY_TOKENS, Reply, ReplyChunk, to_json
 from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text, session
+from lmstrix_cli import output, session
 from lmstrix_cli.options import TOKENS
 from lmstrix_cli.prompts import (
     Asked,
@@ -21,7 +19,6 @@ from lmstrix_cli.prompts import (
     sources_options,
     user_templates,
 )
-from lmstrix_cli.running import Interrupted, run_async
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -29,7 +26,7 @@ __all__ = ["command"]
 EPILOG = """\b
 Examples:
   lmstrix infer path/to/model.gguf "Why is the sky blue?"
-  git diff | lmstrix infer model-key --system "You review code."
+  git diff | lmstrix infer model-key "Review this change."
   lmstrix infer model-key --file report.txt "What is missing here?"
   lmstrix infer model-key --template summary --var words=50 --file report.txt
 """
@@ -53,7 +50,6 @@ Examples:
     " measured, else at most 4096.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole reply as one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="The answer only: no reasoning, no statistics.")
 @click.option("--list-templates", is_flag=True, help="Show your templates and exit.")
 @pass_settings
 def command(
@@ -64,15 +60,14 @@ def command(
     max_tokens: int | None,
     context: int | None,
     as_json: bool,
-    quiet: bool,
     list_templates: bool,
     **sources: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Send one prompt to MODEL and print the reply.
 
-    The reply goes to stdout as it is written; reasoning and statistics go to stderr. PROMPT
-    is text, or - to read it from stdin, the default without a PROMPT. A prompt that does
-    not fit is an error before anything is asked; it is never shortened.
+    The reply goes to stdout as it is written; reasoning and statistics go to stderr. Text from
+    files and from a pipe stands before PROMPT; - as the PROMPT is stdin alone. A prompt that
+    does not fit is an error before anything is asked; it is never shortened.
     """
     if list_templates:
         _list_templates(sources["template_file"])
@@ -80,10 +75,10 @@ def command(
     if model is None:
         raise click.UsageError("name a MODEL: see `lmstrix scan`.")
     asked = Sources(words=prompt, **sources).read()
-    quiet = quiet or settings.quiet
+    quiet = settings.quiet
     speaker = _Speaker(silent=as_json, thinks_aloud=not quiet)
     try:
-        run_async(
+        session.run(
             lambda: _ask(
                 settings,
                 model,
@@ -93,16 +88,16 @@ def command(
                 context=context,
             )
         )
-    except Interrupted:
+    except session.Interrupted:
         speaker.end_line()
         raise
     speaker.end_line()
     if speaker.reply is None:
         return
     if as_json:
-        safe_text.json_line(to_json(speaker.reply))
+        output.json_line(to_json(speaker.reply))
     elif not quiet:
-        safe_text.note(_statistics(speaker.reply))
+        output.note(_statistics(speaker.reply))
 
 
 async def _ask(
@@ -120,7 +115,7 @@ async def _ask(
             asked.prompt,
             max_tokens=max_tokens,
             context_length=context,
-            on_note=lambda note: safe_text.note(f"Note: {safe_text.label(note)}"),
+            on_note=lambda note: output.note(f"Note: {output.label(note)}"),
         )
         async with stream as pieces:
             async for piece in pieces:
@@ -131,11 +126,11 @@ def _list_templates(path: Path | None) -> None:
     """One line for each template: its name, what it takes, what it is for."""
     templates = user_templates() if path is None else read_templates(path)
     if not templates:
-        safe_text.note(f"There are no templates. {how_to_make_one(path)}")
+        output.note(f"There are no templates. {how_to_make_one(path)}")
     for template in templates.values():
         places = " ".join(f"{{{name}}}" for name in template.variables)
-        words = (template.name, places, safe_text.label(template.description))
-        safe_text.out("  ".join(word for word in words if word))
+        words = (template.name, places, output.label(template.description))
+        output.out("  ".join(word for word in words if word))
 
 
 class _Speaker:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import attrs
 import click
 
-from lmstrix.models import UNFINISHED, ContextReport
-from lmstrix.reports.words import dump_report, say_cause, say_count, say_seconds, say_tokens
-from lmstrix.stores.export import ReportSummary
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.filters import ReportFilter, report_filters
-from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
-from lmstrix_cli.running import run_async
+from lmstrix import UNFINISHED, ContextReport, ReportSummary
+from lmstrix.reports.words import (
+    dump_report,
+    say_cause,
+    say_count,
+    say_seconds,
+    say_speed,
+    say_tokens,
+)
+from lmstrix_cli import output, session
+from lmstrix_cli.options import ReportFilter, report_filters
+from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -37,6 +43,7 @@ _SORTS: dict[str, Callable[[_Row], str | float | None]] = {
     "speed": lambda row: row.tokens_per_second,
     "true": lambda row: row.true_context,
 }
+FOOTNOTE = "+ at least: the measurement did not end; the same `lmstrix test` continues it."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
@@ -78,17 +85,19 @@ def command(
     marks an unfinished measurement. Reads only the store and needs no engine or server.
     """
     kind = choose_format(kind, as_json=as_json)
-    known = run_async(lambda: _read(settings, in_full=kind == JSON))
+    known = session.run(lambda: _read(settings, in_full=kind == JSON))
     kept = _sorted(chosen.keep(known.rows), key, reverse=reverse)
     if kind == JSON:
         for summary in kept:
-            safe_text.json_line(dump_report(known.reports[summary.id]))
+            output.json_line(dump_report(known.reports[summary.id]))
     elif kept or kind == "csv":
         show_rows(kind, _columns(datetime.now(UTC)), kept)
+        if kind == TABLE and any(_is_partial(row) for row in kept):
+            output.out(f"\n{FOOTNOTE}")
     elif known.rows:
-        safe_text.note(f"No match among {say_count(len(known.rows), 'result')}.")
+        output.note(f"No match among {say_count(len(known.rows), 'result')}.")
     else:
-        safe_text.out(
+        output.out(
             "Nothing measured yet.\n\nWhat next:\n"
             "  lmstrix scan         list the models that are there\n"
             "  lmstrix test MODEL   measure one\n"
@@ -116,15 +125,21 @@ def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
 def _columns(now: datetime) -> list[Column[_Row]]:
     """The columns that are shown, then those of CSV only."""
     return [
+        Column(key="model", head="MODEL", least=18, value=lambda r: r.model_key),
         Column(
-            key="model",
-            head="MODEL",
-            least=18,
-            value=lambda r: r.model_key,
-            text=lambda r: r.model_key,
+            key="declared_context",
+            head="DECLARED",
+            short="DECL",
+            right=True,
+            value=lambda r: r.declared_context,
         ),
-        _tokens("declared_context", "DECLARED", "DECL", lambda r: r.declared_context),
-        _tokens("loadable_context", "LOADABLE", "LOAD", lambda r: r.loadable_context),
+        Column(
+            key="loadable_context",
+            head="LOADABLE",
+            short="LOAD",
+            right=True,
+            value=lambda r: r.loadable_context,
+        ),
         Column(
             key="true_context",
             head="TRUE",
@@ -151,7 +166,7 @@ def _columns(now: datetime) -> list[Column[_Row]]:
             head="SPEED",
             right=True,
             value=lambda r: r.tokens_per_second,
-            text=_say_speed,
+            text=lambda r: say_speed(r.tokens_per_second),
         ),
         Column(
             key="finished_at",
@@ -164,36 +179,30 @@ def _columns(now: datetime) -> list[Column[_Row]]:
 
 
 _ONLY_IN_CSV: list[Column[_Row]] = [
-    Column(key="ttft_s", value=lambda r: r.ttft_s),
     Column(key="size_bytes", value=lambda r: r.size_bytes or None),
-    Column(key="quantization", value=lambda r: r.quantization),
-    Column(key="architecture", value=lambda r: r.architecture),
-    Column(key="model_path", value=lambda r: r.model_path),
-    Column(key="model_digest", value=lambda r: r.model_digest),
-    Column(key="adapter", value=lambda r: r.adapter),
-    Column(key="validator", value=lambda r: r.validator),
-    Column(key="seconds", value=lambda r: r.seconds),
+    *(
+        Column(key=name, value=attrgetter(name))
+        for name in (
+            "ttft_s",
+            "quantization",
+            "architecture",
+            "model_path",
+            "model_digest",
+            "adapter",
+            "validator",
+            "seconds",
+        )
+    ),
 ]
 
 
-def _tokens(key: str, head: str, short: str, value: Callable[[_Row], int | None]) -> Column[_Row]:
-    return Column(
-        key=key,
-        head=head,
-        short=short,
-        right=True,
-        value=value,
-        text=lambda row: say_tokens(value(row), unknown="-"),
-    )
-
-
 def _say_true(row: _Row) -> str:
-    partial = "+" if row.cause in UNFINISHED and row.true_context else ""
-    return say_tokens(row.true_context, unknown="-") + partial
+    return say_tokens(row.true_context, unknown="-") + ("+" if _is_partial(row) else "")
 
 
-def _say_speed(row: _Row) -> str:
-    return "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}"
+def _is_partial(row: _Row) -> bool:
+    """Whether more is known than nothing, but the measurement did not end."""
+    return row.cause in UNFINISHED and bool(row.true_context)
 
 
 def _age(then: datetime, now: datetime) -> str:

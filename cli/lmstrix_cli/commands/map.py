@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import click
 
-from lmstrix.measure import MapOptions
-from lmstrix.models import ContextMap
-from lmstrix.reports.text import render_map
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text, session
+from lmstrix import ContextMap, MapOptions, to_json
+from lmstrix_cli import output, session
 from lmstrix_cli.options import (
     force_option,
     json_option,
     max_context_option,
-    quiet_option,
     ratio_option,
     seed_option,
 )
 from lmstrix_cli.progress import choose_progress
-from lmstrix_cli.running import run_async
+from lmstrix_cli.screens import map_screen
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -60,14 +55,12 @@ DEFAULTS = MapOptions()
 @seed_option(DEFAULTS.seed, "Another number creates another document and other questions.")
 @force_option("Map even if the engine reads every prompt again from the start.")
 @json_option("The map as one JSON object.")
-@quiet_option
 @pass_settings
 def command(
     settings: Settings,
     model: str,
     *,
     as_json: bool,
-    quiet: bool,
     **options: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Show what MODEL still knows, by length and by depth of the window.
@@ -76,15 +69,15 @@ def command(
     every depth are asked for. If the engine cannot reuse its KV cache, shows
     the cost first, and reads nothing without --force.
     """
-    progress = choose_progress(quiet=quiet)
+    progress = choose_progress()
 
     async def ask() -> ContextMap:
         async with session.client(settings) as client:
             with progress:
                 return await client.map_context(model, MapOptions(**options), observers=[progress])
 
-    found = run_async(ask)
+    found = session.run(ask)
     if as_json:
-        safe_text.json_line(to_json(found))
+        output.json_line(to_json(found))
     else:
-        safe_text.out(render_map(found, width=min(100, shutil.get_terminal_size().columns)))
+        output.out(map_screen(found))

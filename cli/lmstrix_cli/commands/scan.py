@@ -8,15 +8,11 @@ from collections.abc import Sequence
 import attrs
 import click
 
-from lmstrix import LMStrix
-from lmstrix.errors import StoreError
-from lmstrix.models import UNFINISHED, ModelInfo, Status
+from lmstrix import UNFINISHED, LMStrix, ModelInfo, Status, StoreError, to_json
 from lmstrix.reports.words import say_bytes, say_count, say_tokens
-from lmstrix.serialize import to_json
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.filters import ModelFilter, model_filters
-from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
-from lmstrix_cli.running import run_async
+from lmstrix_cli import output, session
+from lmstrix_cli.options import ModelFilter, model_filters
+from lmstrix_cli.output import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -49,18 +45,18 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
     a GGUF file works too. TRUE is the true context, if it was measured.
     """
     kind = choose_format(kind, as_json=as_json)
-    found, status = run_async(lambda: _scan(settings))
+    found, status = session.run(lambda: _scan(settings))
     wanted = {model.key for model in chosen.keep(row.model for row in found)}
     kept = [row for row in found if row.model.key in wanted]
     if kind == JSON:
         for row in kept:
-            safe_text.json_line(_as_json(row))
+            output.json_line(_as_json(row))
     elif kept or kind == "csv":
         show_rows(kind, _COLUMNS, kept)
     elif found:
-        safe_text.note(f"No match among {say_count(len(found), 'model')}.")
+        output.note(f"No match among {say_count(len(found), 'model')}.")
     elif status is not None:
-        safe_text.out(_nothing_found(status))
+        output.out(_nothing_found(status))
 
 
 async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
@@ -77,7 +73,7 @@ async def _tested(client: LMStrix) -> dict[tuple[str, str], int]:
     try:
         summaries = await client.summaries()
     except StoreError as error:
-        safe_text.note(f"store: {safe_text.label(str(error))}")
+        output.note(f"store: {error}")
         return {}
     known: dict[tuple[str, str], int] = {}
     for summary in summaries:
@@ -93,16 +89,8 @@ def _as_json(row: _Found) -> str:
 
 
 _COLUMNS: list[Column[_Found]] = [
-    Column(
-        key="model",
-        head="MODEL",
-        least=18,
-        value=lambda row: row.model.key,
-        text=lambda row: row.model.key,
-    ),
-    Column(
-        key="type", head="TYPE", value=lambda row: row.model.type, text=lambda row: row.model.type
-    ),
+    Column(key="model", head="MODEL", least=18, value=lambda row: row.model.key),
+    Column(key="type", head="TYPE", value=lambda row: row.model.type),
     Column(
         key="format",
         head="FORMAT",
@@ -123,7 +111,6 @@ _COLUMNS: list[Column[_Found]] = [
         short="QUANT",
         least=6,
         value=lambda row: row.model.quantization,
-        text=lambda row: row.model.quantization,
     ),
     Column(
         key="declared_context",
@@ -132,13 +119,7 @@ _COLUMNS: list[Column[_Found]] = [
         value=lambda row: row.model.declared_context,
         text=lambda row: say_tokens(row.model.declared_context),
     ),
-    Column(
-        key="tested_context",
-        head="TRUE",
-        right=True,
-        value=lambda row: row.tested,
-        text=lambda row: say_tokens(row.tested, unknown="-"),
-    ),
+    Column(key="tested_context", head="TRUE", right=True, value=lambda row: row.tested),
     Column(key="architecture", value=lambda row: row.model.architecture),
     Column(key="parameters", value=lambda row: row.model.parameters),
     Column(key="path", value=lambda row: row.model.path),
@@ -147,7 +128,7 @@ _COLUMNS: list[Column[_Found]] = [
 
 
 def _nothing_found(status: Status) -> str:
-    where = [f"  {safe_text.label(folder)}" for folder in status.model_folders]
+    where = [f"  {output.label(folder)}" for folder in status.model_folders]
     looked = ["Looked in:", *where] if where else [f"Asked the adapter {status.adapter}."]
     return "\n".join(
         (

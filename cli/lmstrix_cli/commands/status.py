@@ -5,25 +5,31 @@ from __future__ import annotations
 import enum
 import json
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import click
+from rich.console import RenderableType
 
-from lmstrix import LMStrix, MeasureOptions
-from lmstrix.client import DEFAULT_ADAPTER, DEFAULT_LEVELS, DEFAULT_STRATEGY
-from lmstrix.errors import StoreError
-from lmstrix.json_values import as_list, as_object, as_text, parse_object
-from lmstrix.models import UNFINISHED, Cause, LoadedInstance, Status
+from lmstrix import (
+    DEFAULT_ADAPTER,
+    DEFAULT_LEVELS,
+    DEFAULT_STRATEGY,
+    UNFINISHED,
+    Archive,
+    Cause,
+    LMStrix,
+    LoadedInstance,
+    MeasureOptions,
+    ReportSummary,
+    Status,
+    StoreError,
+    to_json,
+)
 from lmstrix.reports.words import NO_LEVELS, say_bytes, say_count
-from lmstrix.serialize import to_json
-from lmstrix.stores.export import Archive, ReportSummary
-from lmstrix_cli import safe_text, session
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.running import run_async
-from lmstrix_cli.safe_text import fold, terminal_width
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["Fit", "command", "command_to_go_on"]
@@ -44,7 +50,7 @@ class Fit(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class _Loaded:
+class _Instance:
     """An instance and the newest result for its model; None if there is none."""
 
     instance: LoadedInstance
@@ -68,7 +74,7 @@ class _Loaded:
 
 
 @attrs.frozen(kw_only=True)
-class _Store:
+class _StoreFacts:
     location: str
     reports: int
     size_bytes: int
@@ -84,8 +90,8 @@ class _Interrupted:
 @attrs.frozen(kw_only=True)
 class _Overview:
     status: Status
-    loaded: Sequence[_Loaded]
-    store: _Store
+    loaded: Sequence[_Instance]
+    store: _StoreFacts
     unfinished: Sequence[_Interrupted]
 
 
@@ -99,12 +105,11 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     For each loaded model, shows whether more context is loaded than the model can use. The exit
     code is 3 if the engine cannot be reached.
     """
-    overview = run_async(lambda: _overview(settings))
+    overview = session.run(lambda: _overview(settings))
     if as_json:
-        safe_text.json_line(_as_json(overview))
+        output.json_line(_as_json(overview))
     else:
-        text = "\n".join(_lines(overview))
-        safe_text.out(fold(text, terminal_width(sys.stdout), indent=11))
+        output.out(*_screen(overview))
     if not overview.status.available:
         ctx.exit(ExitCode.UNREACHABLE)
 
@@ -120,8 +125,8 @@ async def _overview(settings: Settings) -> _Overview:
         tested = _tested(summaries)
         return _Overview(
             status=status,
-            loaded=[_Loaded(instance=i, result=tested.get(i.key)) for i in status.loaded],
-            store=_Store(
+            loaded=[_Instance(instance=i, result=tested.get(i.key)) for i in status.loaded],
+            store=_StoreFacts(
                 location=client.store.location,
                 reports=len(summaries),
                 size_bytes=session.store_bytes(client.store.location),
@@ -166,54 +171,56 @@ def _as_json(overview: _Overview) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _lines(overview: _Overview) -> Iterator[str]:
-    yield from _engine_lines(overview.status)
-    for loaded in overview.loaded:
-        yield from _loaded_lines(loaded)
-    yield from _store_lines(overview.store)
+def _screen(overview: _Overview) -> Iterator[RenderableType]:
+    yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview.store), gap=2)
+    too_large = [one for one in overview.loaded if one.fit is Fit.TOO_LARGE]
+    for one in too_large:
+        key = one.instance.key
+        words = ["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key]
+        yield output.verbatim(f"\nTo load it with {one.tested} from now on: {_shell(words)}")
     for one in overview.unfinished:
-        yield f"unfinished {safe_text.label(one.model)}"
-        yield f"           to go on: {safe_text.label(one.command)}"
+        yield output.verbatim(f"\nunfinished {output.label(one.model)}")
+        yield output.verbatim(f"To continue: {output.label(one.command)}")
 
 
-def _engine_lines(status: Status) -> Iterator[str]:
-    yield f"adapter    {safe_text.label(status.adapter)}"
-    yield f"engine     {safe_text.label(status.engine)}"
+def _shell(words: Sequence[str]) -> str:
+    return output.label(shlex.join(words))
+
+
+def _engine(status: Status) -> Iterator[tuple[str, str]]:
+    yield "adapter", status.adapter
+    yield "engine", status.engine
     for name, number in status.versions.items():
-        yield f"version    {safe_text.label(f'{name} {number}')}"
-    yield f"available  {'yes' if status.available else 'no'}"
+        yield "version", f"{name} {number}"
+    yield "available", "yes" if status.available else "no"
     if status.detail:
-        yield f"           {safe_text.label(status.detail)}"
+        yield "", status.detail
     if status.hint and not status.available:
-        yield f"next step  {safe_text.label(status.hint)}"
+        yield "next step", status.hint
     for folder in status.model_folders:
-        yield f"models in  {safe_text.label(folder)}"
+        yield "models in", folder
 
 
-def _store_lines(store: _Store) -> Iterator[str]:
+def _loaded(overview: _Overview) -> Iterator[tuple[str, str]]:
+    for one in overview.loaded:
+        length = one.instance.context_length
+        at = "context unknown" if length is None else f"at {length}"
+        tested = "" if one.tested is None else f", true context {one.tested}"
+        if tested and length and one.fit is Fit.NOT_TESTED:
+            tested = f", only up to {one.tested} (--max-context)"
+        yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
+        yield "", f"loaded by {'LMStrix' if one.instance.ours else 'another program'}"
+
+
+def _store(store: _StoreFacts) -> Iterator[tuple[str, str]]:
     if not store.location:
-        yield "store      none, nothing is kept"
+        yield "store", "none, nothing is kept"
         return
-    yield f"store      {safe_text.label(store.location)}"
+    yield "store", store.location
     size = say_bytes(store.size_bytes) or "no file yet"
-    yield f"           {say_count(store.reports, 'report')}, {size}"
+    yield "", f"{say_count(store.reports, 'report')}, {size}"
     for warning in store.warnings:
-        yield f"warning    {safe_text.label(warning)}"
-
-
-def _loaded_lines(loaded: _Loaded) -> Iterator[str]:
-    instance = loaded.instance
-    key = safe_text.label(instance.key)
-    length = instance.context_length
-    at = "context unknown" if length is None else f"at {length}"
-    tested = "" if loaded.tested is None else f", true context {loaded.tested}"
-    if tested and length and loaded.fit is Fit.NOT_TESTED:
-        tested = f", only up to {loaded.tested} (--max-context)"
-    yield f"loaded     {key} {at}: {loaded.fit}{tested}"
-    yield f"           loaded by {'LMStrix' if instance.ours else 'another program'}"
-    if loaded.fit is Fit.TOO_LARGE:
-        command = shlex.join(["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key])
-        yield f"           to load it with {loaded.tested} from now on: {command}"
+        yield "warning", warning
 
 
 DEFAULT_VALIDATOR = "recall"
@@ -224,7 +231,7 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
 
     If the key cannot be read, the model alone.
     """
-    depends = parse_object(key) or {}
+    depends = _object(key)
     words = ["lmstrix"]
     adapter = depends.get("adapter")
     is_file = model_key.lower().endswith(".gguf")
@@ -234,13 +241,21 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
         words += ["--host", settings.host]
     if settings.store:
         words += ["--store", settings.store]
-    options = as_object(depends.get("method"))
-    words += ["test", *_method_options(options)]
+    words += ["test", *_method_options(_object(json.dumps(depends.get("method"))))]
     words += [*(["--"] if model_key.startswith("-") else []), model_key]
     return shlex.join(words)
 
 
-def _method_options(method: Mapping[str, object]) -> Iterator[str]:
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object; an empty one for any other text."""
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _method_options(method: Mapping[str, Any]) -> Iterator[str]:
     defaults = MeasureOptions()
     usual: Mapping[str, object] = {
         "max_context": defaults.max_context,
@@ -260,5 +275,5 @@ def _method_options(method: Mapping[str, object]) -> Iterator[str]:
         yield "--average"
     levels = method.get("levels", list(DEFAULT_LEVELS))
     if isinstance(levels, list) and levels != list(DEFAULT_LEVELS):
-        names = [as_text(level) for level in as_list(cast("object", levels))]
-        yield from ("--levels", ",".join(filter(None, names)) or NO_LEVELS)
+        names = [level for level in cast("list[object]", levels) if isinstance(level, str)]
+        yield from ("--levels", ",".join(names) or NO_LEVELS)

@@ -7,14 +7,17 @@ from typing import Any
 
 import click
 
-from lmstrix import LMStrix, MeasureOptions
-from lmstrix.models import ContextReport, ModelInfo
-from lmstrix_cli import safe_text, session
+from lmstrix import ContextReport, LMStrix, MeasureOptions, ModelInfo
+from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.filters import ModelFilter, model_filters
 from lmstrix_cli.measurements import Batch, plan_models, show_plans
-from lmstrix_cli.options import json_option, measure_limits, measure_method, quiet_option
-from lmstrix_cli.progress import choose_progress
+from lmstrix_cli.options import (
+    ModelFilter,
+    json_option,
+    measure_limits,
+    measure_method,
+    model_filters,
+)
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -55,7 +58,6 @@ Known = Mapping[str, ContextReport]
 @model_filters("--format")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its expected cost. Loads nothing.")
 @json_option("One report for each model (JSON Lines).")
-@quiet_option
 @measure_limits
 @measure_method
 @click.pass_context
@@ -69,7 +71,6 @@ def command(
     chosen: ModelFilter,
     dry_run: bool,
     as_json: bool,
-    quiet: bool,
     **method: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Measure how much context models really handle, one after another.
@@ -81,18 +82,13 @@ def command(
     _check_usage(models, chosen, all_models=all_models)
     parts = {name: method.pop(name) for name in ("strategy", "validator", "levels")}
     options = _measure_options(**method)
-    batch = Batch(
-        options=options,
-        progress=choose_progress(quiet=quiet),
-        as_json=as_json,
-        again=settings.command_again(),
-    )
+    batch = Batch(settings, options=options, as_json=as_json)
 
     async def body() -> None:
         async with session.client(settings, **parts) as client:
             wanted, known = await _choose(client, models, chosen, options)
             if not wanted:
-                safe_text.error(*_nothing(chosen))
+                output.error(*_nothing(chosen))
                 batch.record(ExitCode.NOT_MEASURABLE)
             elif dry_run:
                 plans, codes = await plan_models(client, wanted, options, known)
@@ -146,9 +142,7 @@ async def _everything(client: LMStrix, chosen: ModelFilter) -> Sequence[ModelInf
     found = chosen.keep(await client.list_models())
     for model in found:
         if not _speaks(model):
-            safe_text.note(
-                f"left out: {safe_text.label(model.key)} ({safe_text.label(model.type)})"
-            )
+            output.note(f"left out: {model.key} ({model.type})")
     return sorted(filter(_speaks, found), key=lambda model: (model.size_bytes, model.key))
 
 

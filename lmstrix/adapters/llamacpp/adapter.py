@@ -227,4 +227,6 @@ async def _in_thread(work: Callable[[], T], deadline_s: float) -> T:
         with anyio.fail_after(deadline_s):
             return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     except TimeoutError as error:
-        raise EngineTimeout(f"reading models took longer than {deadline_s:.0f} s") from error
+        raise EngineTimeout(
+            f"reading models took longer than {round(deadline_s, 1) or 0.1:g} s"
+        ) from error

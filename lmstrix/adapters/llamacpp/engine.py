@@ -158,7 +158,7 @@ class Engine:
         while b"\n" not in received and len(received) < ANSWER_BYTES:
             idle_s = watch.idle_s(anyio.current_time())
             if idle_s >= stall_s:
-                raise LoadHung(f"the load made no progress for {stall_s:.0f} s")
+                raise LoadHung(f"the load made no progress for {round(stall_s, 1) or 0.1:g} s")
             if not idle_s:
                 on_work()
             with anyio.move_on_after(1):

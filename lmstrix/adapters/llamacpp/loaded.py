@@ -238,7 +238,9 @@ class LlamaCppModel:
         except TimeoutError as error:
             if (crash := await self._engine.death(0)) is not None:
                 raise crash from error
-            raise EngineTimeout(f"the engine made no progress for {deadline_s:.0f} s") from error
+            raise EngineTimeout(
+                f"the engine made no progress for {round(deadline_s, 1) or 0.1:g} s"
+            ) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise await self._lost(f"the connection was lost ({type(error).__name__})") from error
 

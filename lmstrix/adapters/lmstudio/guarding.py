@@ -1,8 +1,7 @@
-"""What the SDK cannot stand, kept away from it; and what it says, kept from the terminal."""
+"""What the SDK cannot stand, kept away from it."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -19,9 +18,6 @@ def guard(client: object) -> None:
     SDK 1.5.0 takes it for the end of the connection, and then asks for the next frame again and
     again without ever waiting: the event loop stands still, deadlines and Ctrl-C included. An SDK
     without the private parts that are looked for here is left as it is.
-
-    What its connections log quotes prompts and replies. Python itself shows warnings on stderr
-    where nobody listens to them: these it does not.
     """
     sessions = cast("Mapping[str, object]", getattr(client, "_sessions", {}))
     for session in sessions.values():
@@ -29,9 +25,6 @@ def guard(client: object) -> None:
         enqueue = getattr(handler, "_enqueue_message", None)
         if enqueue is not None:
             handler._enqueue_message = _guarded(enqueue)  # noqa: SLF001 - of this object alone
-            log = logging.getLogger(type(handler).__name__)  # as the SDK names it
-            if not log.handlers:
-                log.addHandler(logging.NullHandler())
 
 
 def _guarded(enqueue: Enqueue) -> Enqueue:

@@ -62,7 +62,9 @@ async def load_instance(
             try:
                 packet = await channel.next(max(0.0, ends - anyio.current_time()))
             except EngineTimeout as error:
-                raise LoadHung(f"the load made no progress for {patience_s:.0f} s") from error
+                raise LoadHung(
+                    f"the load made no progress for {round(patience_s, 1) or 0.1:g} s"
+                ) from error
             if packet is None:
                 break
             if packet.get("type") == "success":

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio  # noqa: TID251 - the SDK runs on asyncio alone: this tells whether it can
 import inspect
+import logging
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
@@ -223,6 +225,7 @@ async def connected(
     """
     require_asyncio()
     check_sdk()
+    _silence()
     client = _client(host, token)
     connection = Connection(client, host)
     try:
@@ -238,6 +241,18 @@ async def connected(
             _translated(failures.call_error, CLOSE_S),
         ):
             await client.aclose()
+
+
+def _silence() -> None:
+    """Keep what the SDK logs from stderr, where Python prints warnings that nobody handles: they
+    quote prompts and replies. Whoever does handle them still gets them.
+    """
+    for module in [found for name, found in sys.modules.items() if name.startswith("lmstudio.")]:
+        for name, found in vars(module).items():
+            if inspect.isclass(found) and found.__module__ == module.__name__:
+                log = logging.getLogger(name)  # the SDK names them by class
+                if not log.handlers:
+                    log.addHandler(logging.NullHandler())
 
 
 def _client(host: str, token: str | None) -> lmstudio.AsyncClient:
@@ -275,7 +290,8 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
         raise classify(_words(error)) from error
     except TimeoutError as error:
         raise EngineTimeout(
-            f"LM Studio said nothing for {deadline_s:.0f} s", hint=failures.START_HINT
+            f"LM Studio did not answer within {round(deadline_s, 1) or 0.1:g} s",
+            hint=failures.START_HINT,
         ) from error
     except (lmstudio.LMStudioError, httpx.HTTPError, OSError, *_CLOSED) as error:
         lost = isinstance(error, (lmstudio.LMStudioWebsocketError, OSError, *_CLOSED))

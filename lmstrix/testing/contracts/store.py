@@ -21,7 +21,7 @@ import attrs
 import pytest
 
 from lmstrix.errors import StoreError
-from lmstrix.models import Cause, Cost, Observation, StoredMeasurement
+from lmstrix.models import RESUMABLE, Cause, Cost, Observation, StoredMeasurement
 from lmstrix.ports import Store
 from lmstrix.stores.export import (
     Archive,
@@ -202,6 +202,23 @@ class StoreContract:
         second = await store.begin("key", sample_model())
         assert await store.unfinished("key") == second
         assert [stored.id for stored in await store.reports()] == [first.id]
+
+    @pytest.mark.parametrize("cause", sorted(RESUMABLE))
+    async def test_a_report_of_what_is_known_so_far_ends_nothing(
+        self, store: Store, cause: Cause
+    ) -> None:
+        """It is listed until there is a finished one of its key, and goes on meanwhile."""
+        new = await store.begin("key", sample_model())
+        partial = sample_report(cause=cause, true_context=1024)
+        await store.finish(new.id, partial)
+        assert await store.unfinished("key") == new
+        assert [stored.report for stored in await store.reports()] == [partial]
+        await store.finish(new.id, sample_report())
+        assert await store.unfinished("key") is None
+        again = await store.begin("key", sample_model())
+        await store.finish(again.id, partial)
+        assert await store.unfinished("key") == again
+        assert [stored.report for stored in await store.reports()] == [sample_report()]
 
     async def test_hostile_names_are_only_text(self, store: Store) -> None:
         """Any text is a key, a name and a reply; it comes back as it was and stays apart."""

@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.reports.markdown import code_block, code_span, escape_markdown
-from lmstrix.reports.words import escape_controls
-from lmstrix_cli import safe_text
+from lmstrix.reports.words import REPLY_KEEPS, escape_controls
+from lmstrix_cli import output
 
 ANY = NAMES | st.text(st.characters(), max_size=40) | st.lists(TEXTS, max_size=3).map("".join)
 PAINT = re.compile(r"\x1b\[[0-9;]*m")
@@ -48,8 +48,8 @@ def test_escaping(text: str, longest: int) -> None:
     def escape() -> bool:
         check(escape_controls(text))
         check(escape_controls(text, keep="\n"), "\n")
-        check(escape_controls(text, keep=safe_text.REPLY_KEEPS), safe_text.REPLY_KEEPS)
-        assert longest < 1 or len(check(safe_text.label(text, longest))) <= longest
+        check(escape_controls(text, keep=REPLY_KEEPS), REPLY_KEEPS)
+        assert longest < 1 or len(check(output.label(text, longest))) <= longest
         check(escape_markdown(text))
         check(code_span(text, in_table=True))
         check(code_block(text), "\n")
@@ -62,9 +62,9 @@ def test_escaping(text: str, longest: int) -> None:
 @given(ANY, ANY)
 def test_printing(text: str, hint: str) -> None:
     def say() -> bool:
-        for act in (safe_text.out, safe_text.note):
+        for act in (output.out, output.note):
             check(PAINT.sub("", printed(lambda act=act: act(text))), "\n")
-        lines = check(printed(lambda: safe_text.error(text, hint)), "\n").splitlines()
+        lines = check(printed(lambda: output.error(text, hint)), "\n").splitlines()
         assert [line.partition(":")[0] for line in lines] == ["Error", "Hint"][: len(lines)]
         return True
 
@@ -78,7 +78,7 @@ def test_lines_of_json(value: dict[str, object], ascii_only: bool, utf8: bool) -
     document = json.dumps(value, ensure_ascii=ascii_only)
 
     def say() -> str:
-        return printed(lambda: safe_text.json_line(document), "utf-8" if utf8 else "ascii")
+        return printed(lambda: output.json_line(document), "utf-8" if utf8 else "ascii")
 
     line = put_through("JSON, printed", say)
     assert line is not None

@@ -1,31 +1,63 @@
-"""Results for `report` and `compare`: from the store, or from what was printed as JSON."""
+"""Results for `report`, `compare` and `import`: read from the store or from files, and written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import click
 
-from lmstrix.errors import LMStrixError, NotMeasured
-from lmstrix.models import MAP_SCHEMA_VERSION, ContextMap, ContextReport, StoredReport
-from lmstrix.names import reports_of
-from lmstrix.serialize import FormatError, from_json, load_report
-from lmstrix.stores.sqlite import is_store
-from lmstrix_cli import safe_text, session
-from lmstrix_cli.running import run_async
+from lmstrix import (
+    ContextMap,
+    ContextReport,
+    FormatError,
+    LMStrixError,
+    NotMeasured,
+    StoredReport,
+    is_store,
+    load_map,
+    load_report,
+    reports_of,
+)
+from lmstrix_cli import output, session
 from lmstrix_cli.settings import Settings
 
-__all__ = ["SOURCE", "all_of", "gather", "newest_of", "newest_of_each", "read_maps", "read_text"]
+__all__ = [
+    "MARKERS",
+    "SOURCE",
+    "STDOUT",
+    "all_of",
+    "choose_format",
+    "gather",
+    "newest_of",
+    "newest_of_each",
+    "read_maps",
+    "read_text",
+    "source_option",
+    "write_report",
+]
+
+# Read
 
 SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 MOST_BYTES = 1 << 30
 """Largest file that is read: a hundred thousand reports, or an export with all their trials."""
 LARGEST = 2**63 - 1
-_HINT = "Give what `lmstrix test --json` or `lmstrix list --json` printed."
+"""Largest whole number that a report may hold."""
+_HINT = "Give the output of `lmstrix test --json` or `lmstrix list --json`."
 _EXPORT_HEAD = '{"format": '
-_STORE_HINT = "Name it before the command instead: lmstrix --store FILE COMMAND."
-_MAP_HINT = "Give what `lmstrix map --json` printed."
+_STORE_HINT = "Use it as the store instead: lmstrix --store FILE COMMAND."
+_MAP_HINT = "Give the output of `lmstrix map --json`."
+
+source_option = click.option(
+    "--from",
+    "sources",
+    type=SOURCE,
+    multiple=True,
+    metavar="FILE",
+    help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
+)
 
 
 def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport]:
@@ -38,7 +70,7 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
         if not found:
             raise NotMeasured("the input has no report", hint=_HINT)
         return found
-    reports = run_async(lambda: _stored(settings))
+    reports = session.run(lambda: _stored(settings))
     if not reports:
         raise NotMeasured(
             "nothing was measured yet",
@@ -68,13 +100,7 @@ def newest_of_each(reports: Sequence[ContextReport]) -> list[ContextReport]:
 
 def read_maps(sources: Sequence[str]) -> list[ContextMap]:
     """The maps in files that ``lmstrix map --json`` wrote; raises `FormatError`."""
-    maps = [_map(text, s) for s in sources for text in _documents(s, _MAP_HINT)]
-    for found in maps:
-        if found.schema_version > MAP_SCHEMA_VERSION:
-            raise FormatError("a map is of a newer version", hint="Update LMStrix to read it.")
-        if not found.lengths or min(found.lengths) < 1:
-            raise FormatError("a map has no lengths", hint=_MAP_HINT)
-    return maps
+    return [_map(text, s) for s in sources for text in _documents(s, _MAP_HINT)]
 
 
 def _newest_first(reports: Sequence[ContextReport]) -> list[ContextReport]:
@@ -83,10 +109,7 @@ def _newest_first(reports: Sequence[ContextReport]) -> list[ContextReport]:
 
 async def _stored(settings: Settings) -> Sequence[StoredReport]:
     async with session.client(settings) as client:
-        reports = await client.reports()
-        for warning in client.store.warnings:
-            safe_text.note(f"store: {safe_text.label(warning)}")
-        return reports
+        return await client.reports()
 
 
 def _read_reports(source: str) -> Iterator[ContextReport]:
@@ -105,9 +128,10 @@ def _read_reports(source: str) -> Iterator[ContextReport]:
 
 def _map(text: str, source: str) -> ContextMap:
     try:
-        return from_json(text, ContextMap)
+        return load_map(text)
     except FormatError as error:
-        raise FormatError(f"{source!r} holds no map: {_first(error)}", hint=_MAP_HINT) from error
+        hint = error.hint or _MAP_HINT
+        raise FormatError(f"{source!r} does not hold a map: {_first(error)}", hint=hint) from error
 
 
 def _first(error: FormatError) -> str:
@@ -115,7 +139,7 @@ def _first(error: FormatError) -> str:
     key.
     """
     said = str(error).split("; ")[0]
-    return safe_text.label(said.partition(": ")[2] if said.startswith("not a ") else said, 200)
+    return output.label(said.partition(": ")[2] if said.startswith("not a ") else said, 200)
 
 
 def _documents(source: str, hint: str) -> Iterator[str]:
@@ -127,13 +151,12 @@ def _documents(source: str, hint: str) -> Iterator[str]:
         try:
             _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"{source!r} holds no sound JSON", hint=hint) from error
+            raise FormatError(f"{source!r} is not valid JSON", hint=hint) from error
         yield text[start:end]
         start = _skip_space(text, end)
 
 
 def _count(digits: str) -> int:
-    """A whole number that a report may hold; with larger ones nobody can reckon."""
     number = int(digits)
     if abs(number) > LARGEST:
         raise ValueError("a number is impossibly large")
@@ -164,3 +187,83 @@ def read_text(source: str, hint: str, store_hint: str = _STORE_HINT) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"{source!r} is not text in UTF-8", hint=hint) from error
+
+
+# Write
+
+STDOUT = "-"
+MARKERS = {
+    "html": (b'<meta name="generator" content="LMStrix',),
+    "md": (b"<!-- LMStrix -->",),
+    "json": (b'{"model": {"key": ', b'{"results": [{"model": '),
+    "csv": (b"model,declared_context,loadable_context,",),
+}
+"""What stands near the beginning of each kind of file of ours."""
+_SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "md",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+}
+_HEAD_BYTES = 1024
+
+
+def choose_format(
+    wanted: str | None, target: str | None, default: str, kinds: Collection[str]
+) -> str:
+    """The format that was asked for, or that the output's name ends with, or `default`.
+
+    A usage error if the name ends like none of `kinds`: a file should hold what its name says.
+    """
+    suffix = "" if target in {None, STDOUT} else Path(target or "").suffix.lower()
+    if wanted is not None or not suffix:
+        return wanted or default
+    kind = _SUFFIXES.get(suffix, "")
+    if kind not in kinds:
+        endings = " or ".join(f".{name}" for name in kinds)
+        raise click.UsageError(f"{target!r} does not end in {endings}: say --format as well.")
+    return kind
+
+
+def write_report(target: str, text: str, kind: str, *, force: bool) -> None:
+    """Write `text` into the file `target` and say so; ``-`` is stdout.
+
+    A file is replaced only if it is a report of ours, or empty, or with `force`. Raises
+    `LMStrixError` if it is neither, or cannot be written.
+    """
+    if target == STDOUT:
+        _print(text, kind)
+        return
+    path = Path(target)
+    try:
+        if not force and not _is_ours(path, kind):
+            raise LMStrixError(
+                f"{target!r} already exists and is not an LMStrix report in this format",
+                hint="Give another name with --output, or replace it with --force.",
+            )
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise LMStrixError(
+            f"{target!r} cannot be written: {error.strerror or error}",
+            hint="Give another file with --output; its folder must exist.",
+        ) from error
+    output.note(f"Written: {target}")
+
+
+def _print(text: str, kind: str) -> None:
+    if kind == "json":
+        for line in text.splitlines():
+            output.json_line(line)
+    else:
+        click.echo(text.rstrip("\n"))
+
+
+def _is_ours(path: Path, kind: str) -> bool:
+    """Whether nothing would be lost: no file, no regular one (a pipe), an empty one, or ours."""
+    if not path.exists() or not (path.is_file() or path.is_dir()):
+        return True
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return not head or any(marker in head for marker in MARKERS[kind])

@@ -1,0 +1,106 @@
+"""Reports, checks, maps and benchmarks as a terminal shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from lmstrix import (
+    Cause,
+    ContextMap,
+    ContextReport,
+    LevelReport,
+    Outcome,
+    SizeCheck,
+    SpeedBench,
+)
+from lmstrix.reports.text import render_bench, render_map, render_text
+from lmstrix.reports.words import (
+    CAUSE_SENTENCES,
+    say_cause,
+    say_count,
+    say_percent,
+    say_seconds,
+)
+from lmstrix_cli import output
+
+__all__ = ["bench_screen", "check_screen", "map_screen", "report_screen"]
+
+_STYLES = {
+    r"(?m)^(declared|loadable|true|usable) (at least )?\S+(?=  )": "bold",
+    r"(?<=  )passed(?=  |$)": "green",
+    r"(?<=  )failed(?=  |$)": "red",
+    r"(?<=  )undecided(?=  |$)": "yellow",
+}
+"""The numbers of a report, and the cells of its table that hold a verdict."""
+
+
+def report_screen(report: ContextReport, *, options: Sequence[str] = ()) -> RenderableType:
+    """The whole report. `options` stand in the command that repeats it, before its own."""
+    text = _verbatim(render_text(report, width=output.line_width(), options=options))
+    for words, style in _STYLES.items():
+        text.highlight_regex(words, style)
+    return text
+
+
+_NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
+"""Their sentences say that nothing failed up to there; beyond it nothing was tried."""
+NOT_TRIED = "not tried"
+
+
+def check_screen(check: SizeCheck) -> RenderableType:
+    """The verdict at one length and its evidence."""
+    return output.prose(*_check(check))
+
+
+def _check(check: SizeCheck) -> Iterator[str]:
+    tried = check.trials or check.cause not in _NO_FAILURE
+    found = check.outcome if tried else NOT_TRIED
+    yield f"{check.model.key} at {check.length_tokens} tokens: {found}"
+    if check.cause is not None:
+        said = f". {CAUSE_SENTENCES[check.cause]}" if tried else ""
+        yield f"cause: {say_cause(check.cause)}{said}"
+    if check.trials:
+        low, high = check.wilson.low, check.wilson.high
+        short = check.baseline
+        yield (
+            f"{check.passes} of {check.trials} correct"
+            f" (95% interval {100 * low:.0f} to {say_percent(high)}),"
+            f" at {short.length_tokens} tokens {short.passes} of {short.trials}"
+        )
+    for level in check.levels:
+        if level.name != check.method.validator:
+            yield f"{level.name}: {_at(level, check.length_tokens)}"
+    if check.tokens_per_second is not None:
+        yield f"speed: {check.tokens_per_second:.1f} tokens per second"
+    yield from (f"note: {note}" for note in check.notes)
+    cost = check.cost
+    yield (
+        f"cost: {say_count(cost.loads, 'load')}, {cost.prompt_tokens} prompt tokens,"
+        f" {say_seconds(cost.seconds)}"
+    )
+    yield "No true context: no other length was tested, and nothing was stored."
+
+
+def _at(level: LevelReport, length: int) -> Outcome:
+    _, failed = level.bracket
+    if failed is not None and failed <= length:
+        return Outcome.FAIL
+    return Outcome.PASS if (level.limit_tokens or 0) >= length else Outcome.INCONCLUSIVE
+
+
+def map_screen(found: ContextMap) -> RenderableType:
+    """The map: for each validator a table of lengths by depths."""
+    return _verbatim(render_map(found, width=output.line_width()))
+
+
+def bench_screen(found: SpeedBench) -> RenderableType:
+    """The benchmark: one line for each length."""
+    return _verbatim(render_bench(found, width=output.line_width()))
+
+
+def _verbatim(text: str) -> Text:
+    """Lines as they are: their text is escaped and wrapped already."""
+    return Text(text, no_wrap=True, overflow="ignore")
