@@ -42,7 +42,7 @@ report
 
 # %% [markdown]
 # A chart shows the correct answers by length with their 95% Wilson intervals, the rate that passes,
-# and in green the bracket.
+# and, shaded, the bracket.
 
 # %%
 plot_report(report)

@@ -88,9 +88,9 @@ def test_the_notebook_in_a_real_kernel(demo_model: Path, tmp_path: Path) -> None
     assert "declared 8192\nloadable 1024\ntrue 1024 (max_context)\n" in printed
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     progress, table, chart = (output["data"] for output in outputs if "data" in output)
-    assert "true context 1024: max context" in "".join(progress["text/plain"])
-    assert "<strong>1024</strong>" in "".join(table["text/html"])
-    assert "vega-lite" in "".join(chart["text/html"])
+    assert "true context 1,024: max context" in "".join(progress["text/plain"])
+    assert "reliable up to at least 1,024" in "".join(table["text/html"])
+    assert "<svg" in "".join(chart["text/html"])
 
 
 def test_every_example_is_run_here() -> None:

@@ -467,27 +467,18 @@ def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> b
 
 
 def _say_alike(lost: Sequence[RegionReport]) -> str:
-    where = f"everywhere alike from {_failure(lost[0]):,} tokens on."
-    match lost[0].cause:
-        case Cause.FORGETS:
-            return f"forgets {where}"
-        case Cause.GIBBERISH:
-            return f"answers gibberish or nothing {where}"
-        case _:
-            return f"the server drops text {where}"
+    what = _HEADLINES[lost[0].cause].removesuffix(" about")
+    text = " text" if lost[0].cause is Cause.TRUNCATED else ""
+    return f"{what}{text} everywhere alike from {_failure(lost[0]):,} tokens on."
 
 
 def _say_lost(group: Sequence[RegionReport]) -> str:
     names = _list(REGION_NAMES[one.region][1] for one in group)
     are = "is" if len(group) == 1 else "are"
     after = f"from {_failure(group[0]):,} tokens on"
-    match group[0].cause:
-        case Cause.FORGETS:
-            return f"{names} {are} lost {after}"
-        case Cause.GIBBERISH:
-            return f"answers about {names} are gibberish or missing {after}"
-        case _:
-            return f"{names} {are} dropped {after}"
+    if group[0].cause is Cause.GIBBERISH:
+        return f"answers about {names} are gibberish or missing {after}"
+    return f"{names} {are} {'lost' if group[0].cause is Cause.FORGETS else 'dropped'} {after}"
 
 
 def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) -> str:

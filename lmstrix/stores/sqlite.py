@@ -340,7 +340,9 @@ class SqliteStore:
         reads = kind == "DEFERRED"
         with self._lock:
             try:
-                if self._has_moved() or not (self._may_write or self._read_only or reads):
+                # What may only be read is opened anew: somebody else may write to it, and for a
+                # write the reason is to be said.
+                if self._has_moved() or not (self._may_write or self._read_only):
                     self._drop()
                 connection = self._connection or self._open(reads=reads)
                 with _transaction(connection, kind):

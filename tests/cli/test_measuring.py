@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from lmstrix import LMStrix
 from lmstrix.errors import EngineUnavailable, StoreError
-from lmstrix.models import Cause
+from lmstrix.models import Cause, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
@@ -24,6 +26,14 @@ def test_prints_a_report(shell: Shell) -> None:
     assert "measuring fine" in result.stderr
     assert "baseline" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_quiet_says_nothing_beside_the_report(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    result = shell.run("test", "fine", "--quiet", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert len(result.stdout.splitlines()) == 1
 
 
 def test_the_options_reach_the_measurement(shell: Shell) -> None:
@@ -52,12 +62,53 @@ def test_a_store_that_fails_later_is_told_beside_the_report(
     assert "Error: there is no space\nHint: Make room." in result.stderr
 
 
+def test_a_store_that_is_deleted_meanwhile_is_told_beside_the_report(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = SqliteStore.append_trials
+
+    async def lose(self: SqliteStore, name: str, trials: Sequence[Trial]) -> Sequence[Trial]:
+        for file in shell.store.parent.glob(f"{shell.store.name}*"):
+            file.unlink()
+        return await append(self, name, trials)
+
+    monkeypatch.setattr(SqliteStore, "append_trials", lose)
+    shell.adapter = ScriptedAdapter(FINE)
+    result = shell.run("test", "fine", "--no-certify")
+    assert result.exit_code == 1
+    assert "true 2,048" in result.stdout
+    assert "deleted or replaced" in " ".join(result.stdout.split())
+    assert "deleted or replaced" in result.stderr
+
+
+def test_an_average_over_the_window_is_asked_for_and_repeated(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    [report] = shell.lines("test", "fine", "--average", "--no-certify", "--json")
+    assert report["method"]["average"] is True
+    assert report["regions"] == []
+    assert " --average " in shell.run("test", "fine", "--average", "--no-certify", "-q").stdout
+
+
 def test_the_largest_memory_reaches_the_measurement(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
     [report] = shell.lines("test", "fine", "--max-memory", "8g", "--json")
     assert report["cause"] == Cause.LOAD_REFUSED
-    assert "the memory limit cannot be kept" in report["notes"][0]
+    assert "the largest memory cannot be kept" in report["notes"][0]
     assert shell.run("test", "fine", "--max-memory", "much").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "test",
+        "test --all fine",
+        "test fine --tolerance 1",
+        "test fine --strategy nosuch",
+        "test fine --validator nosuch",
+    ],
+)
+def test_wrong_usage(shell: Shell, words: str) -> None:
+    assert shell.run(*words.split()).exit_code == 2
 
 
 def test_one_line_for_each_model_whatever_becomes_of_it(shell: Shell) -> None:
@@ -72,6 +123,13 @@ def test_one_line_for_each_model_whatever_becomes_of_it(shell: Shell) -> None:
         ("fine", Cause.DECLARED_MAXIMUM),
     ]
     assert [r["true_context"] for r in reports] == [None, None, 2048]
+
+
+def test_a_model_that_is_not_there_gets_no_report_as_text(shell: Shell) -> None:
+    result = shell.run("test", "nosuch")
+    assert result.exit_code == 4
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
 
 
 def test_an_engine_that_is_away_is_no_verdict(shell: Shell) -> None:
@@ -94,7 +152,7 @@ def test_all_measures_the_smallest_first_and_leaves_out_what_cannot_speak(shell:
         sample_model(key="z-small", size_bytes=1000, declared_context=1024),
     ]
     shell.adapter = ScriptedAdapter(FINE, small, listing=listing)
-    result = shell.run("test", "--all", "--json", "--no-certify")
+    result = shell.run("test", "--all", "--json", "--no-certify", "-q")
     assert result.exit_code == 0
     assert "left out: vectors (embedding)" in result.stderr
     assert "left out: broken (invalid)" in result.stderr
@@ -102,12 +160,19 @@ def test_all_measures_the_smallest_first_and_leaves_out_what_cannot_speak(shell:
     assert [r["model"]["key"] for r in reports] == ["z-small", "fine"]
 
 
+def test_all_of_nothing(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing=[])
+    result = shell.run("test", "--all")
+    assert result.exit_code == 4
+    assert "lmstrix scan" in result.stderr
+
+
 def test_a_spent_budget_is_partial(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE, reply_seconds=3600.0)
-    result = shell.run("test", "fine", "--budget", "1s", "--json")
+    result = shell.run("test", "fine", "--budget", "1s", "--json", "-q")
     assert result.exit_code == 5
     assert '"budget_spent"' in result.stdout
-    assert "To continue: lmstrix test fine --budget 1s --json" in result.stderr
+    assert "To continue: lmstrix test fine --budget 1s --json -q" in result.stderr
 
 
 def test_the_client_is_closed_whatever_happens(

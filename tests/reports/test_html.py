@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -30,7 +29,6 @@ from lmstrix.models import (
     Region,
     Verdict,
 )
-from lmstrix.reports.charts import length_axis, value_axis
 from lmstrix.reports.compare import compare
 from lmstrix.reports.html import render_comparison, render_fragment, render_html
 from lmstrix.reports.words import repeat_command
@@ -157,15 +155,6 @@ def test_every_drawing_says_what_it_shows_and_is_sound_xml() -> None:
     assert [c.split()[1] for c in re.findall(r'class="(dot \w+)"', recall)] == ["passed", "failed"]
 
 
-def test_headings_skip_no_level() -> None:
-    several = [sample_report(), unmeasured()]
-    stranger = filled_map(model=sample_model(key="stranger"))
-    for page in (render_html(several, [stranger]), render_comparison(compare(several))):
-        levels = [int(t[1]) for t, _ in Tree(page).seen if t in {"h1", "h2", "h3", "h4"}]
-        assert levels[0] == levels.count(1) == 1
-        assert all(after <= before + 1 for before, after in pairwise(levels))
-
-
 def test_the_page_loads_nothing_and_runs_nothing() -> None:
     tree = Tree(render_html([sample_report(), unmeasured()], [filled_map()]))
     names = {name for name, _ in tree.seen}
@@ -256,19 +245,6 @@ def test_many_results_side_by_side_have_a_row_each(count: int, rows: int) -> Non
     assert len(re.findall(r'<th scope="row"[^>]*>m\d', table)) == rows
 
 
-def test_several_results_of_one_model_are_not_called_several_models() -> None:
-    page = render_html([sample_report(), sample_report(certified=False), unmeasured()])
-    assert ">Context report: 3 results of 2 models</h1>" in page
-
-
-def test_a_small_true_context_is_not_written_over_the_name_of_the_axis() -> None:
-    curve = [attrs.evolve(sample_report().curve[0], length_tokens=n) for n in (512, 32768)]
-    page = render_html([sample_report(true_context=512, bracket=(512, 768), curve=tuple(curve))])
-    [line] = re.findall(r'<line class="truth" x1="([0-9.]+)"', page)
-    [word] = re.findall(r'<text class="truth-word" x="([0-9.]+)"', page)
-    assert (float(line), float(word)) == (46, 100)
-
-
 def test_maps_stand_beside_their_model_or_alone() -> None:
     stranger = filled_map(model=sample_model(key="stranger"))
     words = Tree(render_html([sample_report()], [filled_map(), stranger])).words()
@@ -312,16 +288,6 @@ def test_the_fragment_touches_nothing_around_it() -> None:
         assert all(part.strip().startswith(".lmstrix") for part in rule.split(","))
 
 
-def test_comparing_shows_what_differs() -> None:
-    other = sample_report(
-        true_context=4096, method=attrs.evolve(sample_report().method, strategy="bayes")
-    )
-    words = Tree(render_comparison(compare([sample_report(), other]))).words()
-    assert "true 6,144 4,096" in words
-    assert "strategy gallop bayes" in words
-    assert "The same in all" in words
-
-
 numbers = st.integers(-1, 2**70)
 rates = st.floats(0, 1)
 
@@ -351,20 +317,3 @@ def test_impossible_numbers_from_a_file_break_nothing(
     report = sample_report(curve=tuple(curve), bracket=(low, high), declared_context=declared)
     page = render_fragment(report)
     assert not re.search(r'="(nan|inf|-inf)', page)
-
-
-@given(st.lists(st.integers(1, 2**53), min_size=1, max_size=5), st.booleans())
-def test_lengths_lie_on_their_axis(lengths: list[int], close: bool) -> None:
-    axis = length_axis(lengths, close=close)
-    places = [axis.at(n) for n in sorted(lengths)]
-    assert places == sorted(places)
-    assert all(46 <= at <= 380 for at in [*places, *(tick.at for tick in axis.ticks)])
-    assert 1 - close <= len(axis.ticks) <= 8
-
-
-@pytest.mark.parametrize(
-    ("highest", "labels"),
-    [(67.3, "0 20 40 60 80"), (0, "0 0.5 1"), (0.04, "0 0.01 0.02 0.03 0.04")],
-)
-def test_values_get_round_ticks(highest: float, labels: str) -> None:
-    assert " ".join(tick.label for tick in value_axis(highest).ticks) == labels

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.models import (
-    Baseline,
     Cause,
     ContextReport,
     CurvePoint,
@@ -32,8 +31,6 @@ from lmstrix.reports.words import (
     dump_report,
     escape_controls,
     repeat_command,
-    say_bytes,
-    say_seconds,
     say_verdict,
 )
 from lmstrix.serialize import load_report
@@ -84,37 +81,6 @@ def test_every_cause_has_its_own_sentence() -> None:
     assert len(set(CAUSE_SENTENCES.values())) == len(Cause)
     for cause in Cause:
         assert f"cause: {cause.replace('_', ' ')}." in render_text(sample_report(cause=cause))
-
-
-def test_a_partial_report_does_not_claim_a_limit() -> None:
-    text = render_text(
-        sample_report(cause=Cause.INTERRUPTED, certified=False, bracket=(6144, None))
-    )
-    assert "works so far" in text
-    assert "longer prompts are undecided" in text
-    assert "certified: no" in text
-
-
-def test_a_model_that_was_not_measured_at_all() -> None:
-    report = sample_report(
-        model=sample_model(
-            format="", architecture="", parameters="", quantization="", size_bytes=0
-        ),
-        declared_context=None,
-        loadable_context=None,
-        true_context=None,
-        cause=Cause.MODEL_NOT_FOUND,
-        certified=False,
-        bracket=(0, None),
-        interval=Interval(low=0, high=None, level=0.0),
-        baseline=Baseline(passes=0, trials=0),
-        curve=(),
-    )
-    text = render_text(report)
-    assert text.startswith("sample/model-135m\n\nNot measured. The model was not found.")
-    assert "true unknown" in text
-    assert "bracket" not in text
-    assert "certified" not in text
 
 
 def test_hard_failures_and_holes_are_shown() -> None:
@@ -294,34 +260,6 @@ def test_escaped_text_is_printable_and_can_be_encoded(text: str) -> None:
     assert escape_controls(escaped) == escaped
     escaped.encode("utf-8")
     assert not any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in escaped)
-
-
-@given(st.text(), st.integers(0, 20))
-def test_escaping_in_pieces_is_escaping(text: str, cut: int) -> None:
-    assert escape_controls(text[:cut]) + escape_controls(text[cut:]) == escape_controls(text)
-
-
-def test_ordinary_text_stays_as_it_is() -> None:
-    text = "Modell größer als 模型 🙂"
-    assert escape_controls(text) == text
-    assert escape_controls("a\nb", keep="\n") == "a\nb"
-
-
-def test_quantities() -> None:
-    assert [say_bytes(n) for n in (0, 999, 1500, 98_000_000, 2 * 10**12)] == [
-        "",
-        "999 B",
-        "1.5 kB",
-        "98.0 MB",
-        "2.0 TB",
-    ]
-    assert [say_seconds(s) for s in (0.5, 12.34, 66.5, 3750, 200_000)] == [
-        "0.50 s",
-        "12.3 s",
-        "1 min 06 s",
-        "1 h 02 min",
-        "2 days",
-    ]
 
 
 def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:

@@ -98,47 +98,47 @@ async def check_set_aside(path: Path, content: bytes) -> None:
     assert set_aside(path) == content
 
 
-async def test_a_truncated_store_is_set_aside(path: Path) -> None:
-    await begin(path, 50)
-    content = content_of(path)[:-5000]
-    put(path, content)
-    await check_set_aside(path, content)
+def truncate(path: Path) -> bytes:
+    return path.read_bytes()[:-5000]
 
 
-async def test_a_store_without_a_table_is_set_aside(path: Path) -> None:
-    await begin(path)
+def drop_a_table(path: Path) -> bytes:
     change(path, "DROP TABLE loads", "PRAGMA wal_checkpoint(TRUNCATE)")
-    await check_set_aside(path, content_of(path))
+    return path.read_bytes()
 
 
-async def test_a_store_of_rubbish_is_set_aside(path: Path) -> None:
-    await begin(path)
-    content = content_of(path)[:100] + b"\xff" * 4096
-    put(path, content)
-    await check_set_aside(path, content)
+def overwrite(path: Path) -> bytes:
+    return path.read_bytes()[:100] + b"\xff" * 4096
 
 
-@pytest.mark.parametrize("closed", [True, False])
-async def test_a_flipped_bit_in_an_index_is_damage(
-    path: Path, monkeypatch: pytest.MonkeyPatch, *, closed: bool
-) -> None:
-    """The rows are there and would not be found. A large file is read through if it was not closed
-    cleanly.
-    """
-    if not closed:
-        monkeypatch.setattr("lmstrix.stores.sqlite.CHECKED_BYTES", 0)
-    await begin(path)
+def flip_a_bit_of_an_index(path: Path) -> bytes:
+    """The rows are there and would not be found."""
     with closing(sqlite3.connect(path)) as connection:
         [(page,)] = connection.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'measurements_by_key'"
         )
-    content = bytearray(content_of(path))
-    at = content.index(b'"key"', (page - 1) * 4096)
-    content[at + 1] ^= 1
-    put(path, bytes(content))
-    if not closed:
-        put(path.with_name(f"{path.name}-wal"), b"")
-    await check_set_aside(path, bytes(content))
+    content = bytearray(path.read_bytes())
+    content[content.index(b'"key"', (page - 1) * 4096) + 1] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, drop_a_table, overwrite, flip_a_bit_of_an_index])
+async def test_a_damaged_store_is_set_aside(path: Path, damage: Callable[[Path], bytes]) -> None:
+    await begin(path, 50)
+    content = damage(path)
+    put(path, content)
+    await check_set_aside(path, content)
+
+
+async def test_a_large_store_is_read_through_if_it_was_not_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstrix.stores.sqlite.CHECKED_BYTES", 0)
+    await begin(path)
+    content = flip_a_bit_of_an_index(path)
+    put(path, content)
+    put(path.with_name(f"{path.name}-wal"), b"")
+    await check_set_aside(path, content)
 
 
 async def test_damage_met_in_use_is_looked_for_at_the_next_opening(
@@ -306,16 +306,6 @@ async def test_a_full_disk_is_a_store_error_and_nothing_is_lost(small_disk: Path
         await store.append_trials(begun, [sample_trial(index=1000)])
         await store.finish(begun, sample_report())
         assert len(await store.reports()) == 1
-
-
-async def test_a_file_that_may_not_grow_is_a_store_error(path: Path) -> None:
-    begun = await begin(path)
-    with largest_file(len(content_of(path)) + 30_000):
-        acknowledged = await fill(path, begun)
-    assert await found(path) == acknowledged
-    async with opened(path) as store:
-        await store.append_trials(begun, [sample_trial(index=1000)])
-    assert await found(path) == [*acknowledged, 1000]
 
 
 async def test_a_merge_that_does_not_fit_changes_nothing(path: Path) -> None:

@@ -99,19 +99,6 @@ async def test_closing_works_in_a_cancelled_task(store: SqliteStore, path: Path)
     assert await store.unfinished("key") == new
 
 
-async def test_many_openers_at_once(path: Path) -> None:
-    stores = [SqliteStore(path) for _ in range(8)]
-    try:
-        async with anyio.create_task_group() as tasks:
-            for number, store in enumerate(stores):
-                tasks.start_soon(store.begin, str(number), sample_model(key=str(number)))
-        assert len(await stores[0].unfinished_models()) == 8
-        assert all(store.warnings == () for store in stores)
-    finally:
-        for store in stores:
-            await store.aclose()
-
-
 async def test_the_same_trial_counts_once(store: SqliteStore) -> None:
     """As when two processes continue one measurement."""
     new = await store.begin("key", sample_model())
