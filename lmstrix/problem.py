@@ -306,7 +306,7 @@ FEW = 4
 """Samples below which nothing is concluded from times."""
 
 SPAN = 4
-"""Longest over shortest read from which the quadratic part of attention can be told."""
+"""Longest over shortest read from which the quadratic part of attention can be measured."""
 
 
 NO_FASTER = 0.75
@@ -322,7 +322,7 @@ def learn_costs(trials: Sequence[Trial]) -> CostModel:
     Reuse and the size of a question come from the engine's exact token counts. What comes
     from times is a median, needs several samples, and is rounded to a power of two (seconds:
     of its fourth root), so that a little noise does not change a search's path. What is not
-    known yet stays at its default. Where the engine counts no cached tokens, times must tell
+    known yet stays at its default. If the engine counts no cached tokens, times must show
     whether it reuses prefixes.
     """
     default = CostModel()
@@ -391,7 +391,7 @@ def _typical(values: Iterable[float], default: float) -> float:
 
 
 def _reuse(steps: Sequence[tuple[Trial, Trial]], again: Sequence[Trial], question: float) -> Reuse:
-    """From counts alone; an engine that tells none is taken to reuse prefixes, as most do."""
+    """From counts alone; an engine that reports none is assumed to reuse prefixes, as most do."""
     if again and 2 * median([_new(t) / t.prompt_tokens for t in again]) > 1:
         return Reuse.NONE
     slack = max(128.0, 4 * question)

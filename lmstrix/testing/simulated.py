@@ -120,7 +120,7 @@ class SimulatedModel:
     lapses: float = 0.0
     coherent_context: int | None = None
     """The longest prompt plus reply at which it still writes language. None: `true_context`
-    where what it does beyond is no language, else any length."""
+    if what it does beyond is not language, else any length."""
     knows: bool = True
     """False: it cannot do the task at any length."""
     reuses_prefixes: bool = True

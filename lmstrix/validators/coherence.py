@@ -1,7 +1,7 @@
 """The coherence validator: does the model still write language with the window full?
 
-It asks for free writing and judges it with `lmstrix.validators.judging`, by itself or beside the
-model's own writing at a short length.
+It asks for free writing and judges it with `lmstrix.validators.judging`, by itself or in comparison
+with the model's own writing at a short length.
 """
 
 from __future__ import annotations

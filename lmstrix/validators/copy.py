@@ -186,7 +186,7 @@ def copied_share(expected: str, text: str) -> float:
 class Copy:
     """Verbatim continuation of a passage: its score falls before recall does.
 
-    `judge` passes at `PASS_SCORE`; `score` tells the score itself.
+    `judge` passes at `PASS_SCORE`; `score` returns the score itself.
     """
 
     spec: HaystackSpec = PLAIN

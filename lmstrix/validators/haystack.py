@@ -54,7 +54,7 @@ Planted = Needle | Distractor | Entry | Link
 
 @attrs.frozen(kw_only=True)
 class HaystackSpec:
-    """What is planted beside the needles of recall, which are always there.
+    """What is planted besides the needles of recall, which are always there.
 
     Validators that share a measurement share one spec: then their prompts begin alike.
     """
@@ -154,7 +154,7 @@ RECENT_CUTS = 8
 def asked_of(document: str, asked: str, *, closing: str = "", answer_prefix: str = "") -> Prompt:
     """The prompt that every validator makes: introduction, document, request.
 
-    `closing` is a last sentence of the text, told for this question alone.
+    `closing` is a last sentence of the text, added for this question alone.
     """
     body = f"{document} {closing}" if closing else document
     return Prompt(user=f"{INTRODUCTION}{body}\n\n{asked}", answer_prefix=answer_prefix)
@@ -162,7 +162,7 @@ def asked_of(document: str, asked: str, *, closing: str = "", answer_prefix: str
 
 @attrs.frozen(kw_only=True)
 class Sentence:
-    """One sentence, where it stands in tokens from the start, and what it tells."""
+    """One sentence, where it stands in tokens from the start, and the fact in it, if any."""
 
     text: str
     position_tokens: int

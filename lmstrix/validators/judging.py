@@ -263,7 +263,7 @@ LEAST_WORDS, LEAST_CHARACTERS = 24, 100
 """A text with fewer of both is too short to tell (measured on English and on real failures)."""
 INSTANT_WORDS, INSTANT_SHARE = 6, 1 / 8
 """A reply that ended with at most so many words, or such a share of the model's own, stopped at
-once. If its own writing is hardly longer, a third of that is the limit."""
+once. If its own writing is not much longer, a third of that is the limit."""
 
 
 def assess(text: str, *, own: str | None = None, ended: bool = False) -> Kind:
@@ -293,9 +293,10 @@ def assess(text: str, *, own: str | None = None, ended: bool = False) -> Kind:
 def is_broken(text: str) -> bool:
     """Whether `text`, an answer of a few tokens that is not the right one, is not language.
 
-    Statistics hardly hold for 16 tokens, so only what is certain counts: symbols, tight loops, and
-    forbidden neighbours in a text without punctuation (a sentence of prose mostly has some). The
-    rest counts as a wrong answer, which it is too: only the reported cause depends on it.
+    Sixteen tokens are too few for statistics, so only what is certain counts: symbols, tight
+    loops, and forbidden neighbours in a text without punctuation (a sentence of prose mostly has
+    some). The rest counts as a wrong answer, which it is too: only the reported cause depends on
+    it.
     """
     c = _count(text)
     if c.words == 0 or c.garbled > 0.1:
@@ -497,7 +498,7 @@ def _clashes(text: str, language: str) -> int:
 
 # Languages --------------------------------------------------------------------------------------
 # Written by hand from grammar: articles, prepositions, pronouns, conjunctions, auxiliaries. They
-# are 40 to 60 % of the words of a running text. In good text hardly any two neighbours are
+# are 40 to 60 % of the words of a running text. In good text few neighbours are
 # forbidden ("the of", "der und"), in words without order one pair in ten.
 
 _EN_DET = "the a an my your our their its every"

@@ -334,7 +334,7 @@ def _word(rng: Random) -> str:
 
 @attrs.frozen(kw_only=True)
 class Fact:
-    """A kind of needle: how it is told, and how it is asked for."""
+    """A kind of needle: its sentence up to the value, and how values are drawn."""
 
     kind: str
     """``number``, ``word`` or ``code``."""
@@ -358,7 +358,7 @@ class Needle:
 
 @attrs.frozen(kw_only=True)
 class Distractor:
-    """A sentence that is near to a needle's, and tells another value."""
+    """A sentence about a similar subject as a needle's, with another value."""
 
     near: Needle
     sentence: str
@@ -378,7 +378,7 @@ FEWEST_WORDS = 4
 
 
 def beginning_of(stem: str) -> str:
-    """The first words of `stem`, as many as tell it from all other facts."""
+    """The first words of `stem`, as many as no other fact begins with."""
     words = stem.split()
     others = [other for other in _STEMS if other != stem]
     for number in range(FEWEST_WORDS, len(words)):
@@ -389,17 +389,17 @@ def beginning_of(stem: str) -> str:
 
 
 SPARE_FACTS = 8
-"""Facts kept out of the document, told only in the last sentence before a question."""
+"""Facts kept out of the document, used only in the last sentence before a question."""
 
 PLACES = ("In the town of Aldport,", "In the valley of Merrow,", "On the isle of Tessing,")
-"""Once all facts are told, they are told again of another place: 800 needles, enough for any
+"""Once all facts are used, they come again about another place: 800 needles, enough for any
 length (10M tokens hold 325)."""
 
 
 def deck(seed: int) -> tuple[Needle, ...]:
     """All facts in an order of their own, each with a fresh value; the same for one `seed`.
 
-    No value is drawn twice. Facts that have a near one come early, so that both are told in
+    No value is drawn twice. Facts that have a near one come early, so that both stand in
     documents of a few thousand tokens.
     """
     rng = Random(f"needles {seed}")  # noqa: S311 - reproducible facts, not secrets
@@ -690,12 +690,12 @@ def chain_links(seed: int, taken: frozenset[str]) -> Iterator[Link]:
 
 
 def stem_of(name: str) -> str:
-    """The first words of an answer that tells the number of `name`."""
+    """The first words of an answer that gives the number of `name`."""
     return f"The number of drops in the flask with the {name} is"
 
 
 def names_stem(value: str) -> str:
-    """The first words of an answer that tells all names that hold `value`."""
+    """The first words of an answer that gives all names that hold `value`."""
     return f"The flasks that hold {value} drops are those with the"
 
 
@@ -722,6 +722,6 @@ def answer_from(text: str, stem: str) -> str | None:
         return value_of(text, asked[1])
     if (asked := _NAMES_STEM.fullmatch(stem)) is None:
         return None
-    told = sorted([*_ROOT.finditer(text), *_STEP.finditer(text)], key=lambda match: match.start())
-    names = [match[1] for match in told if value_of(text, match[1]) == asked[1]]
+    found = sorted([*_ROOT.finditer(text), *_STEP.finditer(text)], key=lambda match: match.start())
+    names = [match[1] for match in found if value_of(text, match[1]) == asked[1]]
     return ", ".join(names) or None

@@ -59,7 +59,7 @@ SEVERAL_PHRASINGS = (
     "Quote the sentences of the text that begin as follows, each on a numbered line:",
 )
 """The list holds the first words of each fact, not its stem: a small model would go on from a stem
-as the list does, with the next line, and never tell a value."""
+as the list does, with the next line, and never give a value."""
 
 LINE_TOKENS = 14
 """Reserved for the number of a line, a value and the line's end."""
@@ -142,13 +142,13 @@ class RecallQuestions:
         lines: dict[str, Placed[Needle]] = {}
         for placed, _, _ in chosen:
             lines.setdefault(placed.thing.fact.stem, placed)
-        told = " ".join(
+        closing = " ".join(
             placed.thing.sentence
             for placed in lines.values()
             if placed.thing.fact.stem in {n.fact.stem for n in self._spare}
         )
         phrasing = SEVERAL_PHRASINGS[max(n for _, n, _ in chosen) % len(SEVERAL_PHRASINGS)]
-        frame = _Several(tuple(lines), told, phrasing)
+        frame = _Several(tuple(lines), closing, phrasing)
         reply_tokens = sum([await self._tokens_of(stem) + LINE_TOKENS for stem in lines])
         whole = await self._haystack.cut_for(length_tokens, frame, reply_tokens)
         return Question(

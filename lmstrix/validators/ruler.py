@@ -184,7 +184,7 @@ _TRACING = _Kind[Chain](
 
 TRACING_BASELINE_TOKENS = 1024
 """Five whole chains are there already. Of the two or three at 512 a number is soon guessed:
-SmolLM2-135M tells 6 of 6 there, and no list of names."""
+SmolLM2-135M answers 6 of 6 there, and no list of names."""
 
 MOST_STRANGERS = 1
 """Names of other chains that an answer may hold: more is a list of all flasks."""

@@ -227,7 +227,7 @@ class AdapterContract:
             expected = await loaded.complete(QUESTION, max_tokens=4)
             prompt = await _prompt_of(loaded, self.context_length - 16)
             with anyio.CancelScope() as scope:
-                # Some engines tell no progress: then the deadline cancels.
+                # Some engines report no progress: then the deadline cancels.
                 scope.deadline = anyio.current_time() + 1
                 await loaded.complete(prompt, max_tokens=8, on_progress=lambda _: scope.cancel())
             assert (await loaded.complete(QUESTION, max_tokens=4)).text == expected.text

@@ -59,7 +59,7 @@ class ValidatorContract:
     """Subclass it and override the fixture `validator`."""
 
     tells_values = True
-    """Whether an answer is a value that the text tells once. Say False for any other kind."""
+    """Whether an answer is a value that stands in the text once. Set False for any other kind."""
 
     covers_regions_from = 4096
     """The length, in tokens, from which each region holds something to ask about."""
@@ -216,7 +216,7 @@ class ValidatorContract:
     async def test_values_cannot_be_guessed(
         self, validator: Validator, loaded: LoadedModel
     ) -> None:
-        """The answer is told once at most, and not by the words the answer begins with."""
+        """The value stands in the text once at most, and not in the answer's first words."""
         if not self.tells_values:
             return
         source = validator.questions(loaded, 7)

@@ -52,7 +52,7 @@ class _Job:
     number: int
     hidden_tokens: int = 0
     """Added to the reported count of prompt tokens."""
-    told: Json = attrs.field(factory=dict[str, object])
+    stats: Json = attrs.field(factory=dict[str, object])
     """The stats so far."""
 
     @property
@@ -109,7 +109,7 @@ async def _answer(job: _Job) -> None:
     except ContextOverflow as error:
         if error.prompt_tokens is not None:
             job.record.prompt_tokens = error.prompt_tokens
-            job.told["promptTokensCount"] = error.prompt_tokens + job.hidden_tokens
+            job.stats["promptTokensCount"] = error.prompt_tokens + job.hidden_tokens
         script = job.channel.state.script
         if script.overflow_error:
             raise WireError("Prediction error", cause=script.overflow_error) from error
@@ -181,13 +181,13 @@ def _note(job: _Job, reply: Reply) -> None:
     counters.cached_tokens += reply.cached_tokens or 0
     job.record.prompt_tokens = reply.prompt_tokens
     job.record.cached_tokens = reply.cached_tokens or 0
-    told = reply.prompt_tokens + job.hidden_tokens
-    job.told = {
+    prompt_tokens = reply.prompt_tokens + job.hidden_tokens
+    job.stats = {
         "tokensPerSecond": reply.tokens_per_second,
         "timeToFirstTokenSec": reply.ttft_s,
-        "promptTokensCount": told,
+        "promptTokensCount": prompt_tokens,
         "predictedTokensCount": reply.generated_tokens,
-        "totalTokensCount": told + reply.generated_tokens,
+        "totalTokensCount": prompt_tokens + reply.generated_tokens,
     }
 
 
@@ -216,7 +216,7 @@ def _succeed(job: _Job, stop_reason: str) -> None:
     job.channel.send(
         {
             "type": "success",
-            "stats": {k: v for k, v in job.told.items() if v is not None}
+            "stats": {k: v for k, v in job.stats.items() if v is not None}
             | {"stopReason": stop_reason},
             "modelInfo": instance_entry(job.instance, job.channel.state.script),
             "loadModelConfig": config_pairs(load_config(job.instance)),
