@@ -254,7 +254,17 @@ def say_why(report: ContextReport) -> str:
         return (
             f"A load of {high:,} tokens made no progress, although the server answered other calls."
         )
+    if not report.loadable_context and report.cause in _NOTHING_LOADS:
+        return _NOTHING_LOADS[report.cause]
     return CAUSE_SENTENCES[report.cause]
+
+
+_NOTHING_LOADS = {
+    Cause.LOAD_REFUSED: "The engine's memory guard refused every load before trying it.",
+    Cause.LOAD_FAILED: "The engine could not load the model at any context length.",
+    Cause.LOAD_HUNG: "No load made progress, although the server answered other calls.",
+}
+"""The same if no size loads at all: then no smaller context is there to compare with."""
 
 
 # Regions of the window

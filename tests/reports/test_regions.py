@@ -230,6 +230,13 @@ def test_new_causes_are_explained(cause: Cause, high: int | None, said: str) -> 
         assert said in text, form
 
 
+@pytest.mark.parametrize("cause", [Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG])
+def test_where_nothing_loads_no_larger_context_is_blamed(cause: Cause) -> None:
+    found = report(bracket=(0, None), cause=cause, loadable_context=None)
+    for form, text in shown(found).items():
+        assert "larger context" not in text, form
+
+
 def test_untrusted_text_beside_regions_is_only_ever_text() -> None:
     found = report(
         region(HEAD, 2**70, 2**71), model=sample_model(key=EVIL), notes=(EVIL,), monotone=False
