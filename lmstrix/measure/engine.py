@@ -138,7 +138,7 @@ class Engine:
             hung = error
         else:
             hung = LoadHung(
-                f"the load of {context_length} tokens made no progress for {patience_s:.0f} s",
+                f"the load of {context_length} tokens made no progress for {patience_s:.3g} s",
                 hint="Some loads take longer: allow more with --load-timeout.",
             )
         if not await self.answers_again(ANSWER_S):

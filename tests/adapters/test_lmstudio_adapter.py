@@ -424,11 +424,20 @@ async def test_refused_authentication() -> None:
             await adapter.list_models()
 
 
+async def test_a_reply_that_never_ends_is_no_limit() -> None:
+    async with serving(Script(endless_from=2)) as (server, adapter):
+        async with loading(server, adapter) as loaded:
+            with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="did not end"):
+                await loaded.complete(QUESTION, max_tokens=8)
+        assert server.counters.cancels == 1
+        assert server.left_behind == []
+
+
 async def test_a_stall_while_generating() -> None:
     script = Script(silent_at=frozenset({Step.PREDICT_MID_STREAM}), silent_after=1)
     async with serving(script) as (server, _):
         adapter = LMStudioAdapter(server.host, stall_s=0.5)
         async with loading(server, adapter) as loaded:
-            with pytest.raises(EngineTimeout):
+            with pytest.raises(EngineTimeout, match=r"nothing for 0\.5 s"):
                 await loaded.complete(QUESTION, max_tokens=20)
             assert server.counters.cancels == 1
