@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -340,8 +340,11 @@ class LMStrix:
         `on_note` hears, before that, where more than the true context may be needed.
         """
         ready = self._ready(model, prompt, max_tokens, context_length, on_note)
-        async with ready as (loaded, asked):
-            async for piece in loaded.stream(asked, max_tokens=max_tokens):
+        async with ready as (loaded, asked), AsyncExitStack() as stack:
+            pieces = loaded.stream(asked, max_tokens=max_tokens)
+            if isinstance(pieces, AsyncGenerator):  # the engine stops before the model is released
+                await stack.enter_async_context(aclosing(pieces))
+            async for piece in pieces:
                 yield piece
 
     @asynccontextmanager

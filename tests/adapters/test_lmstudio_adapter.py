@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from lmstrix import LMStrix
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import Connection
@@ -431,6 +433,24 @@ async def test_a_reply_that_never_ends_is_no_limit() -> None:
                 await loaded.complete(QUESTION, max_tokens=8)
         assert server.counters.cancels == 1
         assert server.left_behind == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_stream_that_is_left_stops_the_engine_and_releases_the_model(closed: bool) -> None:
+    """Also if nobody closes it: the event loop does when it is collected."""
+    async with (
+        serving(Script(fragment_s=0.05)) as (server, adapter),
+        LMStrix(adapter=adapter, store="memory") as lmstrix,
+    ):
+        pieces = lmstrix.stream("m", QUESTION, max_tokens=50)
+        await anext(pieces)
+        if closed:
+            await pieces.aclose()
+        del pieces
+        gc.collect()
+        await server.reached(lambda: server.left_behind == [], within_s=10)
+        assert server.counters.cancels == int(closed)  # unloading stops the engine too
+        assert adapter.warnings == ()
 
 
 async def test_a_stall_while_generating() -> None:

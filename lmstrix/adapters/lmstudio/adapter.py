@@ -39,9 +39,11 @@ __all__ = ["HOST_VARIABLE", "LMStudioAdapter"]
 HOST_VARIABLE = "LMSTRIX_HOST"
 RELEASE_S = 30.0
 """Longest time that the release of a model may take; a later load tries again."""
-CANCEL_S = 0.8
+CANCEL_S = 1.2
 """The same after an interruption, or if LM Studio does not answer. With the cancelling of a request
 and the closing of connections an interruption ends within three seconds."""
+RETRY_S = 0.6
+"""The same when the client is closed, if LM Studio did not answer before."""
 
 
 class LMStudioAdapter:
@@ -190,6 +192,9 @@ class LMStudioAdapter:
                 loading = False
                 yield await self._opened(connection, model, identifier)
                 answers = True
+            except GeneratorExit:  # left early, without an interruption
+                answers = True
+                raise
             except Exception as error:
                 answers = not isinstance(error, InfrastructureError)
                 hung = isinstance(error, LoadHung)
@@ -241,7 +246,7 @@ class LMStudioAdapter:
             return
         with (
             suppress(LMStrixError),
-            anyio.move_on_after(CANCEL_S if self._stuck else RELEASE_S),
+            anyio.move_on_after(RETRY_S if self._stuck else RELEASE_S),
         ):
             async with self._connection() as connection:
                 await self._sweep(connection)
