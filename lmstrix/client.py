@@ -136,6 +136,11 @@ class LMStrix:
             await self._store.aclose()
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences of the adapters for the user, such as the names of models left loaded."""
+        return self._adapters.warnings
+
+    @property
     def adapter(self) -> Adapter:
         """The default adapter; see `adapter_for`."""
         return self._adapters.usual

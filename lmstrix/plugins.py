@@ -127,6 +127,12 @@ class Adapters:
             return self._default(EMBEDDED_ADAPTER)
         return self.usual
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences that the adapters used so far want the user to read."""
+        used = [self._given, *self._defaults.values()]
+        return tuple(text for adapter in used for text in getattr(adapter, "warnings", ()))
+
     async def aclose(self) -> None:
         """Close the adapters made here; unload any model they left loaded. Idempotent."""
         for adapter in self._made:

@@ -71,13 +71,18 @@ def open_client(
 
 @asynccontextmanager
 async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  # noqa: ANN401 - those of `open_client`
-    """`open_client` for the time of a command; at the end the store's warnings are printed."""
-    async with open_client(settings, **parts) as opened:
-        try:
-            yield opened
-        finally:
-            for warning in opened.store.warnings:
-                output.note(f"store: {warning}")
+    """`open_client` for a command; shows the warnings of store and adapter at the end."""
+    opened = open_client(settings, **parts)
+    try:
+        async with opened:
+            try:
+                yield opened
+            finally:
+                for warning in opened.store.warnings:
+                    output.note(f"store: {warning}")
+    finally:
+        for warning in opened.warnings:
+            output.note(warning)
 
 
 def archive_of(opened: LMStrix) -> Archive:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from time import perf_counter
 from typing import TypeVar
 
-from lmstrix.errors import ContextOverflow, EngineUnavailable
-from lmstrix.models import PrefillProgress, Reply, ReplyChunk
+from lmstrix.errors import ContextOverflow, EngineTimeout, EngineUnavailable, PromptTruncated
+from lmstrix.json_values import Json
+from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = [
+    "Generation",
     "Items",
     "StallDeadline",
+    "StreamedModel",
     "ThoughtSplitter",
     "ends_in_thought",
     "require_room",
-    "visible_items",
-    "whole_reply",
+    "spoken_s",
     "with_answer_prefix",
 ]
 
@@ -30,29 +33,58 @@ Items = AsyncGenerator[PrefillProgress | ReplyChunk | Reply, None]
 SLOWER = 10
 """A step may take this many times as long as the slowest one so far."""
 
-
-async def whole_reply(
-    items: Items, on_progress: Callable[[PrefillProgress], None] | None = None
-) -> Reply:
-    """The reply at the end of `items`, which are closed; `on_progress` hears of the prefill."""
-    reply = None
-    async with aclosing(items):
-        async for item in items:
-            if isinstance(item, Reply):
-                reply = item
-            elif isinstance(item, PrefillProgress) and on_progress is not None:
-                on_progress(item)
-    if reply is None:
-        raise EngineUnavailable("the engine gave no reply")
-    return reply
+EVENTS_PER_TOKEN = 4
+"""Events of a reply for each token that was asked for. Engines send one."""
+SPARE_EVENTS = 256
+CHARACTERS_PER_TOKEN = 1024
+"""Characters of a reply for each token. The longest tokens are runs of some hundred spaces."""
+SPARE_CHARACTERS = 2**16
+SECONDS_PER_TOKEN = 10.0
+WRITING_S = 120.0
+"""Time from the first piece of a reply to its end. An engine that swaps needs seconds a token."""
 
 
-async def visible_items(items: Items) -> AsyncGenerator[ReplyChunk | Reply, None]:
-    """`items` without the progress of the prefill; closing it closes them."""
-    async with aclosing(items):
-        async for item in items:
-            if not isinstance(item, PrefillProgress):
-                yield item
+class StreamedModel(ABC):
+    """The part of a `lmstrix.ports.LoadedModel` that is the same for all engines."""
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+    ) -> Reply:
+        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
+
+        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not.
+        """
+        reply = None
+        async with aclosing(self._generate(prompt, max_tokens, stop)) as items:
+            async for item in items:
+                if isinstance(item, Reply):
+                    reply = item
+                elif isinstance(item, PrefillProgress) and on_progress is not None:
+                    on_progress(item)
+        if reply is None:
+            raise EngineUnavailable("the engine gave no reply")
+        return reply
+
+    async def stream(
+        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        """The same reply piece by piece; the last item is the whole `Reply`.
+
+        Closing the generator early stops the engine.
+        """
+        async with aclosing(self._generate(prompt, max_tokens, stop)) as items:
+            async for item in items:
+                if not isinstance(item, PrefillProgress):
+                    yield item
+
+    @abstractmethod
+    def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        """One prediction; closing it stops the engine."""
 
 
 def require_room(prompt_tokens: int, max_tokens: int, context_length: int) -> None:
@@ -64,6 +96,92 @@ def require_room(prompt_tokens: int, max_tokens: int, context_length: int) -> No
             prompt_tokens=prompt_tokens,
             context_length=context_length,
         )
+
+
+class Generation(ABC):
+    """One reply as it arrives: takes the engine's events and returns the facts in them.
+
+    An engine that ignores how many tokens were asked for is given up as infrastructure trouble
+    after a small multiple of them: in events, in text, and in the time since the first piece.
+
+    Args:
+        prompt_tokens: number of tokens sent; None if it is not known yet.
+        max_tokens: number of tokens asked for.
+        in_thought: whether the prompt ends in an open thought.
+    """
+
+    def __init__(self, *, prompt_tokens: int | None, max_tokens: int, in_thought: bool) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._max_tokens = max_tokens
+        self._splitter = ThoughtSplitter(inside=in_thought)
+        self._pieces: list[ReplyChunk] = []
+        self._ttft_s: float | None = None
+        self._events_left = EVENTS_PER_TOKEN * max_tokens + SPARE_EVENTS
+        self._prefill_left = SPARE_EVENTS + (prompt_tokens or 0)
+        self._text_left = CHARACTERS_PER_TOKEN * max_tokens + SPARE_CHARACTERS
+        self.reply: Reply | None = None
+        """The whole reply, after the last event."""
+
+    def feed(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        """The facts in one event; `elapsed_s` is the time since the request was sent.
+
+        Raises `ContextOverflow`, `PromptTruncated`, `PredictionError` or an
+        `InfrastructureError`.
+        """
+        facts = self._facts(event, elapsed_s)
+        if self.reply is not None:
+            return facts
+        if any(isinstance(fact, PrefillProgress) for fact in facts) and self._prefill_left:
+            self._prefill_left -= 1
+        else:
+            self._events_left -= 1
+        if self._events_left < 0 or self._text_left < 0:
+            raise EngineUnavailable(
+                f"the engine did not end a reply of {self._max_tokens} tokens",
+                hint="Restart the server: it ignores the number of tokens to predict.",
+            )
+        writing_s = 0.0 if self._ttft_s is None else elapsed_s - self._ttft_s
+        if writing_s > WRITING_S + SECONDS_PER_TOKEN * self._max_tokens:
+            raise EngineTimeout(
+                f"the engine did not end a reply of {self._max_tokens} tokens "
+                f"in {spoken_s(writing_s)}"
+            )
+        return facts
+
+    @abstractmethod
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        """The facts in one event; the last one sets `reply`."""
+
+    def _said(self, chunks: Sequence[ReplyChunk]) -> list[PrefillProgress | ReplyChunk]:
+        """`chunks`, kept for the reply."""
+        self._pieces += chunks
+        return [*chunks]
+
+    def _written(self, content: str, elapsed_s: float) -> None:
+        """Count text that the engine wrote, before it is kept."""
+        if self._ttft_s is None:
+            self._ttft_s = elapsed_s
+        self._text_left -= len(content)
+
+    def _text(self, *, reasoning: bool) -> str:
+        return "".join(piece.text for piece in self._pieces if piece.is_reasoning is reasoning)
+
+    def _require_whole_prompt(self, read: int, context_length: int | None = None) -> None:
+        """Raise `PromptTruncated` if the engine read fewer tokens than were sent."""
+        sent = self._prompt_tokens
+        if sent is not None and read < sent:
+            raise PromptTruncated(
+                f"the engine read {read} prompt tokens of {sent} that were sent: "
+                "it shortened the prompt",
+                read_tokens=read,
+                sent_tokens=sent,
+                context_length=context_length,
+            )
+
+
+def spoken_s(seconds: float) -> str:
+    """A time for a message: ``0.5 s``, ``30 s``; never ``0 s``."""
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.1):.2g} s"
 
 
 class StallDeadline:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmstrix.adapters.llamacpp import gguf
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
 from lmstrix.errors import InvalidModel
 
@@ -105,7 +106,7 @@ def test_nonsensical_heads_are_none(make_gguf: Make, read: Read, value: object) 
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "not name an architecture"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**60), "claims"),
         (b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 99), "unknown type 99"),
-        (b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 8, 2**60), "elements"),
+        (b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 8, 2**60), "strings"),
         (b"GGUF" + struct.pack("<IQQQ1sIIQ", 3, 0, 1, 1, b"k", 9, 77, 1), "unknown type 77"),
         (b"GGUF" + struct.pack("<IQQQ1sIIQQ", 3, 0, 1, 1, b"k", 9, 8, 1, 2**63), "ends within"),
     ],
@@ -115,20 +116,50 @@ def test_broken_headers_say_what_is_wrong(read: Read, data: bytes, message: str)
         read(data)
 
 
-def test_deep_nesting_is_refused(read: Read) -> None:
-    nest = struct.pack("<IQ", 9, 1) * 1000
-    data = b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 9) + nest
-    with pytest.raises(InvalidModel, match="nest deeper"):
-        read(data)
+def hostile(*values: tuple[str, int, bytes]) -> bytes:
+    """A header of keys, each with its type number and its bytes."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, len(values))
+    return head + b"".join(
+        struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + data
+        for key, kind, data in values
+    )
 
 
-def test_many_kept_strings_are_refused(
-    make_gguf: Make, read: Read, monkeypatch: pytest.MonkeyPatch
+NUMBERS = struct.pack("<IQ", 6, 4096) + b"\1\2\3\4" * 4096
+HOSTILE = {
+    "empty arrays": [("k", 9, struct.pack("<IQ", 9, 2**18) + struct.pack("<IQ", 4, 0) * 2**18)],
+    "deep arrays": [("k", 9, struct.pack("<IQ", 9, 1) * 1000)],
+    "numbers": [(f"k{n}", 9, NUMBERS) for n in range(1024)],
+    "numbers of layers": [(f"k{n}.attention.head_count", 9, NUMBERS) for n in range(1024)],
+    "text": [("general.name", 8, struct.pack("<Q", 2**20) + b"\xff" * 2**20)] * 16,
+    "names": [("n" * 65_000 + str(n), 0, b"x") for n in range(256)],
+}
+
+
+@pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_header_costs_little(
+    tmp_path: Path, values: list[tuple[str, int, bytes]]
 ) -> None:
-    monkeypatch.setattr(gguf, "MAX_TEXT", 1000)
-    many = {f"key{number}": "x" * 100 for number in range(20)}
-    with pytest.raises(InvalidModel, match="claims 100 bytes"):
-        read(make_gguf({**many, **SMALL}))
+    """Function calls stand for the time, which no test should measure."""
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(hostile(*values))
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event.endswith("call")
+
+    tracemalloc.start()
+    sys.setprofile(count)
+    try:
+        with pytest.raises(InvalidModel):
+            read_header(path)
+    finally:
+        sys.setprofile(None)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert calls < 100_000
+    assert peak_bytes < 8 * 2**20
 
 
 def test_every_truncation_is_noticed(make_gguf: Make, read: Read) -> None:

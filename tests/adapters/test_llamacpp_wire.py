@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import cast
 
 import anyio
@@ -13,10 +13,9 @@ import httpx
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
-from lmstrix.adapters.llamacpp import wire
+from lmstrix.adapters.llamacpp import loaded
 from lmstrix.adapters.llamacpp.engine import Engine
-from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, server_error
+from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, LlamaCppModel, server_error
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError, PromptTruncated
 from lmstrix.json_values import Json
 from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
@@ -55,7 +54,7 @@ async def test_what_is_no_event_is_no_engine(line: bytes) -> None:
 
 
 async def test_a_line_without_an_end_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(loaded, "MAX_LINE_BYTES", 100)
     with pytest.raises(EngineUnavailable, match="without an end"):
         await read_all(b"data: " + b"x" * 200)
 
@@ -190,10 +189,14 @@ def answer(value: object) -> bytes:
 
 
 @asynccontextmanager
-async def serving(reply: bytes) -> AsyncGenerator[LlamaCppModel]:
+async def serving(reply: bytes, *, endless: bool = False) -> AsyncGenerator[LlamaCppModel]:
     """A model whose server begins every reply with `reply`, and never ends it."""
 
     async def serve(stream: ByteStream) -> None:
+        with suppress(anyio.BrokenResourceError):
+            await respond(stream)
+
+    async def respond(stream: ByteStream) -> None:
         async with stream:
             seen = b""
             while b"\r\n\r\n" not in seen:
@@ -205,6 +208,8 @@ async def serving(reply: bytes) -> AsyncGenerator[LlamaCppModel]:
                 await stream.send(answer({"tokens": [1, 2, 3]}))
             else:
                 await stream.send(HEAD + reply)
+                while endless:
+                    await stream.send(reply)
             async for _ in stream:  # until it is left
                 pass
 
@@ -248,3 +253,9 @@ async def test_what_was_sent_already_is_let_go(reply: bytes) -> None:
             assert await model.count_tokens("it goes on") == 3
         del stream
         gc.collect()
+
+
+async def test_a_reply_that_never_ends_is_given_up() -> None:
+    async with serving(chunk(PIECE), endless=True) as model:
+        with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="did not end"):
+            await model.complete(Prompt(user="Go on."), max_tokens=8)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from lmstrix import LMStrix
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import Connection
@@ -422,6 +423,28 @@ async def test_refused_authentication() -> None:
     async with serving(Script(auth_refused=True)) as (_, adapter):
         with pytest.raises(EngineUnavailable):
             await adapter.list_models()
+
+
+async def test_a_reply_that_never_ends_is_no_limit() -> None:
+    async with serving(Script(endless_from=2)) as (server, adapter):
+        async with loading(server, adapter) as loaded:
+            with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="did not end"):
+                await loaded.complete(QUESTION, max_tokens=8)
+        assert server.counters.cancels == 1
+        assert server.left_behind == []
+
+
+async def test_a_stream_that_is_left_stops_the_engine_and_releases_the_model() -> None:
+    async with (
+        serving(Script(fragment_s=0.05)) as (server, adapter),
+        LMStrix(adapter=adapter, store="memory") as lmstrix,
+    ):
+        async with lmstrix.stream("m", QUESTION, max_tokens=50) as pieces:
+            async for _ in pieces:
+                break
+        assert server.left_behind == []
+        assert server.counters.cancels == 1
+        assert adapter.warnings == ()
 
 
 async def test_a_stall_while_generating() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.lmstudio import failures
+from lmstrix.adapters.lmstudio import protocol
 from lmstrix.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -58,22 +58,22 @@ CALLS = [
 
 @pytest.mark.parametrize(("text", "kind"), LOADS)
 def test_load_errors(text: str, kind: type[LMStrixError]) -> None:
-    assert type(failures.load_error(text)) is kind
+    assert type(protocol.load_error(text)) is kind
 
 
 @pytest.mark.parametrize(("text", "kind"), PREDICTIONS)
 def test_prediction_errors(text: str, kind: type[LMStrixError]) -> None:
-    assert type(failures.prediction_error(text)) is kind
+    assert type(protocol.prediction_error(text)) is kind
 
 
 @pytest.mark.parametrize(("text", "kind"), CALLS)
 def test_call_errors(text: str, kind: type[LMStrixError]) -> None:
-    assert type(failures.call_error(text)) is kind
+    assert type(protocol.call_error(text)) is kind
 
 
 @given(st.text(max_size=5000))
 def test_any_text_gives_a_short_error(text: str) -> None:
-    for classify in (failures.load_error, failures.prediction_error, failures.call_error):
+    for classify in (protocol.load_error, protocol.prediction_error, protocol.call_error):
         error = classify(text)
         assert isinstance(error, LMStrixError)
         assert len(str(error)) < 1000

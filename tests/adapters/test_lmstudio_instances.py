@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from lmstrix.adapters.lmstudio import instances
-from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.sdk import Deadlines
 from lmstrix.errors import EngineUnavailable, LoadError, UnsupportedModel
 from lmstrix.models import ModelInfo
 
@@ -31,7 +31,7 @@ class Silent:
 
 
 async def test_a_load_that_ends_without_a_result_is_no_limit() -> None:
-    with pytest.raises(EngineUnavailable, match="no result") as caught:
+    with pytest.raises(EngineUnavailable, match="without a result") as caught:
         await instances.load_instance(
             cast("Any", Silent()), MODEL, "x", 512, deadlines=Deadlines(), on_progress=None
         )

@@ -13,9 +13,8 @@ from typing import cast
 import anyio
 import pytest
 
-from lmstrix.adapters.lmstudio import LMStudioAdapter, orphans
-from lmstrix.adapters.lmstudio.instances import unload
-from lmstrix.adapters.lmstudio.orphans import is_orphan, new_identifier
+from lmstrix.adapters.lmstudio import LMStudioAdapter, instances
+from lmstrix.adapters.lmstudio.instances import is_orphan, new_identifier, unload
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.errors import EngineTimeout
 from lmstrix.json_values import Json
@@ -44,7 +43,7 @@ def anyio_backend() -> str:
 
 
 def of_a_dead_process() -> str:
-    code = "from lmstrix.adapters.lmstudio.orphans import new_identifier as n; print(n())"
+    code = "from lmstrix.adapters.lmstudio.instances import new_identifier as n; print(n())"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -80,11 +79,11 @@ def test_a_machine_of_the_same_name_is_another_one(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "read_text", of_another_boot)
     monkeypatch.setattr(uuid, "getnode", lambda: getnode() + 1)
-    orphans._here.cache_clear()  # pyright: ignore[reportPrivateUsage] - it does not change else
+    instances._here.cache_clear()  # pyright: ignore[reportPrivateUsage] - it does not change else
     try:
         assert not is_orphan(dead)
     finally:
-        orphans._here.cache_clear()  # pyright: ignore[reportPrivateUsage]
+        instances._here.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_one_that_will_not_go_does_not_hold_up_ours() -> None:

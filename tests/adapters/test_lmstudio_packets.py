@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.lmstudio.packets import Generation
+from lmstrix.adapters.lmstudio.protocol import Generation
 from lmstrix.errors import (
     ContextOverflow,
     EngineUnavailable,

@@ -5,10 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.streaming import (
+    Generation,
     ThoughtSplitter,
     ends_in_thought,
+    spoken_s,
     with_answer_prefix,
 )
+from lmstrix.errors import EngineTimeout, EngineUnavailable
+from lmstrix.json_values import Json
+from lmstrix.models import PrefillProgress, ReplyChunk
 
 
 def split(pieces: list[str], *, inside: bool) -> tuple[str, str]:
@@ -68,3 +73,43 @@ def test_an_answer_prefix_stands_behind_the_thought(formatted: str, expected: st
     assert with_answer_prefix(formatted, "Yes") == expected
     assert with_answer_prefix(formatted, "") == formatted
     assert not ends_in_thought(with_answer_prefix(formatted, "Yes"))
+
+
+class Parrot(Generation):
+    """Every event is a piece of the reply, or progress of the prefill."""
+
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        if "text" not in event:
+            return [PrefillProgress(prompt_tokens=9, cached_tokens=0, processed_tokens=1)]
+        self._written(str(event["text"]), elapsed_s)
+        return self._said(self._splitter.feed(str(event["text"])))
+
+
+ENDLESS: dict[str, tuple[Json, float, type[Exception]]] = {
+    "in tokens": ({"text": "a "}, 0.0, EngineUnavailable),
+    "in empty pieces": ({"text": ""}, 0.0, EngineUnavailable),
+    "in text": ({"text": "a" * 50_000}, 0.0, EngineUnavailable),
+    "in prefill": ({}, 0.0, EngineUnavailable),
+    "in time": ({"text": "a"}, 100.0, EngineTimeout),
+}
+
+
+@pytest.mark.parametrize(("event", "step_s", "kind"), ENDLESS.values(), ids=ENDLESS.keys())
+def test_a_reply_that_never_ends_is_given_up(
+    event: Json, step_s: float, kind: type[Exception]
+) -> None:
+    generation = Parrot(prompt_tokens=9, max_tokens=4, in_thought=False)
+
+    def feed_many() -> None:
+        for number in range(2000):
+            generation.feed(event, number * step_s)
+
+    with pytest.raises(kind, match="did not end a reply of 4 tokens"):
+        feed_many()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0, "0.1 s"), (0.04, "0.1 s"), (0.5, "0.5 s"), (120.0, "120 s")]
+)
+def test_no_time_is_said_to_be_zero(seconds: float, said: str) -> None:
+    assert spoken_s(seconds) == said

@@ -16,6 +16,7 @@ import pytest
 
 from lmstrix.errors import EngineUnavailable
 from lmstrix_cli import main, session
+from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 ROOT = Path(main.__file__).parents[2]
 
@@ -210,3 +211,11 @@ def test_a_late_signal_does_not_take_the_result_away(anyio_backend: str) -> None
         return 42
 
     assert anyio.run(session.supervise, finish_anyway, backend=anyio_backend) == 42
+
+
+def test_the_adapters_warnings_are_shown(shell: Shell) -> None:
+    class Warns(ScriptedAdapter):
+        warnings = ("the model \x1b[31mx is still loaded",)
+
+    shell.adapter = Warns()
+    assert "the model \\x1b[31mx is still loaded" in shell.run("scan").stderr

@@ -12,7 +12,7 @@ from fuzz_values import TEXTS, VALUES, changed, damaged, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.llamacpp.wire import EventReader, Generation, server_error
+from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, server_error
 from lmstrix.errors import LMStrixError
 from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply

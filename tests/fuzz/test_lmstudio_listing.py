@@ -9,8 +9,8 @@ from fuzz_values import NAMES, TEXTS, changed, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.lmstudio.failures import call_error, load_error, prediction_error
 from lmstrix.adapters.lmstudio.listing import device_of, find, parse_listing, wire_key
+from lmstrix.adapters.lmstudio.protocol import call_error, load_error, prediction_error
 from lmstrix.errors import LMStrixError
 from lmstrix.models import ModelInfo
 from lmstrix.serialize import to_json

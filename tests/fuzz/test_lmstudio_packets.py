@@ -13,9 +13,8 @@ from fuzz_values import VALUES, changed, deep, fuzz
 from hypothesis import example, given
 
 from lmstrix.adapters.lmstudio.instances import effective_context, listed, load_instance, unload
-from lmstrix.adapters.lmstudio.packets import Generation
-from lmstrix.adapters.lmstudio.sdk import Connection
-from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.protocol import Generation
+from lmstrix.adapters.lmstudio.sdk import Connection, Deadlines
 from lmstrix.errors import LMStrixError
 from lmstrix.json_values import Json, as_object
 from lmstrix.models import LoadProgress, PrefillProgress, Reply

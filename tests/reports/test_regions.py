@@ -182,3 +182,10 @@ def test_no_form_says_more_than_is_known(found: ContextReport, said: str, unsaid
     for form, text in shown(found).items():
         assert said in text, form
         assert unsaid not in text, form
+
+
+@pytest.mark.parametrize("cause", [Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG])
+def test_where_nothing_loads_no_larger_context_is_blamed(cause: Cause) -> None:
+    found = report(bracket=(0, None), cause=cause, loadable_context=None)
+    for form, text in shown(found).items():
+        assert "larger context" not in text, form

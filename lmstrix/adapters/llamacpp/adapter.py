@@ -21,6 +21,7 @@ from lmstrix.adapters.llamacpp.engine import (
 )
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.adapters.llamacpp.memory import estimate_memory, kv_bytes
+from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import ConfigurationError, EngineTimeout
 from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
@@ -227,6 +228,4 @@ async def _in_thread(work: Callable[[], T], deadline_s: float) -> T:
         with anyio.fail_after(deadline_s):
             return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
     except TimeoutError as error:
-        raise EngineTimeout(
-            f"reading models took longer than {round(deadline_s, 1) or 0.1:g} s"
-        ) from error
+        raise EngineTimeout(f"reading models took longer than {spoken_s(deadline_s)}") from error

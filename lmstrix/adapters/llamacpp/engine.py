@@ -23,6 +23,7 @@ import anyio.abc
 import attrs
 
 from lmstrix.adapters.llamacpp import child
+from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import (
     EngineCrashed,
     EngineTimeout,
@@ -158,7 +159,7 @@ class Engine:
         while b"\n" not in received and len(received) < ANSWER_BYTES:
             idle_s = watch.idle_s(anyio.current_time())
             if idle_s >= stall_s:
-                raise LoadHung(f"the load made no progress for {round(stall_s, 1) or 0.1:g} s")
+                raise LoadHung(f"the load made no progress for {spoken_s(stall_s)}")
             if not idle_s:
                 on_work()
             with anyio.move_on_after(1):

@@ -1,8 +1,9 @@
 """Reads the header of a GGUF file, and checks that the file is whole.
 
 Reading takes milliseconds (22 ms with a vocabulary of 98,000 pieces and merges; the `gguf` package
-needs 4 s for the same file): the vocabulary, nearly all of a header, is skipped. Versions 2 and 3,
-little-endian, are supported. No number in the file is trusted.
+needs 4 s for the same file): only the keys that `GgufHeader` needs are kept, everything else is
+skipped. Versions 2 and 3, little-endian, are supported. No number in the file is trusted: the
+bounds below keep a hostile header under two seconds and 100 MB.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -22,26 +23,54 @@ import attrs
 
 from lmstrix.errors import InvalidModel
 
-__all__ = ["MAX_ELEMENTS", "GgufHeader", "read_header"]
+__all__ = ["GgufHeader", "read_header"]
 
+MAX_HEADER = 2**27
+"""Bytes of a header. The largest real ones, with a vocabulary of 262,000 pieces, have 20 MB."""
 MAX_KEYS = 2**16
-MAX_TENSORS = 2**18
+MAX_TENSORS = 2**16
 """Bounds on a header's counts. Real files have below 100 keys and some thousand tensors."""
 MAX_NAME = 2**16 - 1
 """Bytes of a key or of a tensor's name; the format's own bound for keys."""
 MAX_DIMENSIONS = 8
 MAX_NUMBER = 2**31
 """Largest plausible number in a model's shape; the engine stores them in 32 bits."""
-MAX_ELEMENTS = 2**24
-"""Elements of all arrays in one header. Vocabularies and their merges have fewer than a million;
-the bound keeps a hostile header from costing minutes."""
-MAX_TEXT = 2**24
+MAX_STRINGS = 2**22
+"""Strings in all arrays of one header. Vocabularies and their merges have fewer than a million."""
+MAX_TEXT = 2**22
 """Bytes of all strings that are kept. The longest in real files are chat templates of about
-100 kB; vocabularies are skipped."""
-MAX_DEPTH = 4
-"""Levels of arrays within arrays. The engine reads none; the format allows them."""
-MAX_KEPT_ARRAY = 4096
-"""Elements up to which an array of numbers is kept: per-layer lists, not vocabularies."""
+100 kB."""
+MAX_KEPT = 4096
+"""Numbers of all arrays that are kept: one for each layer."""
+_KEPT = frozenset(
+    {
+        "general.alignment",
+        "general.architecture",
+        "general.file_type",
+        "general.name",
+        "general.size_label",
+        "general.type",
+        "split.count",
+        "tokenizer.chat_template",
+        "tokenizer.ggml.tokens",
+    }
+)
+_KEPT_OF_ARCHITECTURE = frozenset(
+    {
+        "attention.causal",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.key_length_mla",
+        "attention.sliding_window",
+        "attention.value_length",
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "pooling_type",
+    }
+)
+"""Keys that are kept, and those that follow the architecture's name; all others are skipped."""
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +175,10 @@ def _read(file: BinaryIO, size: int) -> GgufHeader:
     values: dict[str, Value] = {}
     for _ in range(key_count):
         key = cursor.text(MAX_NAME)
-        values[key] = cursor.value(cursor.u32())
+        if key in _KEPT or key.partition(".")[2] in _KEPT_OF_ARCHITECTURE:
+            values[key] = cursor.value(cursor.u32())
+        else:
+            cursor.skip_value(cursor.u32())
     parameters, tensor_bytes = _tensors(cursor, tensor_count)
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= MAX_NUMBER:
@@ -181,7 +213,7 @@ def _tensors(cursor: Cursor, count: int) -> tuple[int, int]:
     """Number of weights, and bytes from the start of the data to the end of the last tensor."""
     weights = end = 0
     for _ in range(count):
-        cursor.text(MAX_NAME)
+        cursor.skip_text(MAX_NAME)
         dimensions = cursor.u32()
         if dimensions > MAX_DIMENSIONS:
             raise InvalidModel(f"a tensor claims {dimensions} dimensions")
@@ -242,6 +274,14 @@ _SCALARS = {
 _CHUNK = 2**18
 
 
+def _form(kind: int) -> struct.Struct:
+    """The form of a number or a flag; raises `InvalidModel`."""
+    try:
+        return _SCALARS[kind]
+    except KeyError:
+        raise InvalidModel(f"the GGUF header holds a value of unknown type {kind}") from None
+
+
 class Array:
     """An array: its length, and its elements if they are few numbers."""
 
@@ -269,8 +309,9 @@ class Cursor:
         """Offset in the file of the buffer's first byte."""
         self._at = 0
         """Position within the buffer; may lie beyond its end after a skip."""
-        self._elements_left = MAX_ELEMENTS
+        self._strings_left = MAX_STRINGS
         self._text_left = MAX_TEXT
+        self._kept_left = MAX_KEPT
 
     @property
     def position(self) -> int:
@@ -287,46 +328,55 @@ class Cursor:
 
     def text(self, limit: int = MAX_TEXT) -> str:
         """A string; bytes that are not UTF-8 are replaced, because tokens need not be."""
-        length = self.u64()
-        if length > min(limit, self._text_left):
-            raise InvalidModel(f"a string in the GGUF header claims {length} bytes")
+        length = self._length(min(limit, self._text_left))
         self._text_left -= length
         return self._take(length).decode("utf-8", errors="replace")
+
+    def skip_text(self, limit: int = MAX_HEADER) -> None:
+        """Skip a string."""
+        self._skip(self._length(limit))
 
     def value(self, kind: int) -> Value:
         """A value of the GGUF type number `kind`."""
         if kind == STRING:
             return self.text()
-        if kind == ARRAY:
-            return self._array(depth=1)
-        return self._scalar(kind)
-
-    def _scalar(self, kind: int) -> int | float | bool:
-        try:
-            form = _SCALARS[kind]
-        except KeyError:
-            raise InvalidModel(f"the GGUF header holds a value of unknown type {kind}") from None
-        return form.unpack(self._take(form.size))[0]
-
-    def _array(self, depth: int) -> Array:
-        if depth > MAX_DEPTH:
-            raise InvalidModel(f"arrays in the GGUF header nest deeper than {MAX_DEPTH}")
+        if kind != ARRAY:
+            form = _form(kind)
+            return form.unpack(self._take(form.size))[0]
         kind, length = self.u32(), self.u64()
-        if length > self._elements_left:
-            raise InvalidModel(f"an array in the GGUF header claims {length} elements")
-        self._elements_left -= length
+        if kind in (STRING, ARRAY) or length > self._kept_left:
+            self._skip_elements(kind, length)
+            return Array(length, None)
+        self._kept_left -= length
+        form = _form(kind)
+        data = self._take(length * form.size)
+        return Array(length, tuple(number for (number,) in form.iter_unpack(data)))
+
+    def skip_value(self, kind: int) -> None:
+        """Skip a value of the GGUF type number `kind`."""
         if kind == STRING:
-            self._skip_strings(length)
+            self.skip_text()
         elif kind == ARRAY:
-            for _ in range(length):
-                self._array(depth + 1)
-        elif kind not in _SCALARS:
-            raise InvalidModel(f"the GGUF header holds an array of unknown type {kind}")
-        elif length <= MAX_KEPT_ARRAY:
-            return Array(length, tuple(self._scalar(kind) for _ in range(length)))
+            self._skip_elements(self.u32(), self.u64())
         else:
-            self._skip(length * _SCALARS[kind].size)
-        return Array(length, None)
+            self._skip(_form(kind).size)
+
+    def _length(self, limit: int) -> int:
+        length = self.u64()
+        if length > limit:
+            raise InvalidModel(f"a string in the GGUF header claims {length} bytes")
+        return length
+
+    def _skip_elements(self, kind: int, length: int) -> None:
+        if kind == ARRAY:  # the format allows it, and the engine reads none
+            raise InvalidModel("the GGUF header holds an array of arrays")
+        if kind != STRING:
+            self._skip(length * _form(kind).size)
+            return
+        if length > self._strings_left:
+            raise InvalidModel(f"an array in the GGUF header claims {length} strings")
+        self._strings_left -= length
+        self._skip_strings(length)
 
     def _skip_strings(self, count: int) -> None:
         """Skip `count` strings: a vocabulary has no index, so each length is read."""
@@ -356,6 +406,8 @@ class Cursor:
                 "the file ends within its GGUF header",
                 hint="It was probably not downloaded completely: get it again.",
             )
+        if self.position + length > MAX_HEADER:
+            raise InvalidModel(f"the GGUF header has more than {MAX_HEADER:,} bytes")
 
     def _need(self, length: int) -> None:
         """Make sure that the next `length` bytes are in the buffer."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from time import perf_counter
 from typing import TypeVar, cast
@@ -10,32 +11,29 @@ from typing import TypeVar, cast
 import anyio
 import httpx
 
+from lmstrix.adapters import streaming
 from lmstrix.adapters.llamacpp.engine import Engine
-from lmstrix.adapters.llamacpp.wire import (
-    EventReader,
-    Generation,
-    completion_request,
-    server_error,
-)
 from lmstrix.adapters.streaming import (
     Items,
     StallDeadline,
+    StreamedModel,
     ends_in_thought,
     require_room,
-    visible_items,
-    whole_reply,
+    spoken_s,
     with_answer_prefix,
 )
 from lmstrix.errors import (
     ConfigurationError,
+    ContextOverflow,
     EngineTimeout,
     EngineUnavailable,
     LMStrixError,
+    PredictionError,
 )
-from lmstrix.json_values import Json, as_object, parse_object
-from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_text, parse_object
+from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
 
-__all__ = ["LlamaCppModel"]
+__all__ = ["EventReader", "Generation", "LlamaCppModel", "server_error"]
 
 T = TypeVar("T")
 
@@ -45,12 +43,12 @@ CHARACTERS_PER_S = 100_000
 small machine does ten million."""
 WEIGHT_BYTES_PER_S = 64 * 2**20
 """One step may take as long as reading all weights once, from a slow disk if memory is short."""
-CLOSE_S = 2.0
+CLOSE_S = 0.5
 DEATH_S = 2.0
 """Time in which a process that dropped its connection must turn out to be dead."""
 
 
-class LlamaCppModel:
+class LlamaCppModel(StreamedModel):
     """A `lmstrix.ports.LoadedModel` over llama.cpp's server in a child process.
 
     One request at a time; others wait. The longest time between two signs of progress (a batch
@@ -103,29 +101,6 @@ class LlamaCppModel:
     async def count_prompt_tokens(self, prompt: Prompt) -> int:
         """Number of tokens that `complete` would send for `prompt`."""
         return len(await self._tokens(await self._formatted(prompt), special=True))
-
-    async def complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        on_progress: Callable[[PrefillProgress], None] | None = None,
-    ) -> Reply:
-        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
-
-        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not.
-        """
-        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
-
-    def stream(
-        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        """The same reply piece by piece; the last item is the whole `Reply`.
-
-        Closing the generator early stops the engine.
-        """
-        return visible_items(self._generate(prompt, max_tokens, stop))
 
     async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         if max_tokens < 1:
@@ -239,7 +214,7 @@ class LlamaCppModel:
             if (crash := await self._engine.death(0)) is not None:
                 raise crash from error
             raise EngineTimeout(
-                f"the engine made no progress for {round(deadline_s, 1) or 0.1:g} s"
+                f"the engine made no progress for {spoken_s(deadline_s)}"
             ) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise await self._lost(f"the connection was lost ({type(error).__name__})") from error
@@ -247,3 +222,167 @@ class LlamaCppModel:
     async def _lost(self, what: str) -> LMStrixError:
         """The engine's death if it died, else an error that it cannot be reached."""
         return await self._engine.death(DEATH_S) or EngineUnavailable(what)
+
+
+# The server on the wire --------------------------------------------------------------------------
+
+MAX_LINE_BYTES = 2**24
+"""Longest line accepted from the server; its own have a few hundred bytes."""
+
+_STOP_REASONS = {
+    "eos": StopReason.END,
+    "word": StopReason.STOP_STRING,
+    "limit": StopReason.MAX_TOKENS,
+}
+
+
+def completion_request(
+    tokens: Sequence[int], max_tokens: int, stop: Sequence[str], *, reuse_prefixes: bool = True
+) -> Json:
+    """Body of a greedy completion of `tokens`, streamed with its progress."""
+    return {
+        "prompt": tokens,
+        "n_predict": max_tokens,
+        "stop": list(stop),
+        "temperature": 0,
+        "top_k": 1,
+        "repeat_penalty": 1.0,
+        "cache_prompt": reuse_prefixes,
+        "stream": True,
+        "return_progress": True,
+        # Without this the last event repeats the whole prompt.
+        "response_fields": [
+            "content",
+            "stop",
+            "stop_type",
+            "truncated",
+            "tokens_evaluated",
+            "tokens_predicted",
+            "timings",
+        ],
+    }
+
+
+class EventReader:
+    """Reads server-sent events from chunks of bytes, one JSON object at a time."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+        self._ready: deque[Json] = deque()
+
+    async def next(self) -> Json | None:
+        """The next event, or None at the end of the stream.
+
+        Raises `EngineUnavailable` for anything else: the server is not the one expected.
+        """
+        while not self._ready:
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                return None
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            if len(self._rest) > MAX_LINE_BYTES:
+                raise EngineUnavailable("the engine sent a line without an end")
+            self._ready.extend(event for line in lines if (event := _event(line)) is not None)
+        return self._ready.popleft()
+
+
+def _event(line: bytes) -> Json | None:
+    """The JSON object in one line; None for blank lines, comments and other fields."""
+    field, _, data = line.strip().partition(b":")
+    data = data.strip()
+    if field not in (b"data", b"error") or data == b"[DONE]":
+        return None
+    event = parse_object(data)
+    if event is None:
+        raise EngineUnavailable("the engine sent an event that is not JSON")
+    return {"error": event} if field == b"error" and "error" not in event else event
+
+
+def server_error(status: int, body: Json | None) -> LMStrixError:
+    """The error that an answer of the engine's server stands for; `body` is its JSON object."""
+    told = as_object((body or {}).get("error"))
+    message = as_text(told.get("message"))[:500] or "no message"
+    if told.get("type") == "exceed_context_size_error":
+        return ContextOverflow(
+            f"the prompt does not fit: {message}",
+            prompt_tokens=as_count(told.get("n_prompt_tokens")),
+            context_length=as_count(told.get("n_ctx")),
+        )
+    if "context size has been exceeded" in message.lower():
+        return ContextOverflow(f"the prompt does not fit: {message}")
+    if status in (401, 403, 404, 503) or not told:
+        return EngineUnavailable(f"the engine's server answered {status}: {message}")
+    return PredictionError(f"the engine's server answered {status}: {message}")
+
+
+class Generation(streaming.Generation):
+    """One reply as it arrives in server-sent events."""
+
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        if "error" in event:
+            raise server_error(200, event)
+        progress = as_object(event.get("prompt_progress"))
+        if progress:
+            return [_progress(progress)]
+        content = event.get("content")
+        text = content if isinstance(content, str) else ""
+        self._written(text, elapsed_s)
+        pieces = self._splitter.feed(text)
+        if event.get("stop") is not True:
+            return self._said(pieces)
+        last = self._said([*pieces, *self._splitter.finish()])
+        self.reply = self._finished(event)
+        return last
+
+    def _finished(self, event: Json) -> Reply:
+        timings = as_object(event.get("timings"))
+        read = as_count(event.get("tokens_evaluated"))
+        generated = (
+            as_count(timings.get("predicted_n")) or as_count(event.get("tokens_predicted")) or 0
+        )
+        sent = self._prompt_tokens or 0
+        if read is not None:
+            self._require_whole_prompt(read)
+            if read > sent:
+                raise PredictionError(
+                    f"the engine read {read} prompt tokens of {sent} that were sent"
+                )
+        # The flag is also set when the reply ends in the very last cell: then all is there.
+        if event.get("truncated") is True and generated < self._max_tokens:
+            raise ContextOverflow(
+                "the context filled up before the reply was complete",
+                prompt_tokens=sent,
+            )
+        return Reply(
+            text=self._text(reasoning=False),
+            reasoning=self._text(reasoning=True),
+            stop_reason=_stop_reason(event.get("stop_type")),
+            prompt_tokens=sent,
+            cached_tokens=as_count(timings.get("cache_n")),
+            generated_tokens=generated,
+            ttft_s=self._ttft_s,
+            tokens_per_second=_speed(timings, generated),
+        )
+
+
+def _progress(progress: Json) -> PrefillProgress:
+    return PrefillProgress(
+        prompt_tokens=as_count(progress.get("total")) or 0,
+        cached_tokens=as_count(progress.get("cache")) or 0,
+        processed_tokens=as_count(progress.get("processed")) or 0,
+    )
+
+
+def _stop_reason(told: object) -> StopReason:
+    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
+    return known or StopReason.UNKNOWN
+
+
+def _speed(timings: Json, generated: int) -> float | None:
+    """Tokens per second; None for a single token, which comes with the prefill."""
+    speed = timings.get("predicted_per_second")
+    if generated < 2 or not isinstance(speed, (int, float)) or not 0 < speed <= MAX_RATE:
+        return None
+    return float(speed)

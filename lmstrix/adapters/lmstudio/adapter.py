@@ -8,12 +8,18 @@ from contextlib import asynccontextmanager, suppress
 
 import anyio
 
-from lmstrix.adapters.lmstudio import instances, listing, requests
+from lmstrix.adapters.lmstudio import instances, listing, protocol
 from lmstrix.adapters.lmstudio.discovery import find_server, is_loopback, parse_host
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
-from lmstrix.adapters.lmstudio.orphans import new_identifier
-from lmstrix.adapters.lmstudio.sdk import Connection, connected, require_asyncio, sdk_version
-from lmstrix.adapters.lmstudio.settings import TTL_S, Deadlines
+from lmstrix.adapters.lmstudio.sdk import (
+    TTL_S,
+    Connection,
+    Deadlines,
+    connected,
+    is_interrupted,
+    require_asyncio,
+    sdk_version,
+)
 from lmstrix.errors import (
     ConfigurationError,
     EngineTimeout,
@@ -32,10 +38,12 @@ __all__ = ["HOST_VARIABLE", "LMStudioAdapter"]
 
 HOST_VARIABLE = "LMSTRIX_HOST"
 RELEASE_S = 30.0
-"""Longest time that the release of a model may take; what is left then is unloaded later."""
-CANCEL_S = 0.8
-"""The same after a cancellation, or where LM Studio does not answer any more; with what
-cancelling the channel takes, two seconds at most."""
+"""Longest time that the release of a model may take; a later load tries again."""
+CANCEL_S = 1.2
+"""The same after an interruption, or if LM Studio does not answer. With the cancelling of a request
+and the closing of connections an interruption ends within three seconds."""
+RETRY_S = 0.6
+"""The same when the client is closed, if LM Studio did not answer before."""
 
 
 class LMStudioAdapter:
@@ -50,7 +58,7 @@ class LMStudioAdapter:
             answers LM Studio's greeting on this machine.
         api_token: for a server that wants one; by default ``LMSTUDIO_API_TOKEN``.
         connect_s, call_s, stall_s, load_s: deadlines in seconds; see
-            `lmstrix.adapters.lmstudio.settings.Deadlines`.
+            `lmstrix.adapters.lmstudio.sdk.Deadlines`.
         ttl_s: if this process dies, LM Studio unloads what it left after so many idle seconds.
     """
 
@@ -78,6 +86,9 @@ class LMStudioAdapter:
         )
         self._ours: set[str] = set()
         self._left: set[str] = set()
+        """Instances that were not seen to be unloaded; a load may still be on its way."""
+        self._stuck: set[str] = set()
+        """Those of them that LM Studio has said nothing about."""
         self._notes: dict[str, None] = {}
         self._silent: set[str] = set()
 
@@ -94,8 +105,15 @@ class LMStudioAdapter:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._notes)
+        """Sentences that the user should read, such as the names of instances left loaded."""
+        return (
+            *self._notes,
+            *(
+                f"LM Studio did not answer and may still have {identifier} loaded: "
+                "the next run unloads it, or unload it in LM Studio."
+                for identifier in sorted(self._stuck)
+            ),
+        )
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that LM Studio lists, sorted by key; raises an `InfrastructureError`."""
@@ -119,7 +137,7 @@ class LMStudioAdapter:
         require_asyncio()
         parameter: Json = {
             "modelKey": listing.wire_key(model),
-            "loadConfigStack": requests.load_stack(context_length),
+            "loadConfigStack": protocol.load_stack(context_length),
         }
         if device := listing.device_of(model):
             parameter = {**parameter, "deviceIdentifier": device}
@@ -156,12 +174,12 @@ class LMStudioAdapter:
         require_asyncio()
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
-        identifier = new_identifier()
+        identifier = instances.new_identifier()
         async with self._connection() as connection:
             await self._sweep(connection)
             self._ours.add(identifier)
-            # Until LM Studio says that it is there: its refusal is the one sure word.
-            release_s, loading, sure = CANCEL_S, True, False
+            # Only LM Studio's own refusal shows that there is nothing to unload.
+            answers, loading, refused = False, True, False
             try:
                 await instances.load_instance(
                     connection,
@@ -173,15 +191,23 @@ class LMStudioAdapter:
                 )
                 loading = False
                 yield await self._opened(connection, model, identifier)
-                release_s = RELEASE_S
+                answers = True
+            except GeneratorExit:  # left early, without an interruption
+                answers = True
+                raise
             except Exception as error:
-                if not isinstance(error, InfrastructureError):
-                    release_s = RELEASE_S
+                answers = not isinstance(error, InfrastructureError)
                 hung = isinstance(error, LoadHung)
-                sure = loading and isinstance(error, LoadError | ModelError) and not hung
+                refused = loading and isinstance(error, LoadError | ModelError) and not hung
                 raise
             finally:
-                await self._release(connection, identifier, release_s, sure=sure)
+                self._left.add(identifier)
+                try:
+                    await self._release(connection, identifier, answers=answers)
+                    if refused:
+                        self._left.discard(identifier)
+                finally:
+                    self._ours.discard(identifier)
 
     async def status(self) -> Status:
         """Whether LM Studio answers, its version, and what is loaded in it."""
@@ -204,18 +230,26 @@ class LMStudioAdapter:
             adapter=self.name,
             engine="LM Studio",
             available=True,
-            detail=" ".join([f"Server at {connection.host}.", *self._notes]),
+            detail=" ".join([f"Server at {connection.host}.", *self.warnings]),
             versions=versions,
             loaded=tuple(self._instance(entry) for entry in entries),
         )
 
     async def aclose(self) -> None:
-        """Unload what had to be left behind, if LM Studio answers; nothing else is held."""
-        if self._left:
-            require_asyncio()
-            with suppress(LMStrixError), anyio.move_on_after(RELEASE_S):
-                async with self._connection() as connection:
-                    await self._sweep(connection)
+        """Unload the instances left behind, if LM Studio answers. An interruption leaves them to
+        the next run.
+        """
+        if not self._left:
+            return
+        require_asyncio()
+        if is_interrupted():
+            return
+        with (
+            suppress(LMStrixError),
+            anyio.move_on_after(RETRY_S if self._stuck else RELEASE_S),
+        ):
+            async with self._connection() as connection:
+                await self._sweep(connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Connection, None]:
@@ -270,42 +304,38 @@ class LMStudioAdapter:
             return None
 
     async def _sweep(self, connection: Connection) -> None:
-        """Unload what was left behind, also by a process that died. What was not there stays
-        remembered: a load may still be on its way.
-        """
+        """Unload what was left behind, also by a process that died."""
         with suppress(LMStrixError):
-            self._left -= await instances.unload(
-                connection, set(self._left), self._deadlines.call_s
-            )
+            await self._unload(connection, set(self._left))
 
-    async def _release(
-        self, connection: Connection, identifier: str, seconds: float, *, sure: bool
-    ) -> None:
-        """Unload `identifier`, over a new connection if this one is lost.
-
-        `sure` says that LM Studio itself reported that there is nothing to unload.
+    async def _release(self, connection: Connection, identifier: str, *, answers: bool) -> None:
+        """Unload `identifier`, over a new connection if this one is lost or LM Studio does not
+        answer. An interruption, also one that the caller hides or that comes meanwhile, leaves
+        `CANCEL_S` for it.
         """
-        self._left.add(identifier)
+        self._stuck.add(identifier)
         try:
-            with anyio.move_on_after(seconds, shield=True):
-                gone = await self._unloaded(connection, identifier, seconds)
-                if gone or sure:
-                    self._left.discard(identifier)
+            if answers and not is_interrupted():
+                with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
+                    try:
+                        await self._unload(connection, {identifier})
+                    except EngineUnavailable:
+                        await self._unload_anew(identifier)
         finally:
-            self._ours.discard(identifier)
+            if identifier in self._stuck and (not answers or is_interrupted()):
+                connection.abort()  # what it still sends would keep the answers waiting
+                with anyio.move_on_after(CANCEL_S, shield=True), suppress(LMStrixError):
+                    await self._unload_anew(identifier)
 
-    async def _unloaded(self, connection: Connection, identifier: str, seconds: float) -> bool:
-        wanted, seconds = {identifier}, min(seconds, self._deadlines.call_s)
-        try:
-            return identifier in await instances.unload(connection, wanted, seconds)
-        except EngineUnavailable:
-            pass  # the connection is lost: once more, over a new one
-        except LMStrixError:
-            return False
-        with suppress(LMStrixError):
-            async with self._connection() as fresh:
-                return identifier in await instances.unload(fresh, wanted, seconds)
-        return False
+    async def _unload_anew(self, identifier: str) -> None:
+        async with self._connection() as connection:
+            await self._unload(connection, {identifier})
+
+    async def _unload(self, connection: Connection, identifiers: set[str]) -> None:
+        """Unload what is loaded of `identifiers`."""
+        gone = await instances.unload(connection, identifiers, self._deadlines.call_s)
+        self._left -= gone
+        self._stuck -= identifiers
 
     def _note(self, text: str) -> None:
         self._notes[text] = None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
-from lmstrix.adapters.lmstudio.failures import START_HINT
+from lmstrix.adapters.lmstudio.protocol import START_HINT
 from lmstrix.adapters.lmstudio_home import INTERNAL, lmstudio_home
 from lmstrix.errors import ConfigurationError, EngineUnavailable, SettingsError
 from lmstrix.json_values import as_count, parse_object, read_object

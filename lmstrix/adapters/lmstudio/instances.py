@@ -1,19 +1,32 @@
-"""Instances of ours in LM Studio: loading one, and letting go of it whatever happened."""
+"""Our instances in LM Studio: load one, unload it, and know which of them a dead process left.
+
+LM Studio unloads what idles for its time to live, half an hour; until then the memory is taken. So
+each identifier names the process that loaded it, and the next load unloads what has no process
+any more. Only identifiers of exactly our form are ever looked at.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
+import platform
+import re
+import secrets
+import sys
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import cast
 
 import anyio
 
-from lmstrix.adapters.lmstudio import failures, requests
+from lmstrix.adapters.lmstudio import protocol
 from lmstrix.adapters.lmstudio.listing import device_of, wire_key
-from lmstrix.adapters.lmstudio.orphans import is_orphan
-from lmstrix.adapters.lmstudio.sdk import Connection
-from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio.sdk import Connection, Deadlines
+from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import (
     EngineTimeout,
     EngineUnavailable,
@@ -32,7 +45,7 @@ from lmstrix.json_values import (
 )
 from lmstrix.models import LoadProgress, ModelInfo
 
-__all__ = ["effective_context", "listed", "load_instance", "unload"]
+__all__ = ["effective_context", "is_orphan", "listed", "load_instance", "new_identifier", "unload"]
 
 SESSIONS = "llm.load.numParallelSessions"
 
@@ -51,20 +64,18 @@ async def load_instance(
     Raises `LoadRefused`, `LoadFailed`, `OutOfMemory`, `LoadHung`, `ModelNotFound`,
     `EngineTimeout` or `EngineUnavailable`.
     """
-    request = requests.load_request(wire_key(model), identifier, context_length, deadlines.ttl_s)
+    request = protocol.load_request(wire_key(model), identifier, context_length, deadlines.ttl_s)
     patience_s = deadlines.for_load(model.size_bytes)
     ends = anyio.current_time() + patience_s
     told = -math.inf
     async with connection.channel(
-        "loadModel", request, deadline_s=deadlines.call_s, classify=failures.load_error
+        "loadModel", request, deadline_s=deadlines.call_s, classify=protocol.load_error
     ) as channel:
         while True:
             try:
                 packet = await channel.next(max(0.0, ends - anyio.current_time()))
             except EngineTimeout as error:
-                raise LoadHung(
-                    f"the load made no progress for {round(patience_s, 1) or 0.1:g} s"
-                ) from error
+                raise LoadHung(f"the load made no progress for {spoken_s(patience_s)}") from error
             if packet is None:
                 break
             if packet.get("type") == "success":
@@ -92,7 +103,7 @@ async def effective_context(
     Raises `UnsupportedModel` if it is on another device, `EngineUnavailable` if it is not
     told.
     """
-    specifier: Json = {"specifier": requests.specifier(identifier)}
+    specifier: Json = {"specifier": protocol.specifier(identifier)}
     told = await connection.call(
         "llm", "getModelInfo", {**specifier, "throwIfNotFound": True}, deadline_s=deadlines.call_s
     )
@@ -151,3 +162,50 @@ async def unload(connection: Connection, identifiers: set[str], deadline_s: floa
 
 async def _unload(connection: Connection, identifier: str, deadline_s: float) -> None:
     await connection.call("llm", "unloadModel", {"identifier": identifier}, deadline_s=deadline_s)
+
+
+# Identifiers -------------------------------------------------------------------------------------
+
+_OURS = re.compile(r"lmstrix-([0-9a-f]{12})-([1-9][0-9]{0,8})-[0-9a-f]{16}")
+
+
+def new_identifier() -> str:
+    """An identifier that nobody else uses, and that tells this process."""
+    return f"lmstrix-{_here()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def is_orphan(identifier: str) -> bool:
+    """Whether a process of this machine that is gone has loaded it. In doubt it is none: on
+    another machine, where the number of the process is in use again, and on Windows.
+    """
+    ours = _OURS.fullmatch(identifier)
+    return ours is not None and ours[1] == _here() and _is_gone(int(ours[2]))
+
+
+@cache
+def _here() -> str:
+    """What process numbers mean something in: this system, on Linux its PID namespace.
+
+    Its name is not enough, since many machines have the same one: what tells them apart is the
+    number of this boot on Linux, elsewhere the address of a network card.
+    """
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        # Where there is no such address it is another one in each process: nothing is an orphan.
+        namespace, machine = "", f"{uuid.getnode():x}"
+    name = f"{platform.system()} {platform.node()} {namespace} {machine}"
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _is_gone(pid: int) -> bool:
+    if sys.platform == "win32":  # there is no signal that only asks
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False

@@ -9,22 +9,20 @@ from time import perf_counter
 import anyio
 import attrs
 
-from lmstrix.adapters.lmstudio import failures, requests
-from lmstrix.adapters.lmstudio.packets import Generation
-from lmstrix.adapters.lmstudio.sdk import Connection, require_asyncio
-from lmstrix.adapters.lmstudio.settings import Deadlines
+from lmstrix.adapters.lmstudio import protocol
+from lmstrix.adapters.lmstudio.protocol import Generation
+from lmstrix.adapters.lmstudio.sdk import Connection, Deadlines, require_asyncio
 from lmstrix.adapters.streaming import (
     Items,
     StallDeadline,
+    StreamedModel,
     ends_in_thought,
     require_room,
-    visible_items,
-    whole_reply,
     with_answer_prefix,
 )
 from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.json_values import as_count, as_object
-from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
+from lmstrix.models import ModelInfo, PrefillProgress, Prompt, ReplyChunk
 
 __all__ = ["LMStudioModel"]
 
@@ -48,7 +46,7 @@ class _Prepared:
     in_thought: bool
 
 
-class LMStudioModel:
+class LMStudioModel(StreamedModel):
     """A `lmstrix.ports.LoadedModel` over LM Studio.
 
     One request at a time; further ones wait. A prompt is formatted by the server and sent as
@@ -104,30 +102,6 @@ class LMStudioModel:
         extra = await self._learn()
         return (await self._prepare(prompt)).count + extra
 
-    async def complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        on_progress: Callable[[PrefillProgress], None] | None = None,
-    ) -> Reply:
-        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
-
-        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not, and
-        `PromptTruncated` if the server read less than was sent.
-        """
-        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
-
-    def stream(
-        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        """The same reply piece by piece; the last item is the whole `Reply`.
-
-        Closing it early stops the engine.
-        """
-        return visible_items(self._generate(prompt, max_tokens, stop))
-
     async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         require_asyncio()
         if max_tokens < 1:
@@ -160,7 +134,7 @@ class LMStudioModel:
         self, prepared: _Prepared, generation: Generation, max_tokens: int, stop: Sequence[str]
     ) -> AsyncGenerator[PrefillProgress | ReplyChunk, None]:
         """One prediction, until `generation` has its reply."""
-        request = requests.predict_request(
+        request = protocol.predict_request(
             self._identifier,
             prepared.text,
             max_tokens=max_tokens,
@@ -173,7 +147,7 @@ class LMStudioModel:
             "predict",
             request,
             deadline_s=self._deadlines.for_text(prepared.system + prepared.text),
-            classify=failures.prediction_error,
+            classify=protocol.prediction_error,
         ) as channel:
             while generation.reply is None:
                 packet = await self._stall.step(channel.next)
@@ -221,7 +195,7 @@ class LMStudioModel:
         answer = await self._connection.call(
             "llm",
             "applyPromptTemplate",
-            requests.template_request(self._identifier, user, prompt.system),
+            protocol.template_request(self._identifier, user, prompt.system),
             deadline_s=self._deadlines.for_text(prompt.system + user),
         )
         formatted = as_object(answer).get("formatted")
@@ -236,7 +210,7 @@ class LMStudioModel:
         )
 
     async def _count(self, text: str) -> int:
-        parameter = {"specifier": requests.specifier(self._identifier), "inputString": text}
+        parameter = {"specifier": protocol.specifier(self._identifier), "inputString": text}
         answer = await self._connection.call(
             "llm", "countTokens", parameter, deadline_s=self._deadlines.for_text(text)
         )

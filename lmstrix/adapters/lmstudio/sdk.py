@@ -1,30 +1,33 @@
-"""The one place that knows the `lmstudio` SDK.
+"""The one module that imports the `lmstudio` SDK.
 
-Of the SDK's private parts it uses a session's `_create_channel`, and of the channel that this
-gives `rx_stream` and `cancel`: the public calls send nothing when they are cancelled, drop
-what packets tell, and cannot set a load's number of sessions. What is sent is made by
-`requests`, not by the SDK. `check_sdk` says whether those parts are still there.
+Of the SDK's private parts it uses a session's `_create_channel` and its websocket handler, and of
+the channel that this gives `rx_stream` and `cancel`: the public calls send nothing when they are
+cancelled, drop facts of the packets, and cannot set a load's number of sessions. `protocol` makes
+what is sent. `check_sdk` reports whether those parts are still there.
 """
 
 from __future__ import annotations
 
-import asyncio  # noqa: TID251 - the SDK runs on asyncio alone: this tells whether it can
+import asyncio  # noqa: TID251 - the SDK runs on asyncio alone
 import inspect
 import logging
+import math
 import os
+import socket
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, cast
 
 import anyio
+import attrs
 import httpx
 import lmstudio
 from lmstudio import async_api, json_api
 
-from lmstrix.adapters.lmstudio import failures
-from lmstrix.adapters.lmstudio.guarding import guard
+from lmstrix.adapters.lmstudio import protocol
+from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -38,14 +41,20 @@ __all__ = [
     "TOKEN_VARIABLE",
     "Channel",
     "Connection",
+    "Deadlines",
     "check_sdk",
     "connected",
+    "is_interrupted",
     "require_asyncio",
     "sdk_version",
 ]
 
-CLOSE_S = 1.0
-"""Longest time that closing a connection, or cancelling a channel, may take."""
+CLOSE_S = 0.5
+"""Longest time that a connection may take to close, or a request to be sent after all."""
+STOP_S = 1.0
+"""Longest time that the server may take to say that it stopped, once a channel is cancelled."""
+MOST_UNREAD = 2**14
+"""Messages that wait to be read. A server that sends faster than we read is given up."""
 TOKEN_VARIABLE = "LMSTUDIO_API_TOKEN"
 """The environment variable of LM Studio's own tools."""
 _PRIVATE = (
@@ -59,6 +68,46 @@ _PRIVATE = (
 _CLOSED = (anyio.ClosedResourceError, anyio.BrokenResourceError)
 Classify = Callable[[str], LMStrixError]
 
+CHARACTERS_PER_S = 50_000
+"""A small machine formats and counts a hundred times as many."""
+TTL_S = 1800
+"""Longer than any pause of a measurement between two requests."""
+LOAD_S = 600.0
+LOAD_BYTES_PER_S = 16 * 2**20
+"""Slower than any disk that one would keep models on."""
+
+
+@attrs.frozen(kw_only=True)
+class Deadlines:
+    """How long LM Studio may be silent, in seconds."""
+
+    connect_s: float = 10.0
+    """Greeting and connecting, each."""
+    call_s: float = 30.0
+    """A remote call; `for_text` adds time for long texts."""
+    ask_s: float = 3.0
+    """A call that older servers do not know, and therefore do not answer."""
+    stall_s: float = 120.0
+    """Between two signs of progress in a prediction, or ten times the slowest step so far."""
+    load_s: float | None = None
+    """Between two signs of progress in a load; None for ten minutes and a second for each 16 MiB
+    of weights. A measurement has a shorter one, `MeasureOptions.load_timeout_s`."""
+    ttl_s: int = TTL_S
+    """If this process dies, LM Studio unloads its instances after so many idle seconds."""
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in attrs.asdict(self).items():
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"the deadline {name} must be positive, got {value}")
+
+    def for_text(self, text: str) -> float:
+        """For a call that sends `text`."""
+        return self.call_s + len(text) / CHARACTERS_PER_S
+
+    def for_load(self, size_bytes: int) -> float:
+        """Between two signs of progress in a load of so many bytes of weights."""
+        return LOAD_S + size_bytes / LOAD_BYTES_PER_S if self.load_s is None else self.load_s
+
 
 def require_asyncio() -> None:
     """Raise `ConfigurationError` if the running event loop is not asyncio's."""
@@ -69,6 +118,12 @@ def require_asyncio() -> None:
             "the LM Studio adapter needs asyncio, as LM Studio's own SDK does",
             hint='Use anyio.run(..., backend="asyncio"), or adapter="llamacpp".',
         ) from error
+
+
+def is_interrupted() -> bool:
+    """Whether the running task was cancelled, also if its caller hides the error from us."""
+    task = asyncio.current_task()
+    return anyio.current_effective_deadline() == -math.inf or bool(task and task.cancelling())
 
 
 def sdk_version() -> str:
@@ -122,8 +177,7 @@ class Channel:
     async def next(self, deadline_s: float) -> Json | None:
         """The next packet, or None at the end.
 
-        Raises what `classify` makes of the server's error, `EngineTimeout` or
-        `EngineUnavailable`.
+        Raises the server's error as `classify` reads it, `EngineTimeout` or `EngineUnavailable`.
         """
         with _translated(self._classify, deadline_s):
             try:
@@ -142,8 +196,8 @@ class Channel:
     async def aclose(self) -> None:
         """Cancel what is not settled, and wait for the server to say that it stopped."""
         with (
-            anyio.move_on_after(CLOSE_S, shield=True),
-            _translated(self._classify, CLOSE_S),
+            anyio.move_on_after(STOP_S, shield=True),
+            _translated(self._classify, STOP_S),
         ):
             await self._packets.aclose()
             if not self.settled:
@@ -158,6 +212,7 @@ class Connection:
 
     def __init__(self, client: Any, host: str) -> None:  # noqa: ANN401 - its sessions are private
         self._client = client
+        self._sockets: list[Any] = []
         self.host = host
         self.closed = False
 
@@ -168,13 +223,12 @@ class Connection:
         parameter: Json | None = None,
         *,
         deadline_s: float,
-        classify: Classify = failures.call_error,
+        classify: Classify = protocol.call_error,
     ) -> object:
         """The result of a remote call.
 
-        Raises what `classify` makes of an error, `EngineTimeout` if nothing is answered,
-        which is also what a server does that does not know the endpoint, or
-        `EngineUnavailable`.
+        Raises the server's error as `classify` reads it, `EngineTimeout` if nothing is answered,
+        which is also what a server does that does not know the endpoint, or `EngineUnavailable`.
         """
         self._require_open()
         with _translated(classify, deadline_s), anyio.fail_after(deadline_s):
@@ -193,21 +247,98 @@ class Connection:
         """A new channel of the models' namespace; leaving early cancels it at the server."""
         self._require_open()
         opening = self._client.llm._create_channel(_Endpoint(endpoint, parameter))  # noqa: SLF001 - see the module's docstring
-        raw: Any = None
-        with (
-            _translated(classify, deadline_s),
-            # Sent whole or not at all: what was sent by halves could not be cancelled.
-            anyio.CancelScope(shield=True),
-            anyio.fail_after(deadline_s),
-        ):
-            raw = await opening.__aenter__()
-        channel = Channel(raw, classify)
+        sending = asyncio.ensure_future(opening.__aenter__())
+        try:
+            with _translated(classify, deadline_s), anyio.fail_after(deadline_s):
+                channel = Channel(await asyncio.shield(sending), classify)
+        except BaseException:
+            await self._take_back(opening, sending, classify)
+            raise
         try:
             yield channel
         finally:
             with suppress(LMStrixError):
                 await channel.aclose()
             await opening.__aexit__(None, None, None)  # waits for nothing: it frees the number
+
+    async def _take_back(
+        self,
+        opening: Any,  # noqa: ANN401 - private type
+        sending: asyncio.Future[Any],
+        classify: Classify,
+    ) -> None:
+        """Cancel a request that is still being sent: the server may have all of it already."""
+        sending.add_done_callback(lambda done: done.cancelled() or done.exception())
+        with anyio.move_on_after(CLOSE_S, shield=True), suppress(Exception):
+            await Channel(await asyncio.shield(sending), classify).aclose()
+            await opening.__aexit__(None, None, None)
+        if not sending.done():
+            sending.cancel()
+            self.abort()
+
+    async def open(self, deadline_s: float) -> None:
+        """Connect; raises `EngineUnavailable` or `EngineTimeout`."""
+        with _translated(protocol.call_error, deadline_s), anyio.fail_after(deadline_s):
+            while True:
+                try:
+                    await self._client.__aenter__()
+                    break
+                except httpx.TimeoutException:  # the SDK's greeting gives up after a second
+                    await anyio.sleep(0.1)
+        self._guard()
+
+    async def aclose(self) -> None:
+        """Close it, whatever the server does."""
+        self.closed = True
+        # The SDK shields its own closing, which can wait for a server that reads nothing.
+        hurry = asyncio.get_running_loop().call_later(CLOSE_S, self.abort)
+        try:
+            with (
+                anyio.move_on_after(2 * CLOSE_S, shield=True),
+                suppress(LMStrixError),
+                _translated(protocol.call_error, CLOSE_S),
+            ):
+                await self._client.aclose()
+        finally:
+            hurry.cancel()
+
+    def abort(self) -> None:
+        """End the connection at once; nothing more is sent or read. Idempotent."""
+        self.closed = True
+        for handler in self._handlers():
+            self._keep_socket(handler)
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _guard(self) -> None:
+        """Keep from the SDK what it cannot stand, and from the terminal what it logs.
+
+        A frame that is the JSON value ``null`` makes SDK 1.5.0 ask for the next one again and
+        again without ever waiting: the event loop stands still, deadlines and Ctrl-C included. Its
+        queues have no bounds. Its log quotes prompts and replies, and Python shows warnings on
+        stderr if nobody listens to them. An SDK without these private parts is left as it is.
+        """
+        for handler in self._handlers():
+            self._keep_socket(handler)
+            if hasattr(handler, "_enqueue_message"):
+                handler._enqueue_message = _guarded(handler)  # noqa: SLF001 - of this object alone
+                log = logging.getLogger(type(handler).__name__)  # as the SDK names it
+                if not log.handlers:
+                    log.addHandler(logging.NullHandler())
+
+    def _handlers(self) -> list[Any]:
+        sessions = cast("dict[str, object]", getattr(self._client, "_sessions", {}))
+        found = [
+            getattr(getattr(s, "_lmsws", None), "_ws_handler", None) for s in sessions.values()
+        ]
+        return [handler for handler in found if handler is not None]
+
+    def _keep_socket(self, handler: Any) -> None:  # noqa: ANN401 - private type
+        stream = getattr(getattr(handler, "_ws", None), "stream", None)
+        found = None if stream is None else stream.get_extra_info("socket")
+        if found is not None and found not in self._sockets:
+            self._sockets.append(found)
 
     def _require_open(self) -> None:
         if self.closed:
@@ -226,21 +357,12 @@ async def connected(
     require_asyncio()
     check_sdk()
     _silence()
-    client = _client(host, token)
-    connection = Connection(client, host)
+    connection = Connection(_client(host, token), host)
     try:
-        with _translated(failures.call_error, deadline_s), anyio.fail_after(deadline_s):
-            await _enter(client)
-            guard(client)
+        await connection.open(deadline_s)
         yield connection
     finally:
-        connection.closed = True
-        with (
-            anyio.move_on_after(CLOSE_S, shield=True),
-            suppress(LMStrixError),
-            _translated(failures.call_error, CLOSE_S),
-        ):
-            await client.aclose()
+        await connection.aclose()
 
 
 def _silence() -> None:
@@ -268,15 +390,19 @@ def _client(host: str, token: str | None) -> lmstudio.AsyncClient:
     return lmstudio.AsyncClient(host, **settings)
 
 
-async def _enter(client: lmstudio.AsyncClient) -> None:
-    """The SDK's greeting gives up after a second: ask again, within the caller's deadline."""
-    while True:
-        try:
-            await client.__aenter__()
-        except httpx.TimeoutException:
-            await anyio.sleep(0.1)
-        else:
-            return
+def _guarded(handler: Any) -> Callable[[object], Awaitable[bool]]:  # noqa: ANN401 - private type
+    enqueue = handler._enqueue_message  # noqa: SLF001
+    queues: Any = getattr(getattr(handler, "_mux", None), "all_queues", tuple)
+
+    async def guarded(message: object) -> bool:
+        # An error raised here ends the SDK's receiving task, which tells all that wait.
+        if message is None:
+            raise EngineUnavailable("LM Studio sent a frame that says nothing")
+        if any(queue.qsize() > MOST_UNREAD for queue in queues()):
+            raise EngineUnavailable("LM Studio sent more than was read")
+        return await enqueue(message)
+
+    return guarded
 
 
 @contextmanager
@@ -290,14 +416,13 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
         raise classify(_words(error)) from error
     except TimeoutError as error:
         raise EngineTimeout(
-            f"LM Studio did not answer within {round(deadline_s, 1) or 0.1:g} s",
-            hint=failures.START_HINT,
+            f"LM Studio did not answer within {spoken_s(deadline_s)}", hint=protocol.START_HINT
         ) from error
     except (lmstudio.LMStudioError, httpx.HTTPError, OSError, *_CLOSED) as error:
         lost = isinstance(error, (lmstudio.LMStudioWebsocketError, OSError, *_CLOSED))
         raise (ConnectionLost if lost else EngineUnavailable)(
             f"the connection to LM Studio was lost ({type(error).__name__}: {_reason(error)})",
-            hint=failures.START_HINT,
+            hint=protocol.START_HINT,
         ) from error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable
 
 import anyio
 import attrs
@@ -193,8 +195,12 @@ def _note(job: _Job, reply: Reply) -> None:
 
 async def _fragments(job: _Job, reply: Reply) -> None:
     script = job.channel.state.script
-    pieces = [(text, "reasoning") for text in _PIECE.findall(reply.reasoning)]
-    pieces += [(text, "none") for text in _PIECE.findall(reply.text)]
+    pieces: Iterable[tuple[str, str]] = [
+        *((text, "reasoning") for text in _PIECE.findall(reply.reasoning)),
+        *((text, "none") for text in _PIECE.findall(reply.text)),
+    ]
+    if script.endless_from is not None and job.number >= script.endless_from:
+        pieces = itertools.cycle([*pieces, (" on and on", "none")])
     for number, (text, kind) in enumerate(pieces):
         await anyio.sleep(script.fragment_s)
         fragment = {

@@ -123,6 +123,8 @@ class Script:
     """Cuts the middle of a prompt that does not fit although `stopAtLimit` was asked."""
     hides_truncation: bool = False
     """A cut prompt is reported with the count of the whole one."""
+    endless_from: int | None = None
+    """From this prediction on, replies never end, however many tokens were asked for."""
     ignores_cancel: bool = False
     """Goes on with a load or a prediction whose channel was cancelled."""
     load_s: float = 0.0
