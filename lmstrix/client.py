@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 import attrs
 from anyio.streams.memory import MemoryObjectSendStream
 
@@ -342,8 +343,8 @@ class LMStrix:
         ready = self._ready(model, prompt, max_tokens, context_length, on_note)
         async with ready as (loaded, asked), AsyncExitStack() as stack:
             pieces = loaded.stream(asked, max_tokens=max_tokens)
-            if isinstance(pieces, AsyncGenerator):  # the engine stops before the model is released
-                await stack.enter_async_context(aclosing(pieces))
+            # The engine stops before the model is released; a plain iterator has nothing to close.
+            stack.push_async_callback(getattr(pieces, "aclose", anyio.lowlevel.checkpoint))
             async for piece in pieces:
                 yield piece
 
