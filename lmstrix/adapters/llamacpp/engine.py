@@ -5,6 +5,7 @@ translated into the error tree.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -56,6 +57,8 @@ START_S = 30.0
 """Deadline for starting a process and sending its settings."""
 RELEASE_S = 10.0
 """Deadline for a killed process to be gone; freeing many gigabytes takes a second or two."""
+INTERRUPTED_S = 2.0
+"""The same after an interruption; the system then reaps it when this process ends."""
 LOG_LINES = 200
 LOG_WIDTH = 500
 ANSWER_BYTES = 2**16
@@ -176,7 +179,8 @@ class Engine:
 
     async def end(self) -> None:
         """Kill and reap the child. It has nothing to save."""
-        with anyio.move_on_after(RELEASE_S, shield=True):
+        interrupted = anyio.current_effective_deadline() == -math.inf
+        with anyio.move_on_after(INTERRUPTED_S if interrupted else RELEASE_S, shield=True):
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
