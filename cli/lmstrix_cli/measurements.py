@@ -27,7 +27,7 @@ from lmstrix import (
     dump_report,
     to_json,
 )
-from lmstrix.reports.words import say_bytes, say_seconds
+from lmstrix.reports.words import say_bytes, say_seconds, say_tokens
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.output import Column, show_rows
@@ -193,7 +193,7 @@ def _say_time(plan: Plan) -> str:
 _COLUMNS: list[Column[Plan]] = [
     Column(head="MODEL", least=14, text=lambda plan: plan.model.key),
     Column(head="PLAN", text=_say_known),
-    Column(head="LARGEST", right=True, text=lambda plan: str(plan.forecast.largest_length)),
+    Column(head="LARGEST", right=True, text=lambda plan: say_tokens(plan.forecast.largest_length)),
     Column(head="MEMORY", right=True, text=_say_memory),
     Column(head="FITS", text=_say_fits),
     Column(head="TOKENS", right=True, text=_say_tokens),
@@ -281,7 +281,11 @@ class Batch:
 
     def _skip(self, report: ContextReport) -> None:
         """Name the stored result; with ``--json`` print it."""
-        found = "not measurable" if report.true_context is None else f"true {report.true_context}"
+        found = (
+            "not measurable"
+            if report.true_context is None
+            else f"true {say_tokens(report.true_context)}"
+        )
         output.note(
             f"skipped: {output.label(report.model.key)} ({found}) has a valid result;"
             " --fresh measures it again"

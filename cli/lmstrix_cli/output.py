@@ -232,10 +232,14 @@ class Column(Generic[T]):
     right: bool = False
 
     def shown(self, row: T) -> str:
-        """The text for people; a dash for what is not known."""
+        """The text for people: whole numbers with their digits grouped, a dash for what is not
+        known.
+        """
         if self.text is not None:
             return self.text(row)
         value = self.value(row)
+        if type(value) is int:
+            return f"{value:,}"
         return "-" if value is None else str(value)
 
 

@@ -93,7 +93,7 @@ def test_the_largest_memory_reaches_the_measurement(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
     [report] = shell.lines("test", "fine", "--max-memory", "8g", "--json")
     assert report["cause"] == Cause.LOAD_REFUSED
-    assert "the largest memory cannot be kept" in report["notes"][0]
+    assert "the memory limit cannot be kept" in report["notes"][0]
     assert shell.run("test", "fine", "--max-memory", "much").exit_code == 2
 
 
@@ -152,7 +152,7 @@ def test_all_measures_the_smallest_first_and_leaves_out_what_cannot_speak(shell:
         sample_model(key="z-small", size_bytes=1000, declared_context=1024),
     ]
     shell.adapter = ScriptedAdapter(FINE, small, listing=listing)
-    result = shell.run("test", "--all", "--json", "--no-certify", "-q")
+    result = shell.run("test", "--all", "--json", "--no-certify")
     assert result.exit_code == 0
     assert "left out: vectors (embedding)" in result.stderr
     assert "left out: broken (invalid)" in result.stderr
@@ -169,10 +169,10 @@ def test_all_of_nothing(shell: Shell) -> None:
 
 def test_a_spent_budget_is_partial(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE, reply_seconds=3600.0)
-    result = shell.run("test", "fine", "--budget", "1s", "--json", "-q")
+    result = shell.run("test", "fine", "--budget", "1s", "--json")
     assert result.exit_code == 5
     assert '"budget_spent"' in result.stdout
-    assert "To continue: lmstrix test fine --budget 1s --json -q" in result.stderr
+    assert "To continue: lmstrix test fine --budget 1s --json" in result.stderr
 
 
 def test_the_client_is_closed_whatever_happens(

@@ -41,14 +41,14 @@ def test_after_a_budget_the_list_has_what_is_known(shell: Shell) -> None:
     spend(shell)
     cells = row(shell, "long")
     assert cells[3].endswith("+")
-    known = int(cells[3].removesuffix("+"))
+    known = int(cells[3].removesuffix("+").replace(",", ""))
     assert 512 <= known < 16384
     text = shell.run("list").stdout
     assert "+ at least" in text
-    assert f"at least {known}" in shell.run("report", "--format", "md").stdout
+    assert f"at least {known:,}" in shell.run("report", "--format", "md").stdout
     again = shell.run("test", "long", "--no-certify")
     assert "continuing after" in again.stderr
-    assert row(shell, "long")[3] == "16384"
+    assert row(shell, "long")[3] == "16,384"
     assert "+ at least" not in shell.run("list").stdout
 
 
@@ -56,7 +56,7 @@ def test_a_finished_result_stays_in_front_of_a_partial_one(shell: Shell) -> None
     shell.adapter = ScriptedAdapter(LONG)
     assert shell.run("test", "long", "--no-certify", "-q").exit_code == 0
     shell.run("test", "long", "--budget-tokens", "12k", "--no-certify", "-q")
-    assert row(shell, "long")[3] == "16384"
+    assert row(shell, "long")[3] == "16,384"
 
 
 def test_after_ctrl_c_too(shell: Shell) -> None:

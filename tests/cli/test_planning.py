@@ -34,7 +34,7 @@ def test_what_is_known_and_unchanged_is_not_measured_again(shell: Shell) -> None
     assert "has a valid result" not in first.stderr
     again = shell.run(*words)
     assert again.stdout == first.stdout
-    assert "skipped: fine (true 2048) has a valid result; --fresh" in again.stderr
+    assert "skipped: fine (true 2,048) has a valid result; --fresh" in again.stderr
     assert "skipped: clueless (not measurable) has a valid result" in again.stderr
     assert again.exit_code == first.exit_code == 4
     assert shell.run("test", "--all", "-q").stdout == ""
@@ -70,7 +70,7 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert adapter.counters.loads == 0
     assert shell.run("test", "fine", "-q").exit_code == 0
     text = shell.run("test", "--all", "--dry-run", "--budget", "1h").stdout
-    assert text.splitlines()[1].split()[:3] == ["fine", "known", "2048"]
+    assert text.splitlines()[1].split()[:3] == ["fine", "known", "2,048"]
     assert (
         "1 to measure (1 h 00 min each at most), 1 known.\nAbout 18k prompt tokens, 2 loads or more"
         in text
