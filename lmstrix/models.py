@@ -149,7 +149,8 @@ UNFINISHED = frozenset(
 )
 """Causes that say that the measurement did not end with a verdict."""
 RESUMABLE = frozenset({Cause.BUDGET_SPENT, Cause.INTERRUPTED, Cause.INFRASTRUCTURE})
-"""Those after which a later run continues; the report is what is known so far."""
+"""Those after which a later run continues; the report is what is known so far. A quick measurement
+is continued by a full one too: see `ContextReport.resumable`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -269,6 +270,11 @@ class ModelInfo:
     quantization: str = ""
     type: str = "llm"
     digest: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What results belong to: the content, whatever name it was given, or else the key."""
+        return self.digest or self.key
 
 
 class ModelList(tuple[ModelInfo, ...]):
@@ -478,6 +484,9 @@ class Method:
     average: bool = False
     """Whether the pass rate is averaged over the window, as published benchmarks do, instead of
     required in each region."""
+    quick: bool = False
+    """Whether the search ended with a wider bracket and without a certificate. A full measurement
+    of the same kind continues from it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -572,6 +581,11 @@ class ContextReport:
     notes: tuple[str, ...] = ()
     """Notes for the reader, one sentence each."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a later measurement of the same kind continues from what is known so far."""
+        return self.cause in RESUMABLE or self.method.quick
 
     @property
     def measured(self) -> bool:

@@ -362,7 +362,7 @@ class Store(Protocol):
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
         """Keep the report; the measurement is no longer unfinished.
 
-        If its cause is one of `lmstrix.models.RESUMABLE`, the report is what is known so far: the
+        If it is `lmstrix.models.ContextReport.resumable`, the report is what is known so far: the
         measurement stays unfinished.
         """
         ...

@@ -40,7 +40,7 @@ def known_context(summaries: Iterable[ReportSummary], model: ModelInfo) -> int |
     `summaries` are those of `LMStrix.summaries`, the newest first.
     """
     for known in summaries:
-        same = (known.model_key, known.model_digest) == (model.key, model.digest)
+        same = known.model_identity == model.identity
         if same and known.true_context and known.cause not in UNFINISHED:
             return known.true_context
     return None

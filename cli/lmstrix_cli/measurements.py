@@ -89,7 +89,7 @@ async def plan_models(
                     model=found,
                     forecast=forecast,
                     known=known.get(found.key),
-                    seconds_per_token=speeds.get((adapter, found.key, found.digest)),
+                    seconds_per_token=speeds.get((adapter, found.identity)),
                 )
             )
         except (ConfigurationError, StoreError):
@@ -99,13 +99,13 @@ async def plan_models(
     return plans, codes
 
 
-async def _speeds(client: LMStrix) -> dict[tuple[str, str, str], float]:
+async def _speeds(client: LMStrix) -> dict[tuple[str, str], float]:
     """Seconds for each prompt token that was read, all included, in the newest measurements."""
-    speeds: dict[tuple[str, str, str], float] = {}
+    speeds: dict[tuple[str, str], float] = {}
     for stored in await client.reports():
         report, cost = stored.report, stored.report.cost
         if cost.prompt_tokens > 0 and cost.seconds > 0:
-            of = (report.environment.adapter, report.model.key, report.model.digest)
+            of = (report.environment.adapter, report.model.identity)
             speeds.setdefault(of, cost.seconds / cost.prompt_tokens)
     return speeds
 

@@ -314,6 +314,12 @@ measure_method = chain(
         " hide in it.",
     ),
     click.option(
+        "--quick",
+        is_flag=True,
+        help="Stop at a wider bracket, without the confirmation, for about half of the prompt"
+        " tokens. The same command without --quick continues from there.",
+    ),
+    click.option(
         "--no-certify",
         is_flag=True,
         help="Skip the confirmation with a fresh load and fresh documents.",

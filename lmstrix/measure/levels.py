@@ -105,7 +105,8 @@ class Levels:
         the upper end down: a level that passes there need not be asked below.
         """
         low, high = self._main_bracket(main)
-        longest = max(low, high or 0, 0 if self._reads_anew else self._state.longest())
+        no_more = self._reads_anew or self._state.options.quick
+        longest = max(low, high or 0, 0 if no_more else self._state.longest())
         lengths = sorted({low, high or low, longest}, reverse=self._reads_anew)
         climbing = list(levels)
         for length in lengths:
@@ -130,7 +131,8 @@ class Levels:
         # Without these questions' own answers, which a run that goes on has in part.
         seen = state.without_phases(length, REGIONS)
         lost = rule.refutes(seen, main.baseline) and seen.passes * 4 < seen.trials
-        if lost or not rule.regions or state.options.only_at is not None:
+        asked = state.options.only_at is None and not state.options.quick
+        if lost or not rule.regions or not asked:
             return
         trials = {tally.region: tally.trials for tally in state.observation(length).regions}
         missing: list[Region | None] = [
@@ -213,7 +215,7 @@ class Levels:
                 ratio=self._state.options.ratio,
                 absolute=self._state.options.absolute,
             ),
-            tolerance=max(LEVEL_TOLERANCE, self._state.options.tolerance),
+            tolerance=max(LEVEL_TOLERANCE, self._state.options.search_tolerance),
         )
 
     @property

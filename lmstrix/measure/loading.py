@@ -361,7 +361,7 @@ async def forecast(adapter: Adapter, model: ModelInfo, options: MeasureOptions) 
         guard = MemoryGuard(max_bytes=options.max_memory_bytes, force=options.force)
         largest = await largest_expected(adapter, model, wanted, guard)
     once = options.only_at is not None
-    certified = options.certify and not once
+    certified = options.certifies and not once
     usual, most = (reading - (not certified) for reading in (USUAL_READING, MOST_READING))
     return Forecast(
         model=model,

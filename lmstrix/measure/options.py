@@ -12,6 +12,8 @@ __all__ = ["SHORTEST", "BenchOptions", "MapOptions", "MeasureOptions", "RetryPol
 
 SHORTEST = 512
 """The first length of a map and of a benchmark in tokens, as the baseline's."""
+QUICK_TOLERANCE = 1 / 16
+"""The bracket of a quick measurement, relative to the answer."""
 MAP_STEP = 256
 """The lengths of a map are multiples of this, in tokens."""
 
@@ -51,6 +53,9 @@ class MeasureOptions:
     pass rate is averaged over the window, as published benchmarks do, and a lost region may hide in
     it; the default asks for the pass rate in every region.
 
+    `quick` ends with a bracket of a 16th and without a certificate, for about half of the prompt
+    tokens. A later measurement without it continues from there.
+
     `budget_s` and `budget_tokens` (read or generated, cached ones not counted) end the
     measurement with what is known by then. `certify` asks for a fresh load and fresh documents at
     the answer; `documents` is on how many texts both ends of the bracket are asked, the one that
@@ -74,6 +79,7 @@ class MeasureOptions:
     ratio: float = 0.85
     absolute: bool = False
     average: bool = False
+    quick: bool = False
     seed: int = 1
     max_context: int | None = None
     budget_s: float | None = None
@@ -107,6 +113,16 @@ class MeasureOptions:
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} must be positive")
 
+    @property
+    def search_tolerance(self) -> float:
+        """How narrow the bracket is made, relative to the answer."""
+        return max(self.tolerance, QUICK_TOLERANCE) if self.quick else self.tolerance
+
+    @property
+    def certifies(self) -> bool:
+        """Whether a certificate follows the search."""
+        return self.certify and not self.quick
+
     def check_lengths(self, shortest: int) -> None:
         """Raises `ConfigurationError` if `only_at` or `max_context` is less than `shortest`,
         the length in tokens at which the model's own rate is measured.
@@ -128,7 +144,7 @@ class MeasureOptions:
         """
         if report.cause is Cause.NOT_MEASURABLE:
             return True
-        if not report.measured or (self.certify and not report.certified):
+        if not report.measured or (self.certifies and not report.certified):
             return False
         if self.force and report.cause is Cause.LOAD_REFUSED:
             return False  # more is to be tried this time

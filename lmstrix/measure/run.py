@@ -165,7 +165,7 @@ class Measurement:
                     model_key=state.model.key,
                     model=state.model,
                     resumed_trials=state.resumed,
-                    certifies=options.certify,
+                    certifies=options.certifies,
                 )
             )
             cause: Cause | None = Cause.BUDGET_SPENT
@@ -308,7 +308,7 @@ class Measurement:
             ceiling=state.context_length,
             baseline=baseline,
             rule=state.rule,
-            tolerance=state.options.tolerance,
+            tolerance=state.options.search_tolerance,
         )
         at_floor = Observation(length_tokens=length, passes=baseline.passes, trials=baseline.trials)
         # With an absolute pass rate the baseline itself may miss it.
@@ -369,7 +369,7 @@ class Measurement:
         problem = self._problem
         for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
             stuck = await self._search(self._searched(certificate))
-            if stuck is not None or not state.options.certify:
+            if stuck is not None or not state.options.certifies:
                 return stuck
             if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
                 return Cause.BUDGET_SPENT

@@ -271,6 +271,7 @@ class State:
             max_context=options.max_context,
             absolute=options.absolute,
             average=options.average,
+            quick=options.quick,
             levels=tuple(level.validator.name for level in self.levels),
         )
 
@@ -286,9 +287,9 @@ class State:
         depends: dict[str, object] = {
             "adapter": status.adapter,
             "versions": dict(sorted(status.versions.items())),
-            "model": [self.model.key, self.model.digest, self.model.size_bytes],
+            "model": [self.model.identity, self.model.size_bytes],
             "declared": self.model.declared_context,
-            "method": attrs.asdict(self.method),
+            "method": attrs.asdict(attrs.evolve(self.method, quick=False)),
         }
         if turn not in {None, THIS_MACHINE}:
             depends["server"] = turn

@@ -666,6 +666,11 @@ def level_rows(report: ContextReport) -> list[tuple[str, str, str]]:
 
 def say_remarks(report: ContextReport) -> Iterator[str]:
     """What a reader should know besides the numbers."""
+    if report.method.quick:
+        yield (
+            "quick: a wider bracket, and not confirmed on fresh documents. The same command without"
+            " --quick continues from here."
+        )
     if not report.monotone:
         yield "not monotone: a length failed below a longer one that passed. See the table."
     for point in report.curve:
@@ -788,6 +793,8 @@ def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     if method.average:
         words.append("--average")
     words += ["--levels", ",".join(method.levels) or NO_LEVELS]
+    if method.quick:
+        words.append("--quick")
     if method.max_context is not None:
         words += ["--max-context", str(method.max_context)]
     if report.model.key.startswith("-"):

@@ -109,6 +109,8 @@ class ReportSummary:
     true_context: int | None
     cause: Cause
     certified: bool
+    resumable: bool = False
+    """See `ContextReport.resumable`."""
     ttft_s: float | None
     """At the largest length that passed, up to the true context; the speed likewise."""
     tokens_per_second: float | None
@@ -116,6 +118,11 @@ class ReportSummary:
     validator: str
     seconds: float
     finished_at: datetime
+
+    @property
+    def model_identity(self) -> str:
+        """As `lmstrix.models.ModelInfo.identity`."""
+        return self.model_digest or self.model_key
 
 
 @runtime_checkable
@@ -167,6 +174,7 @@ def summarize(stored: StoredReport) -> ReportSummary:
         true_context=report.true_context,
         cause=report.cause,
         certified=report.certified,
+        resumable=report.resumable,
         ttft_s=best.ttft_s if best else None,
         tokens_per_second=best.tokens_per_second if best else None,
         adapter=report.environment.adapter,

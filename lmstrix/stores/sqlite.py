@@ -28,7 +28,6 @@ from filelock import FileLock
 
 from lmstrix.errors import StoreError
 from lmstrix.models import (
-    RESUMABLE,
     ContextReport,
     Cost,
     ModelInfo,
@@ -92,8 +91,7 @@ _KEPT = (
     " FROM measurements m LEFT JOIN reports r ON r.measurement = m.seq"
 )
 _PARTIAL = (
-    "coalesce(CASE WHEN json_valid(summary) THEN json_extract(summary, '$.cause') IN"
-    f" ({', '.join(repr(str(cause)) for cause in sorted(RESUMABLE))}) END, 0)"
+    "coalesce(CASE WHEN json_valid(summary) THEN json_extract(summary, '$.resumable') END, 0)"
 )
 """Whether a report is only what is known so far. A damaged one counts as finished."""
 _OPEN = (
@@ -222,8 +220,8 @@ class SqliteStore:
         await self._change(measurement_id, f"DELETE FROM loads WHERE seq = ({newest})", ())
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
-        """Keep the report; the measurement is no longer unfinished, unless its cause is one of
-        `RESUMABLE`.
+        """Keep the report; the measurement is no longer unfinished, unless the report is
+        `ContextReport.resumable`.
 
         It is the newest report from now on, even if a clock was set back meanwhile.
         """
@@ -534,7 +532,7 @@ def _name(trial: Trial) -> str:
 
 
 def _is_open(kept: KeptMeasurement) -> bool:
-    partial = kept.report is None or kept.report.cause in RESUMABLE
+    partial = kept.report is None or kept.report.resumable
     return partial and not kept.replaced
 
 

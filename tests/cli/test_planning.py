@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from lmstrix.models import MemoryEstimate, ModelInfo
@@ -133,3 +134,15 @@ def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     assert result.exit_code == 1
     assert "short at 2048 tokens: fail\ncause: load refused" in result.stdout
     assert adapter.counters.loads == 0
+
+
+def test_one_content_is_one_model_under_every_name(shell: Shell) -> None:
+    """A file that was measured by its path is known by its key as well."""
+    by_path = SimulatedModel(key="/models/fine.gguf", declared=2048, true_context=10**6)
+    shell.adapter = ScriptedAdapter(by_path, listing=[attrs.evolve(by_path.info, digest="d1")])
+    assert shell.run("test", "--all", "--no-certify", "-q").exit_code == 0
+    renamed = attrs.evolve(by_path, key="fine")
+    shell.adapter = ScriptedAdapter(renamed, listing=[attrs.evolve(renamed.info, digest="d1")])
+    assert "2,048  2,048" in " ".join(shell.run("scan").stdout.split()).replace(" ", "  ")
+    [plan] = shell.lines("test", "--all", "--dry-run", "--no-certify", "--json")
+    assert plan["known"] is True

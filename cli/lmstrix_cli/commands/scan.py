@@ -65,20 +65,20 @@ async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
         if not models:
             return [], await client.status()
         tested = await _tested(client)
-        return [_Found(model, tested.get((model.key, model.digest))) for model in models], None
+        return [_Found(model, tested.get(model.identity)) for model in models], None
 
 
-async def _tested(client: LMStrix) -> dict[tuple[str, str], int]:
-    """The newest true contexts, by name and content; models are shown without a store too."""
+async def _tested(client: LMStrix) -> dict[str, int]:
+    """The newest true contexts, by `ModelInfo.identity`; models are shown without a store too."""
     try:
         summaries = await client.summaries()
     except StoreError as error:
         output.note(f"store: {error}")
         return {}
-    known: dict[tuple[str, str], int] = {}
+    known: dict[str, int] = {}
     for summary in summaries:
         if summary.true_context is not None and summary.cause not in UNFINISHED:
-            known.setdefault((summary.model_key, summary.model_digest), summary.true_context)
+            known.setdefault(summary.model_identity, summary.true_context)
     return known
 
 
