@@ -67,7 +67,6 @@ from lmstrix.measure import (
     Forecast,
     Level,
     MapOptions,
-    Measurement,
     MeasureOptions,
     RetryPolicy,
 )
@@ -218,7 +217,6 @@ __all__ = [
     "MapFinished",
     "MapOptions",
     "MeasureOptions",
-    "Measurement",
     "MeasurementFinished",
     "MeasurementStarted",
     "MemoryEstimate",

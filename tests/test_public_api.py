@@ -70,7 +70,6 @@ PUBLIC = [
     "MapFinished",
     "MapOptions",
     "MeasureOptions",
-    "Measurement",
     "MeasurementFinished",
     "MeasurementStarted",
     "MemoryEstimate",

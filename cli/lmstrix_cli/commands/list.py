@@ -125,7 +125,7 @@ def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
 def _columns(now: datetime) -> list[Column[_Row]]:
     """The columns that are shown, then those of CSV only."""
     return [
-        Column(key="model", head="MODEL", least=18, value=lambda r: r.model_key),
+        Column(key="model", head="MODEL", least=16, value=lambda r: r.model_key),
         Column(
             key="declared_context",
             head="DECLARED",
