@@ -1,0 +1,213 @@
+"""A loaded model of a server without a tokenizer: sizes come from the server's own counts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+
+import anyio
+import attrs
+
+from lmstrix.adapters.streaming import Items, require_room, visible_items, whole_reply
+from lmstrix.adapters.token_counts import TokenCounts
+from lmstrix.errors import (
+    ConfigurationError,
+    ContextOverflow,
+    EngineUnavailable,
+    PromptTruncated,
+)
+from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
+
+__all__ = ["Ask", "CountedModel"]
+
+Ask = Callable[[Prompt, int, Sequence[str]], Items]
+"""Sends a prompt with the most tokens of its reply and its stop strings. The prompt tokens of the
+reply are the server's count, cached ones included, or 0 if it gives none."""
+
+ALWAYS_COUNTED = 1024
+"""Prompts of up to so many tokens are counted exactly."""
+CERTAIN = 1 / 64
+"""A longer prompt is estimated: never too low, and too high by this part of it at most."""
+COUNTED_SHARE = 7 / 8
+"""To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
+be longer than it was meant to be."""
+SMALL = Prompt(user="Hello")
+PROSE = Prompt(
+    user="The old mill stands by the river, and in the evening the miller walks along the bank to"
+    " look at the weir. In 1874 the water rose by 3 metres and carried the bridge away; it was"
+    " built again of stone within two years. Since then the road has led past the church and the"
+    " school, where on most days some 45 children play under the lime trees until the bell rings."
+)
+"""Ordinary writing, to learn how many tokens it takes."""
+SEAM_TOKENS, SEAM_SHARE = 16, 1 / 200
+"""The halves of a prompt may have so many tokens more than the whole."""
+
+
+class CountedModel:
+    """A `lmstrix.ports.LoadedModel` whose prompts are counted by sending them for one token.
+
+    A server with a prefix cache has read the prompt then, so that counting costs next to nothing.
+    Short prompts are counted exactly, longer ones estimated from the most similar one that was
+    counted; see `CERTAIN`.
+
+    A count that is too low for the text is checked against those of its halves: a server that cuts
+    prompts without saying so is found out.
+    """
+
+    def __init__(
+        self, model: ModelInfo, context: int, ask: Ask, *, note: Callable[[str], None]
+    ) -> None:
+        self._model = model
+        self._context = context
+        self._ask = ask
+        self._note = note
+        self._counts = TokenCounts()
+        self._template_tokens = 0
+        self._uncounted = False
+        self._released = False
+        # A semaphore, not a lock: an abandoned stream may be closed by another task.
+        self._turn = anyio.Semaphore(1)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that was loaded."""
+        return self._model
+
+    @property
+    def effective_context(self) -> int:
+        """The context length that the server reports, in tokens."""
+        return self._context
+
+    async def learn(self) -> None:
+        """Send two short prompts, to learn how the server counts. Once, after the load."""
+        with suppress(ContextOverflow):
+            async with self._turn:
+                template_tokens = await self._sent(SMALL)
+                if not self._uncounted:
+                    await self._sent(PROSE)
+                    self._template_tokens = template_tokens
+
+    def release(self) -> None:
+        """Refuse further requests: the model is unloaded."""
+        self._released = True
+
+    async def count_tokens(self, text: str) -> int:
+        """About the number of tokens of plain `text`."""
+        return self._counts.plain(text)
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Number of tokens that `complete` would send for `prompt`; see the class.
+
+        Raises what `complete` raises, except that a prompt which does not fit is estimated.
+        """
+        estimate = self._counts.estimate(_text(prompt))
+        if self._uncounted or estimate.is_certain or estimate.least > self._context:
+            return estimate.tokens
+        async with self._turn:
+            if estimate.most <= ALWAYS_COUNTED:
+                try:
+                    return await self._sent(prompt)
+                except ContextOverflow as error:
+                    return error.prompt_tokens or max(estimate.tokens, self._context + 1)
+            if estimate.most - estimate.tokens > CERTAIN * estimate.tokens:
+                same = self._counts.same(_text(prompt)) - len(prompt.system) - 1
+                more = int(COUNTED_SHARE * (len(prompt.user) - max(0, same)))
+                with suppress(ContextOverflow):
+                    await self._sent(attrs.evolve(prompt, user=prompt.user[: max(0, same) + more]))
+        return self._counts.estimate(_text(prompt)).most
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+    ) -> Reply:
+        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
+
+        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not, and
+        `PromptTruncated` if the server read less than was sent.
+        """
+        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
+
+    def stream(
+        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        """The same reply piece by piece; the last item is the whole `Reply`.
+
+        Closing it early stops the engine.
+        """
+        return visible_items(self._generate(prompt, max_tokens, stop))
+
+    async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        if max_tokens < 1:
+            raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
+        async with self._turn:
+            reply = None
+            async with aclosing(self._asked(prompt, max_tokens, stop)) as items:
+                async for item in items:
+                    if isinstance(item, Reply):
+                        reply = item
+                    else:
+                        yield item
+            if reply is None:
+                raise EngineUnavailable("the server ended the reply too early")
+            reply = await self._checked(prompt, reply)
+        require_room(reply.prompt_tokens, max_tokens, self._context)
+        yield reply
+
+    async def _asked(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        """The server's reply; a prompt that cannot fit is not sent: it might be cut."""
+        if self._released:
+            raise EngineUnavailable("the model was released")
+        least = self._counts.estimate(_text(prompt)).least
+        require_room(least, 0, self._context)
+        async with aclosing(self._ask(prompt, max_tokens, stop)) as items:
+            async for item in items:
+                yield item
+
+    async def _sent(self, prompt: Prompt) -> int:
+        """The server's own count of `prompt`."""
+        reply = await whole_reply(self._asked(prompt, 1, ()))
+        return (await self._checked(prompt, reply)).prompt_tokens
+
+    async def _checked(self, prompt: Prompt, reply: Reply) -> Reply:
+        """`reply` with a count that can be relied on; raises `PromptTruncated`."""
+        text, told = _text(prompt), reply.prompt_tokens
+        estimate = self._counts.estimate(text)
+        if told <= 0:
+            if not self._uncounted:
+                self._uncounted = True
+                self._note(
+                    "The server does not count tokens: lengths are estimated and may be off by an"
+                    " eighth."
+                )
+            return attrs.evolve(reply, prompt_tokens=max(1, estimate.tokens))
+        if told < estimate.least and self._template_tokens:
+            sent = await self._counted_in_halves(prompt)
+            if sent > told + SEAM_TOKENS + SEAM_SHARE * told:
+                raise PromptTruncated(
+                    f"the server read {told} prompt tokens of about {sent} that were sent: it cut"
+                    " the prompt",
+                    read_tokens=told,
+                    sent_tokens=sent,
+                    context_length=self._context,
+                )
+        self._counts.learn(text, told)
+        return reply
+
+    async def _counted_in_halves(self, prompt: Prompt) -> int:
+        """The tokens of both halves of the user's text, sent one after the other."""
+        half = len(prompt.user) // 2
+        halves = (
+            attrs.evolve(prompt, user=prompt.user[:half]),
+            Prompt(user=prompt.user[half:]),
+        )
+        counts = [(await whole_reply(self._asked(part, 1, ()))).prompt_tokens for part in halves]
+        return sum(counts) - self._template_tokens
+
+
+def _text(prompt: Prompt) -> str:
+    """One text for each prompt."""
+    return f"{prompt.system}\0{prompt.user}\0{prompt.answer_prefix}"
