@@ -269,6 +269,8 @@ class Server:
                     if len(rest) > MAX_LINE_BYTES:
                         raise EngineUnavailable(f"{self.name} sent a line without an end")
                     for line in lines:
+                        if line.strip() == b"data: [DONE]":
+                            return
                         event = self._event(line)
                         if event is not None:
                             if event.get("error"):
@@ -292,7 +294,7 @@ class Server:
         if not line.startswith(b"{"):
             field, _, line = line.partition(b":")
             line = line.strip()
-            if field not in (b"data", b"error") or line == b"[DONE]":
+            if field not in (b"data", b"error"):
                 return None
         event = parse_object(line)
         if event is None:

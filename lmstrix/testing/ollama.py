@@ -22,7 +22,7 @@ from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
-from lmstrix.testing.serving import cut_prompt, serve_until_signalled, served
+from lmstrix.testing.serving import chat_prompt, cut_prompt, serve_until_signalled, served
 
 __all__ = ["OllamaScript", "OllamaServer"]
 
@@ -239,7 +239,7 @@ class OllamaServer(HttpServer):
             raise StandInError(429, "server busy", {"retry-after": "0"})
         context = as_count(options.get("num_ctx")) or DEFAULT_CONTEXT
         instance = await self._load(as_text(body.get("model")), context)
-        prompt = _prompt(body)
+        prompt = chat_prompt(body)
         self.working += 1
         try:
             await self._reply(instance, prompt, body, answer)
@@ -302,19 +302,6 @@ class OllamaServer(HttpServer):
     async def _line(self, answer: Answer, message: Json, *, done: bool, **told: object) -> None:
         line = {"message": {"role": "assistant", "content": "", **message}, "done": done, **told}
         await answer.piece(json.dumps(line).encode() + b"\n")
-
-
-def _prompt(body: Json) -> Prompt:
-    said = [as_object(message) for message in as_list(body.get("messages"))]
-    text: dict[str, str] = {}
-    for message in said:
-        content = message.get("content")
-        text[str(message.get("role"))] = content if isinstance(content, str) else ""
-    return Prompt(
-        system=text.get("system", ""),
-        user=text.get("user", ""),
-        answer_prefix=text.get("assistant", ""),
-    )
 
 
 def _listed(model: ModelInfo) -> Json:

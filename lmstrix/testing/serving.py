@@ -11,13 +11,15 @@ import anyio
 import attrs
 
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
+from lmstrix.adapters.openai import BEGIN
 from lmstrix.errors import EngineUnavailable, LMStrixError
+from lmstrix.json_values import Json, as_list, as_object
 from lmstrix.models import ModelInfo, Prompt
 from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import HttpServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
-__all__ = ["cut_prompt", "serve_until_signalled", "served"]
+__all__ = ["chat_prompt", "cut_prompt", "serve_until_signalled", "served"]
 
 
 async def served(adapter: Adapter, names: Sequence[str]) -> list[ModelInfo]:
@@ -29,6 +31,21 @@ async def served(adapter: Adapter, names: Sequence[str]) -> list[ModelInfo]:
         attrs.evolve(model, key=Path(model.key).stem) if "/" in model.key else model
         for model in found
     ]
+
+
+def chat_prompt(body: Json) -> Prompt:
+    """The prompt in a chat; a last message of the assistant is the beginning of its answer.
+
+    So is what the user's message asks to begin with.
+    """
+    said: dict[str, str] = {}
+    for message in map(as_object, as_list(body.get("messages"))):
+        content = message.get("content")
+        said[str(message.get("role"))] = content if isinstance(content, str) else ""
+    user, prefix = said.get("user", ""), said.get("assistant", "")
+    if BEGIN in user:
+        user, _, prefix = user.rpartition(BEGIN)
+    return Prompt(system=said.get("system", ""), user=user, answer_prefix=prefix)
 
 
 async def cut_prompt(loaded: LoadedModel, prompt: Prompt, budget: int) -> Prompt:
