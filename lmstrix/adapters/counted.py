@@ -12,8 +12,10 @@ from lmstrix.adapters.streaming import Items, require_room, visible_items, whole
 from lmstrix.adapters.token_counts import TokenCounts
 from lmstrix.errors import (
     ConfigurationError,
+    ConnectionLost,
     ContextOverflow,
     EngineUnavailable,
+    PredictionError,
     PromptTruncated,
 )
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
@@ -112,7 +114,8 @@ class CountedModel:
             if estimate.most - estimate.tokens > CERTAIN * estimate.tokens:
                 same = self._counts.same(_text(prompt)) - len(prompt.system) - 1
                 more = int(COUNTED_SHARE * (len(prompt.user) - max(0, same)))
-                with suppress(ContextOverflow):
+                # What goes wrong will go wrong again with the question, whose length is known.
+                with suppress(PredictionError, ConnectionLost):
                     await self._sent(attrs.evolve(prompt, user=prompt.user[: max(0, same) + more]))
         return self._counts.estimate(_text(prompt)).most
 
