@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 import anyio
 import attrs
 
-from lmstrix.adapters.streaming import Items, require_room, visible_items, whole_reply
+from lmstrix.adapters.streaming import Items, require_room
 from lmstrix.adapters.token_counts import TokenCounts
 from lmstrix.errors import (
     ConfigurationError,
@@ -132,16 +132,19 @@ class CountedModel:
         Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not, and
         `PromptTruncated` if the server read less than was sent.
         """
-        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
+        return await _whole(self._generate(prompt, max_tokens, stop), on_progress)
 
-    def stream(
+    async def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
         """The same reply piece by piece; the last item is the whole `Reply`.
 
         Closing it early stops the engine.
         """
-        return visible_items(self._generate(prompt, max_tokens, stop))
+        async with aclosing(self._generate(prompt, max_tokens, stop)) as items:
+            async for item in items:
+                if not isinstance(item, PrefillProgress):
+                    yield item
 
     async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         if max_tokens < 1:
@@ -172,7 +175,7 @@ class CountedModel:
 
     async def _sent(self, prompt: Prompt) -> int:
         """The server's own count of `prompt`."""
-        reply = await whole_reply(self._asked(prompt, 1, ()))
+        reply = await _whole(self._asked(prompt, 1, ()))
         return (await self._checked(prompt, reply)).prompt_tokens
 
     async def _checked(self, prompt: Prompt, reply: Reply) -> Reply:
@@ -207,8 +210,24 @@ class CountedModel:
             attrs.evolve(prompt, user=prompt.user[:half]),
             Prompt(user=prompt.user[half:]),
         )
-        counts = [(await whole_reply(self._asked(part, 1, ()))).prompt_tokens for part in halves]
+        counts = [(await _whole(self._asked(part, 1, ()))).prompt_tokens for part in halves]
         return sum(counts) - self._template_tokens
+
+
+async def _whole(
+    items: Items, on_progress: Callable[[PrefillProgress], None] | None = None
+) -> Reply:
+    """The reply at the end of `items`, which are closed."""
+    reply = None
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Reply):
+                reply = item
+            elif isinstance(item, PrefillProgress) and on_progress is not None:
+                on_progress(item)
+    if reply is None:
+        raise EngineUnavailable("the server gave no reply")
+    return reply
 
 
 def _text(prompt: Prompt) -> str:

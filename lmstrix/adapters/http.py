@@ -39,6 +39,7 @@ __all__ = [
     "Refusal",
     "ReplyBounds",
     "Server",
+    "api_key",
     "is_loopback",
     "prediction_error",
     "server_address",
@@ -84,10 +85,12 @@ _CRASH = re.compile(
 def server_address(host: str | None, default: str) -> str:
     """The address of a server, such as ``http://127.0.0.1:11434``, without a slash at its end.
 
-    `host` is ``HOST:PORT`` or a whole URL; None takes ``LMSTRIX_HOST``, else `default`.
-    Raises `ConfigurationError`.
+    `host` is ``HOST:PORT`` or a whole URL; None takes ``LMSTRIX_HOST``, else `default`, which may
+    be empty. Raises `ConfigurationError`.
     """
     given = (host or os.environ.get(HOST_VARIABLE) or default).strip()
+    if not given:
+        return ""
     text = given if "://" in given else f"http://{given}"
     try:
         parts = urlsplit(text)
@@ -101,6 +104,14 @@ def server_address(host: str | None, default: str) -> str:
             hint="Give it as HOST:PORT or as https://HOST/PATH, without a user or a password.",
         )
     return text.rstrip("/")
+
+
+def api_key() -> str:
+    """What ``LMSTRIX_API_KEY`` holds; raises `ConfigurationError` if that cannot be a key."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"the key in {KEY_VARIABLE} holds characters that no key has")
+    return key
 
 
 def is_loopback(address: str) -> bool:
@@ -219,9 +230,7 @@ class Server:
         self.name = name
         self._hint = hint
         self._busy_s = busy_s
-        self._key = os.environ.get(KEY_VARIABLE, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise ConfigurationError(f"the key in {KEY_VARIABLE} holds characters that no key has")
+        self._key = api_key()
         self.stall = StallDeadline(stall_s)
 
     async def call(
