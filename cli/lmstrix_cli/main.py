@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from lmstrix_cli.servers import add_server_options
 from lmstrix_cli.settings import COLOUR_MODES, Settings, colours_wanted
 
 __all__ = ["COMMANDS", "lmstrix", "main"]
@@ -183,13 +184,15 @@ def _version() -> str:
     envvar="LMSTRIX_ADAPTER",
     shell_complete=_complete_adapter,
     help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if you give"
-    " the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
+    " the path of one), `ollama`, `llama-server`, `openai` (any server with OpenAI's API), or a"
+    " plug-in.  [env: LMSTRIX_ADAPTER]",
 )
 @click.option(
     "--host",
     metavar="HOST:PORT",
     envvar="LMSTRIX_HOST",
-    help="Address of LM Studio's server. Default: found on this machine.  [env: LMSTRIX_HOST]",
+    help="Address of the server: HOST:PORT, or a URL. Default: found on this machine."
+    "  [env: LMSTRIX_HOST]",
 )
 @click.option(
     "--store",
@@ -252,6 +255,9 @@ def lmstrix(
         log_file=log_file or None,
         arguments=ctx.meta.get(__name__, ()),
     )
+
+
+add_server_options(lmstrix)
 
 
 def _log_to(ctx: click.Context, path: str) -> None:

@@ -22,6 +22,7 @@ from lmstrix.ports import Observer
 from lmstrix.stores.export import Archive
 from lmstrix_cli import safe_text
 from lmstrix_cli.logs import EventLog
+from lmstrix_cli.servers import server_settings
 from lmstrix_cli.settings import Settings
 
 __all__ = [
@@ -84,14 +85,15 @@ def observers(settings: Settings) -> tuple[Observer, ...]:
 
 
 def _adapter_settings(settings: Settings) -> dict[str, object]:
+    own = server_settings(settings.adapter)
     if settings.host is None:
-        return {}
+        return own
     if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED:
         raise click.UsageError(
             f"--host is for adapters that speak to a server; {EMBEDDED} runs the model itself."
             " Leave --host (or LMSTRIX_HOST) out, or name an adapter that has a server."
         )
-    return {"host": settings.host}
+    return {"host": settings.host, **own}
 
 
 def choose_store(value: str | None) -> str | Path | None:

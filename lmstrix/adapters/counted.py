@@ -33,6 +33,7 @@ CERTAIN = 1 / 64
 COUNTED_SHARE = 7 / 8
 """To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
 be longer than it was meant to be."""
+UNCOUNTED = "The server does not count tokens: lengths are estimated and may be off by an eighth."
 SMALL = Prompt(user="Hello")
 PROSE = Prompt(
     user="The old mill stands by the river, and in the evening the miller walks along the bank to"
@@ -63,6 +64,8 @@ class CountedModel:
         self._context = context
         self._ask = ask
         self._note = note
+        self.notes: list[str] = []
+        """What the reader of a report should know."""
         self._counts = TokenCounts()
         self._template_tokens = 0
         self._uncounted = False
@@ -185,10 +188,8 @@ class CountedModel:
         if told <= 0:
             if not self._uncounted:
                 self._uncounted = True
-                self._note(
-                    "The server does not count tokens: lengths are estimated and may be off by an"
-                    " eighth."
-                )
+                self.notes.append(UNCOUNTED)
+                self._note(UNCOUNTED)
             return attrs.evolve(reply, prompt_tokens=max(1, estimate.tokens))
         if told < estimate.least and self._template_tokens:
             sent = await self._counted_in_halves(prompt)

@@ -77,7 +77,7 @@ class LlamaServerAdapter:
         self._stall_s = stall_timeout_s
         self._loaded: dict[str, LoadedInstance] = {}
         self._loads = 0
-        self._notes: dict[str, None] = {}
+        self._warnings: dict[str, None] = {}
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ class LlamaServerAdapter:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was not as it should be, one sentence each."""
-        return tuple(self._notes)
+        return tuple(self._warnings)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """The model that is served, or those of a router; raises an `InfrastructureError`."""
@@ -154,7 +154,8 @@ class LlamaServerAdapter:
                     stall_timeout_s=self._stall_s,
                 )
                 await loaded.read_properties()
-                self._describe(model, properties, loaded.effective_context)
+                loaded.notes = _notes(model, properties, loaded.effective_context)
+                self._warnings |= dict.fromkeys(loaded.notes)
                 if on_progress is not None:
                     on_progress(LoadProgress(fraction=1.0))
                 async with self._listed_as_ours(model, loaded.effective_context):
@@ -193,7 +194,7 @@ class LlamaServerAdapter:
             adapter=self.name,
             engine="llama-server",
             available=True,
-            detail=" ".join([f"Server at {server.address}.", *self._notes]),
+            detail=" ".join([f"Server at {server.address}.", *self._warnings]),
             versions={"llama-server": build} if build else {},
             loaded=(*users, *self._loaded.values()),
         )
@@ -237,19 +238,6 @@ class LlamaServerAdapter:
                 await anyio.sleep(POLL_S)
         raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
 
-    def _describe(self, model: ModelInfo, properties: Json, context: int) -> None:
-        """Note why the context is what it is."""
-        declared, slots = model.declared_context, as_count(properties.get("total_slots")) or 1
-        if declared is not None and context < declared:
-            self._notes[
-                f"llama-server was started with -c {context}; the model declares {declared:,}."
-            ] = None
-        if slots > 1:
-            self._notes[
-                f"llama-server has {slots} slots, of which each takes {context} tokens; start it"
-                " with -np 1 to give all of its context to one prompt."
-            ] = None
-
     @asynccontextmanager
     async def _listed_as_ours(self, model: ModelInfo, context: int) -> AsyncGenerator[None, None]:
         self._loads += 1
@@ -290,6 +278,8 @@ class _AttachedModel(LlamaCppModel):
             stall_timeout_s=stall_timeout_s,
         )
         self._routed = routed
+        self.notes: list[str] = []
+        """What the reader of a report should know."""
 
     def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
         return super()._events(self._addressed(body))
@@ -332,6 +322,22 @@ def _model(entry: Json) -> ModelInfo:
         quantization=as_text(meta.get("ftype")),
         digest=hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32],
     )
+
+
+def _notes(model: ModelInfo, properties: Json, context: int) -> list[str]:
+    """Why the context is what it is."""
+    notes: list[str] = []
+    declared, slots = model.declared_context, as_count(properties.get("total_slots")) or 1
+    if slots > 1:
+        notes.append(
+            f"llama-server has {slots} slots, of which each takes {context:,} tokens: with -np 1"
+            " one prompt gets all of its context."
+        )
+    elif declared is not None and context < declared:
+        notes.append(
+            f"llama-server was started with -c {context}; the model declares {declared:,}."
+        )
+    return notes
 
 
 def _state(entry: Json) -> str:
