@@ -8,7 +8,11 @@ import click
 
 __all__ = ["add_server_options", "server_settings"]
 
-TAKES = {"openai": {"declared", "accept_cost"}, "ollama": {"force"}}
+TAKES = {
+    "openai": {"declared", "accept_cost"},
+    "ollama": {"force"},
+    "llama-server": {"binary", "server_args"},
+}
 """The settings of each adapter, by its name, besides the host."""
 _META = "lmstrix_cli.servers"
 
@@ -41,6 +45,22 @@ def add_server_options(group: click.Group) -> None:
             callback=_keep,
             help="With --adapter openai: measure on another machine, which may cost money,"
             " without a limit. `test --budget-tokens N` sets one.",
+        ),
+        click.Option(
+            ["--binary"],
+            metavar="PATH",
+            expose_value=False,
+            callback=_keep,
+            help="With --adapter llama-server: the program to run for each load of a GGUF file,"
+            " such as a build for your GPU. Without it, a running server is used.",
+        ),
+        click.Option(
+            ["--server-args"],
+            metavar="TEXT",
+            expose_value=False,
+            callback=_keep,
+            help='With --binary: more arguments for it, such as "-ngl 99 -fa on -ctk q8_0".'
+            " Results are stored by them.",
         ),
     ]
 

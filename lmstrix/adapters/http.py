@@ -33,6 +33,7 @@ from lmstrix.json_values import Json, as_count, as_object, as_seconds, parse_obj
 
 __all__ = [
     "BUSY_S",
+    "CALL_S",
     "HOST_VARIABLE",
     "KEY_VARIABLE",
     "MEMORY_WORDS",

@@ -1,20 +1,24 @@
-"""llama.cpp's llama-server as an adapter: one that runs already."""
+"""llama.cpp's llama-server as an adapter: one that runs already, or a build of the user's own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+import shutil
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import cast
 from urllib.parse import quote
 
 import anyio
+import attrs
 import httpx
 
 from lmstrix.adapters.http import (
+    CALL_S,
     KEY_VARIABLE,
     Refusal,
     Server,
@@ -23,7 +27,8 @@ from lmstrix.adapters.http import (
     prediction_error,
     server_address,
 )
-from lmstrix.adapters.llamacpp.engine import Engine
+from lmstrix.adapters.llamacpp.adapter import LlamaCppAdapter
+from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.errors import (
     ConfigurationError,
@@ -39,7 +44,7 @@ from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 from lmstrix.names import find_key, suggestion
 
-__all__ = ["DEFAULT_ADDRESSES", "LlamaServerAdapter"]
+__all__ = ["DEFAULT_ADDRESSES", "LlamaServerAdapter", "SpawnedServerAdapter", "llama_server"]
 
 DEFAULT_ADDRESSES = ("http://127.0.0.1:8080", "http://127.0.0.1:9931")
 """The port of older builds and that of newer ones."""
@@ -51,6 +56,24 @@ LOAD_S = 600.0
 POLL_S = 0.2
 RELEASE_S = 30.0
 CANCEL_S = 1.5
+
+
+def llama_server(
+    host: str | None = None,
+    *,
+    binary: str | None = None,
+    server_args: str = "",
+    stall_timeout_s: float = 120.0,
+) -> LlamaServerAdapter | SpawnedServerAdapter:
+    """The adapter for a running server, or with `binary` for one that is started for each load."""
+    if binary is None:
+        if server_args:
+            raise ConfigurationError(
+                "arguments are for a server that LMStrix starts",
+                hint="Name its program with --binary.",
+            )
+        return LlamaServerAdapter(host, stall_timeout_s=stall_timeout_s)
+    return SpawnedServerAdapter(binary, server_args, stall_timeout_s=stall_timeout_s)
 
 
 class LlamaServerAdapter:
@@ -249,6 +272,89 @@ class LlamaServerAdapter:
             yield
         finally:
             del self._loaded[identifier]
+
+
+RESERVED = frozenset(
+    "-c --ctx-size -np --parallel --fit -fit --host --port -m --model --api-key --api-key-file"
+    " --models-dir --models-preset".split()
+)
+"""Arguments that LMStrix sets."""
+
+
+class SpawnedServerAdapter(LlamaCppAdapter):
+    """A `lmstrix.ports.Adapter` that runs the user's llama-server, one process for each load.
+
+    Args:
+        binary: the program.
+        server_args: more arguments for it, as in a shell: ``-ngl 99 -fa on -ctk q8_0``. They are
+            part of what a result is stored under.
+        folders: folders with models; see `LlamaCppAdapter`.
+        stall_timeout_s: longest silence of a working server, in seconds.
+
+    Raises `ConfigurationError` for a program that is not there, and for arguments that LMStrix
+    sets itself.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        server_args: str = "",
+        *,
+        folders: Sequence[str | Path] | None = None,
+        stall_timeout_s: float = 120.0,
+    ) -> None:
+        super().__init__(folders, stall_timeout_s=stall_timeout_s)
+        found = shutil.which(Path(binary).expanduser())
+        if found is None:
+            raise ConfigurationError(f"{binary!r} is not a program that can be run")
+        try:
+            self._arguments = tuple(shlex.split(server_args))
+        except ValueError as error:
+            raise ConfigurationError(f"the server's arguments cannot be read: {error}") from error
+        taken = sorted(RESERVED & {word.partition("=")[0] for word in self._arguments})
+        if taken:
+            raise ConfigurationError(
+                f"LMStrix sets these arguments of llama-server itself: {', '.join(taken)}"
+            )
+        self._binary = str(Path(found).absolute())
+
+    @property
+    def name(self) -> str:
+        """``llama-server``."""
+        return "llama-server"
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """What a load needs. How much of that is on a GPU, and what is free there, is not known."""
+        estimate = await super().estimate_memory(model, context_length)
+        return None if estimate is None else attrs.evolve(estimate, available_bytes=None)
+
+    async def status(self) -> Status:
+        """The program's version, its arguments, and the models that this adapter has loaded."""
+        status = await super().status()
+        available, version = True, ""
+        try:
+            with anyio.fail_after(CALL_S):
+                told = await anyio.run_process([self._binary, "--version"], check=False)
+            words = (told.stdout + told.stderr).decode("utf-8", "replace")
+            version = next((line for line in words.splitlines() if "version" in line), "")[:200]
+        except (OSError, TimeoutError):
+            available = False
+        versions = {"llama-server": version, "arguments": shlex.join(self._arguments)}
+        return attrs.evolve(
+            status,
+            engine="llama-server",
+            available=available,
+            detail="" if available else f"{self._binary} cannot be run.",
+            hint="",
+            versions={name: text for name, text in versions.items() if text},
+        )
+
+    def _engine_settings(self, path: str, context_length: int) -> EngineSettings:
+        return attrs.evolve(
+            super()._engine_settings(path, context_length),
+            binary=self._binary,
+            arguments=self._arguments,
+        )
 
 
 class _NoProcess:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from lmstrix.adapters.llama_server import LlamaServerAdapter
+from lmstrix.adapters.llama_server import (
+    LlamaServerAdapter,
+    SpawnedServerAdapter,
+    llama_server,
+)
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
-from lmstrix.errors import ConnectionLost, EngineUnavailable, LoadFailed
+from lmstrix.errors import ConfigurationError, ConnectionLost, EngineUnavailable, LoadFailed
 from lmstrix.json_values import as_text
 from lmstrix.models import PrefillProgress, Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
@@ -141,3 +146,105 @@ async def test_a_server_that_is_away(free_tcp_port: int) -> None:
     assert "llama-server -m" in status.hint
     with pytest.raises(EngineUnavailable):
         await adapter.list_models()
+
+
+# Spawned -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> str:
+    """A program that takes llama-server's options."""
+    program = tmp_path / "llama-server"
+    script = Path(__file__).parent / "llama_server.py"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return str(program)
+
+
+def spawning(binary: str, arguments: str = "-b 128") -> SpawnedServerAdapter:
+    return SpawnedServerAdapter(binary, arguments, folders=[])
+
+
+@pytest.mark.engine
+class TestContractSpawned(AdapterContract):
+    @pytest.fixture
+    def adapter(self, binary: str) -> SpawnedServerAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return spawning(binary)
+
+    @pytest.fixture
+    def model_name(self, demo_model: Path) -> str:
+        return str(demo_model)
+
+
+@pytest.mark.engine
+async def test_nothing_of_a_spawned_server_is_left(binary: str, demo_model: Path) -> None:
+    adapter = spawning(binary)
+    async with adapter.load(await adapter.find_model(str(demo_model)), 512):
+        running = servers()
+        assert running
+        assert not any("LLAMA" in line or "api" in line for line in running)
+    assert servers() == []
+
+
+KILLED = """
+import os, signal, sys, anyio
+from lmstrix.adapters.llama_server import SpawnedServerAdapter
+
+async def main():
+    adapter = SpawnedServerAdapter(sys.argv[1], "-b 128", folders=[])
+    async with adapter.load(await adapter.find_model(sys.argv[2]), 512):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.engine
+async def test_a_spawned_server_dies_with_us(binary: str, demo_model: Path) -> None:
+    command = [sys.executable, "-c", KILLED, binary, str(demo_model)]
+    result = await anyio.run_process(command, check=False)
+    assert result.returncode == -9
+    with anyio.fail_after(5):
+        while servers():  # noqa: ASYNC110 - other processes
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.engine
+async def test_a_spawned_server_that_cannot_load(demo_model: Path) -> None:
+    adapter = spawning("/bin/false")
+    model = await adapter.find_model(str(demo_model))
+    with pytest.raises(LoadFailed):
+        async with adapter.load(model, 512):
+            raise AssertionError
+
+
+async def test_the_arguments_are_part_of_what_a_result_is_stored_under() -> None:
+    status = await spawning("/bin/true", "-ngl 99 -ctk 'q8_0'").status()
+    assert status.versions["arguments"] == "-ngl 99 -ctk q8_0"
+    assert status.available
+
+
+@pytest.mark.parametrize("arguments", ["-c 4096", "--ctx-size=1", "--port 1", "-np 4", "'"])
+def test_arguments_of_our_own_cannot_be_given(arguments: str) -> None:
+    with pytest.raises(ConfigurationError):
+        spawning("/bin/true", arguments)
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(ConfigurationError, match="not a program"):
+        spawning("/no/such/program")
+    with pytest.raises(ConfigurationError, match="LMStrix starts"):
+        llama_server(server_args="-ngl 99")
+
+
+def servers() -> list[str]:
+    """Command lines of processes that run the server's script for this test."""
+    found: list[str] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text(encoding="utf-8").replace("\0", " ")
+        except OSError:
+            continue
+        if "tests/adapters/llama_server.py" in words:
+            found.append(words)
+    return found
