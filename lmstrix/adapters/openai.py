@@ -220,7 +220,8 @@ class OpenAIAdapter:
                 body = _chat(key, prompt, max_tokens, stop, self._form)
                 begun = False
                 try:
-                    async with aclosing(self._replied(body, max_tokens, stop)) as items:
+                    replied = self._replied(body, max_tokens, stop, prompt.answer_prefix)
+                    async with aclosing(replied) as items:
                         async for item in items:
                             begun = True
                             yield item
@@ -237,9 +238,9 @@ class OpenAIAdapter:
         return ask
 
     async def _replied(
-        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str]
+        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str], prefix: str
     ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        bounds, splitter = ReplyBounds(max_tokens), ThoughtSplitter()
+        bounds, splitter, echo = ReplyBounds(max_tokens), ThoughtSplitter(), _Echo(prefix)
         pieces: list[ReplyChunk] = []
         usage: Json = {}
         reason, first_s, last_s = "", None, 0.0
@@ -253,7 +254,8 @@ class OpenAIAdapter:
                 new: list[ReplyChunk] = []
                 if isinstance(thought, str) and thought:
                     new.append(ReplyChunk(text=bounds.take(thought), is_reasoning=True))
-                new += splitter.feed(bounds.take(text if isinstance(text, str) else ""))
+                text = bounds.take(text if isinstance(text, str) else "")
+                new += splitter.feed(echo.removed(text))
                 reason = as_text(choice.get("finish_reason")) or reason
                 if new:
                     first_s, last_s = first_s or elapsed_s, elapsed_s
@@ -262,7 +264,7 @@ class OpenAIAdapter:
                     yield piece
         if not reason:
             raise EngineUnavailable("the server ended the reply too early")
-        rest = splitter.finish()
+        rest = [*splitter.feed(echo.rest), *splitter.finish()]
         for piece in rest:
             yield piece
         generated = as_count(usage.get("completion_tokens"))
@@ -278,6 +280,30 @@ class OpenAIAdapter:
 
     def _note(self, text: str) -> None:
         self._notes[text] = None
+
+
+class _Echo:
+    """Removes the first words of an answer from a reply that repeats them, as llama-server does."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.strip()
+        self.rest = ""
+        """What may still become a repetition."""
+
+    def removed(self, text: str) -> str:
+        """What is certain of the reply now."""
+        if not self._prefix:
+            return text
+        self.rest += text
+        begun = self.rest.lstrip()
+        if begun.startswith(self._prefix):
+            text = begun[len(self._prefix) :]
+        elif self._prefix.startswith(begun):
+            return ""
+        else:
+            text = self.rest
+        self._prefix, self.rest = "", ""
+        return text
 
 
 def _chat(

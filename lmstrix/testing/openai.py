@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import cast
@@ -55,6 +56,8 @@ class OpenAIScript:
     """The connection is lost by longer prompts."""
     prefill: bool = True
     """Whether a last message of the assistant is accepted."""
+    echoes: bool = False
+    """Replies begin with the first words that were given, as llama-server's do."""
     strict: bool = False
     """Fields that OpenAI does not know are refused."""
     repeats_key: bool = False
@@ -164,6 +167,9 @@ class OpenAIServer(HttpServer):
         )
         try:
             async with aclosing(stream) as items:
+                if script.echoes:
+                    for word in re.findall(r"\s*\S+", prompt.answer_prefix):
+                        await self._send(answer, ReplyChunk(text=word))
                 async for item in items:
                     await self._send(answer, item)
         except ContextOverflow as error:

@@ -73,8 +73,13 @@ class TestContractOverTheRealEngine(AdapterContract):
 
 @pytest.mark.parametrize(
     "script",
-    [OpenAIScript(), OpenAIScript(strict=True), OpenAIScript(strict=True, prefill=False)],
-    ids=["continued", "last message", "asked for"],
+    [
+        OpenAIScript(),
+        OpenAIScript(echoes=True),
+        OpenAIScript(strict=True),
+        OpenAIScript(strict=True, prefill=False),
+    ],
+    ids=["continued", "repeated", "last message", "asked for"],
 )
 async def test_the_first_words_are_given_in_a_form_that_the_server_takes(
     script: OpenAIScript,
