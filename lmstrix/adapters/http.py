@@ -73,7 +73,8 @@ _OVERFLOW = re.compile(
     r"exceed_context_size|context_length_exceeded|(?:exceeds?|exceeded|beyond|over|longer than)"
     r"[^.]{0,40}(?:context|maximum (?:model )?length|max_model_len|token limit)"
     r"|maximum context length|context (?:size|length|window) (?:has been |is )?exceeded"
-    r"|prompt is too long|input is too long|too many (?:input |prompt )?tokens",
+    r"|prompt is too long|input is too long|too many (?:input |prompt )?tokens"
+    r"|max_new_tokens` must be <=|trying to keep the first|n_keep",
     re.IGNORECASE,
 )
 _CRASH = re.compile(

@@ -206,8 +206,9 @@ class LlamaServerAdapter:
                 detail=str(error),
                 hint=error.hint,
             )
-        build = as_text(properties.get("build_info"))
         context = as_context(_settings(properties).get("n_ctx"))
+        # A server that was started with another context gives other results.
+        told = {"llama-server": as_text(properties.get("build_info")), "context": context or ""}
         users = [
             LoadedInstance(key=model.key, identifier=model.key, context_length=context)
             for model, entry in listed
@@ -218,7 +219,7 @@ class LlamaServerAdapter:
             engine="llama-server",
             available=True,
             detail=" ".join([f"Server at {server.address}.", *self._warnings]),
-            versions={"llama-server": build} if build else {},
+            versions={name: str(text) for name, text in told.items() if text},
             loaded=(*users, *self._loaded.values()),
         )
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
+from os.path import commonprefix
 from typing import Self, cast
 
 import anyio
@@ -51,6 +52,10 @@ class OllamaScript:
     """How many requests for a reply are answered with 429 before one is served."""
     prefill_s: float = 0.0
     """How long reading a prompt takes."""
+    token_s: float = 3e-5
+    """How long reading a token takes that is not in the cache: the one sign of reuse."""
+    reuses: bool = True
+    """Whether the beginning of the last prompt is in the cache."""
     load_s: float = 0.0
     endless: bool = False
     """Replies never end."""
@@ -69,6 +74,8 @@ class _Instance:
     asked: int
     """The `num_ctx` that it was loaded for; another one loads it again."""
     users_own: bool
+    cached: str = ""
+    """The text of the last prompt."""
     ended: anyio.Event = attrs.field(factory=anyio.Event)
     released: anyio.Event = attrs.field(factory=anyio.Event)
 
@@ -265,7 +272,11 @@ class OllamaServer(HttpServer):
                 raise StandInError(400, "the input length exceeds the context length")
             prompt = await cut_prompt(loaded, prompt, context // 2 + 2)
         count = await loaded.count_prompt_tokens(prompt)
-        await anyio.sleep(script.prefill_s)
+        same = commonprefix([instance.cached, prompt.user])  # noqa: RUF071 - of characters
+        known = len(same) if script.reuses else 0
+        instance.cached = prompt.user
+        new = count * (1 - known / max(1, len(prompt.user)))
+        await anyio.sleep(script.prefill_s + script.token_s * new)
         room = max(1, min(asked, context - count))
         stop = [text for text in as_list(options.get("stop")) if isinstance(text, str)]
         stream = cast(

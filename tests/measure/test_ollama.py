@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import anyio
 import attrs
 import pytest
 
@@ -52,6 +55,7 @@ CASES = {
     "reuses nothing": Case(
         cause=Cause.FORGETS,
         model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL, reuses_prefixes=False),
+        script=OllamaScript(reuses=False),
     ),
     "a silent cut to half the window": Case(
         cause=Cause.TRUNCATED, script=OllamaScript(window=TRUTH), within=1 / 8
@@ -90,3 +94,26 @@ async def test_the_report_is_right(case: Case) -> None:
     assert report.true_context is not None
     assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
     assert report.environment.adapter == "ollama"
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_an_interruption_leaves_nothing_loaded(seed: int) -> None:
+    """At a random request: while it looks, loads, sizes, reads, answers or unloads."""
+    server = OllamaServer(
+        SimulatedAdapter(FAILING, reply_seconds=0.001), script=OllamaScript(load_s=0.01)
+    )
+    async with server:
+        adapter = OllamaAdapter(server.host)
+        at = Random(seed).randrange(1, 60)
+        async with (
+            LMStrix(adapter=adapter, store="memory") as lmstrix,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def interrupt() -> None:
+                await server.reached(lambda: len(server.requests) >= at, within_s=60)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(interrupt)
+            await lmstrix.find_true_context("m")
+        await server.reached(lambda: not server.left_behind and not server.working, within_s=2)
