@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import click
 
-__all__ = ["add_server_options", "server_settings"]
+if TYPE_CHECKING:
+    from lmstrix import Status
+    from lmstrix_cli.settings import Settings
+
+__all__ = ["OTHER_SERVERS", "add_server_options", "other_servers", "server_settings"]
+
+OTHER_SERVERS = ("ollama", "llama-server")
+"""Adapters whose servers have ports of their own on this machine, besides LM Studio."""
+ANSWER_S = 3.0
 
 TAKES = {
     "openai": {"declared", "accept_cost"},
@@ -82,3 +91,26 @@ def server_settings(adapter: str | None) -> dict[str, object]:
     if "accept_cost" in takes and (ctx.params.get("budget_tokens") or ctx.info_name == "infer"):
         settings["accept_cost"] = True
     return settings
+
+
+async def other_servers(settings: Settings) -> Sequence[Status]:
+    """The server that was named, or without a name those that answer on this machine, LM Studio
+    excepted.
+    """
+    # Imported here because ``lmstrix --help`` needs neither.
+    import anyio  # noqa: PLC0415
+
+    from lmstrix import LMStrix  # noqa: PLC0415
+
+    names = OTHER_SERVERS if settings.adapter is None else (settings.adapter,)
+    own = {} if settings.adapter is None else server_settings(settings.adapter)
+    if settings.adapter is not None and settings.host is not None:
+        own["host"] = settings.host
+    found: list[Status] = []
+    for name in names:
+        async with LMStrix(adapter=name, store="memory", adapter_settings=own) as client:
+            with anyio.move_on_after(ANSWER_S):
+                status = await client.status()
+                if status.available or settings.adapter is not None:
+                    found.append(status)
+    return found

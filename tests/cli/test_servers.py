@@ -96,3 +96,15 @@ async def test_the_key_is_in_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         )
     assert result.exit_code == 3
     assert "secret" not in result.stdout + result.stderr + log.read_text(encoding="utf-8")
+
+
+async def test_servers_of_this_machine_are_found(free_tcp_port: int) -> None:
+    """On their own ports; a server on another port is looked at if it is named."""
+    async with OllamaServer(SimulatedAdapter(MODEL)) as server:
+        checks = json.loads((await run(server, "ollama", "doctor", "--json")).stdout)["checks"]
+        found = {check["check"]: check for check in checks}
+        assert found["other servers"]["verdict"] == "ok"
+        assert server.host in found["other servers"]["found"]
+        assert found["LM Studio's server"]["verdict"] == "ok"
+    away = await run(None, "ollama", "--host", f"127.0.0.1:{free_tcp_port}", "doctor")
+    assert "ollama serve" in away.stdout

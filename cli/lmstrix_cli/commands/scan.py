@@ -17,6 +17,7 @@ from lmstrix_cli import safe_text, session
 from lmstrix_cli.filters import ModelFilter, model_filters
 from lmstrix_cli.formats import JSON, Column, choose_format, format_options, show_rows
 from lmstrix_cli.running import run_async
+from lmstrix_cli.servers import other_servers
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -64,6 +65,12 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
 
 
 async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
+    if settings.adapter is None and settings.host is None:
+        for status in await other_servers(settings):
+            safe_text.note(
+                f"{status.engine} answers too: `lmstrix --adapter {status.adapter} scan` lists its"
+                " models."
+            )
     async with session.client(settings) as client:
         models = await client.list_models()
         if not models:
