@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 
@@ -9,7 +10,7 @@ import anyio
 import attrs
 
 from lmstrix.adapters.streaming import Items, require_room
-from lmstrix.adapters.token_counts import TokenCounts
+from lmstrix.adapters.token_counts import TokenCounts, common_length
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -33,6 +34,8 @@ CERTAIN = 1 / 64
 COUNTED_SHARE = 7 / 8
 """To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
 be longer than it was meant to be."""
+MUCH_FASTER = 0.6
+"""A prompt of some 600 tokens of which all but a few are in a cache takes less of the time."""
 UNCOUNTED = "The server does not count tokens: lengths are estimated and may be off by an eighth."
 SMALL = Prompt(user="Hello")
 PROSE = Prompt(
@@ -53,6 +56,10 @@ class CountedModel:
     Short prompts are counted exactly, longer ones estimated from the most similar one that was
     counted; see `CERTAIN`.
 
+    What is read to size a prompt is part of the next reply's tokens and time, as if that had read
+    it. If the server does not say how much it had in its cache, two prompts that begin alike show
+    after the load whether it has one.
+
     A count that is too low for the text is checked against those of its halves: a server that cuts
     prompts without saying so is found out.
     """
@@ -68,6 +75,11 @@ class CountedModel:
         """What the reader of a report should know."""
         self._counts = TokenCounts()
         self._template_tokens = 0
+        self._reuses: bool | None = None
+        """Whether the server has the beginning of the last prompt in a cache; None: not known."""
+        self._last = ""
+        self._sized_tokens, self._sized_s = 0, 0.0
+        """What was read for sizes since the last reply."""
         self._uncounted = False
         self._released = False
         # A semaphore, not a lock: an abandoned stream may be closed by another task.
@@ -84,13 +96,31 @@ class CountedModel:
         return self._context
 
     async def learn(self) -> None:
-        """Send two short prompts, to learn how the server counts. Once, after the load."""
+        """Send a few short prompts, to learn how the server counts and whether it has a cache.
+
+        Once, after the load.
+        """
         with suppress(ContextOverflow):
             async with self._turn:
                 template_tokens = await self._sent(SMALL)
                 if not self._uncounted:
                     await self._sent(PROSE)
                     self._template_tokens = template_tokens
+                await self._learn_reuse()
+        self._sized_tokens, self._sized_s = 0, 0.0
+
+    async def _learn_reuse(self) -> None:
+        """Whether a prompt that begins like the last one is read much faster."""
+        new = f"{secrets.token_hex(4)}. "  # read before by nobody
+        replies = [
+            await self._reply_to(Prompt(user=f"{new}{PROSE.user * 5}\n\n{end}"))
+            for end in ("One", "Two")
+        ]
+        cold_s, warm_s = (reply.ttft_s for reply in replies)
+        if any(reply.cached_tokens is not None for reply in replies):
+            self._reuses = bool(replies[1].cached_tokens)
+        elif cold_s and warm_s:
+            self._reuses = warm_s < MUCH_FASTER * cold_s
 
     def release(self) -> None:
         """Refuse further requests: the model is unloaded."""
@@ -162,7 +192,7 @@ class CountedModel:
                         yield item
             if reply is None:
                 raise EngineUnavailable("the server ended the reply too early")
-            reply = await self._checked(prompt, reply)
+            reply = self._accounted(prompt, await self._checked(prompt, reply))
         require_room(reply.prompt_tokens, max_tokens, self._context)
         yield reply
 
@@ -178,8 +208,36 @@ class CountedModel:
 
     async def _sent(self, prompt: Prompt) -> int:
         """The server's own count of `prompt`."""
-        reply = await _whole(self._asked(prompt, 1, ()))
-        return (await self._checked(prompt, reply)).prompt_tokens
+        reply = self._cached(prompt, await self._reply_to(prompt))
+        self._sized_tokens += reply.prompt_tokens - (reply.cached_tokens or 0)
+        self._sized_s += reply.ttft_s or 0.0
+        return reply.prompt_tokens
+
+    async def _reply_to(self, prompt: Prompt) -> Reply:
+        return await self._checked(prompt, await _whole(self._asked(prompt, 1, ())))
+
+    def _accounted(self, prompt: Prompt, reply: Reply) -> Reply:
+        """`reply` with what was read for sizes before it."""
+        tokens, seconds = self._sized_tokens, self._sized_s
+        self._sized_tokens, self._sized_s = 0, 0.0
+        reply = self._cached(prompt, reply)
+        if not self._reuses or reply.cached_tokens is None:
+            return reply
+        return attrs.evolve(
+            reply,
+            cached_tokens=max(0, reply.cached_tokens - tokens),
+            ttft_s=None if reply.ttft_s is None else reply.ttft_s + seconds,
+        )
+
+    def _cached(self, prompt: Prompt, reply: Reply) -> Reply:
+        """`reply` with the cached tokens, if the server does not say and it is known."""
+        text, last = _text(prompt), self._last
+        self._last = text
+        if reply.cached_tokens is not None or self._reuses is None:
+            return reply
+        new = self._counts.plain(text[common_length(text, last) :]) if self._reuses else None
+        cached = 0 if new is None else max(0, reply.prompt_tokens - new - self._template_tokens)
+        return attrs.evolve(reply, cached_tokens=cached)
 
     async def _checked(self, prompt: Prompt, reply: Reply) -> Reply:
         """`reply` with a count that can be relied on; raises `PromptTruncated`."""

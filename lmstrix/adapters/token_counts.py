@@ -7,7 +7,7 @@ import re
 
 import attrs
 
-__all__ = ["Estimate", "TokenCounts"]
+__all__ = ["Estimate", "TokenCounts", "common_length"]
 
 _PIECE = re.compile(r"\d{1,3}|[A-Za-z]{1,8}|[^\W\dA-Za-z_]|[^\w\s]|_|\s{2,}")
 """Roughly a token of most tokenizers; how many there really are is learned."""
@@ -84,7 +84,7 @@ class TokenCounts:
 
     def same(self, text: str) -> int:
         """Length of the longest beginning of `text`, in characters, that was counted before."""
-        return max((_common(text, other) for other in self._known), default=0)
+        return max((common_length(text, other) for other in self._known), default=0)
 
     def plain(self, text: str) -> int:
         """About how many tokens `text` has by itself."""
@@ -97,13 +97,13 @@ def _pieces(text: str) -> int:
 
 def _differences(one: str, two: str) -> tuple[str, str]:
     """Both texts without their common beginning and their common end."""
-    same = _common(one, two)
+    same = common_length(one, two)
     one, two = one[same:], two[same:]
-    same = _common(one[::-1], two[::-1])
+    same = common_length(one[::-1], two[::-1])
     return one[: len(one) - same], two[: len(two) - same]
 
 
-def _common(one: str, two: str) -> int:
+def common_length(one: str, two: str) -> int:
     """Length of the common beginning; by bisection, which compares in C."""
     same, differs = 0, min(len(one), len(two)) + 1
     while differs - same > 1:
