@@ -48,7 +48,7 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(line)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     _be_the_first_to_go()
-    if settings["binary"]:
+    if settings.get("binary"):
         _serve_binary(answers, settings, parent)
     try:
         _limit_memory(settings)
