@@ -9,6 +9,7 @@
     │   ├── ModelNotFound (LookupError)   no such model; suggests near names
     │   ├── InvalidModel (ValueError)     the file is truncated, corrupt or not a model
     │   ├── UnsupportedModel (ValueError) a sound model that cannot generate text
+    │   ├── ModelInUse                    loading it would replace the user's own instance
     │   └── NotMeasured                   the model has no finished true context
     ├── LoadError                         the engine did not give a loaded model
     │   ├── LoadRefused                   a guardrail said no before trying
@@ -54,6 +55,7 @@ __all__ = [
     "LoadHung",
     "LoadRefused",
     "ModelError",
+    "ModelInUse",
     "ModelNotFound",
     "NotMeasured",
     "OutOfMemory",
@@ -100,6 +102,10 @@ class InvalidModel(ModelError, ValueError):
 
 class UnsupportedModel(ModelError, ValueError):
     """A sound model that cannot be asked questions, such as an embedding model."""
+
+
+class ModelInUse(ModelError):
+    """The user has loaded the model, and the engine holds only one instance of it."""
 
 
 class NotMeasured(ModelError):

@@ -37,6 +37,7 @@ __all__ = [
     "Adapter",
     "ComparingValidator",
     "GradedValidator",
+    "HasNotes",
     "LoadedModel",
     "Observer",
     "OwnsEngine",
@@ -179,6 +180,16 @@ class OwnsEngine(Protocol):
 
         Only then does the death of this process during a load say something about the load.
         """
+        ...
+
+
+@runtime_checkable
+class HasNotes(Protocol):
+    """Optional for a loaded model: what the reader of a report should know about this load."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """One sentence each."""
         ...
 
 

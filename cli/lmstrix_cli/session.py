@@ -29,6 +29,7 @@ from lmstrix import (
 )
 from lmstrix_cli import output
 from lmstrix_cli.logs import EventLog
+from lmstrix_cli.servers import server_settings
 from lmstrix_cli.settings import Settings
 
 __all__ = [
@@ -101,8 +102,9 @@ def observers(settings: Settings) -> tuple[Observer, ...]:
 
 
 def _adapter_settings(settings: Settings) -> dict[str, object]:
+    own = server_settings(settings.adapter)
     if settings.host is None:
-        return {}
+        return own
     if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED_ADAPTER:
         if not settings.host_is_typed:
             return {}  # LMSTRIX_HOST is for other commands
@@ -110,7 +112,7 @@ def _adapter_settings(settings: Settings) -> dict[str, object]:
             f"--host is for adapters that speak to a server; {EMBEDDED_ADAPTER} runs the model"
             " itself. Leave --host out, or name an adapter that has a server."
         )
-    return {"host": settings.host}
+    return {"host": settings.host, **own}
 
 
 def choose_store(value: str | None) -> str | Path | None:

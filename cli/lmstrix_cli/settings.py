@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lmstrix_cli.servers import add_server_options
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -153,15 +155,16 @@ def _options(*, of_group: bool) -> list[click.Option]:
             metavar="NAME",
             envvar="LMSTRIX_ADAPTER",
             shell_complete=_complete_adapter,
-            help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if"
-            " you give the path of one), or a plug-in.  [env: LMSTRIX_ADAPTER]",
+            help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if you"
+            " give the path of one), `ollama`, `llama-server`, `openai` (any server with OpenAI's"
+            " API), or a plug-in.  [env: LMSTRIX_ADAPTER]",
         ),
         option(
             "--host",
             metavar="HOST:PORT",
             envvar="LMSTRIX_HOST",
             callback=_keep_host,
-            help="Address of LM Studio's server. Default: found on this machine."
+            help="Address of the server: HOST:PORT, or a URL. Default: found on this machine."
             "  [env: LMSTRIX_HOST]",
         ),
         option(
@@ -201,3 +204,4 @@ def add_shared_options(command: click.Command, *, of_group: bool = False) -> Non
     """Let `command` take the shared options. They set the fields of its `Settings`."""
     if not any(option.name == "log_file" for option in command.params):
         command.params.extend(_options(of_group=of_group))
+        add_server_options(command, of_group=of_group)

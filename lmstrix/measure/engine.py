@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
@@ -12,7 +12,7 @@ import anyio
 from lmstrix.errors import EngineTimeout, LMStrixError, LoadHung
 from lmstrix.events import Event, LoadFinished, LoadProgressed, LoadStarted
 from lmstrix.models import LoadProgress, ModelInfo
-from lmstrix.ports import Adapter, LoadedModel, OwnsEngine, QuestionSource, Validator
+from lmstrix.ports import Adapter, HasNotes, LoadedModel, OwnsEngine, QuestionSource, Validator
 
 __all__ = ["LOAD_TIMEOUT_S", "Crashes", "Engine", "load_patience_s", "owns_engine"]
 
@@ -74,6 +74,11 @@ class Engine:
     async def __aexit__(self, *error: object) -> None:
         # The adapter shields its own cleanup and gives it a deadline.
         await self.release()
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the loaded model says about this load."""
+        return tuple(self._loaded.notes) if isinstance(self._loaded, HasNotes) else ()
 
     async def load(self, context_length: int) -> LoadedModel:
         """Release the loaded model, then load at `context_length`.

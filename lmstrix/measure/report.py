@@ -11,6 +11,7 @@ from lmstrix.errors import (
     InvalidModel,
     LMStrixError,
     LoadError,
+    ModelInUse,
     ModelNotFound,
     UnsupportedModel,
 )
@@ -142,6 +143,7 @@ def cause_of(error: LMStrixError) -> Cause:
         (ModelNotFound, Cause.MODEL_NOT_FOUND),
         (InvalidModel, Cause.INVALID_MODEL),
         (UnsupportedModel, Cause.UNSUPPORTED_MODEL),
+        (ModelInUse, Cause.LOAD_REFUSED),
         (InfrastructureError, Cause.INFRASTRUCTURE),
     )
     return next((cause for kind, cause in causes if isinstance(error, kind)), Cause.INCONCLUSIVE)

@@ -261,8 +261,9 @@ class Measurement:
         except LoadError as error:
             self._announcer.note(str(error))
             return load_cause(error)
-        if loadable.detail:
-            self._announcer.note(loadable.detail)
+        for note in (loadable.detail, *self._engine.notes):
+            if note:
+                self._announcer.note(note)
         if loadable.context_length < (options.only_at or 0):
             return Cause.CLAMPED
         if loadable.context_length < shortest:

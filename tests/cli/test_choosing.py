@@ -25,7 +25,7 @@ def filled(shell: Shell) -> Shell:
     shell.remember(
         first,
         sample_report(
-            model=sample_model(key="b/Other", size_bytes=5_000_000_000),
+            model=sample_model(key="b/Other", digest="other", size_bytes=5_000_000_000),
             true_context=2048,
             certified=False,
             cause=Cause.GIBBERISH,
@@ -33,7 +33,7 @@ def filled(shell: Shell) -> Shell:
             finished_at=first.finished_at + timedelta(days=1),
         ),
         sample_report(
-            model=sample_model(key=EVIL, size_bytes=0),
+            model=sample_model(key=EVIL, digest="evil", size_bytes=0),
             true_context=None,
             certified=False,
             cause=Cause.NOT_MEASURABLE,
@@ -94,7 +94,7 @@ def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
         listing=[
             sample_model(),
             sample_model(key="b/Other", digest="replaced", size_bytes=5_000_000_000),
-            sample_model(key="vectors", type="embedding", format="MLX", size_bytes=0),
+            sample_model(key="vectors", digest="v", type="embedding", format="MLX", size_bytes=0),
         ]
     )
     found = {row["key"]: row["tested_context"] for row in filled.lines("scan", "--json")}

@@ -46,6 +46,7 @@ from lmstrix.demo import DEMO
 from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
+from lmstrix_cli.servers import OTHER_SERVERS, other_servers
 from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
 
 __all__ = [
@@ -201,8 +202,22 @@ _START = "Start LM Studio and its server (lms server start), or name one with --
 _ONCE = "Start LM Studio once; without it, GGUF files can be measured with --adapter llamacpp."
 
 
+async def check_other_servers(settings: Settings) -> Finding:
+    """Whether the server that was named answers, or which others do on this machine."""
+    if settings.adapter in {"lmstudio", EMBEDDED_ADAPTER}:
+        return ok("Not looked for: another adapter was named.")
+    found = await other_servers(settings)
+    away = [status for status in found if not status.available]
+    if away:
+        return problem(f"{away[0].detail}.", away[0].hint)
+    said = " ".join(f"{one.engine}: {one.detail}" for one in found)
+    return ok(said or f"None of {', '.join(OTHER_SERVERS)} answers on this machine.")
+
+
 async def check_server(settings: Settings) -> Finding:
     """Whether a server greets. Without one, GGUF files can still be measured."""
+    if settings.adapter not in {None, "lmstudio", EMBEDDED_ADAPTER}:
+        return ok("Not looked for: another adapter was named.")
     # Imported here because it imports LM Studio's SDK, whose absence is for `check_lmstudio_sdk`
     # to report.
     from lmstrix.adapters.lmstudio.discovery import (  # noqa: PLC0415
@@ -422,6 +437,7 @@ CHECKS: tuple[Check, ...] = (
     Check("packages", check_packages),
     Check("embedded engine", check_embedded_engine, ENGINE_S),
     Check("LM Studio's server", check_server, NETWORK_S),
+    Check("other servers", check_other_servers, NETWORK_S),
     Check("LM Studio's SDK", check_lmstudio_sdk, ENGINE_S),
     Check("LM Studio's folder", check_home),
     Check("LM Studio's settings", check_model_settings),

@@ -13,6 +13,7 @@ from lmstrix.reports.words import say_bytes, say_count, say_tokens
 from lmstrix_cli import output, session
 from lmstrix_cli.options import ModelFilter, model_filters
 from lmstrix_cli.output import JSON, Column, choose_format, format_options, show_rows
+from lmstrix_cli.servers import other_servers
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -60,6 +61,12 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
 
 
 async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
+    if settings.adapter is None and settings.host is None:
+        for status in await other_servers(settings):
+            output.note(
+                f"{status.engine} answers too: `lmstrix --adapter {status.adapter} scan` lists its"
+                " models."
+            )
     async with session.client(settings) as client:
         models = await client.list_models()
         if not models:

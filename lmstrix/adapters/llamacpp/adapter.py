@@ -142,13 +142,7 @@ class LlamaCppAdapter:
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
         info, header = await _in_thread(lambda: sound_model(model.key, Path(model.path)), READ_S)
-        settings = EngineSettings(
-            model=info.path,
-            n_ctx=context_length,
-            batch_tokens=BATCH_TOKENS,
-            threads=self._threads,
-            memory_limit_bytes=self._memory_limit,
-        )
+        settings = self._engine_settings(info.path, context_length)
         total_bytes = info.size_bytes + (kv_bytes(header, context_length) or 0)
         _report(on_progress, 0.0)
         async with (
@@ -180,6 +174,15 @@ class LlamaCppAdapter:
                 yield loaded
             finally:
                 del self._loaded[engine.pid]
+
+    def _engine_settings(self, path: str, context_length: int) -> EngineSettings:
+        return EngineSettings(
+            model=path,
+            n_ctx=context_length,
+            batch_tokens=BATCH_TOKENS,
+            threads=self._threads,
+            memory_limit_bytes=self._memory_limit,
+        )
 
     async def status(self) -> Status:
         """Whether the engine is installed, and the models that this adapter has loaded."""

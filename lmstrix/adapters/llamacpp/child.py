@@ -19,9 +19,13 @@ import importlib
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -30,6 +34,7 @@ FAILED = 3
 """Exit status after an error that was reported on standard output."""
 LOG_S = 0.3
 """Time for the log's thread to write its last lines."""
+POLL_S = 0.1
 
 
 def main() -> None:
@@ -43,6 +48,8 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(line)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     _be_the_first_to_go()
+    if settings.get("binary"):
+        _serve_binary(answers, settings, parent)
     try:
         _limit_memory(settings)
         engine: Any = importlib.import_module("xllamacpp")
@@ -72,7 +79,76 @@ def _end_with_stdin() -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
+    _end_all()
+
+
+def _end_all() -> NoReturn:
+    """End this process, and a server that it started: they are a process group of their own."""
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(OK)
+
+
+def _serve_binary(answers: BinaryIO, settings: dict[str, Any], parent: int) -> NoReturn:
+    """Run the user's own llama-server, and end as it ends."""
+    binary = settings["binary"]
+    try:
+        known = subprocess.run(  # noqa: S603 - the user named it
+            [binary, "--help"], capture_output=True, check=False, timeout=60
+        ).stdout
+        port = _free_port()
+        command = [binary, *settings["arguments"], "-m", settings["model"]]
+        command += ["-c", str(settings["n_ctx"]), "-np", "1"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        if b"--fit " in known:  # the requested context, or an error
+            command += ["--fit", "off"]
+        # By environment: everybody can read the arguments of a process.
+        environment = {**os.environ, "LLAMA_API_KEY": settings["api_key"]}
+        server = subprocess.Popen(  # noqa: S603 - as above
+            command, stdin=subprocess.DEVNULL, stdout=2, env=environment
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        _fail(answers, "engine", error)
+    seen = ""
+    while not _is_healthy(port):
+        if server.poll() is not None:
+            _fail(answers, "load", RuntimeError(f"llama-server ended: {server.returncode}"))
+        if (now := _work_of(server.pid)) != seen:  # the parent takes what is logged for progress
+            seen = now
+            os.write(2, f"llama-server works: {now}\n".encode())
+        time.sleep(POLL_S)
+    _say(answers, {"address": f"http://127.0.0.1:{port}"})
+    while server.poll() is None:
+        if os.getppid() != parent:
+            server.kill()
+            _end_all()
+        time.sleep(POLL_S)
+    code = server.returncode
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return answer.status == 200
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def _work_of(pid: int) -> str:
+    """Processor time and memory of a process; empty if the system does not show them."""
+    try:
+        fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return " ".join((fields[11], fields[12], fields[21]))
+    except (OSError, IndexError):
+        return ""
 
 
 def _say(answers: BinaryIO, answer: dict[str, str]) -> None:

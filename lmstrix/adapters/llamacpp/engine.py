@@ -73,6 +73,10 @@ class EngineSettings:
     batch_tokens: int
     threads: int | None = None
     memory_limit_bytes: int | None = None
+    binary: str = ""
+    """A llama-server of the user's to run instead of the embedded engine."""
+    arguments: tuple[str, ...] = ()
+    """What it gets besides the model, the context and the address."""
 
 
 def load_deadline_s(total_bytes: int) -> float:
@@ -182,7 +186,10 @@ class Engine:
         interrupted = anyio.current_effective_deadline() == -math.inf
         with anyio.move_on_after(INTERRUPTED_S if interrupted else RELEASE_S, shield=True):
             with suppress(ProcessLookupError):
-                self._process.kill()
+                if hasattr(os, "killpg"):  # with a server that it started
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                else:
+                    self._process.kill()
             await self._process.wait()
             await self._process.aclose()  # never waits: the process is gone
 

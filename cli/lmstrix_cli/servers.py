@@ -1,0 +1,118 @@
+"""The options of `lmstrix` that are for one adapter only, and what else goes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+if TYPE_CHECKING:
+    from lmstrix import Status
+    from lmstrix_cli.settings import Settings
+
+__all__ = ["OTHER_SERVERS", "add_server_options", "other_servers", "server_settings"]
+
+OTHER_SERVERS = ("ollama", "llama-server")
+"""Adapters whose servers have ports of their own on this machine, besides LM Studio."""
+ANSWER_S = 3.0
+
+TAKES = {
+    "openai": {"declared", "accept_cost"},
+    "ollama": {"force"},
+    "llama-server": {"binary", "server_args"},
+}
+"""The settings of each adapter, by its name, besides the host."""
+_META = "lmstrix_cli.servers"
+
+
+def _keep(ctx: click.Context, option: click.Parameter, value: object) -> None:
+    if value:
+        _given(ctx)[option.name or ""] = value
+
+
+def _given(ctx: click.Context) -> dict[str, object]:
+    return cast("dict[str, object]", ctx.find_root().meta.setdefault(_META, {}))
+
+
+def add_server_options(command: click.Command, *, of_group: bool) -> None:
+    """Let `command` take them; only the group's are in its help. An option of the command's own
+    goes before one of the same name.
+    """
+    taken = {name for option in command.params for name in option.opts}
+
+    def add(*names: str, **rest: Any) -> None:  # noqa: ANN401 - click's
+        if taken.isdisjoint(names):
+            option = click.Option(
+                [*names], expose_value=False, callback=_keep, hidden=not of_group, **rest
+            )
+            command.params.append(option)
+
+    add(
+        "--declared",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --adapter openai: the context that the model declares, in tokens, if the server"
+        " does not say.",
+    )
+    add(
+        "--yes",
+        "accept_cost",
+        is_flag=True,
+        help="With --adapter openai: measure on another machine, which may cost money, without a"
+        " limit. `test --budget-tokens N` sets one.",
+    )
+    add(
+        "--binary",
+        metavar="PATH",
+        help="With --adapter llama-server: the program to run for each load of a GGUF file, such"
+        " as a build for your GPU. Without it, a running server is used.",
+    )
+    add(
+        "--server-args",
+        metavar="TEXT",
+        help='With --binary: more arguments for it, such as "-ngl 99 -fa on -ctk q8_0". Results'
+        " are stored by them.",
+    )
+
+
+def server_settings(adapter: str | None) -> dict[str, object]:
+    """The settings that go to `adapter`; raises `click.UsageError` for those of another one."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None:
+        return {}
+    given, takes = _given(ctx), TAKES.get(adapter or "", set())
+    for option in given.keys() - takes:
+        name = "yes" if option == "accept_cost" else option.replace("_", "-")
+        owner = next(owner for owner, names in TAKES.items() if option in names)
+        raise click.UsageError(f"--{name} is for --adapter {owner}.")
+    settings = dict(given)
+    if "force" in takes and ctx.params.get("force"):
+        settings["force"] = True
+    # One reply is what was asked for; so is a measurement with a limit.
+    if "accept_cost" in takes and (ctx.params.get("budget_tokens") or ctx.info_name == "infer"):
+        settings["accept_cost"] = True
+    return settings
+
+
+async def other_servers(settings: Settings) -> Sequence[Status]:
+    """The server that was named, or without a name those that answer on this machine, LM Studio
+    excepted.
+    """
+    # Imported here because ``lmstrix --help`` needs neither.
+    import anyio  # noqa: PLC0415
+
+    from lmstrix import LMStrix  # noqa: PLC0415
+
+    names = OTHER_SERVERS if settings.adapter is None else (settings.adapter,)
+    own = {} if settings.adapter is None else server_settings(settings.adapter)
+    if settings.adapter is not None and settings.host is not None:
+        own["host"] = settings.host
+    found: list[Status] = []
+    for name in names:
+        async with LMStrix(adapter=name, store="memory", adapter_settings=own) as client:
+            with anyio.move_on_after(ANSWER_S):
+                status = await client.status()
+                if status.available or settings.adapter is not None:
+                    found.append(status)
+    return found

@@ -1,0 +1,294 @@
+"""A loaded model of a server without a tokenizer: sizes come from the server's own counts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+
+import anyio
+import attrs
+
+from lmstrix.adapters.streaming import Items, require_room
+from lmstrix.adapters.token_counts import TokenCounts, common_length
+from lmstrix.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    ContextOverflow,
+    EngineUnavailable,
+    PredictionError,
+    PromptTruncated,
+)
+from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
+
+__all__ = ["Ask", "CountedModel"]
+
+Ask = Callable[[Prompt, int, Sequence[str]], Items]
+"""Sends a prompt with the most tokens of its reply and its stop strings. The prompt tokens of the
+reply are the server's count, cached ones included, or 0 if it gives none."""
+
+ALWAYS_COUNTED = 1024
+"""Prompts of up to so many tokens are counted exactly."""
+CERTAIN = 1 / 64
+"""A longer prompt is estimated: never too low, and too high by this part of it at most."""
+COUNTED_SHARE = 7 / 8
+"""To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
+be longer than it was meant to be."""
+MUCH_FASTER = 0.6
+"""A prompt of some 600 tokens of which all but a few are in a cache takes less of the time."""
+UNCOUNTED = "The server does not count tokens: lengths are estimated and may be off by an eighth."
+SMALL = Prompt(user="Hello")
+PROSE = Prompt(
+    user="The old mill stands by the river, and in the evening the miller walks along the bank to"
+    " look at the weir. In 1874 the water rose by 3 metres and carried the bridge away; it was"
+    " built again of stone within two years. Since then the road has led past the church and the"
+    " school, where on most days some 45 children play under the lime trees until the bell rings."
+)
+"""Ordinary writing, to learn how many tokens it takes."""
+SEAM_TOKENS, SEAM_SHARE = 16, 1 / 200
+"""The halves of a prompt may have so many tokens more than the whole."""
+
+
+class CountedModel:
+    """A `lmstrix.ports.LoadedModel` whose prompts are counted by sending them for one token.
+
+    A server with a prefix cache has read the prompt then, so that counting costs next to nothing.
+    Short prompts are counted exactly, longer ones estimated from the most similar one that was
+    counted; see `CERTAIN`.
+
+    What is read to size a prompt is part of the next reply's tokens and time, as if that had read
+    it. If the server does not say how much it had in its cache, two prompts that begin alike show
+    after the load whether it has one.
+
+    A count that is too low for the text is checked against those of its halves: a server that cuts
+    prompts without saying so is found out.
+    """
+
+    def __init__(
+        self, model: ModelInfo, context: int, ask: Ask, *, note: Callable[[str], None]
+    ) -> None:
+        self._model = model
+        self._context = context
+        self._ask = ask
+        self._note = note
+        self.notes: list[str] = []
+        """What the reader of a report should know."""
+        self._counts = TokenCounts()
+        self._template_tokens = 0
+        self._reuses: bool | None = None
+        """Whether the server has the beginning of the last prompt in a cache; None: not known."""
+        self._last = ""
+        self._sized_tokens, self._sized_s = 0, 0.0
+        """What was read for sizes since the last reply."""
+        self._uncounted = False
+        self._released = False
+        # A semaphore, not a lock: an abandoned stream may be closed by another task.
+        self._turn = anyio.Semaphore(1)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that was loaded."""
+        return self._model
+
+    @property
+    def effective_context(self) -> int:
+        """The context length that the server reports, in tokens."""
+        return self._context
+
+    async def learn(self) -> None:
+        """Send a few short prompts, to learn how the server counts and whether it has a cache.
+
+        Once, after the load.
+        """
+        with suppress(ContextOverflow):
+            async with self._turn:
+                template_tokens = await self._sent(SMALL)
+                if not self._uncounted:
+                    await self._sent(PROSE)
+                    self._template_tokens = template_tokens
+                await self._learn_reuse()
+        self._sized_tokens, self._sized_s = 0, 0.0
+
+    async def _learn_reuse(self) -> None:
+        """Whether a prompt that begins like the last one is read much faster."""
+        new = f"{secrets.token_hex(4)}. "  # read before by nobody
+        replies = [
+            await self._reply_to(Prompt(user=f"{new}{PROSE.user * 5}\n\n{end}"))
+            for end in ("One", "Two")
+        ]
+        cold_s, warm_s = (reply.ttft_s for reply in replies)
+        if any(reply.cached_tokens is not None for reply in replies):
+            self._reuses = bool(replies[1].cached_tokens)
+        elif cold_s and warm_s:
+            self._reuses = warm_s < MUCH_FASTER * cold_s
+
+    def release(self) -> None:
+        """Refuse further requests: the model is unloaded."""
+        self._released = True
+
+    async def count_tokens(self, text: str) -> int:
+        """About the number of tokens of plain `text`."""
+        return self._counts.plain(text)
+
+    async def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Number of tokens that `complete` would send for `prompt`; see the class.
+
+        Raises what `complete` raises, except that a prompt which does not fit is estimated.
+        """
+        estimate = self._counts.estimate(_text(prompt))
+        if self._uncounted or estimate.is_certain or estimate.least > self._context:
+            return estimate.tokens
+        async with self._turn:
+            if estimate.most <= ALWAYS_COUNTED:
+                try:
+                    return await self._sent(prompt)
+                except ContextOverflow as error:
+                    return error.prompt_tokens or max(estimate.tokens, self._context + 1)
+            if estimate.most - estimate.tokens > CERTAIN * estimate.tokens:
+                same = self._counts.same(_text(prompt)) - len(prompt.system) - 1
+                more = int(COUNTED_SHARE * (len(prompt.user) - max(0, same)))
+                # What goes wrong will go wrong again with the question, whose length is known.
+                with suppress(PredictionError, ConnectionLost):
+                    await self._sent(attrs.evolve(prompt, user=prompt.user[: max(0, same) + more]))
+        return self._counts.estimate(_text(prompt)).most
+
+    async def complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        on_progress: Callable[[PrefillProgress], None] | None = None,
+    ) -> Reply:
+        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
+
+        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not, and
+        `PromptTruncated` if the server read less than was sent.
+        """
+        return await _whole(self._generate(prompt, max_tokens, stop), on_progress)
+
+    async def stream(
+        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        """The same reply piece by piece; the last item is the whole `Reply`.
+
+        Closing it early stops the engine.
+        """
+        async with aclosing(self._generate(prompt, max_tokens, stop)) as items:
+            async for item in items:
+                if not isinstance(item, PrefillProgress):
+                    yield item
+
+    async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        if max_tokens < 1:
+            raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
+        async with self._turn:
+            reply = None
+            async with aclosing(self._asked(prompt, max_tokens, stop)) as items:
+                async for item in items:
+                    if isinstance(item, Reply):
+                        reply = item
+                    else:
+                        yield item
+            if reply is None:
+                raise EngineUnavailable("the server ended the reply too early")
+            reply = self._accounted(prompt, await self._checked(prompt, reply))
+        require_room(reply.prompt_tokens, max_tokens, self._context)
+        yield reply
+
+    async def _asked(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        """The server's reply; a prompt that cannot fit is not sent: it might be cut."""
+        if self._released:
+            raise EngineUnavailable("the model was released")
+        least = self._counts.estimate(_text(prompt)).least
+        require_room(least, 0, self._context)
+        async with aclosing(self._ask(prompt, max_tokens, stop)) as items:
+            async for item in items:
+                yield item
+
+    async def _sent(self, prompt: Prompt) -> int:
+        """The server's own count of `prompt`."""
+        reply = self._cached(prompt, await self._reply_to(prompt))
+        self._sized_tokens += reply.prompt_tokens - (reply.cached_tokens or 0)
+        self._sized_s += reply.ttft_s or 0.0
+        return reply.prompt_tokens
+
+    async def _reply_to(self, prompt: Prompt) -> Reply:
+        return await self._checked(prompt, await _whole(self._asked(prompt, 1, ())))
+
+    def _accounted(self, prompt: Prompt, reply: Reply) -> Reply:
+        """`reply` with what was read for sizes before it."""
+        tokens, seconds = self._sized_tokens, self._sized_s
+        self._sized_tokens, self._sized_s = 0, 0.0
+        reply = self._cached(prompt, reply)
+        if not self._reuses or reply.cached_tokens is None:
+            return reply
+        return attrs.evolve(
+            reply,
+            cached_tokens=max(0, reply.cached_tokens - tokens),
+            ttft_s=None if reply.ttft_s is None else reply.ttft_s + seconds,
+        )
+
+    def _cached(self, prompt: Prompt, reply: Reply) -> Reply:
+        """`reply` with the cached tokens, if the server does not say and it is known."""
+        text, last = _text(prompt), self._last
+        self._last = text
+        if reply.cached_tokens is not None or self._reuses is None:
+            return reply
+        new = self._counts.plain(text[common_length(text, last) :]) if self._reuses else None
+        cached = 0 if new is None else max(0, reply.prompt_tokens - new - self._template_tokens)
+        return attrs.evolve(reply, cached_tokens=cached)
+
+    async def _checked(self, prompt: Prompt, reply: Reply) -> Reply:
+        """`reply` with a count that can be relied on; raises `PromptTruncated`."""
+        text, told = _text(prompt), reply.prompt_tokens
+        estimate = self._counts.estimate(text)
+        if told <= 0:
+            if not self._uncounted:
+                self._uncounted = True
+                self.notes.append(UNCOUNTED)
+                self._note(UNCOUNTED)
+            return attrs.evolve(reply, prompt_tokens=max(1, estimate.tokens))
+        if told < estimate.least and self._template_tokens:
+            sent = await self._counted_in_halves(prompt)
+            if sent > told + SEAM_TOKENS + SEAM_SHARE * told:
+                raise PromptTruncated(
+                    f"the server read {told} prompt tokens of about {sent} that were sent: it cut"
+                    " the prompt",
+                    read_tokens=told,
+                    sent_tokens=sent,
+                    context_length=self._context,
+                )
+        self._counts.learn(text, told)
+        return reply
+
+    async def _counted_in_halves(self, prompt: Prompt) -> int:
+        """The tokens of both halves of the user's text, sent one after the other."""
+        half = len(prompt.user) // 2
+        halves = (
+            attrs.evolve(prompt, user=prompt.user[:half]),
+            Prompt(user=prompt.user[half:]),
+        )
+        counts = [(await _whole(self._asked(part, 1, ()))).prompt_tokens for part in halves]
+        return sum(counts) - self._template_tokens
+
+
+async def _whole(
+    items: Items, on_progress: Callable[[PrefillProgress], None] | None = None
+) -> Reply:
+    """The reply at the end of `items`, which are closed."""
+    reply = None
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Reply):
+                reply = item
+            elif isinstance(item, PrefillProgress) and on_progress is not None:
+                on_progress(item)
+    if reply is None:
+        raise EngineUnavailable("the server gave no reply")
+    return reply
+
+
+def _text(prompt: Prompt) -> str:
+    """One text for each prompt."""
+    return f"{prompt.system}\0{prompt.user}\0{prompt.answer_prefix}"

@@ -1,0 +1,426 @@
+"""What the adapters for HTTP servers share: addresses, calls, streams, waits and error words."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from functools import partial
+from ipaddress import ip_address
+from time import perf_counter
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+
+import anyio
+import attrs
+import httpx
+
+from lmstrix.adapters.streaming import StallDeadline
+from lmstrix.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    ContextOverflow,
+    EngineCrashed,
+    EngineTimeout,
+    EngineUnavailable,
+    LMStrixError,
+    ModelNotFound,
+    PredictionError,
+)
+from lmstrix.json_values import Json, as_count, as_object, as_seconds, parse_object
+
+__all__ = [
+    "BUSY_S",
+    "CALL_S",
+    "HOST_VARIABLE",
+    "KEY_VARIABLE",
+    "MEMORY_WORDS",
+    "Refusal",
+    "ReplyBounds",
+    "Server",
+    "api_key",
+    "is_loopback",
+    "prediction_error",
+    "server_address",
+]
+
+T = TypeVar("T")
+
+HOST_VARIABLE = "LMSTRIX_HOST"
+KEY_VARIABLE = "LMSTRIX_API_KEY"
+"""The one place where an API key comes from: never the command line, never a file."""
+
+CALL_S = 30.0
+PROMPT_BYTES_PER_S = 80
+"""About 20 tokens a second: slower than any prefill worth waiting for."""
+BUSY_S = 120.0
+"""How long a server may say that it is busy."""
+LONGEST_WAIT_S = 30.0
+CLOSE_S = 1.0
+MAX_BODY_BYTES = 2**26
+MAX_LINE_BYTES = 2**24
+BUSY = frozenset({429, 500, 502, 503, 504, 529})
+"""Statuses that are waited for, unless the words say that it is about the prompt or the model."""
+
+MEMORY_WORDS = re.compile(
+    r"out of (?:device |host |video )?memory|insufficient memory|bad_alloc|unable to allocate"
+    r"|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
+    re.IGNORECASE,
+)
+_OVERFLOW = re.compile(
+    r"exceed_context_size|context_length_exceeded|(?:exceeds?|exceeded|beyond|over|longer than)"
+    r"[^.]{0,40}(?:context|maximum (?:model )?length|max_model_len|token limit)"
+    r"|maximum context length|context (?:size|length|window) (?:has been |is )?exceeded"
+    r"|prompt is too long|input is too long|too many (?:input |prompt )?tokens"
+    r"|max_new_tokens` must be <=|trying to keep the first|n_keep",
+    re.IGNORECASE,
+)
+_CRASH = re.compile(
+    r"(?:runner|server|process) (?:process )?(?:has )?(?:terminated|crashed|no longer running)"
+    r"|error was encountered while running the model|CUDA error|exit status \d",
+    re.IGNORECASE,
+)
+
+
+def server_address(host: str | None, default: str) -> str:
+    """The address of a server, such as ``http://127.0.0.1:11434``, without a slash at its end.
+
+    `host` is ``HOST:PORT`` or a whole URL; None takes ``LMSTRIX_HOST``, else `default`, which may
+    be empty. Raises `ConfigurationError`.
+    """
+    given = (host or os.environ.get(HOST_VARIABLE) or default).strip()
+    if not given:
+        return ""
+    text = given if "://" in given else f"http://{given}"
+    try:
+        parts = urlsplit(text)
+        name, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, name = urlsplit(""), None
+    plain = text.isprintable() and not set(text) & set("?#@\\% ")
+    if not (name and plain and parts.scheme in ("http", "https")):
+        raise ConfigurationError(
+            f"{given.rpartition('@')[2][:200]!r} is not the address of a server",
+            hint="Give it as HOST:PORT or as https://HOST/PATH, without a user or a password.",
+        )
+    return text.rstrip("/")
+
+
+def api_key() -> str:
+    """What ``LMSTRIX_API_KEY`` holds; raises `ConfigurationError` if that cannot be a key."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"the key in {KEY_VARIABLE} holds characters that no key has")
+    return key
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `address` is this machine, by its name."""
+    name = urlsplit(address).hostname or ""
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """An answer that is not a success, as far as it could be understood."""
+
+    server: str
+    status: int
+    words: str
+    prompt_tokens: int | None = None
+    context_length: int | None = None
+
+    @classmethod
+    def read(cls, server: str, status: int, body: Json | None) -> Refusal:
+        """Reads ``{"error": ...}`` in all its forms; an error may be JSON inside a string."""
+        told: object = body or {}
+        words, numbers = "", as_object(told)
+        for _ in range(4):
+            fields = as_object(told)
+            if fields:
+                numbers = fields
+                kind = fields.get("type") or fields.get("code")
+                words = " ".join(
+                    part
+                    for part in (kind, fields.get("message"), fields.get("detail"))
+                    if isinstance(part, str)
+                )
+                told = fields.get("error")
+            elif isinstance(told, str):
+                words = told
+                told = parse_object(told)
+            else:
+                break
+        return cls(
+            server=server,
+            status=status,
+            words=" ".join(words.split())[:500] or "no reason given",
+            prompt_tokens=as_count(numbers.get("n_prompt_tokens")),
+            context_length=as_count(numbers.get("n_ctx")),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.server} answered {self.status}: {self.words}"
+
+
+Classify = Callable[[Refusal], LMStrixError]
+
+
+def prediction_error(refusal: Refusal) -> LMStrixError:
+    """Why a request got no reply."""
+    if refusal.status == 413 or _OVERFLOW.search(refusal.words):
+        return ContextOverflow(
+            f"the prompt does not fit: {refusal.words}",
+            prompt_tokens=refusal.prompt_tokens,
+            context_length=refusal.context_length,
+        )
+    if _CRASH.search(refusal.words) or MEMORY_WORDS.search(refusal.words):
+        return EngineCrashed(
+            f"the engine died while it worked: {refusal.words}",
+            hint="Most often memory ran out as the context filled: try a smaller one.",
+        )
+    if refusal.status in (401, 403):
+        return EngineUnavailable(
+            str(refusal), hint=f"Put the server's API key into the variable {KEY_VARIABLE}."
+        )
+    if refusal.status == 404:
+        return ModelNotFound(str(refusal))
+    if refusal.status in BUSY:
+        return EngineUnavailable(str(refusal))
+    return PredictionError(str(refusal))
+
+
+class ReplyBounds:
+    """Ends a reply that does not end by itself; raises `EngineUnavailable`.
+
+    A server that ignores the largest number of tokens would write for ever, which says nothing
+    about the model.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._events = 8 * max_tokens + 256
+        self._characters = 256 * max_tokens + 4096
+
+    def take(self, text: str) -> str:
+        """`text`, counted."""
+        self._events -= 1
+        self._characters -= len(text)
+        if self._events < 0 or self._characters < 0:
+            raise EngineUnavailable("the server wrote far more than it was asked for")
+        return text
+
+
+class Server:
+    """A server of the user's that speaks JSON over HTTP.
+
+    Each request has a connection of its own: closing it is what stops the server's work.
+    `hint` says how to start it, for errors. The key never appears in what this class returns or
+    raises, not even if the server repeats it.
+    """
+
+    def __init__(
+        self, address: str, *, name: str, hint: str, stall_s: float, busy_s: float = BUSY_S
+    ) -> None:
+        if not stall_s > 0:
+            raise ConfigurationError(f"stall_timeout_s must be positive, got {stall_s}")
+        self.address = address
+        self.name = name
+        self._hint = hint
+        self._busy_s = busy_s
+        self._key = api_key()
+        self.stall = StallDeadline(stall_s)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        deadline_s: float = CALL_S,
+        classify: Classify = prediction_error,
+        busy_s: float | None = None,
+    ) -> Json:
+        """The JSON object that the server answers; raises what `classify` makes of a refusal, or
+        an `InfrastructureError`.
+        """
+        async with self._client() as client:
+            response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
+            try:
+                answer = parse_object(await self._body(response, deadline_s))
+            finally:
+                await _close(response)
+        if answer is None:
+            raise EngineUnavailable(
+                f"{self.name} at {self.address} does not answer in JSON", hint=self._hint
+            )
+        return answer
+
+    async def events(
+        self, path: str, body: Mapping[str, object], *, classify: Classify = prediction_error
+    ) -> AsyncGenerator[tuple[Json, float], None]:
+        """Events of a streamed reply, and the seconds since its request.
+
+        Lines of JSON or server-sent events. The first may take as long as reading the whole prompt
+        takes; each further one `stall_s`, or ten times the slowest so far.
+        """
+        started = perf_counter()
+        first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
+        async with self._client() as client:
+            response = await self._opened(client, "POST", path, body, first_s, classify, None)
+            chunks = response.aiter_bytes()
+            try:
+                rest, patience_s = b"", first_s
+                while chunk := await self._next(chunks, patience_s):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > MAX_LINE_BYTES:
+                        raise EngineUnavailable(f"{self.name} sent a line without an end")
+                    for line in lines:
+                        if line.strip() == b"data: [DONE]":
+                            return
+                        event = self._event(line)
+                        if event is not None:
+                            if event.get("error"):
+                                raise classify(Refusal.read(self.name, 500, event))
+                            patience_s = self.stall.seconds
+                            yield event, perf_counter() - started
+            finally:
+                await _close(response, chunks)
+
+    async def _next(self, chunks: AsyncIterator[bytes], patience_s: float) -> bytes:
+        """The next bytes; none at the end."""
+
+        async def read(deadline_s: float) -> bytes:
+            return await self._bounded(lambda: _chunk(chunks), max(deadline_s, patience_s))
+
+        return await self.stall.step(read)
+
+    def _event(self, line: bytes) -> Json | None:
+        """The object in one line; None for blank lines, comments and other fields."""
+        line = self._hidden(line.strip())
+        if not line.startswith(b"{"):
+            field, _, line = line.partition(b":")
+            line = line.strip()
+            if field not in (b"data", b"error"):
+                return None
+        event = parse_object(line)
+        if event is None:
+            raise EngineUnavailable(f"{self.name} sent an event that is not JSON")
+        return event
+
+    def _client(self) -> httpx.AsyncClient:
+        headers = {"Connection": "close"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        plain = self.address.startswith("http://")
+        return httpx.AsyncClient(
+            headers=headers,
+            # An empty context spares reading the system's certificates for nothing.
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
+            trust_env=False,
+        )
+
+    async def _opened(  # noqa: PLR0917 - private, each a part of one request
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        deadline_s: float,
+        classify: Classify,
+        busy_s: float | None,
+    ) -> httpx.Response:
+        """A response that is a success; a busy server is asked again."""
+        ends = anyio.current_time() + (self._busy_s if busy_s is None else busy_s)
+        wait_s = 0.25
+        while True:
+            try:
+                request = client.build_request(method, self.address + path, json=body)
+            except UnicodeEncodeError as error:
+                raise ConfigurationError(
+                    "the text contains a lone surrogate, which is not valid Unicode"
+                ) from error
+            send = partial(client.send, request, stream=True)
+            response = await self._bounded(send, deadline_s)
+            if response.is_success:
+                return response
+            try:
+                told = parse_object(await self._body(response, CALL_S))
+            finally:
+                await _close(response)
+            error = classify(Refusal.read(self.name, response.status_code, told))
+            pause_s = _retry_after(response) or wait_s
+            waits = isinstance(error, EngineUnavailable) and response.status_code in BUSY
+            if not waits or anyio.current_time() + pause_s > ends:
+                raise error
+            await anyio.sleep(pause_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    async def _body(self, response: httpx.Response, deadline_s: float) -> bytes:
+        async def read() -> bytes:
+            content = b""
+            generator = cast("AsyncGenerator[bytes, None]", response.aiter_bytes())
+            async with aclosing(generator) as chunks:
+                async for chunk in chunks:
+                    content += chunk
+                    if len(content) > MAX_BODY_BYTES:
+                        raise EngineUnavailable(f"{self.name} sent an answer without an end")
+            return content
+
+        return self._hidden(await self._bounded(read, deadline_s))
+
+    def _hidden(self, data: bytes) -> bytes:
+        """`data` without the key."""
+        return data.replace(self._key.encode(), b"[key]") if self._key else data
+
+    async def _bounded(self, call: Callable[[], Awaitable[T]], deadline_s: float) -> T:
+        """Await `call()` with a deadline, and translate its failures."""
+        where = f"{self.name} at {self.address}"
+        try:
+            with anyio.fail_after(deadline_s):
+                return await call()
+        except TimeoutError as error:
+            raise EngineTimeout(f"{where} made no progress for {deadline_s:.0f} s") from error
+        except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise EngineUnavailable(f"{where} does not answer", hint=self._hint) from error
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise ConnectionLost(
+                f"the connection to {where} was lost ({type(error).__name__})"
+            ) from error
+
+
+async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
+    try:
+        return await anext(chunks)
+    except StopAsyncIteration:
+        return b""
+
+
+async def _close(response: httpx.Response, chunks: AsyncIterator[bytes] | None = None) -> None:
+    with anyio.move_on_after(CLOSE_S, shield=True):
+        await response.aclose()
+        if chunks is not None:
+            # The body's generators are suspended in each other. Reading on ends them all here and
+            # now: it fails on the closed connection once the data received is used up.
+            with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError):
+                async for _ in chunks:
+                    pass
+
+
+def _size(body: Mapping[str, object]) -> int:
+    return len(str(body))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that the server asks to wait, at most a minute; None if it does not say."""
+    try:
+        told = as_seconds(float(response.headers.get("retry-after", "")))
+    except ValueError:
+        return None
+    return None if told is None else min(told, 60.0)

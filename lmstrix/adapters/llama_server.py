@@ -1,0 +1,466 @@
+"""llama.cpp's llama-server as an adapter: one that runs already, or a build of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path, PurePath
+from typing import cast
+from urllib.parse import quote
+
+import anyio
+import attrs
+import httpx
+
+from lmstrix.adapters.http import (
+    CALL_S,
+    KEY_VARIABLE,
+    Refusal,
+    Server,
+    api_key,
+    is_loopback,
+    prediction_error,
+    server_address,
+)
+from lmstrix.adapters.llamacpp.adapter import LlamaCppAdapter
+from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings
+from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
+from lmstrix.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    EngineUnavailable,
+    LMStrixError,
+    LoadFailed,
+    LoadHung,
+    ModelNotFound,
+)
+from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
+from lmstrix.locks import THIS_MACHINE
+from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
+from lmstrix.names import find_key, suggestion
+
+__all__ = ["DEFAULT_ADDRESSES", "LlamaServerAdapter", "SpawnedServerAdapter", "llama_server"]
+
+DEFAULT_ADDRESSES = ("http://127.0.0.1:8080", "http://127.0.0.1:9931")
+"""The port of older builds and that of newer ones."""
+START_HINT = (
+    "Start it (llama-server -m MODEL.gguf -c 32768 -np 1), or name another one with"
+    f" --host HOST:PORT. If it wants an API key, put it into the variable {KEY_VARIABLE}."
+)
+LOAD_S = 600.0
+POLL_S = 0.2
+RELEASE_S = 30.0
+CANCEL_S = 1.5
+
+
+def llama_server(
+    host: str | None = None,
+    *,
+    binary: str | None = None,
+    server_args: str = "",
+    stall_timeout_s: float = 120.0,
+) -> LlamaServerAdapter | SpawnedServerAdapter:
+    """The adapter for a running server, or with `binary` for one that is started for each load."""
+    if binary is None:
+        if server_args:
+            raise ConfigurationError(
+                "arguments are for a server that LMStrix starts",
+                hint="Name its program with --binary.",
+            )
+        return LlamaServerAdapter(host, stall_timeout_s=stall_timeout_s)
+    return SpawnedServerAdapter(binary, server_args, stall_timeout_s=stall_timeout_s)
+
+
+class LlamaServerAdapter:
+    """A `lmstrix.ports.Adapter` over a llama-server that runs already.
+
+    Its context was fixed when it was started: a load of more gives what there is. In router mode
+    the model asked for is loaded if it is not, and only then unloaded in the end. Token counts,
+    templates and progress are the server's own.
+
+    Args:
+        host: ``HOST:PORT`` or URL; by default ``LMSTRIX_HOST``, else port 8080 or 9931 of this
+            machine, whichever answers.
+        stall_timeout_s: longest silence of a working server, in seconds; more for large models.
+    """
+
+    def __init__(self, host: str | None = None, *, stall_timeout_s: float = 120.0) -> None:
+        given = server_address(host, "")
+        self._candidates = [given] if given else [*DEFAULT_ADDRESSES]
+        self._servers = [
+            Server(address, name="llama-server", hint=START_HINT, stall_s=stall_timeout_s)
+            for address in self._candidates
+        ]
+        self._found: Server | None = None
+        self._stall_s = stall_timeout_s
+        self._loaded: dict[str, LoadedInstance] = {}
+        self._loads = 0
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def name(self) -> str:
+        """``llama-server``."""
+        return "llama-server"
+
+    @property
+    def turn(self) -> str:
+        """This machine if the server runs on it, else the server."""
+        address = self._servers[0].address
+        return THIS_MACHINE if is_loopback(address) else f"llama-server at {address.lower()}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not as it should be, one sentence each."""
+        return tuple(self._warnings)
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """The model that is served, or those of a router; raises an `InfrastructureError`."""
+        found = {model.key: model for model, _ in await self._listed()}
+        return [found[key] for key in sorted(found)]
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means: a key, or the last part of one; raises `ModelNotFound`."""
+        by_key = {model.key: model for model in await self.list_models()}
+        key = find_key(name, by_key)
+        if key is None:
+            known = ", ".join(by_key) if len(by_key) == 1 else f"{len(by_key)} others"
+            raise ModelNotFound(
+                f"llama-server does not serve {name[:200]!r}",
+                hint=suggestion(name, by_key) or f"It serves {known}; see `lmstrix scan`.",
+            )
+        return by_key[key]
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """None: the memory was taken when the server was started."""
+        del model, context_length
+        return None
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[LlamaCppModel, None]:
+        """The model as it is served, with the context of one slot.
+
+        Raises:
+            ModelNotFound: the server serves another one now.
+            LoadFailed, LoadHung: a router did not load it.
+            EngineUnavailable, EngineTimeout: the server does not answer.
+        """
+        if context_length < 1:
+            raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
+        served = {found.key: entry for found, entry in await self._listed()}
+        if model.key not in served:
+            raise ModelNotFound(f"llama-server does not serve {model.key!r} any more")
+        routed = as_text(served[model.key].get("id")) if "status" in served[model.key] else ""
+        server = await self._server()
+        release_s, mine = CANCEL_S, False
+        try:
+            if routed and _state(served[model.key]) != "loaded":
+                mine = True
+                await self._load_routed(server, routed)
+            async with _client(server.address) as client:
+                properties = await server.call("GET", f"/props{_query(routed)}")
+                loaded = _AttachedModel(
+                    client,
+                    model,
+                    routed=routed,
+                    has_template=bool(properties.get("chat_template")),
+                    stall_timeout_s=self._stall_s,
+                )
+                await loaded.read_properties()
+                loaded.notes = _notes(model, properties, loaded.effective_context)
+                self._warnings |= dict.fromkeys(loaded.notes)
+                if on_progress is not None:
+                    on_progress(LoadProgress(fraction=1.0))
+                async with self._listed_as_ours(model, loaded.effective_context):
+                    yield loaded
+            release_s = RELEASE_S
+        except Exception:
+            release_s = RELEASE_S
+            raise
+        finally:
+            if mine:
+                with anyio.move_on_after(release_s, shield=True), suppress(LMStrixError):
+                    await server.call("POST", "/models/unload", {"model": routed})
+
+    async def status(self) -> Status:
+        """Whether the server answers, what it serves, and which of that is in use here."""
+        try:
+            server = await self._server()
+            listed = await self._listed()
+            properties = await server.call("GET", "/props", busy_s=0)
+        except LMStrixError as error:
+            return Status(
+                adapter=self.name,
+                engine="llama-server",
+                available=False,
+                detail=str(error),
+                hint=error.hint,
+            )
+        context = as_context(_settings(properties).get("n_ctx"))
+        # A server that was started with another context gives other results.
+        told = {"llama-server": as_text(properties.get("build_info")), "context": context or ""}
+        users = [
+            LoadedInstance(key=model.key, identifier=model.key, context_length=context)
+            for model, entry in listed
+            if _state(entry) == "loaded"
+        ]
+        return Status(
+            adapter=self.name,
+            engine="llama-server",
+            available=True,
+            detail=" ".join([f"Server at {server.address}.", *self._warnings]),
+            versions={name: str(text) for name, text in told.items() if text},
+            loaded=(*users, *self._loaded.values()),
+        )
+
+    async def _server(self) -> Server:
+        """The server that answers; looked for once."""
+        if self._found is None:
+            for server in self._servers:
+                try:
+                    await server.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
+                except EngineUnavailable as error:
+                    if server is self._servers[-1]:
+                        raise
+                    del error
+                else:
+                    self._found = server
+                    break
+        if self._found is None:
+            raise EngineUnavailable("llama-server does not answer", hint=START_HINT)
+        return self._found
+
+    async def _listed(self) -> list[tuple[ModelInfo, Json]]:
+        """The models and their entries."""
+        listed = (await (await self._server()).call("GET", "/v1/models", busy_s=10)).get("data")
+        entries = map(as_object, as_list(listed))
+        return [(_model(entry), entry) for entry in entries if as_text(entry.get("id"))]
+
+    async def _load_routed(self, server: Server, routed: str) -> None:
+        """Let a router load `routed`, and wait for it."""
+        await server.call("POST", "/models/load", {"model": routed}, classify=_load_error)
+        with anyio.move_on_after(LOAD_S):
+            while True:
+                entries = [e for _, e in await self._listed() if e.get("id") == routed]
+                state = _state(entries[0]) if entries else ""
+                if state == "loaded":
+                    return
+                if state not in ("loading", "unloaded", "downloading") or as_object(
+                    entries[0].get("status")
+                ).get("failed"):
+                    raise LoadFailed(f"the router could not load {routed!r}: {state or 'gone'}")
+                await anyio.sleep(POLL_S)
+        raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
+
+    @asynccontextmanager
+    async def _listed_as_ours(self, model: ModelInfo, context: int) -> AsyncGenerator[None, None]:
+        self._loads += 1
+        identifier = f"{model.key} #{self._loads}"
+        self._loaded[identifier] = LoadedInstance(
+            key=model.key, identifier=identifier, context_length=context, ours=True
+        )
+        try:
+            yield
+        finally:
+            del self._loaded[identifier]
+
+
+RESERVED = frozenset(
+    "-c --ctx-size -np --parallel --fit -fit --host --port -m --model --api-key --api-key-file"
+    " --models-dir --models-preset".split()
+)
+"""Arguments that LMStrix sets."""
+
+
+class SpawnedServerAdapter(LlamaCppAdapter):
+    """A `lmstrix.ports.Adapter` that runs the user's llama-server, one process for each load.
+
+    Args:
+        binary: the program.
+        server_args: more arguments for it, as in a shell: ``-ngl 99 -fa on -ctk q8_0``. They are
+            part of what a result is stored under.
+        folders: folders with models; see `LlamaCppAdapter`.
+        stall_timeout_s: longest silence of a working server, in seconds.
+
+    Raises `ConfigurationError` for a program that is not there, and for arguments that LMStrix
+    sets itself.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        server_args: str = "",
+        *,
+        folders: Sequence[str | Path] | None = None,
+        stall_timeout_s: float = 120.0,
+    ) -> None:
+        super().__init__(folders, stall_timeout_s=stall_timeout_s)
+        found = shutil.which(Path(binary).expanduser())
+        if found is None:
+            raise ConfigurationError(f"{binary!r} is not a program that can be run")
+        try:
+            self._arguments = tuple(shlex.split(server_args))
+        except ValueError as error:
+            raise ConfigurationError(f"the server's arguments cannot be read: {error}") from error
+        taken = sorted(RESERVED & {word.partition("=")[0] for word in self._arguments})
+        if taken:
+            raise ConfigurationError(
+                f"LMStrix sets these arguments of llama-server itself: {', '.join(taken)}"
+            )
+        self._binary = str(Path(found).absolute())
+
+    @property
+    def name(self) -> str:
+        """``llama-server``."""
+        return "llama-server"
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """What a load needs. How much of that is on a GPU, and what is free there, is not known."""
+        estimate = await super().estimate_memory(model, context_length)
+        return None if estimate is None else attrs.evolve(estimate, available_bytes=None)
+
+    async def status(self) -> Status:
+        """The program's version, its arguments, and the models that this adapter has loaded."""
+        status = await super().status()
+        available, version = True, ""
+        try:
+            with anyio.fail_after(CALL_S):
+                told = await anyio.run_process([self._binary, "--version"], check=False)
+            words = (told.stdout + told.stderr).decode("utf-8", "replace")
+            version = next((line for line in words.splitlines() if "version" in line), "")[:200]
+        except (OSError, TimeoutError):
+            available = False
+        versions = {"llama-server": version, "arguments": shlex.join(self._arguments)}
+        return attrs.evolve(
+            status,
+            engine="llama-server",
+            available=available,
+            detail="" if available else f"{self._binary} cannot be run.",
+            hint="",
+            versions={name: text for name, text in versions.items() if text},
+        )
+
+    def _engine_settings(self, path: str, context_length: int) -> EngineSettings:
+        return attrs.evolve(
+            super()._engine_settings(path, context_length),
+            binary=self._binary,
+            arguments=self._arguments,
+        )
+
+
+class _NoProcess:
+    """Stands for a process that is not ours to watch."""
+
+    async def death(self, within_s: float) -> None:
+        del within_s
+
+
+class _AttachedModel(LlamaCppModel):
+    """A model in a server that somebody else started. `routed` names it to a router."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        model: ModelInfo,
+        *,
+        routed: str,
+        has_template: bool,
+        stall_timeout_s: float,
+    ) -> None:
+        super().__init__(
+            cast("Engine", _NoProcess()),
+            client,
+            model,
+            has_template=has_template,
+            stall_timeout_s=stall_timeout_s,
+        )
+        self._routed = routed
+        self.notes: list[str] = []
+        """What the reader of a report should know."""
+
+    def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
+        return super()._events(self._addressed(body))
+
+    async def _call(self, method: str, path: str, body: Json | None, deadline_s: float) -> Json:
+        if body is None:
+            return await super()._call(method, path + _query(self._routed), None, deadline_s)
+        return await super()._call(method, path, self._addressed(body), deadline_s)
+
+    async def _lost(self, what: str) -> LMStrixError:
+        """The server's death shows as a lost connection only."""
+        return ConnectionLost(what)
+
+    def _addressed(self, body: Json) -> Json:
+        return {**body, "model": self._routed} if self._routed else body
+
+
+def _client(address: str) -> httpx.AsyncClient:
+    key = api_key()
+    return httpx.AsyncClient(
+        base_url=address,
+        headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
+        trust_env=False,
+        # An empty context spares reading the system's certificates for nothing.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.startswith("http://") else True,
+    )
+
+
+def _model(entry: Json) -> ModelInfo:
+    """The model of an entry of ``/v1/models``; a path is called by its file."""
+    name, meta = as_text(entry.get("id")), as_object(entry.get("meta"))
+    facts = [name, *(meta.get(key) for key in ("n_params", "size", "ftype", "n_vocab"))]
+    return ModelInfo(
+        key=PurePath(name).stem if name.endswith(".gguf") else name,
+        format="gguf",
+        size_bytes=as_count(meta.get("size")) or 0,
+        declared_context=as_context(meta.get("n_ctx_train")),
+        quantization=as_text(meta.get("ftype")),
+        digest=hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32],
+    )
+
+
+def _notes(model: ModelInfo, properties: Json, context: int) -> list[str]:
+    """Why the context is what it is."""
+    notes: list[str] = []
+    declared, slots = model.declared_context, as_count(properties.get("total_slots")) or 1
+    if slots > 1:
+        notes.append(
+            f"llama-server has {slots} slots, of which each takes {context:,} tokens: with -np 1"
+            " one prompt gets all of its context."
+        )
+    elif declared is not None and context < declared:
+        notes.append(
+            f"llama-server was started with -c {context}; the model declares {declared:,}."
+        )
+    return notes
+
+
+def _state(entry: Json) -> str:
+    """Whether a model is loaded; one without a router is."""
+    return as_text(as_object(entry.get("status")).get("value")) or "loaded"
+
+
+def _settings(properties: Json) -> Json:
+    return as_object(properties.get("default_generation_settings"))
+
+
+def _query(routed: str) -> str:
+    return f"?model={quote(routed, safe='')}" if routed else ""
+
+
+def _load_error(refusal: Refusal) -> LMStrixError:
+    if refusal.status in (400, 500):
+        return LoadFailed(f"the router could not load the model: {refusal.words}")
+    return prediction_error(refusal)

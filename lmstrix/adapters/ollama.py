@@ -1,0 +1,553 @@
+"""Ollama as an adapter, over its own API: the one under ``/v1`` drops the context length."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import anyio
+import attrs
+
+from lmstrix.adapters.counted import CountedModel
+from lmstrix.adapters.http import (
+    BUSY_S,
+    MEMORY_WORDS,
+    Refusal,
+    ReplyBounds,
+    Server,
+    is_loopback,
+    prediction_error,
+    server_address,
+)
+from lmstrix.adapters.streaming import Items, ThoughtSplitter
+from lmstrix.errors import (
+    ConfigurationError,
+    EngineTimeout,
+    EngineUnavailable,
+    LMStrixError,
+    LoadFailed,
+    LoadHung,
+    LoadRefused,
+    ModelInUse,
+    ModelNotFound,
+    OutOfMemory,
+    UnsupportedModel,
+)
+from lmstrix.json_values import (
+    MAX_RATE,
+    Json,
+    as_context,
+    as_count,
+    as_list,
+    as_object,
+    as_seconds,
+    as_text,
+    read_object,
+)
+from lmstrix.locks import THIS_MACHINE, turns_folder
+from lmstrix.models import (
+    LoadedInstance,
+    LoadProgress,
+    MemoryEstimate,
+    ModelInfo,
+    Prompt,
+    Reply,
+    ReplyChunk,
+    Status,
+    StopReason,
+)
+from lmstrix.names import find_key, suggestion
+
+__all__ = ["DEFAULT_ADDRESS", "OllamaAdapter"]
+
+DEFAULT_ADDRESS = "http://127.0.0.1:11434"
+START_HINT = "Start Ollama (ollama serve), or name another server with --host HOST:PORT."
+
+KEEP_S = 600
+"""If this process dies, Ollama unloads the model after so many idle seconds."""
+LOAD_S = 300.0
+LOAD_BYTES_PER_S = 16 * 2**20
+"""Slower than any disk that one would keep models on."""
+RELEASE_S = 30.0
+CANCEL_S = 1.5
+"""Longest time for a release: after a good end, and after a cancellation."""
+POLL_S = 0.1
+MOST_RECORD_BYTES = 65536
+FIXED = {"temperature": 0, "top_k": 1, "top_p": 1.0, "repeat_penalty": 1.0, "seed": 1}
+_STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
+_REFUSED = re.compile(r"requires more (?:system )?memory", re.IGNORECASE)
+_HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
+
+
+class OllamaAdapter:
+    """A `lmstrix.ports.Adapter` over Ollama's server. Runs on asyncio and on trio.
+
+    Prompts are sent as chats whose last message is the beginning of the answer, the same for all
+    models; a model that thinks is told not to if there is one. Every request forbids Ollama to
+    cut a prompt, and the counts tell if it does so nevertheless.
+
+    Ollama holds one instance of a model, so loading another context replaces the user's: the load
+    is refused with `ModelInUse`, unless `force`; then the user's context is loaded again at the
+    end. A model that a killed process of ours left loaded is taken over.
+
+    Args:
+        host: ``HOST:PORT`` or URL; by default ``LMSTRIX_HOST``, else port 11434 of this machine.
+        stall_timeout_s: longest silence of a working engine, in seconds; more for long prompts.
+        load_s: longest time of a load, in seconds; by default five minutes, more for large files.
+        busy_s: how long to wait for a server that says that it is busy, in seconds.
+        force: replace a model that the user has loaded.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        *,
+        stall_timeout_s: float = 120.0,
+        load_s: float | None = None,
+        busy_s: float = BUSY_S,
+        force: bool = False,
+    ) -> None:
+        address = server_address(host, DEFAULT_ADDRESS)
+        self._server = Server(
+            address, name="Ollama", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
+        )
+        self._load_s = load_s
+        self._force = force
+        self._record = _Record(address)
+        self._ours: dict[str, int] = {}
+        self._left: set[str] = set()
+        self._notes: dict[str, None] = {}
+
+    @property
+    def name(self) -> str:
+        """``ollama``."""
+        return "ollama"
+
+    @property
+    def turn(self) -> str:
+        """This machine if the server runs on it, else the server."""
+        address = self._server.address
+        return THIS_MACHINE if is_loopback(address) else f"Ollama at {address.lower()}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not as it should be, one sentence each."""
+        return tuple(self._notes)
+
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model that Ollama lists, sorted by key; raises an `InfrastructureError`."""
+        listed = as_list((await self._server.call("GET", "/api/tags")).get("models"))
+        found: dict[str, ModelInfo] = {}
+        for entry in map(as_object, listed):
+            if key := as_text(entry.get("name")) or as_text(entry.get("model")):
+                found.setdefault(key, await self._described(key, entry))
+        return [found[key] for key in sorted(found)]
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means: a key with or without ``:latest``, or its last part.
+
+        Raises `ModelNotFound` or `UnsupportedModel`.
+        """
+        by_key = {model.key: model for model in await self.list_models()}
+        key = f"{name}:latest" if f"{name}:latest" in by_key else find_key(name, by_key)
+        if key is None:
+            hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
+            raise ModelNotFound(
+                f"Ollama has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
+            )
+        if by_key[key].type != "llm":
+            raise UnsupportedModel(
+                f"{key!r} is of type {by_key[key].type!r}, which cannot be measured here",
+                hint="Choose a model that runs in this Ollama and generates text.",
+            )
+        return by_key[key]
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """None: Ollama does not say."""
+        del model, context_length
+        return None
+
+    @asynccontextmanager
+    async def load(
+        self,
+        model: ModelInfo,
+        context_length: int,
+        *,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+    ) -> AsyncGenerator[CountedModel, None]:
+        """Load `model` with a context; it is unloaded in the end. No progress is known.
+
+        Raises:
+            ModelInUse: the user has loaded it.
+            ModelNotFound, UnsupportedModel, LoadRefused, LoadFailed, OutOfMemory: what Ollama said.
+            LoadHung: it did not load in time.
+            EngineUnavailable, EngineTimeout: nothing is known about the model.
+        """
+        if context_length < 1:
+            raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
+        if model.key in self._ours:
+            raise LoadRefused(f"{model.key!r} is loaded already, and Ollama holds it only once")
+        users = await self._users_own(model.key)
+        if users is not None and not self._force:
+            raise ModelInUse(
+                f"{model.key!r} is loaded in Ollama by somebody else, with {users.context} tokens;"
+                " another context would replace it",
+                hint=f"Unload it first (ollama stop {model.key}), or replace it with --force.",
+            )
+        loaded: CountedModel | None = None
+        release_s = CANCEL_S
+        self._ours[model.key] = context_length
+        self._record.add(model.key, context_length)
+        try:
+            await self._load(model, context_length)
+            context = await self._effective(model.key)
+            self._ours[model.key] = context
+            self._record.add(model.key, context)
+            loaded = self._model(model, context_length, context)
+            await loaded.learn()
+            if on_progress is not None:
+                on_progress(LoadProgress(fraction=1.0))
+            yield loaded
+            release_s = RELEASE_S
+        except Exception:
+            release_s = RELEASE_S
+            raise
+        finally:
+            if loaded is not None:
+                loaded.release()
+            await self._release(model.key, release_s, users)
+
+    async def status(self) -> Status:
+        """Whether Ollama answers, its version, and what is loaded in it."""
+        try:
+            version = await self._server.call("GET", "/api/version", busy_s=0)
+            running = await self._running()
+        except LMStrixError as error:
+            return Status(
+                adapter=self.name,
+                engine="Ollama",
+                available=False,
+                detail=str(error),
+                hint=error.hint,
+            )
+        told = as_text(version.get("version"))
+        return Status(
+            adapter=self.name,
+            engine="Ollama",
+            available=True,
+            detail=" ".join([f"Server at {self._server.address}.", *self._notes]),
+            versions={"Ollama": told} if told else {},
+            loaded=tuple(
+                LoadedInstance(
+                    key=key,
+                    identifier=key,
+                    context_length=one.context,
+                    ours=key in self._ours or key in self._left,
+                )
+                for key, one in running.items()
+            ),
+        )
+
+    async def aclose(self) -> None:
+        """Unload what had to be left behind, if Ollama answers; nothing else is held."""
+        for key in sorted(self._left):
+            with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
+                await self._unload(key)
+
+    # Models.
+
+    async def _described(self, key: str, entry: Json) -> ModelInfo:
+        """The model of one entry in the list; it declares no context if Ollama does not tell."""
+        told: Json = {}
+        with suppress(LMStrixError):
+            told = await self._server.call("POST", "/api/show", {"model": key}, busy_s=0)
+        details, info = as_object(entry.get("details")), as_object(told.get("model_info"))
+        architecture = as_text(info.get("general.architecture")) or as_text(details.get("family"))
+        capabilities = as_list(told.get("capabilities"))
+        kind = "llm" if "completion" in capabilities or not capabilities else "embedding"
+        if entry.get("remote_host") or entry.get("remote_model"):
+            kind = "remote"
+        return ModelInfo(
+            key=key,
+            format=as_text(details.get("format")),
+            architecture=architecture,
+            size_bytes=as_count(entry.get("size")) or 0,
+            declared_context=as_context(info.get(f"{architecture}.context_length")),
+            parameters=as_text(details.get("parameter_size")),
+            quantization=as_text(details.get("quantization_level")),
+            type=kind,
+            digest=as_text(entry.get("digest")),
+        )
+
+    async def _thinks(self, key: str) -> bool:
+        told = await self._server.call("POST", "/api/show", {"model": key})
+        return "thinking" in as_list(told.get("capabilities"))
+
+    # Instances.
+
+    async def _running(self) -> dict[str, _Running]:
+        """What is loaded. Raises `EngineUnavailable` if that is not a list: nobody may take it for
+        "nothing is loaded".
+        """
+        models = (await self._server.call("GET", "/api/ps")).get("models")
+        if not isinstance(models, list):
+            raise EngineUnavailable("Ollama's answer is not a list of loaded models")
+        running: dict[str, _Running] = {}
+        for entry in map(as_object, cast("list[object]", models)):
+            key = as_text(entry.get("name")) or as_text(entry.get("model"))
+            running[key] = _Running.read(entry)
+        self._record.keep(running)
+        return running
+
+    async def _users_own(self, key: str) -> _Running | None:
+        """The loaded instance of `key` if it is not ours to replace."""
+        running = (await self._running()).get(key)
+        if running is None or key in self._left or self._record.is_orphan(key, running.context):
+            return None
+        return running
+
+    async def _load(self, model: ModelInfo, context_length: int) -> None:
+        patience_s = self._load_s or LOAD_S + model.size_bytes / LOAD_BYTES_PER_S
+        try:
+            await self._server.call(
+                "POST",
+                "/api/generate",
+                _request(model.key, context_length) | {"stream": False},
+                deadline_s=patience_s,
+                classify=_load_error,
+            )
+        except EngineTimeout as error:
+            raise LoadHung(f"the model did not load within {patience_s:.0f} s") from error
+
+    async def _effective(self, key: str) -> int:
+        """The context that Ollama reports for the loaded model."""
+        running = (await self._running()).get(key)
+        if running is None or not running.context:
+            raise EngineUnavailable(
+                "Ollama does not report the context length of the loaded model",
+                hint="Update Ollama: versions from late 2025 on report it.",
+            )
+        return running.context
+
+    async def _release(self, key: str, seconds: float, users: _Running | None) -> None:
+        """Unload `key`, and load the user's own context again if it was replaced."""
+        self._left.add(key)
+        self._ours.pop(key, None)
+        with anyio.move_on_after(seconds, shield=True), suppress(LMStrixError):
+            await self._unload(key)
+            if users is not None:
+                # The user's instance keeps what was left of its time.
+                body = _request(key, users.context) | {
+                    "stream": False,
+                    "keep_alive": users.keep_s(),
+                }
+                await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
+
+    async def _unload(self, key: str) -> None:
+        """Unload `key`, and wait until it is gone."""
+        body = {"model": key, "keep_alive": 0, "stream": False}
+        with suppress(ModelNotFound):
+            await self._server.call("POST", "/api/generate", body, busy_s=5)
+        while key in await self._running():  # noqa: ASYNC110 - Ollama does not announce it
+            await anyio.sleep(POLL_S)
+        self._left.discard(key)
+        self._record.remove(key)
+
+    # Replies.
+
+    def _model(self, model: ModelInfo, asked_context: int, context: int) -> CountedModel:
+        thinks: list[bool] = []
+
+        async def ask(prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+            if not thinks:
+                thinks.append(await self._thinks(model.key))
+            body = _chat(model.key, asked_context, prompt, max_tokens, stop)
+            if thinks[0] and prompt.answer_prefix:
+                body["think"] = False
+            async with aclosing(self._replied(body, max_tokens, stop)) as items:
+                async for item in items:
+                    yield item
+
+        return CountedModel(model, context, ask, note=self._note)
+
+    async def _replied(
+        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str]
+    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
+        bounds, splitter = ReplyBounds(max_tokens), ThoughtSplitter()
+        pieces: list[ReplyChunk] = []
+        ttft_s = None
+        async with aclosing(self._server.events("/api/chat", body)) as events:
+            async for event, elapsed_s in events:
+                message = as_object(event.get("message"))
+                thought, text = message.get("thinking"), message.get("content")
+                new: list[ReplyChunk] = []
+                if isinstance(thought, str) and thought:
+                    new.append(ReplyChunk(text=bounds.take(thought), is_reasoning=True))
+                if isinstance(text, str):
+                    new += splitter.feed(bounds.take(text))
+                if event.get("done") is True:
+                    new += splitter.finish()
+                if ttft_s is None and new:
+                    ttft_s = elapsed_s
+                pieces += new
+                for piece in new:
+                    yield piece
+                if event.get("done") is True:
+                    yield _reply(event, pieces, ttft_s or elapsed_s, stop)
+                    return
+        raise EngineUnavailable("Ollama ended the reply too early")
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
+
+
+@attrs.frozen(kw_only=True)
+class _Running:
+    """A loaded model: its context (0: not told), and when Ollama unloads it."""
+
+    context: int
+    expires_at: str
+
+    @classmethod
+    def read(cls, entry: Json) -> _Running:
+        return cls(
+            context=as_context(entry.get("context_length")) or 0,
+            expires_at=as_text(entry.get("expires_at")),
+        )
+
+    def keep_s(self) -> int:
+        """Seconds until it expires; -1 for never, `KEEP_S` if that is not told."""
+        try:
+            at = datetime.fromisoformat(self.expires_at)
+            left = (at - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return KEEP_S
+        return -1 if left > 365 * 86400 else max(1, round(left))
+
+
+class _Record:
+    """The models that processes of ours have loaded in one Ollama, in a file.
+
+    It tells what a killed process left from what the user has loaded. A file that cannot be
+    written costs no more than that.
+    """
+
+    def __init__(self, address: str) -> None:
+        digest = hashlib.sha256(address.encode()).hexdigest()[:32]
+        self._file = turns_folder() / f"ollama-{digest}.json"
+
+    def is_orphan(self, key: str, context: int) -> bool:
+        """Whether a process that has ended loaded `key` with `context`."""
+        entry = as_object(self._read().get(key))
+        pid = as_count(entry.get("pid")) or 0
+        known = entry.get("context") == context
+        return known and (pid == os.getpid() or not _runs(pid))
+
+    def add(self, key: str, context: int) -> None:
+        """This process has loaded `key`."""
+        self._write({**self._read(), key: {"context": context, "pid": os.getpid()}})
+
+    def keep(self, running: Mapping[str, object]) -> None:
+        """Forget what is not loaded any more, unless a process still runs that may load it."""
+        known = self._read()
+        kept = {
+            key: entry
+            for key, entry in known.items()
+            if key in running or _runs(as_count(as_object(entry).get("pid")) or 0)
+        }
+        if len(kept) < len(known):
+            self._write(kept)
+
+    def remove(self, key: str) -> None:
+        """This process has unloaded `key`."""
+        self._write({name: entry for name, entry in self._read().items() if name != key})
+
+    def _read(self) -> Json:
+        return read_object(self._file, MOST_RECORD_BYTES)
+
+    def _write(self, entries: Json) -> None:
+        with suppress(OSError):
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            written = Path(f"{self._file}.{os.getpid()}")
+            written.write_text(json.dumps(entries), encoding="ascii")
+            written.replace(self._file)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of that number runs. In doubt it does."""
+    if not 0 < pid < 2**31:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _request(key: str, context_length: int) -> dict[str, object]:
+    """What every request says, the same each time: a change would load the model again."""
+    return {
+        "model": key,
+        "keep_alive": KEEP_S,
+        "truncate": False,
+        "shift": False,
+        "options": {"num_ctx": context_length},
+    }
+
+
+def _chat(
+    key: str, context_length: int, prompt: Prompt, max_tokens: int, stop: Sequence[str]
+) -> dict[str, object]:
+    said = (("system", prompt.system), ("user", prompt.user), ("assistant", prompt.answer_prefix))
+    options = {"num_ctx": context_length, "num_predict": max_tokens, "stop": list(stop), **FIXED}
+    return _request(key, context_length) | {
+        "messages": [
+            {"role": role, "content": text} for role, text in said if text or role == "user"
+        ],
+        "options": options,
+        "stream": True,
+    }
+
+
+def _load_error(refusal: Refusal) -> LMStrixError:
+    """Why a load gave no model; Ollama gives no codes, so its words decide."""
+    words = refusal.words
+    if _REFUSED.search(words):
+        return LoadRefused(f"Ollama refused the load: {words}")
+    if _HUNG.search(words):
+        return LoadHung(f"Ollama: {words}")
+    if MEMORY_WORDS.search(words):
+        return OutOfMemory(f"Ollama ran out of memory while loading: {words}")
+    if "does not support" in words:
+        return UnsupportedModel(f"Ollama: {words}")
+    if refusal.status in (400, 500):
+        return LoadFailed(f"Ollama could not load the model: {words}")
+    return prediction_error(refusal)
+
+
+def _reply(event: Json, pieces: Sequence[ReplyChunk], ttft_s: float, stop: Sequence[str]) -> Reply:
+    generated = as_count(event.get("eval_count")) or 0
+    spent_s = (as_seconds(event.get("eval_duration")) or 0.0) / 1e9
+    speed = generated / spent_s if generated > 1 and spent_s else None
+    reason = _STOP_REASONS.get(as_text(event.get("done_reason")), StopReason.UNKNOWN)
+    if reason is StopReason.END and stop and generated:
+        # Ollama gives both the same reason. After a stop string nothing is different either.
+        reason = StopReason.STOP_STRING
+    return Reply(
+        text="".join(piece.text for piece in pieces if not piece.is_reasoning),
+        reasoning="".join(piece.text for piece in pieces if piece.is_reasoning),
+        stop_reason=reason,
+        prompt_tokens=as_count(event.get("prompt_eval_count")) or 0,
+        generated_tokens=generated,
+        ttft_s=ttft_s,
+        tokens_per_second=speed if speed and speed <= MAX_RATE else None,
+    )

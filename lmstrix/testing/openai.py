@@ -1,0 +1,221 @@
+"""A stand-in server with OpenAI's chat API for the models of an adapter, which may misbehave.
+
+``python -m lmstrix.testing.openai [--gguf FILE] [--port N]`` serves one file with the embedded
+engine, or a simulated model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import anyio
+import anyio.abc
+import attrs
+
+from lmstrix.errors import ContextOverflow, EngineCrashed
+from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
+from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
+from lmstrix.ports import Adapter, LoadedModel
+from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
+from lmstrix.testing.serving import chat_prompt, cut_prompt, serve_until_signalled, served
+
+__all__ = ["OpenAIScript", "OpenAIServer"]
+
+DEFAULT_PORT = 8000
+DEFAULT_REPLY = 512
+
+
+@attrs.frozen(kw_only=True)
+class OpenAIScript:
+    """How the server misbehaves; by default it does not. Lengths are tokens."""
+
+    serves: int | None = None
+    """A longer prompt is refused with 400; None: what the model declares."""
+    window: int | None = None
+    """A longer prompt is cut to half of this and answered."""
+    declares: bool = True
+    """Whether the list of models says a length."""
+    usage: bool = True
+    """Whether replies say how many tokens were read and written."""
+    cached: bool = True
+    """Whether they say how many of those were in the cache."""
+    busy: int = 0
+    """How many requests for a reply are answered with 429 before one is served."""
+    failures: int = 0
+    """The same with 500."""
+    prefill_s: float = 0.0
+    """How long reading a prompt takes."""
+    endless: bool = False
+    """Replies never end."""
+    crashes_above: int | None = None
+    """The connection is lost by longer prompts."""
+    prefill: bool = True
+    """Whether a last message of the assistant is accepted."""
+    echoes: bool = False
+    """Replies begin with the first words that were given, as llama-server's do."""
+    strict: bool = False
+    """Fields that OpenAI does not know are refused."""
+    repeats_key: bool = False
+    """Refuses every reply, and repeats the authorization header in the error."""
+
+
+class OpenAIServer(HttpServer):
+    """``/v1/models`` and ``/v1/chat/completions`` over the models of `adapter`.
+
+    A model is loaded at its first request, with all the context that the script says.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        script: OpenAIScript | None = None,
+        port: int = 0,
+        models: Sequence[str] = (),
+    ) -> None:
+        super().__init__(port)
+        self.script = script or OpenAIScript()
+        self.working = 0
+        """Replies in the making."""
+        self.prompt_tokens: list[int] = []
+        """The whole prompt of each reply, before it was cut."""
+        self._adapter = adapter
+        self._models = models
+        self._loaded: dict[str, LoadedModel] = {}
+        self._loading = anyio.Lock()
+        self._ended = anyio.Event()
+        self._refused = 0
+
+    async def close(self) -> None:
+        """Unload everything."""
+        self._ended.set()
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """Answer one request."""
+        match request.method, request.path:
+            case "GET", "/v1/models":
+                models = await served(self._adapter, self._models)
+                await answer.whole({"object": "list", "data": [self._entry(m) for m in models]})
+            case "POST", "/v1/chat/completions":
+                await self._chat(request, answer)
+            case _:
+                raise StandInError(404, {"message": "Not Found", "type": "not_found_error"})
+
+    def _entry(self, model: ModelInfo) -> Json:
+        entry: Json = {"id": model.key, "object": "model", "owned_by": "lmstrix"}
+        declared = model.declared_context
+        return {**entry, "max_model_len": declared} if self.script.declares else entry
+
+    async def _chat(self, request: Request, answer: Answer) -> None:
+        body, script = request.body, self.script
+        if script.repeats_key:
+            raise StandInError(401, {"message": f"bad {request.headers.get('authorization')}"})
+        if self._refused < script.busy + script.failures:
+            self._refused += 1
+            status = 429 if self._refused <= script.busy else 500
+            raise StandInError(status, {"message": "try again"}, {"retry-after": "0"})
+        last = as_object(as_list(body.get("messages"))[-1])
+        known = script.strict and "continue_final_message" in body
+        if known or (last.get("role") == "assistant" and not script.prefill):
+            raise StandInError(400, {"message": "unsupported", "type": "invalid_request_error"})
+        loaded = await self._model(as_text(body.get("model")))
+        self.working += 1
+        try:
+            await self._reply(loaded, chat_prompt(body), body, answer)
+        finally:
+            self.working -= 1
+
+    async def _model(self, name: str) -> LoadedModel:
+        models = {model.key: model for model in await served(self._adapter, self._models)}
+        if name not in models:
+            raise StandInError(404, {"message": f"The model `{name}` does not exist."})
+        async with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = await self.tasks.start(self._hold, models[name])
+        return self._loaded[name]
+
+    async def _hold(
+        self, model: ModelInfo, *, task_status: anyio.abc.TaskStatus[LoadedModel]
+    ) -> None:
+        context = self.script.serves or model.declared_context or 4096
+        async with self._adapter.load(model, context) as loaded:
+            task_status.started(loaded)
+            await self._ended.wait()
+
+    async def _reply(self, loaded: LoadedModel, prompt: Prompt, body: Json, answer: Answer) -> None:
+        script, context = self.script, loaded.effective_context
+        given = body.get("max_tokens") or body.get("max_completion_tokens")
+        asked = as_count(given) or DEFAULT_REPLY
+        count = await loaded.count_prompt_tokens(prompt)
+        self.prompt_tokens.append(count)
+        if script.crashes_above is not None and count > script.crashes_above:
+            raise anyio.BrokenResourceError
+        if script.window is not None and count >= script.window:
+            prompt = await cut_prompt(loaded, prompt, script.window // 2 + 2)
+        elif count + asked > context:
+            raise _overflow(context, count + asked)
+        await anyio.sleep(script.prefill_s)
+        stop = [text for text in as_list(body.get("stop")) if isinstance(text, str)]
+        stream = loaded.stream(prompt, max_tokens=asked, stop=stop)
+        try:
+            async with aclosing(stream) as items:
+                if script.echoes:
+                    for word in re.findall(r"\s*\S+", prompt.answer_prefix):
+                        await self._send(answer, ReplyChunk(text=word))
+                async for item in items:
+                    await self._send(answer, item)
+        except ContextOverflow as error:
+            raise _overflow(context, count + asked) from error
+        except EngineCrashed as error:
+            raise anyio.BrokenResourceError from error
+        await answer.piece(b"data: [DONE]\n\n")
+        await answer.end()
+
+    async def _send(self, answer: Answer, item: ReplyChunk | Reply) -> None:
+        if not answer.begun:
+            await answer.begin("text/event-stream")
+        if isinstance(item, ReplyChunk):
+            name = "reasoning_content" if item.is_reasoning else "content"
+            await _event(answer, {"choices": [{"index": 0, "delta": {name: item.text}}]})
+            return
+        while self.script.endless:
+            await _event(answer, {"choices": [{"index": 0, "delta": {"content": " and"}}]})
+        reason = "length" if item.stop_reason is StopReason.MAX_TOKENS else "stop"
+        await _event(answer, {"choices": [{"index": 0, "finish_reason": reason}]})
+        if self.script.usage:
+            usage: dict[str, object] = {
+                "prompt_tokens": item.prompt_tokens,
+                "completion_tokens": item.generated_tokens,
+            }
+            if self.script.cached:
+                usage["prompt_tokens_details"] = {"cached_tokens": item.cached_tokens}
+            await _event(answer, {"choices": [], "usage": usage})
+
+
+def _overflow(context: int, wanted: int) -> StandInError:
+    message = (
+        f"This model's maximum context length is {context} tokens. However, you requested"
+        f" {wanted} tokens."
+    )
+    return StandInError(400, {"message": message, "type": "BadRequestError", "code": 400})
+
+
+async def _event(answer: Answer, event: Json) -> None:
+    await answer.piece(b"data: " + json.dumps(event).encode() + b"\n\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve on the loopback until Ctrl-C; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lmstrix.testing.openai", description=__doc__)
+    parser.add_argument("--gguf", help="the model to serve, with the embedded engine")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one")
+    given = parser.parse_args(arguments)
+    return serve_until_signalled(OpenAIServer, "OpenAI", given.gguf, given.port)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,250 @@
+"""The adapter for a running llama-server: llama.cpp's own, in a child process of the test's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lmstrix.adapters.llama_server import (
+    LlamaServerAdapter,
+    SpawnedServerAdapter,
+    llama_server,
+)
+from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
+from lmstrix.errors import ConfigurationError, ConnectionLost, EngineUnavailable, LoadFailed
+from lmstrix.json_values import as_text
+from lmstrix.models import PrefillProgress, Prompt
+from lmstrix.testing.contracts.adapter import AdapterContract
+from lmstrix.testing.http_server import Answer, HttpServer, Request
+
+LONG = Prompt(user="The river runs past the old mill. " * 100)
+
+
+@pytest.fixture
+async def engine(demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Engine, None]:
+    settings = EngineSettings(model=str(demo_model), n_ctx=1024, batch_tokens=128, threads=1)
+    async with running_engine(settings, stall_s=60) as engine:
+        monkeypatch.setenv("LMSTRIX_API_KEY", engine.api_key)
+        yield engine
+
+
+@pytest.fixture
+def adapter(engine: Engine) -> LlamaServerAdapter:
+    return LlamaServerAdapter(engine.address)
+
+
+@pytest.mark.engine
+class TestContract(AdapterContract):
+    @pytest.fixture
+    def adapter(self, engine: Engine) -> LlamaServerAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return LlamaServerAdapter(engine.address)
+
+    @pytest.fixture
+    def model_name(self, demo_model: Path) -> str:
+        return demo_model.stem
+
+
+@pytest.mark.engine
+async def test_it_serves_what_it_was_started_with(
+    adapter: LlamaServerAdapter, demo_model: Path
+) -> None:
+    (model,) = await adapter.list_models()
+    assert (model.key, model.declared_context) == (demo_model.stem, 8192)
+    async with adapter.load(model, 8192) as loaded:
+        assert loaded.effective_context == 1024
+    (warning,) = adapter.warnings
+    assert "started with -c 1024; the model declares 8,192" in warning
+    assert warning in (await adapter.status()).detail
+
+
+@pytest.mark.engine
+async def test_cancelling_a_prefill_stops_the_servers_work(
+    adapter: LlamaServerAdapter, engine: Engine
+) -> None:
+    (model,) = await adapter.list_models()
+    async with adapter.load(model, 1024) as loaded:
+        heard: list[PrefillProgress] = []
+        with anyio.CancelScope() as scope:
+
+            def hear(progress: PrefillProgress) -> None:
+                heard.append(progress)
+                scope.cancel()
+
+            await loaded.complete(LONG, max_tokens=4, on_progress=hear)
+        assert scope.cancelled_caught
+        with anyio.fail_after(20):
+            assert (await loaded.complete(Prompt(user="Hello"), max_tokens=2)).generated_tokens
+
+
+@pytest.mark.engine
+async def test_a_server_that_dies_is_a_lost_connection(
+    adapter: LlamaServerAdapter, engine: Engine
+) -> None:
+    (model,) = await adapter.list_models()
+    async with adapter.load(model, 1024) as loaded:
+        await engine.end()
+        with pytest.raises(ConnectionLost):
+            await loaded.complete(LONG, max_tokens=4)
+    assert not (await adapter.status()).available
+
+
+class Router(HttpServer):
+    """A router with one model loaded by the user, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = {"loaded": "loaded", "idle": "unloaded", "broken": "unloaded"}
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        path, _, query = request.path.partition("?model=")
+        name = as_text(request.body.get("model"))
+        match path:
+            case "/v1/models":
+                data = [{"id": k, "status": {"value": v}} for k, v in self.states.items()]
+                await answer.whole({"data": data})
+            case "/models/load":
+                self.states[name] = "failed" if name == "broken" else "loaded"
+                await answer.whole({"success": True})
+            case "/models/unload":
+                self.states[name] = "unloaded"
+                await answer.whole({"success": True})
+            case "/props" if query in self.states:
+                await answer.whole({"default_generation_settings": {"n_ctx": 4096}})
+            case "/tokenize" if name in self.states:
+                await answer.whole({"tokens": [1, 2, 3]})
+            case _:
+                await answer.whole({"status": "ok"})
+
+
+@pytest.mark.parametrize("name", ["loaded", "idle"])
+async def test_a_router_loads_only_what_is_asked_for(name: str) -> None:
+    async with Router() as router:
+        adapter, before = LlamaServerAdapter(router.host), dict(router.states)
+        async with adapter.load(await adapter.find_model(name), 4096) as loaded:
+            assert loaded.effective_context == 4096
+            assert await loaded.count_tokens("some text") == 3
+            assert router.states == {**before, name: "loaded"}
+        assert router.states == before
+
+
+async def test_a_router_that_cannot_load() -> None:
+    async with Router() as router:
+        adapter = LlamaServerAdapter(router.host)
+        with pytest.raises(LoadFailed):
+            async with adapter.load(await adapter.find_model("broken"), 4096):
+                raise AssertionError
+
+
+async def test_a_server_that_is_away(free_tcp_port: int) -> None:
+    adapter = LlamaServerAdapter(f"127.0.0.1:{free_tcp_port}")
+    status = await adapter.status()
+    assert not status.available
+    assert "llama-server -m" in status.hint
+    with pytest.raises(EngineUnavailable):
+        await adapter.list_models()
+
+
+# Spawned -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> str:
+    """A program that takes llama-server's options."""
+    program = tmp_path / "llama-server"
+    script = Path(__file__).parent / "llama_server.py"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return str(program)
+
+
+def spawning(binary: str, arguments: str = "-b 128") -> SpawnedServerAdapter:
+    return SpawnedServerAdapter(binary, arguments, folders=[])
+
+
+@pytest.mark.engine
+class TestContractSpawned(AdapterContract):
+    @pytest.fixture
+    def adapter(self, binary: str) -> SpawnedServerAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return spawning(binary)
+
+    @pytest.fixture
+    def model_name(self, demo_model: Path) -> str:
+        return str(demo_model)
+
+
+@pytest.mark.engine
+async def test_nothing_of_a_spawned_server_is_left(binary: str, demo_model: Path) -> None:
+    adapter = spawning(binary)
+    async with adapter.load(await adapter.find_model(str(demo_model)), 512):
+        running = servers()
+        assert running
+        assert not any("LLAMA" in line or "api" in line for line in running)
+    assert servers() == []
+
+
+KILLED = """
+import os, signal, sys, anyio
+from lmstrix.adapters.llama_server import SpawnedServerAdapter
+
+async def main():
+    adapter = SpawnedServerAdapter(sys.argv[1], "-b 128", folders=[])
+    async with adapter.load(await adapter.find_model(sys.argv[2]), 512):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.engine
+async def test_a_spawned_server_dies_with_us(binary: str, demo_model: Path) -> None:
+    command = [sys.executable, "-c", KILLED, binary, str(demo_model)]
+    result = await anyio.run_process(command, check=False)
+    assert result.returncode == -9
+    with anyio.fail_after(5):
+        while servers():  # noqa: ASYNC110 - other processes
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.engine
+async def test_a_spawned_server_that_cannot_load(demo_model: Path) -> None:
+    adapter = spawning("/bin/false")
+    model = await adapter.find_model(str(demo_model))
+    with pytest.raises(LoadFailed):
+        async with adapter.load(model, 512):
+            raise AssertionError
+
+
+async def test_the_arguments_are_part_of_what_a_result_is_stored_under() -> None:
+    status = await spawning("/bin/true", "-ngl 99 -ctk 'q8_0'").status()
+    assert status.versions["arguments"] == "-ngl 99 -ctk q8_0"
+    assert status.available
+
+
+@pytest.mark.parametrize("arguments", ["-c 4096", "--ctx-size=1", "--port 1", "-np 4", "'"])
+def test_arguments_of_our_own_cannot_be_given(arguments: str) -> None:
+    with pytest.raises(ConfigurationError):
+        spawning("/bin/true", arguments)
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(ConfigurationError, match="not a program"):
+        spawning("/no/such/program")
+    with pytest.raises(ConfigurationError, match="LMStrix starts"):
+        llama_server(server_args="-ngl 99")
+
+
+def servers() -> list[str]:
+    """Command lines of processes that run the server's script for this test."""
+    found: list[str] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text(encoding="utf-8").replace("\0", " ")
+        except OSError:
+            continue
+        if "tests/adapters/llama_server.py" in words:
+            found.append(words)
+    return found

@@ -1,0 +1,254 @@
+"""The Ollama adapter over a stand-in, on both event loops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lmstrix.adapters.counted import CountedModel
+from lmstrix.adapters.llamacpp import LlamaCppAdapter
+from lmstrix.adapters.ollama import OllamaAdapter
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineUnavailable,
+    ModelInUse,
+    OutOfMemory,
+    PromptTruncated,
+)
+from lmstrix.models import Prompt
+from lmstrix.testing.contracts.adapter import AdapterContract
+from lmstrix.testing.ollama import OllamaScript, OllamaServer
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+SENTENCE = "The river runs past the old mill. "
+QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
+
+
+@asynccontextmanager
+async def serving(
+    script: OllamaScript | None = None,
+    *,
+    preload: bool = False,
+    reply_s: float = 0,
+    **truth: object,
+) -> AsyncGenerator[tuple[OllamaServer, OllamaAdapter], None]:
+    model = SimulatedModel(key="m:latest", **truth)  # pyright: ignore[reportArgumentType] - its fields
+    server = OllamaServer(
+        SimulatedAdapter(model, reply_seconds=reply_s),
+        script=script,
+        preload=[("m:latest", 4096)] if preload else (),
+    )
+    async with server:
+        yield server, OllamaAdapter(server.host, busy_s=5)
+        assert server.left_behind == []
+
+
+@asynccontextmanager
+async def loading(
+    adapter: OllamaAdapter, context: int = 8192
+) -> AsyncGenerator[CountedModel, None]:
+    model = await adapter.find_model("m")
+    async with adapter.load(model, context) as loaded:
+        yield loaded
+
+
+class TestContract(AdapterContract):
+    @pytest.fixture
+    async def server(self) -> AsyncGenerator[OllamaServer, None]:
+        async with OllamaServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
+            yield server
+        assert server.left_behind == []
+
+    @pytest.fixture
+    def adapter(self, server: OllamaServer) -> OllamaAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return OllamaAdapter(server.host)
+
+    @pytest.fixture
+    def model_name(self) -> str:
+        return "m"
+
+
+@pytest.mark.engine
+class TestContractOverTheRealEngine(AdapterContract):
+    @pytest.fixture
+    async def server(self, demo_model: Path) -> AsyncGenerator[OllamaServer, None]:
+        engine = LlamaCppAdapter([demo_model.parent], threads=1)
+        async with OllamaServer(engine) as server:
+            yield server
+
+    @pytest.fixture
+    def adapter(self, server: OllamaServer) -> OllamaAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return OllamaAdapter(server.host)
+
+    @pytest.fixture
+    def model_name(self, demo_model: Path) -> str:
+        return demo_model.stem
+
+
+async def test_every_request_forbids_truncation_in_the_same_words() -> None:
+    async with serving() as (server, adapter), loading(adapter) as loaded:
+        await loaded.complete(QUESTION, max_tokens=4)
+        sent = [r.body for r in server.requests if "options" in r.body]
+    assert {(r["truncate"], r["shift"], r["options"]["num_ctx"]) for r in sent} == {  # pyright: ignore[reportIndexIssue, reportUnknownVariableType]
+        (False, False, 8192)
+    }
+    assert server.loads == 1
+
+
+async def test_the_context_is_what_ollama_says() -> None:
+    async with serving(OllamaScript(clamps_to=2048)) as (_, adapter), loading(adapter) as loaded:
+        assert loaded.effective_context == 2048
+
+
+@pytest.mark.parametrize(
+    "script", [OllamaScript(window=2048), OllamaScript(window=2048, ignores_flags=True)]
+)
+async def test_a_prompt_that_is_cut_without_a_word_is_found_out(script: OllamaScript) -> None:
+    async with serving(script) as (_, adapter), loading(adapter) as loaded:
+        whole = Prompt(user=SENTENCE * 200)
+        assert (await loaded.complete(whole, max_tokens=4)).prompt_tokens > 1600
+        for sentences in (500, 300):
+            with pytest.raises(PromptTruncated) as caught:
+                await loaded.complete(Prompt(user=SENTENCE * sentences), max_tokens=4)
+            assert caught.value.read_tokens <= 1026
+            assert abs(caught.value.sent_tokens - 8 * sentences) < 16
+
+
+async def test_ignored_flags_are_no_answer() -> None:
+    script = OllamaScript(ignores_flags=True)
+    async with serving(script) as (_, adapter), loading(adapter, 2048) as loaded:
+        with pytest.raises(ContextOverflow):
+            await loaded.complete(Prompt(user=SENTENCE * 2000), max_tokens=4)
+        with pytest.raises(ContextOverflow):
+            await loaded.complete(Prompt(user=SENTENCE * 260), max_tokens=4)
+
+
+async def test_a_crash() -> None:
+    script = OllamaScript(crashes_above=1000)
+    async with serving(script) as (_, adapter), loading(adapter) as loaded:
+        with pytest.raises(EngineCrashed):
+            await loaded.complete(Prompt(user=SENTENCE * 300), max_tokens=4)
+
+
+async def test_a_load_that_does_not_fit() -> None:
+    async with serving(loadable=4096) as (_, adapter):
+        with pytest.raises(OutOfMemory):
+            async with loading(adapter):
+                raise AssertionError
+
+
+async def test_the_users_model_is_left_alone() -> None:
+    async with serving(preload=True) as (server, adapter):
+        with pytest.raises(ModelInUse, match="4096") as caught:
+            async with loading(adapter):
+                raise AssertionError
+        assert "--force" in caught.value.hint
+        assert (server.loaded, server.loads) == ({"m:latest": 4096}, 0)
+        (instance,) = (await adapter.status()).loaded
+        assert not instance.ours
+
+
+async def test_with_force_the_users_context_is_loaded_again() -> None:
+    async with serving(preload=True) as (server, _):
+        async with loading(OllamaAdapter(server.host, force=True)) as loaded:
+            assert loaded.effective_context == 8192
+        assert server.loaded == {"m:latest": 4096}
+        await server.close()
+
+
+KILLED = """
+import os, sys, anyio
+from lmstrix.adapters.ollama import OllamaAdapter
+
+async def main():
+    adapter = OllamaAdapter(sys.argv[1])
+    async with adapter.load(await adapter.find_model("m"), 1024):
+        os._exit(0)
+
+anyio.run(main)
+"""
+
+
+async def test_what_a_killed_process_left_is_taken_over() -> None:
+    async with serving() as (server, adapter):
+        await anyio.run_process([sys.executable, "-c", KILLED, server.host])
+        assert server.loaded == {"m:latest": 1024}
+        async with loading(adapter) as loaded:
+            assert loaded.effective_context == 8192
+        assert server.loaded == {}
+
+
+async def test_a_busy_server_is_waited_for() -> None:
+    async with serving(OllamaScript(busy=3)) as (_, adapter), loading(adapter) as loaded:
+        assert (await loaded.complete(QUESTION, max_tokens=4)).text
+
+
+async def test_a_reply_without_an_end_is_trouble_with_the_server() -> None:
+    async with serving() as (server, adapter), loading(adapter) as loaded:
+        server.script = OllamaScript(endless=True)
+        with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="far more"):
+            await loaded.complete(QUESTION, max_tokens=4)
+        await server.reached(lambda: server.working == 0)
+
+
+async def test_without_counts_lengths_are_estimated_and_it_says_so() -> None:
+    async with serving(OllamaScript(counts=False)) as (server, adapter), loading(adapter) as loaded:
+        prompt = Prompt(user=SENTENCE * 200)
+        reply = await loaded.complete(prompt, max_tokens=4)
+        assert reply.prompt_tokens == pytest.approx(server.prompt_tokens[-1], rel=1 / 8)
+        assert "estimated" in (await adapter.status()).detail
+
+
+async def test_cancelling_a_prefill_stops_the_servers_work() -> None:
+    async with serving() as (server, adapter), loading(adapter) as loaded:
+        server.script = OllamaScript(prefill_s=60)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def cancel() -> None:
+                    await server.reached(lambda: server.working == 1)
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                await loaded.complete(QUESTION, max_tokens=4)
+        await server.reached(lambda: server.working == 0, within_s=2)
+
+
+async def test_cancelling_a_load_leaves_nothing() -> None:
+    async with serving() as (server, adapter):
+        model = await adapter.find_model("m")
+        server.script = OllamaScript(load_s=0.5)
+        with anyio.move_on_after(0.2):
+            async with adapter.load(model, 512):
+                raise AssertionError
+        await adapter.aclose()
+        await server.reached(lambda: server.left_behind == [])
+
+
+async def test_the_key_is_sent_and_appears_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
+    async with serving() as (server, _):
+        adapter = OllamaAdapter(server.host)
+        async with loading(adapter) as loaded:
+            server.script = OllamaScript(repeats_key=True)
+            with pytest.raises(EngineUnavailable) as caught:
+                await loaded.complete(QUESTION, max_tokens=4)
+        assert {r.headers.get("authorization") for r in server.requests} == {"Bearer sk-secret"}
+        said = f"{caught.value!r} {caught.value.hint} {await adapter.status()}"
+        assert "LMSTRIX_API_KEY" in said
+        assert "secret" not in said
+
+
+async def test_a_server_that_is_away(free_tcp_port: int) -> None:
+    adapter = OllamaAdapter(f"127.0.0.1:{free_tcp_port}")
+    status = await adapter.status()
+    assert not status.available
+    assert "ollama serve" in status.hint
+    with pytest.raises(EngineUnavailable):
+        await adapter.list_models()

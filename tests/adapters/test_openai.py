@@ -1,0 +1,197 @@
+"""The adapter for OpenAI's chat API over a stand-in, on both event loops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from lmstrix.adapters.counted import CountedModel
+from lmstrix.adapters.llamacpp import LlamaCppAdapter
+from lmstrix.adapters.openai import OpenAIAdapter
+from lmstrix.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    ContextOverflow,
+    EngineUnavailable,
+    PromptTruncated,
+)
+from lmstrix.models import Prompt
+from lmstrix.testing.contracts.adapter import AdapterContract
+from lmstrix.testing.openai import OpenAIScript, OpenAIServer
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+SENTENCE = "The river runs past the old mill. "
+QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
+
+
+@asynccontextmanager
+async def loading(
+    script: OpenAIScript | None = None, **settings: object
+) -> AsyncGenerator[tuple[OpenAIServer, OpenAIAdapter, CountedModel], None]:
+    async with OpenAIServer(SimulatedAdapter(SimulatedModel(key="m")), script=script) as server:
+        adapter = OpenAIAdapter(server.host, busy_s=5, **settings)  # pyright: ignore[reportArgumentType]
+        model = await adapter.find_model("m")
+        async with adapter.load(model, 8192) as loaded:
+            yield server, adapter, loaded
+
+
+class TestContract(AdapterContract):
+    @pytest.fixture
+    async def server(self) -> AsyncGenerator[OpenAIServer, None]:
+        async with OpenAIServer(SimulatedAdapter(SimulatedModel(key="org/m"))) as server:
+            yield server
+
+    @pytest.fixture
+    def adapter(self, server: OpenAIServer) -> OpenAIAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return OpenAIAdapter(server.host)
+
+    @pytest.fixture
+    def model_name(self) -> str:
+        return "m"
+
+
+@pytest.mark.engine
+class TestContractOverTheRealEngine(AdapterContract):
+    @pytest.fixture
+    async def server(self, demo_model: Path) -> AsyncGenerator[OpenAIServer, None]:
+        engine = LlamaCppAdapter([demo_model.parent], threads=1)
+        async with OpenAIServer(engine, script=OpenAIScript(serves=1024)) as server:
+            yield server
+
+    @pytest.fixture
+    def adapter(self, server: OpenAIServer) -> OpenAIAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        return OpenAIAdapter(server.host, declared=1024)
+
+    @pytest.fixture
+    def model_name(self, demo_model: Path) -> str:
+        return demo_model.stem
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        OpenAIScript(),
+        OpenAIScript(echoes=True),
+        OpenAIScript(strict=True),
+        OpenAIScript(strict=True, prefill=False),
+    ],
+    ids=["continued", "repeated", "last message", "asked for"],
+)
+async def test_the_first_words_are_given_in_a_form_that_the_server_takes(
+    script: OpenAIScript,
+) -> None:
+    async with loading(script) as (server, _, loaded):
+        prompt = Prompt(user=f"{SENTENCE}\n\nSay it.", answer_prefix="The river runs")
+        assert (await loaded.complete(prompt, max_tokens=8)).text == " past the old mill."
+        before = len(server.requests)
+        await loaded.complete(prompt, max_tokens=8)
+        assert len(server.requests) == before + 1
+
+
+async def test_cached_tokens_are_what_the_server_says() -> None:
+    async with loading() as (_, _, loaded):
+        await loaded.complete(Prompt(user=SENTENCE * 50), max_tokens=4)
+        reply = await loaded.complete(Prompt(user=SENTENCE * 50), max_tokens=4)
+        assert reply.cached_tokens is not None
+        assert reply.cached_tokens > 0.9 * reply.prompt_tokens
+
+
+async def test_less_is_served_than_declared() -> None:
+    async with loading(OpenAIScript(serves=1024)) as (_, _, loaded):
+        assert loaded.effective_context == 32768
+        with pytest.raises(ContextOverflow) as caught:
+            await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
+        assert not isinstance(caught.value, PromptTruncated)
+
+
+async def test_a_prompt_that_is_cut_without_a_word_is_found_out() -> None:
+    async with loading(OpenAIScript(window=1024)) as (_, _, loaded):
+        with pytest.raises(PromptTruncated):
+            await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
+
+
+async def test_a_declared_length_may_be_given() -> None:
+    async with loading(OpenAIScript(declares=False)) as (_, _, loaded):
+        assert loaded.model.declared_context is None
+        assert loaded.effective_context == 8192
+    async with loading(OpenAIScript(declares=False), declared=4096) as (_, _, loaded):
+        assert loaded.model.declared_context == loaded.effective_context == 4096
+
+
+async def test_a_busy_server_is_waited_for() -> None:
+    async with loading(OpenAIScript(busy=2, failures=1)) as (_, _, loaded):
+        assert (await loaded.complete(QUESTION, max_tokens=4)).text
+
+
+async def test_a_lost_connection() -> None:
+    async with loading(OpenAIScript(crashes_above=500)) as (_, _, loaded):
+        with pytest.raises(ConnectionLost):
+            await loaded.complete(Prompt(user=SENTENCE * 100), max_tokens=4)
+
+
+async def test_a_reply_without_an_end_is_trouble_with_the_server() -> None:
+    async with loading() as (server, _, loaded):
+        server.script = OpenAIScript(endless=True)
+        with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="far more"):
+            await loaded.complete(QUESTION, max_tokens=4)
+        await server.reached(lambda: server.working == 0)
+
+
+async def test_without_usage_lengths_are_estimated_and_it_says_so() -> None:
+    async with loading(OpenAIScript(usage=False)) as (server, adapter, loaded):
+        reply = await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
+        assert reply.prompt_tokens == pytest.approx(server.prompt_tokens[-1], rel=1 / 8)
+        assert "estimated" in (await adapter.status()).detail
+
+
+async def test_cancelling_a_prefill_stops_the_servers_work() -> None:
+    async with loading() as (server, _, loaded):
+        server.script = OpenAIScript(prefill_s=60)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def cancel() -> None:
+                    await server.reached(lambda: server.working == 1)
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                await loaded.complete(QUESTION, max_tokens=4)
+        await server.reached(lambda: server.working == 0, within_s=2)
+
+
+async def test_a_server_elsewhere_costs_money() -> None:
+    """It is refused before anything is sent there."""
+    adapter = OpenAIAdapter("https://models.example.invalid/v1")
+    async with loading() as (_, _, loaded):
+        with pytest.raises(ConfigurationError, match="32768 tokens") as caught:
+            async with adapter.load(loaded.model, 8192):
+                raise AssertionError
+    assert "--budget-tokens" in caught.value.hint
+    accepting = OpenAIAdapter("https://models.example.invalid/v1", accept_cost=True)
+    with pytest.raises(EngineUnavailable):
+        async with accepting.load(loaded.model, 8192):
+            raise AssertionError
+
+
+async def test_the_key_is_sent_and_appears_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
+    async with loading() as (server, adapter, loaded):
+        server.script = OpenAIScript(repeats_key=True)
+        with pytest.raises(EngineUnavailable) as caught:
+            await loaded.complete(QUESTION, max_tokens=4)
+        assert {r.headers.get("authorization") for r in server.requests} == {"Bearer sk-secret"}
+        assert "secret" not in f"{caught.value!r} {caught.value.hint} {await adapter.status()}"
+
+
+@pytest.mark.parametrize(
+    "host", ["", "http://", "ftp://a:1", "a b:1", "http://user:secret@host:1", "host:x", "h:1?k=v"]
+)
+def test_an_address_that_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTRIX_HOST", "::nonsense::")
+    with pytest.raises(ConfigurationError) as caught:
+        OpenAIAdapter(host)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,119 @@
+"""Whole measurements through Ollama's API, against a stand-in that misbehaves on purpose."""
+
+from __future__ import annotations
+
+from random import Random
+
+import anyio
+import attrs
+import pytest
+
+from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.adapters.ollama import OllamaAdapter
+from lmstrix.models import ContextReport
+from lmstrix.testing.ollama import OllamaScript, OllamaServer
+from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The adapter's own tests run on both event loops."""
+    return "asyncio"
+
+
+DECLARED = 6144
+TRUTH = 4400
+FINE = SimulatedModel(key="m:latest", declared=DECLARED, true_context=10**6)
+FAILING = attrs.evolve(FINE, true_context=TRUTH)
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """A misbehaviour, and what a right report says of it."""
+
+    cause: Cause
+    truth: int = TRUTH
+    model: SimulatedModel = FINE
+    script: OllamaScript = attrs.field(factory=OllamaScript)
+    within: float = 1 / 16
+
+
+CASES = {
+    "nothing fails": Case(cause=Cause.DECLARED_MAXIMUM, truth=DECLARED),
+    "forgets all": Case(
+        cause=Cause.FORGETS, model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL)
+    ),
+    "gibberish": Case(cause=Cause.GIBBERISH, model=attrs.evolve(FAILING, beyond=Beyond.GIBBERISH)),
+    "sliding window": Case(
+        cause=Cause.FORGETS,
+        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_HEAD, kept=0.5),
+    ),
+    "lapses": Case(
+        cause=Cause.FORGETS,
+        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL, lapses=0.05),
+    ),
+    "reuses nothing": Case(
+        cause=Cause.FORGETS,
+        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL, reuses_prefixes=False),
+        script=OllamaScript(reuses=False),
+    ),
+    "a silent cut to half the window": Case(
+        cause=Cause.TRUNCATED, script=OllamaScript(window=TRUTH), within=1 / 8
+    ),
+    "flags ignored": Case(
+        cause=Cause.DECLARED_MAXIMUM, truth=DECLARED, script=OllamaScript(ignores_flags=True)
+    ),
+    "a clamped context": Case(cause=Cause.CLAMPED, script=OllamaScript(clamps_to=TRUTH)),
+    "a crash on fill": Case(
+        cause=Cause.CRASHED_ON_FILL, script=OllamaScript(crashes_above=TRUTH - 16)
+    ),
+    "no counts": Case(
+        cause=Cause.FORGETS,
+        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL),
+        script=OllamaScript(counts=False),
+        within=1 / 8,
+    ),
+    "a refused load": Case(cause=Cause.LOAD_REFUSED, model=attrs.evolve(FINE, refused_above=TRUTH)),
+    "out of memory": Case(cause=Cause.LOAD_FAILED, model=attrs.evolve(FINE, loadable=TRUTH)),
+}
+
+
+async def measured(case: Case) -> tuple[ContextReport, OllamaServer]:
+    async with OllamaServer(SimulatedAdapter(case.model), script=case.script) as server:
+        adapter = OllamaAdapter(server.host, busy_s=5)
+        async with LMStrix(adapter=adapter, store="memory") as lmstrix:
+            report = await lmstrix.find_true_context("m", MeasureOptions())
+        assert server.left_behind == []
+    return report, server
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_the_report_is_right(case: Case) -> None:
+    report, _ = await measured(case)
+    assert report.cause is case.cause
+    assert report.true_context is not None
+    assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
+    assert report.environment.adapter == "ollama"
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_an_interruption_leaves_nothing_loaded(seed: int) -> None:
+    """At a random request: while it looks, loads, sizes, reads, answers or unloads."""
+    server = OllamaServer(
+        SimulatedAdapter(FAILING, reply_seconds=0.001), script=OllamaScript(load_s=0.01)
+    )
+    async with server:
+        adapter = OllamaAdapter(server.host)
+        at = Random(seed).randrange(1, 60)
+        async with (
+            LMStrix(adapter=adapter, store="memory") as lmstrix,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def interrupt() -> None:
+                await server.reached(lambda: len(server.requests) >= at, within_s=60)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(interrupt)
+            await lmstrix.find_true_context("m")
+        await server.reached(lambda: not server.left_behind and not server.working, within_s=2)
