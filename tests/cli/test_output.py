@@ -106,7 +106,7 @@ def test_completing(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         f"plain,{model}",
     ]
     assert complete("lmstrix --adapter llamacpp test me", monkeypatch) == ["plain,me/it"]
-    assert complete("lmstrix --adapter ll", monkeypatch) == ["plain,llamacpp"]
+    assert complete("lmstrix --adapter llamac", monkeypatch) == ["plain,llamacpp"]
     assert complete("lmstrix test --strategy b", monkeypatch) == ["plain,bayes"]
     assert complete("lmstrix test --levels copy,co", monkeypatch) == [
         "plain,copy,coherence",

@@ -19,7 +19,7 @@ REAL = session.open_client
         ("help nosuch", "No such command 'nosuch'."),
         ("a/model.gguf", "To measure a model: lmstrix test a/model.gguf"),
         ("a/\x1b[2J", "No such command 'a/\\x1b[2J'.\n"),
-        ("list --nam x", "Did you mean '--name'?"),
+        ("list --nam x", "'--name'"),
         ("--nosuch list", "No such option '--nosuch'."),
     ],
 )
