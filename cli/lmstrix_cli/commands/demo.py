@@ -29,8 +29,8 @@ Examples:
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Download a small model and measure it with the embedded engine.
 
-    The model is fetched once and kept in your cache folder. Needs the extra `llamacpp`:
-    pip install "lmstrix[llamacpp]". No server is used; --adapter and --host do not matter.
+    The model is fetched once and kept in your cache folder. Needs the embedded engine:
+    pip install xllamacpp. No server is used; --adapter and --host do not matter.
     """
     settings = replace(settings, adapter=EMBEDDED_ADAPTER, host=None)
     batch = Batch(settings, options=MeasureOptions(), as_json=as_json)
