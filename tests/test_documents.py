@@ -30,6 +30,7 @@ ADDED_TO_STATUS = {
     "store_bytes",
     "store_reports",
     "store_warnings",
+    "running",
     "unfinished",
     "go_on",
 }
