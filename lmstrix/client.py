@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -163,6 +163,20 @@ class LMStrix:
     def store(self) -> Store:
         """Where trials and reports are kept."""
         return self._store
+
+    @asynccontextmanager
+    async def session(self, models: Sequence[str | ModelInfo] = ()) -> AsyncGenerator[None]:
+        """Ask the adapters of `models` over one connection each in this block, if they can.
+
+        For several calls that load nothing: `list_models`, `known_reports`, `forecast`. Without
+        `models` it is for the default adapter.
+        """
+        asked = [self.adapter_for(model) for model in models] or [self.adapter]
+        async with AsyncExitStack() as stack:
+            for adapter in {id(one): one for one in asked}.values():
+                keep = getattr(adapter, "session", nullcontext)
+                await stack.enter_async_context(keep())
+            yield
 
     async def list_models(self) -> ModelList:
         """Every model that the adapter finds, sorted by key; a notebook shows it as a table."""

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from lmstrix import (
     EMBEDDED_ADAPTER,
+    UNFINISHED,
     Cause,
     ConfigurationError,
     ContextReport,
@@ -55,19 +56,15 @@ class Plan:
     model: ModelInfo
     forecast: Forecast
     known: ContextReport | None = None
-    seconds_per_token: float | None = None
-    """By an earlier measurement of this very model with this adapter; None: there is none."""
+    seconds: float | None = None
+    """Those of an earlier measurement of this very model, for the lengths of this one. None:
+    there is none.
+    """
 
     @property
     def fits(self) -> bool | None:
         """Whether memory is expected to hold the largest wanted length; None: not known."""
         return self.forecast.memory.fits if self.forecast.memory else None
-
-    @property
-    def seconds(self) -> float | None:
-        """Expected seconds; None if no speed is known."""
-        speed = self.seconds_per_token
-        return None if speed is None else speed * self.forecast.usual_prompt_tokens
 
 
 async def plan_models(
@@ -79,17 +76,18 @@ async def plan_models(
     """A plan for each model that is found; for the others, a message and an exit code."""
     plans: list[Plan] = []
     codes: list[ExitCode] = []
-    speeds = await _speeds(client)
+    times = await _times(client)
     for model in models:
         try:
             forecast = await client.forecast(model, options)
             found, adapter = forecast.model, client.adapter_for(model).name
+            took = times.get((adapter, found.key, found.digest))
             plans.append(
                 Plan(
                     model=found,
                     forecast=forecast,
                     known=known.get(found.key),
-                    seconds_per_token=speeds.get((adapter, found.key, found.digest)),
+                    seconds=None if took is None else took * forecast.largest_length,
                 )
             )
         except (ConfigurationError, StoreError):
@@ -99,15 +97,15 @@ async def plan_models(
     return plans, codes
 
 
-async def _speeds(client: LMStrix) -> dict[tuple[str, str, str], float]:
-    """Seconds for each prompt token that was read, all included, in the newest measurements."""
-    speeds: dict[tuple[str, str, str], float] = {}
+async def _times(client: LMStrix) -> dict[tuple[str, str, str], float]:
+    """Seconds of the newest measurements, all included, for each token of the largest length."""
+    times: dict[tuple[str, str, str], float] = {}
     for stored in await client.reports():
-        report, cost = stored.report, stored.report.cost
-        if cost.prompt_tokens > 0 and cost.seconds > 0:
+        report = stored.report
+        if report.loadable_context and report.cost.seconds > 0 and report.cause not in UNFINISHED:
             of = (report.environment.adapter, report.model.key, report.model.digest)
-            speeds.setdefault(of, cost.seconds / cost.prompt_tokens)
-    return speeds
+            times.setdefault(of, report.cost.seconds / report.loadable_context)
+    return times
 
 
 def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool) -> None:
@@ -128,8 +126,10 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
         yield f"Nothing to measure: {len(plans)} known. --fresh measures again."
         return
     tokens = sum(plan.forecast.usual_prompt_tokens for plan in fresh)
-    times = [plan.seconds for plan in fresh]
-    time = UNKNOWN if None in times else say_seconds(sum(filter(None, times)))
+    times = [plan.seconds for plan in fresh if plan.seconds is not None]
+    time = say_seconds(sum(times)) if times else UNKNOWN
+    if 0 < len(times) < len(fresh):
+        time += f", and {len(fresh) - len(times)} unknown"
     budget = "" if options.budget_s is None else f" ({say_seconds(options.budget_s)} each at most)"
     loads = sum(plan.forecast.loads for plan in fresh)
     yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} known."

@@ -86,16 +86,17 @@ def command(
 
     async def body() -> None:
         async with session.client(settings, **parts) as client:
-            wanted, known = await _choose(client, models, chosen, options)
+            async with client.session(models):
+                wanted, known = await _choose(client, models, chosen, options)
+                if dry_run and wanted:
+                    plans, codes = await plan_models(client, wanted, options, known)
+                    show_plans(plans, options, as_json=as_json)
+                    for code in codes:
+                        batch.record(code)
             if not wanted:
                 output.error(*_nothing(chosen))
                 batch.record(ExitCode.NOT_MEASURABLE)
-            elif dry_run:
-                plans, codes = await plan_models(client, wanted, options, known)
-                show_plans(plans, options, as_json=as_json)
-                for code in codes:
-                    batch.record(code)
-            else:
+            elif not dry_run:
                 await batch.measure(client, wanted, known)
 
     ctx.exit(batch.run(body))
