@@ -16,7 +16,6 @@ import click
 from anyio.abc import TaskStatus
 
 from lmstrix import (
-    DEFAULT_ADAPTER,
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
     EMBEDDED_ADAPTER,
@@ -60,11 +59,11 @@ def open_client(
     """A client as the options want it; raises `ConfigurationError` for an unknown name."""
     return LMStrix(
         adapter=settings.adapter,
+        host=_host(settings),
         strategy=strategy,
         validator=validator,
         levels=levels,
         store=choose_store(settings.store),
-        adapter_settings=_adapter_settings(settings),
         observers=observers(settings),
     )
 
@@ -100,17 +99,15 @@ def observers(settings: Settings) -> tuple[Observer, ...]:
     return (EventLog(),) if settings.log_file else ()
 
 
-def _adapter_settings(settings: Settings) -> dict[str, object]:
-    if settings.host is None:
-        return {}
-    if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED_ADAPTER:
+def _host(settings: Settings) -> str | None:
+    if settings.host is not None and settings.adapter == EMBEDDED_ADAPTER:
         if not settings.host_is_typed:
-            return {}  # LMSTRIX_HOST is for other commands
+            return None  # LMSTRIX_HOST is for other commands
         raise click.UsageError(
             f"--host is for adapters that speak to a server; {EMBEDDED_ADAPTER} runs the model"
             " itself. Leave --host out, or name an adapter that has a server."
         )
-    return {"host": settings.host}
+    return settings.host
 
 
 def choose_store(value: str | None) -> str | Path | None:
