@@ -21,8 +21,10 @@ from lmstrix import (
     EMBEDDED_ADAPTER,
     Archive,
     ConfigurationError,
+    InfrastructureError,
     LMStrix,
     LMStrixError,
+    ModelInfo,
     Observer,
     plugin_names,
 )
@@ -36,6 +38,7 @@ __all__ = [
     "archive_of",
     "choose_store",
     "client",
+    "every_model",
     "observers",
     "open_client",
     "run",
@@ -82,6 +85,36 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
     finally:
         for warning in opened.warnings:
             output.note(warning)
+
+
+async def every_model(opened: LMStrix, settings: Settings) -> list[ModelInfo]:
+    """The models of the adapter; if none was named, also the files of the embedded engine.
+
+    A file has its path as key, as ``lmstrix test`` takes it. What cannot be asked is
+    named in a note; raises its `InfrastructureError` if nothing is found elsewhere.
+    """
+    if settings.adapter is not None or (settings.host is not None and settings.host_is_typed):
+        return list(await opened.list_models())
+    engine = opened.adapter_for("model.gguf")
+    away: list[InfrastructureError] = []
+    found: list[ModelInfo] = []
+    files: list[ModelInfo] = []
+    try:
+        found += await opened.list_models()
+    except InfrastructureError as error:
+        away.append(error)
+    try:
+        files += [] if engine is opened.adapter else await engine.list_models()
+    except InfrastructureError as error:
+        away.append(error)
+    # LM Studio gives the paths below its folder, which the embedded engine reads too.
+    served = tuple(f"/{model.path}" for model in found if model.path)
+    others = [one for one in files if not Path(one.path).as_posix().endswith(served)]
+    if away and not found and not others:
+        raise away[0]
+    for error in away:
+        output.note(f"{error}. {error.hint}".rstrip())
+    return found + [attrs.evolve(one, key=one.path) for one in others]
 
 
 def archive_of(opened: LMStrix) -> Archive:
