@@ -59,15 +59,26 @@ class Progress(AbstractContextManager[object], Protocol):
         ...
 
 
-def choose_progress() -> Progress:
+EXPLAINED = {
+    "load": "Loading the model at the context that it claims.",
+    "baseline": "Asking about short prompts: how well it answers there is the mark for long ones.",
+    "search": "Filling the window with text and asking about facts in it, to find where it stops.",
+    "levels": "Letting it write, to see up to which length it still writes language.",
+    "certify": "Loading it again, to check the answer on a fresh document.",
+}
+"""A sentence for each phase, for those who see the first measurement of their life."""
+
+
+def choose_progress(*, explains: bool = False) -> Progress:
     """A live line on a terminal, plain lines in a log, nothing with ``--quiet``.
 
-    A terminal that calls itself dumb cannot redraw a line.
+    A terminal that calls itself dumb cannot redraw a line. With `explains`, a sentence tells about
+    each phase.
     """
     if is_quiet():
         return Silence()
     redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveProgress() if redraws else PlainProgress()
+    return LiveProgress(explains=explains) if redraws else PlainProgress(explains=explains)
 
 
 class Silence:
@@ -91,11 +102,19 @@ class Silence:
 class PlainProgress(Silence):
     """One line on stderr for each phase, load and probe."""
 
+    def __init__(self, *, explains: bool = False) -> None:
+        self._explains = explains
+
     def __call__(self, event: Event, /) -> None:
         """Hear one event."""
-        line = event_line(event)
+        line = (self._explains and explanation(event)) or event_line(event)
         if line:
             output.note(line)
+
+
+def explanation(event: Event) -> str:
+    """The sentence for the phase that begins; an empty string for other events."""
+    return EXPLAINED.get(event.phase, "") if isinstance(event, PhaseStarted) else ""
 
 
 def event_line(event: Event) -> str:
@@ -110,19 +129,19 @@ def event_line(event: Event) -> str:
         case PhaseStarted():
             line = f"  {say_phase(event.phase)}"
         case LoadFinished(effective_context=None):
-            line = f"    asked for {event.context_length}, failed: {event.error}"
+            line = f"    asked for {event.context_length:,}, failed: {event.error}"
         case LoadFinished():
-            line = f"    asked for {event.context_length}, loaded {event.effective_context}"
+            line = f"    asked for {event.context_length:,}, loaded {event.effective_context:,}"
         case ProbeFinished():
             verdict = say_verdict(event.verdict)
             verdict += f" ({say_cause(event.failure)})" if event.failure else ""
-            line = f"    {event.length_tokens}: {event.passes} of {event.trials}, {verdict}"
+            line = f"    {event.length_tokens:,}: {event.passes} of {event.trials}, {verdict}"
         case ReplyTimed():
             read = event.prompt_tokens - (event.cached_tokens or 0)
             ttft = (
                 "" if event.ttft_s is None else f", first token after {say_seconds(event.ttft_s)}"
             )
-            line = f"    {event.length_tokens}: {read} tokens read{ttft}"
+            line = f"    {event.length_tokens:,}: {read:,} tokens read{ttft}"
         case BaselineMeasured():
             line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
         case Retrying():
@@ -135,7 +154,8 @@ def event_line(event: Event) -> str:
 class LiveProgress:
     """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, explains: bool = False) -> None:
+        self._explains = explains
         self._console = console or Console(stderr=True)
         self._state = ProgressState()
         self._started_s = time.monotonic()
@@ -170,6 +190,8 @@ class LiveProgress:
             self._console.print(
                 Text(f"continuing after {say_count(event.resumed_trials, 'trial')}")
             )
+        if self._explains and explanation(event):
+            self._console.print(Text(explanation(event)))
         self._state.hear(event)
 
     def _line(self) -> Text:
@@ -190,10 +212,12 @@ def status_line(state: ProgressState, elapsed_s: float, width: int | None = None
     """
     parts = dict(_parts(state, elapsed_s))
     name = label(base_name(state.model_key))
-    for cells in _NAME_CELLS:
-        line = _joined(label(name, cells), parts)
-        if width is None or line.cell_len <= width:
-            return line
+    line = _joined(label(name, _NAME_CELLS[0]), parts)
+    if width is None:
+        return line
+    for cells in _NAME_CELLS[1:]:
+        if line.cell_len > width:
+            line = _joined(label(name, cells), parts)
     for spared in _SPARED:
         if line.cell_len > width:
             parts.pop(spared, None)
