@@ -3,7 +3,7 @@
 #
 # A notebook in jupytext's percent format: open it with Jupyter and jupytext, or turn it into one
 # with `jupytext --to ipynb examples/notebook.py`. Cells await at their top level; the kernel's
-# event loop runs them. The charts need the extra: `pip install 'lmstrix[notebook]'`.
+# event loop runs them.
 
 # %%
 import os

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ import anyio
 import attrs
 
 from lmstrix import prompting
-from lmstrix.errors import LMStrixError
+from lmstrix.errors import ConfigurationError, LMStrixError
 from lmstrix.events import Event
 from lmstrix.measure import (
     BenchOptions,
@@ -85,19 +85,22 @@ class LMStrix:
     `validator` (default ``recall``), `levels` (what else is asked of what was read anyway:
     ``coherence`` is part of the true context, any other has a limit of its own) and `store`
     (default the durable one in the user's data folder; ``memory`` keeps nothing; a path is a file
-    of its own). `adapter_settings` go to the adapter that is named, or to the default one. Runs on
-    asyncio and on trio, as far as the adapter does: ``lmstudio`` needs asyncio.
+    of its own). `host` is the ``HOST:PORT`` of the server of the adapter that is named, or of the
+    default one; `adapter_settings` are its further settings. Runs on asyncio and on trio, as far as
+    the adapter does: ``lmstudio`` needs asyncio.
 
     Use it as an async context manager, or call `aclose`; nothing is left running either way,
     only the store's file stays open until then.
 
-    Raises `ConfigurationError` for a name that nobody registered.
+    Raises `ConfigurationError` for a name that nobody registered, and for a `host` that the adapter
+    does not take.
     """
 
     def __init__(
         self,
         *,
         adapter: Adapter | str | None = None,
+        host: str | None = None,
         strategy: SearchStrategy | str = DEFAULT_STRATEGY,
         validator: Validator | str = "recall",
         levels: Sequence[Validator | str] = DEFAULT_LEVELS,
@@ -105,7 +108,15 @@ class LMStrix:
         observers: Sequence[Observer] = (),
         adapter_settings: Mapping[str, object] | None = None,
     ) -> None:
-        self._adapters = Adapters(adapter, adapter_settings or {})
+        settings = dict(adapter_settings or {})
+        if host is not None:
+            if not (adapter is None or isinstance(adapter, str)):
+                raise ConfigurationError(
+                    "host is for an adapter by its name",
+                    hint="Make the adapter object with its host.",
+                )
+            settings["host"] = host
+        self._adapters = Adapters(adapter, settings)
         self._strategy = as_strategy(strategy)
         # On one haystack, so that a level reads nothing that was not read for the validator.
         asked = share_haystack([as_validator(validator), *map(as_validator, levels)])
@@ -163,6 +174,20 @@ class LMStrix:
     def store(self) -> Store:
         """Where trials and reports are kept."""
         return self._store
+
+    @asynccontextmanager
+    async def session(self, models: Sequence[str | ModelInfo] = ()) -> AsyncGenerator[None]:
+        """Ask the adapters of `models` over one connection each in this block, if they can.
+
+        For several calls that load nothing: `list_models`, `known_reports`, `forecast`. Without
+        `models` it is for the default adapter.
+        """
+        asked = [self.adapter_for(model) for model in models] or [self.adapter]
+        async with AsyncExitStack() as stack:
+            for adapter in {id(one): one for one in asked}.values():
+                keep = getattr(adapter, "session", nullcontext)
+                await stack.enter_async_context(keep())
+            yield
 
     async def list_models(self) -> ModelList:
         """Every model that the adapter finds, sorted by key; a notebook shows it as a table."""

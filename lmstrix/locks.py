@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from lmstrix.json_values import as_count, as_text, read_object
 
-__all__ = ["FOLDER_VARIABLE", "THIS_MACHINE", "Holder", "hold_turn", "turns_folder"]
+__all__ = ["FOLDER_VARIABLE", "THIS_MACHINE", "Holder", "hold_turn", "holders", "turns_folder"]
 
 THIS_MACHINE = "this machine"
 """What is contended for by everything that loads models into this machine's memory."""
@@ -78,6 +78,20 @@ async def hold_turn(
             with suppress(OSError):
                 _told_by(place).unlink()
             lock.release()
+
+
+def holders() -> list[Holder]:
+    """Who has a turn right now, in any process; blocks for a moment. Raises nothing."""
+    found: list[Holder] = []
+    with suppress(OSError):
+        for told in sorted(turns_folder().glob("*.json")):
+            lock = FileLock(told.with_suffix(".lock"), thread_local=False)
+            try:
+                with lock.acquire(timeout=0):
+                    pass  # who wrote this has died
+            except Timeout:
+                found.append(_read_holder(told))
+    return found
 
 
 def _try_lock(lock: FileLock, place: Path, model_key: str) -> bool:

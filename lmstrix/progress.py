@@ -31,7 +31,22 @@ from lmstrix.events import (
 )
 from lmstrix.models import ContextReport, Trial
 
-__all__ = ["ProgressState", "say_waiting"]
+__all__ = ["ProgressState", "say_phase", "say_waiting"]
+
+_PHASES = {
+    "start": "getting ready",
+    "load": "loading the model",
+    "baseline": "asking with a short prompt",
+    "several": "asking with a short prompt",
+    "truncation": "checking that nothing is cut off",
+    "search": "finding where it stops",
+    "regions": "finding where it stops",
+    "levels": "checking its language",
+    "certify": "checking on a fresh document",
+    "map": "asking at all depths",
+    "bench": "timing replies",
+    "end": "done",
+}
 
 SEARCH_QUESTIONS, LEVEL_QUESTIONS, CERTIFY_QUESTIONS = 110, 6, 64
 """How many questions a search with its regions, the levels after it, and a certificate ask: between
@@ -43,6 +58,11 @@ FEWEST_TIMED = 4
 """Replies that must be timed before the remaining time is told."""
 FEWEST_NEW = 64
 """New tokens from which on a reply's time is mostly that of reading."""
+
+
+def say_phase(phase: str) -> str:
+    """What a phase does, in a few words; its own name if it is not known."""
+    return _PHASES.get(phase, phase)
 
 
 def say_waiting(event: WaitingForTurn) -> str:
@@ -233,6 +253,11 @@ class ProgressState:
             (self._level_pace if trial.level else self._pace).hear(trial, seconds)
         if phase == "search":
             self._longest = max(self._longest, trial.length_tokens)
+
+    def longest_clean(self) -> int:
+        """The largest length that works, or at which every answer so far was right."""
+        clean = [n for n, seen in self.probes.items() if 0 < seen.trials == seen.passes]
+        return max([self.low, *clean])
 
     def _growth(self, length: int) -> float:
         """How much longer a reply takes at `length` than at the length of the level's replies."""

@@ -10,7 +10,8 @@ from lmstrix import LMStrix
 from lmstrix.errors import ConfigurationError, ModelNotFound
 from lmstrix.models import ModelInfo
 from lmstrix.plugins import make_plugin
-from lmstrix.testing.simulated import SimulatedAdapter
+from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,24 @@ def test_settings_go_to_the_default_adapter_and_not_to_the_embedded_one() -> Non
     assert client.adapter_for("model.gguf").name == "llamacpp"
     with pytest.raises(ConfigurationError, match="no_such_setting"):
         client.adapter_for("key")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_host_is_where_the_server_is() -> None:
+    engine = SimulatedAdapter(SimulatedModel(key="there"))
+    async with LMStudioServer(engine) as server:
+        for adapter in (None, "lmstudio"):
+            async with LMStrix(adapter=adapter, host=server.host, store="memory") as client:
+                assert [model.key for model in await client.list_models()] == ["there"]
+                assert client.adapter_for("model.gguf").name == (
+                    "lmstudio" if adapter else "llamacpp"
+                )
+
+
+@pytest.mark.parametrize("adapter", [SimulatedAdapter(), "llamacpp"])
+def test_a_host_needs_an_adapter_that_has_a_server(adapter: SimulatedAdapter | str) -> None:
+    with pytest.raises(ConfigurationError, match="host"):
+        LMStrix(adapter=adapter, host="127.0.0.1:1", store="memory")
 
 
 class Closable(SimulatedAdapter):

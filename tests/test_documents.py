@@ -30,6 +30,7 @@ ADDED_TO_STATUS = {
     "store_bytes",
     "store_reports",
     "store_warnings",
+    "running",
     "unfinished",
     "go_on",
 }
@@ -108,6 +109,22 @@ def test_the_reference_of_commands_is_made_from_all_of_them() -> None:
 def test_every_command_is_in_the_readme() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     assert all(f"| `lmstrix {name}" in readme for name in main.COMMANDS)
+
+
+GENERATED = {"search", "genindex", "py-modindex"}
+"""Pages that Sphinx makes itself, at the top: it overwrites ours of the same name silently."""
+
+
+def overwritten(docs: Path) -> list[str]:
+    """The pages in a documentation folder that Sphinx would overwrite."""
+    return sorted(page.name for page in docs.glob("*.md") if page.stem in GENERATED)
+
+
+def test_no_page_is_overwritten_by_one_that_sphinx_makes(tmp_path: Path) -> None:
+    for name in ("search.md", "method.md", "genindex.md"):
+        (tmp_path / name).touch()
+    assert overwritten(tmp_path) == ["genindex.md", "search.md"]
+    assert not overwritten(DOCS)
 
 
 def test_every_public_name_is_in_the_api_page() -> None:

@@ -59,6 +59,20 @@ def test_the_changelog_knows_the_version() -> None:
     assert f"## [{project['version']}]" in changelog
 
 
+def test_no_advice_installs_the_other_program_of_this_name() -> None:
+    """Until a release, the package index has an older program called lmstrix."""
+    texts = [
+        *SOURCES,
+        *(p for top in ("docs", "examples") for p in (ROOT / top).rglob("*.*") if p.is_file()),
+        ROOT / "README.md",
+    ]
+    for path in texts:
+        if path.suffix not in {".md", ".py"} or path.name == "releasing.md":
+            continue
+        advice = r"""pip install (?:-\S+ )*["']?lmstrix(?:\[.*?\])?(?!>=2|\[)"""
+        assert not re.findall(advice, path.read_text(encoding="utf-8")), path.name
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     pages = [p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts]
     assert len(pages) > 15

@@ -47,6 +47,7 @@ _OF_CAUSE = {
 _WORST_FIRST = (
     ExitCode.PARTIAL,
     ExitCode.UNREACHABLE,
+    ExitCode.USAGE,
     ExitCode.OTHER,
     ExitCode.NOT_MEASURABLE,
     ExitCode.MEASURED,
@@ -72,7 +73,7 @@ def code_of_error(error: LMStrixError) -> ExitCode:
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """The code of a batch: 5 before 3, 1, 4 and 0. No code at all is 0."""
+    """The code of a batch: 5 before 3, 2, 1, 4 and 0. No code at all is 0."""
     return min(codes, key=_WORST_FIRST.index, default=ExitCode.MEASURED)
 
 

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from lmstrix import (
     EMBEDDED_ADAPTER,
+    UNFINISHED,
     Cause,
     ConfigurationError,
     ContextReport,
@@ -27,11 +28,11 @@ from lmstrix import (
     dump_report,
     to_json,
 )
-from lmstrix.reports.words import say_bytes, say_seconds, say_tokens
+from lmstrix.reports.words import say_bytes, say_cause, say_seconds, say_tokens
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.output import Column, show_rows
-from lmstrix_cli.progress import choose_progress
+from lmstrix_cli.progress import base_name, choose_progress
 from lmstrix_cli.screens import check_screen, report_screen
 from lmstrix_cli.session import Interrupted, run
 from lmstrix_cli.settings import Settings
@@ -55,19 +56,15 @@ class Plan:
     model: ModelInfo
     forecast: Forecast
     known: ContextReport | None = None
-    seconds_per_token: float | None = None
-    """By an earlier measurement of this very model with this adapter; None: there is none."""
+    seconds: float | None = None
+    """Those of an earlier measurement of this very model, for the lengths of this one. None:
+    there is none.
+    """
 
     @property
     def fits(self) -> bool | None:
         """Whether memory is expected to hold the largest wanted length; None: not known."""
         return self.forecast.memory.fits if self.forecast.memory else None
-
-    @property
-    def seconds(self) -> float | None:
-        """Expected seconds; None if no speed is known."""
-        speed = self.seconds_per_token
-        return None if speed is None else speed * self.forecast.usual_prompt_tokens
 
 
 async def plan_models(
@@ -79,17 +76,18 @@ async def plan_models(
     """A plan for each model that is found; for the others, a message and an exit code."""
     plans: list[Plan] = []
     codes: list[ExitCode] = []
-    speeds = await _speeds(client)
+    times = await _times(client)
     for model in models:
         try:
             forecast = await client.forecast(model, options)
             found, adapter = forecast.model, client.adapter_for(model).name
+            took = times.get((adapter, found.identity))
             plans.append(
                 Plan(
                     model=found,
                     forecast=forecast,
                     known=known.get(found.key),
-                    seconds_per_token=speeds.get((adapter, found.identity)),
+                    seconds=None if took is None else took * forecast.largest_length,
                 )
             )
         except (ConfigurationError, StoreError):
@@ -99,15 +97,15 @@ async def plan_models(
     return plans, codes
 
 
-async def _speeds(client: LMStrix) -> dict[tuple[str, str], float]:
-    """Seconds for each prompt token that was read, all included, in the newest measurements."""
-    speeds: dict[tuple[str, str], float] = {}
+async def _times(client: LMStrix) -> dict[tuple[str, str], float]:
+    """Seconds of the newest measurements, all included, for each token of the largest length."""
+    times: dict[tuple[str, str], float] = {}
     for stored in await client.reports():
-        report, cost = stored.report, stored.report.cost
-        if cost.prompt_tokens > 0 and cost.seconds > 0:
+        report = stored.report
+        if report.loadable_context and report.cost.seconds > 0 and report.cause not in UNFINISHED:
             of = (report.environment.adapter, report.model.identity)
-            speeds.setdefault(of, cost.seconds / cost.prompt_tokens)
-    return speeds
+            times.setdefault(of, report.cost.seconds / report.loadable_context)
+    return times
 
 
 def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool) -> None:
@@ -128,8 +126,10 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
         yield f"Nothing to measure: {len(plans)} known. --fresh measures again."
         return
     tokens = sum(plan.forecast.usual_prompt_tokens for plan in fresh)
-    times = [plan.seconds for plan in fresh]
-    time = UNKNOWN if None in times else say_seconds(sum(filter(None, times)))
+    times = [plan.seconds for plan in fresh if plan.seconds is not None]
+    time = say_seconds(sum(times)) if times else UNKNOWN
+    if 0 < len(times) < len(fresh):
+        time += f", and {len(fresh) - len(times)} unknown"
     budget = "" if options.budget_s is None else f" ({say_seconds(options.budget_s)} each at most)"
     loads = sum(plan.forecast.loads for plan in fresh)
     yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} known."
@@ -213,15 +213,23 @@ def code_of_check(check: SizeCheck, report: ContextReport) -> ExitCode:
 class Batch:
     """Measures, prints each result as soon as it is there, and remembers the exit codes."""
 
-    def __init__(self, settings: Settings, *, options: MeasureOptions, as_json: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        options: MeasureOptions,
+        as_json: bool,
+        explains: bool = False,
+    ) -> None:
         self._settings = settings
         self._options = options
-        self._progress = choose_progress()
+        self._progress = choose_progress(explains=explains)
         self._as_json = as_json
         self._codes: list[ExitCode] = []
         self._client: LMStrix | None = None
         self._finished: MeasurementFinished | None = None
         self._printed = 0
+        self._failed: list[ContextReport] = []
 
     def run(self, body: Callable[[], Awaitable[None]]) -> ExitCode:
         """Run `body`, which calls `measure`, and give the exit code of the whole batch."""
@@ -245,7 +253,10 @@ class Batch:
 
         Those in `known`, by their key, are skipped: their report is what is printed.
         """
-        for model in models:
+        for number, model in enumerate(models, start=1):
+            if len(models) > 1:
+                name = base_name(model if isinstance(model, str) else model.key)
+                output.note(f"model {number} of {len(models)}: {output.label(name)}")
             if isinstance(model, ModelInfo) and known and model.key in known:
                 self._skip(known[model.key])
                 continue
@@ -263,6 +274,10 @@ class Batch:
                 self._record(report, shown=False)
             else:
                 self._record(report, shown=True)
+        if len(models) > 1 and self._failed:
+            what = "not fully measured" if self._options.only_at is None else "not passed"
+            output.note(f"\n{what}: {len(self._failed)} of {len(models)} models")
+            output.note(_failures(self._failed))
 
     async def _measure_one(self, client: LMStrix, model: str | ModelInfo) -> ContextReport:
         self._client = client
@@ -298,6 +313,8 @@ class Batch:
         """Print `report`; as text only if `shown`, else the error has said everything."""
         finished, self._finished = self._finished, None
         code, document, screen = self._shown(report)
+        if code is not ExitCode.MEASURED:
+            self._failed.append(report)
         self._codes.append(code)
         if self._as_json:
             output.json_line(document)
@@ -331,6 +348,23 @@ class Batch:
         """How to continue; a check of one length stores nothing."""
         kept = self._options.only_at is None
         return f"{words}: {self._settings.command_again()}" if kept else "Nothing was stored."
+
+
+def _failures(reports: Sequence[ContextReport]) -> RenderableType:
+    return output.table(
+        ("MODEL", "CLAIMED", "TRUE", "CAUSE", "TIME"),
+        [
+            (
+                base_name(report.model.key),
+                say_tokens(report.declared_context),
+                say_tokens(report.true_context),
+                say_cause(report.cause),
+                say_seconds(report.cost.seconds) if report.cost.seconds else "-",
+            )
+            for report in reports
+        ],
+        right=(1, 2, 4),
+    )
 
 
 def _options_of(settings: Settings, report: ContextReport) -> list[str]:

@@ -169,7 +169,7 @@ def out(*shown: RenderableType) -> None:
     click.echo(_rendered(Group(*parts)))
 
 
-def note(shown: str | Text) -> None:
+def note(shown: RenderableType) -> None:
     """Print on stderr, unless ``--quiet`` was given. A string is a paragraph. If stderr
     takes nothing, the work goes on all the same.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from lmstrix import (
     Retrying,
     WaitingForTurn,
 )
-from lmstrix.progress import ProgressState, say_waiting
+from lmstrix.progress import ProgressState, say_phase, say_waiting
 from lmstrix.reports.words import say_cause, say_count, say_percent, say_seconds, say_verdict
 from lmstrix_cli import output
 from lmstrix_cli.output import label
@@ -36,6 +37,7 @@ __all__ = [
     "PlainProgress",
     "Progress",
     "Silence",
+    "base_name",
     "choose_progress",
     "event_line",
     "status_line",
@@ -45,7 +47,7 @@ ACTIVITY_CELLS = 48
 REFRESH_PER_SECOND = 4
 _NAME_CELLS = (32, 24, 18, 12)
 """The room for the model's name, from a wide line to a narrow one."""
-_SPARED = ("speed", "correct", "bracket", "reading", "trial", "phase")
+_SPARED = ("reading", "speed", "length", "name", "correct", "word", "phase", "activity")
 """The parts that a narrow line leaves out, the first of them first."""
 
 
@@ -57,15 +59,26 @@ class Progress(AbstractContextManager[object], Protocol):
         ...
 
 
-def choose_progress() -> Progress:
+EXPLAINED = {
+    "load": "Loading the model at the context that it claims.",
+    "baseline": "Asking about short prompts: how well it answers there is the mark for long ones.",
+    "search": "Filling the window with text and asking about facts in it, to find where it stops.",
+    "levels": "Letting it write, to see up to which length it still writes language.",
+    "certify": "Loading it again, to check the answer on a fresh document.",
+}
+"""A sentence for each phase, for those who see the first measurement of their life."""
+
+
+def choose_progress(*, explains: bool = False) -> Progress:
     """A live line on a terminal, plain lines in a log, nothing with ``--quiet``.
 
-    A terminal that calls itself dumb cannot redraw a line.
+    A terminal that calls itself dumb cannot redraw a line. With `explains`, a sentence tells about
+    each phase.
     """
     if is_quiet():
         return Silence()
     redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveProgress() if redraws else PlainProgress()
+    return LiveProgress(explains=explains) if redraws else PlainProgress(explains=explains)
 
 
 class Silence:
@@ -89,11 +102,19 @@ class Silence:
 class PlainProgress(Silence):
     """One line on stderr for each phase, load and probe."""
 
+    def __init__(self, *, explains: bool = False) -> None:
+        self._explains = explains
+
     def __call__(self, event: Event, /) -> None:
         """Hear one event."""
-        line = event_line(event)
+        line = (self._explains and explanation(event)) or event_line(event)
         if line:
             output.note(line)
+
+
+def explanation(event: Event) -> str:
+    """The sentence for the phase that begins; an empty string for other events."""
+    return EXPLAINED.get(event.phase, "") if isinstance(event, PhaseStarted) else ""
 
 
 def event_line(event: Event) -> str:
@@ -103,24 +124,24 @@ def event_line(event: Event) -> str:
             line = say_waiting(event)
         case MeasurementStarted():
             resumed = say_count(event.resumed_trials, "trial")
-            line = f"measuring {event.model_key}"
+            line = f"measuring {base_name(event.model_key)}"
             line += f", continuing after {resumed}" if event.resumed_trials else ""
         case PhaseStarted():
-            line = f"  {event.phase}"
+            line = f"  {say_phase(event.phase)}"
         case LoadFinished(effective_context=None):
-            line = f"    asked for {event.context_length}, failed: {event.error}"
+            line = f"    asked for {event.context_length:,}, failed: {event.error}"
         case LoadFinished():
-            line = f"    asked for {event.context_length}, loaded {event.effective_context}"
+            line = f"    asked for {event.context_length:,}, loaded {event.effective_context:,}"
         case ProbeFinished():
             verdict = say_verdict(event.verdict)
             verdict += f" ({say_cause(event.failure)})" if event.failure else ""
-            line = f"    {event.length_tokens}: {event.passes} of {event.trials}, {verdict}"
+            line = f"    {event.length_tokens:,}: {event.passes} of {event.trials}, {verdict}"
         case ReplyTimed():
             read = event.prompt_tokens - (event.cached_tokens or 0)
             ttft = (
                 "" if event.ttft_s is None else f", first token after {say_seconds(event.ttft_s)}"
             )
-            line = f"    {event.length_tokens}: {read} tokens read{ttft}"
+            line = f"    {event.length_tokens:,}: {read:,} tokens read{ttft}"
         case BaselineMeasured():
             line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
         case Retrying():
@@ -133,7 +154,8 @@ def event_line(event: Event) -> str:
 class LiveProgress:
     """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, explains: bool = False) -> None:
+        self._explains = explains
         self._console = console or Console(stderr=True)
         self._state = ProgressState()
         self._started_s = time.monotonic()
@@ -168,63 +190,90 @@ class LiveProgress:
             self._console.print(
                 Text(f"continuing after {say_count(event.resumed_trials, 'trial')}")
             )
+        if self._explains and explanation(event):
+            self._console.print(Text(explanation(event)))
         self._state.hear(event)
 
     def _line(self) -> Text:
         # One line, never wrapped: a second line would be left behind on the screen.
         width = max(1, self._console.width - 1)
         text = status_line(self._state, time.monotonic() - self._started_s, width)
+        if not self._console.encoding.startswith("utf"):
+            text = Text(text.plain.replace(" · ", ", "))
         text.truncate(width, overflow="ellipsis")
         return text
 
 
 def status_line(state: ProgressState, elapsed_s: float, width: int | None = None) -> Text:
-    """Model, phase, length, bracket, trials, prefill, speed, time. Text, never markup.
+    """Model, phase, length, bracket, answers, speed, time. Text, never markup.
 
     A line wider than `width` cells gets a shorter name first; then the least important parts are
-    left out. The time always stays.
+    left out. The bracket and the time stay.
     """
     parts = dict(_parts(state, elapsed_s))
-    lines = (_line(state, cells, parts) for cells in _NAME_CELLS)
-    line = next(lines)
+    name = label(base_name(state.model_key))
+    line = _joined(label(name, _NAME_CELLS[0]), parts)
     if width is None:
         return line
-    for shorter in lines:
+    for cells in _NAME_CELLS[1:]:
         if line.cell_len > width:
-            line = shorter
+            line = _joined(label(name, cells), parts)
     for spared in _SPARED:
         if line.cell_len > width:
             parts.pop(spared, None)
-            line = _line(state, _NAME_CELLS[-1], parts)
+            if spared == "name":
+                name = ""
+            elif spared == "word" and "bracket" in parts:
+                parts["bracket"] = parts["bracket"].removeprefix("bracket ")
+            line = _joined(label(name, _NAME_CELLS[-1]), parts)
     return line
 
 
-def _line(state: ProgressState, cells: int, parts: dict[str, str]) -> Text:
-    name = label(state.model_key, cells)
-    return Text("  ".join(filter(None, (name, *parts.values()))), no_wrap=True)
+def base_name(key: str) -> str:
+    """The file's name if `key` is the path of a GGUF file, else `key`."""
+    return re.split(r"[/\\]", key)[-1] if key.lower().endswith(".gguf") else key
+
+
+def _joined(name: str, parts: dict[str, str]) -> Text:
+    return Text(
+        "  ".join(filter(None, (name, *parts.values()))),
+        no_wrap=True,
+    )
 
 
 def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
     done = "" if state.fraction is None else say_percent(state.fraction)
-    if not (state.activity and state.phase in {"load", "start"}):
-        yield "phase", label(state.phase)
+    if not (state.activity and state.phase in {"load", "start", "turn"}):
+        yield "phase", label(say_phase(state.phase))
     if state.activity:
         yield "activity", f"{label(state.activity, ACTIVITY_CELLS)} {done}".rstrip()
     elif state.length_tokens:
-        yield "length", f"at {state.length_tokens}"
-        number = min(state.trials_done + 1, state.trials_wanted)
-        yield "trial", f"trial {number}/{state.trials_wanted}"
-        if state.judged:
-            yield "correct", f"{state.passes} correct"
-    elif state.phase == "baseline":
-        yield "trial", f"trial {state.trials_done + 1}"
+        yield "length", f"at {state.length_tokens:,}"
     if done and not state.activity and state.fraction != 1:
         yield "reading", f"reading {done}"
-    if state.low or state.high:
-        yield "bracket", f"bracket {state.low}..{'?' if state.high is None else state.high}"
+    clean = state.longest_clean()
+    if state.high is not None:
+        yield "bracket", f"bracket {state.low:,}..{state.high:,}"
+    elif clean:
+        yield "bracket", f"works to {clean:,}"
+    if state.judged:
+        yield "correct", f"{state.passes} of {state.judged} correct"
     if state.tokens_per_second:
         yield "speed", f"{state.tokens_per_second:.0f} tok/s"
-    yield "time", say_seconds(round(elapsed_s)).replace(".00", "").replace(".0", "")
     left = state.seconds_left()
-    if left is not None:
-        yield "left", f"about {say_seconds(max(10, round(left, -1))).replace('.0 s', ' s')} left"
+    yield "time", f"elapsed {_clock(elapsed_s)}" + ("" if left is None else f" · {_say_left(left)}")
+
+
+def _clock(seconds: float) -> str:
+    """``1:20``, or ``1:01:20`` from an hour on."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _say_left(seconds: float) -> str:
+    """An estimate with no more digits than it deserves."""
+    if seconds < 90:
+        return f"about {max(10, round(seconds, -1)):.0f} s left"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes:02} min left" if hours else f"about {minutes} min left"

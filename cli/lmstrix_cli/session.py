@@ -16,14 +16,15 @@ import click
 from anyio.abc import TaskStatus
 
 from lmstrix import (
-    DEFAULT_ADAPTER,
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
     EMBEDDED_ADAPTER,
     Archive,
     ConfigurationError,
+    InfrastructureError,
     LMStrix,
     LMStrixError,
+    ModelInfo,
     Observer,
     plugin_names,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "archive_of",
     "choose_store",
     "client",
+    "every_model",
     "observers",
     "open_client",
     "run",
@@ -61,11 +63,12 @@ def open_client(
     """A client as the options want it; raises `ConfigurationError` for an unknown name."""
     return LMStrix(
         adapter=settings.adapter,
+        host=_host(settings),
+        adapter_settings=server_settings(settings.adapter),
         strategy=strategy,
         validator=validator,
         levels=levels,
         store=choose_store(settings.store),
-        adapter_settings=_adapter_settings(settings),
         observers=observers(settings),
     )
 
@@ -86,6 +89,36 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
             output.note(warning)
 
 
+async def every_model(opened: LMStrix, settings: Settings) -> list[ModelInfo]:
+    """The models of the adapter; if none was named, also the files of the embedded engine.
+
+    A file has its path as key, as ``lmstrix test`` takes it. What cannot be asked is
+    named in a note; raises its `InfrastructureError` if nothing is found elsewhere.
+    """
+    if settings.adapter is not None or (settings.host is not None and settings.host_is_typed):
+        return list(await opened.list_models())
+    engine = opened.adapter_for("model.gguf")
+    away: list[InfrastructureError] = []
+    found: list[ModelInfo] = []
+    files: list[ModelInfo] = []
+    try:
+        found += await opened.list_models()
+    except InfrastructureError as error:
+        away.append(error)
+    try:
+        files += [] if engine is opened.adapter else await engine.list_models()
+    except InfrastructureError as error:
+        away.append(error)
+    # LM Studio gives the paths below its folder, which the embedded engine reads too.
+    served = tuple(f"/{model.path}" for model in found if model.path)
+    others = [one for one in files if not Path(one.path).as_posix().endswith(served)]
+    if away and not found and not others:
+        raise away[0]
+    for error in away:
+        output.note(f"{error}. {error.hint}".rstrip())
+    return found + [attrs.evolve(one, key=one.path) for one in others]
+
+
 def archive_of(opened: LMStrix) -> Archive:
     """The store, if it can be exported and merged."""
     if not isinstance(opened.store, Archive):
@@ -101,18 +134,15 @@ def observers(settings: Settings) -> tuple[Observer, ...]:
     return (EventLog(),) if settings.log_file else ()
 
 
-def _adapter_settings(settings: Settings) -> dict[str, object]:
-    own = server_settings(settings.adapter)
-    if settings.host is None:
-        return own
-    if (settings.adapter or DEFAULT_ADAPTER) == EMBEDDED_ADAPTER:
+def _host(settings: Settings) -> str | None:
+    if settings.host is not None and settings.adapter == EMBEDDED_ADAPTER:
         if not settings.host_is_typed:
-            return {}  # LMSTRIX_HOST is for other commands
+            return None  # LMSTRIX_HOST is for other commands
         raise click.UsageError(
             f"--host is for adapters that speak to a server; {EMBEDDED_ADAPTER} runs the model"
             " itself. Leave --host out, or name an adapter that has a server."
         )
-    return {"host": settings.host, **own}
+    return settings.host
 
 
 def choose_store(value: str | None) -> str | Path | None:

@@ -249,7 +249,7 @@ async def test_every_way_to_fail_has_its_error(
     assert words in str(error)
     assert gone(pids[0])
     if kind is EngineUnavailable:
-        assert "lmstrix[llamacpp]" in error.hint
+        assert "pip install xllamacpp" in error.hint
 
 
 async def test_only_our_own_machine_is_spoken_to(

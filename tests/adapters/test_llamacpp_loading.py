@@ -123,7 +123,7 @@ def test_the_log_tells_why_a_load_failed(line: str, kind: type[Exception]) -> No
 def test_a_missing_engine_has_a_hint() -> None:
     error = load_failure({"error": "ModuleNotFoundError: xllamacpp", "kind": "engine"}, 3, [])
     assert type(error) is EngineUnavailable
-    assert "lmstrix[llamacpp]" in error.hint
+    assert "pip install xllamacpp" in error.hint
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no such signal")

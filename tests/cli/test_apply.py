@@ -70,6 +70,34 @@ def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) 
     assert lines[-1] == f"To undo: lmstrix apply --undo --home {home} {KEY}"
 
 
+def test_all_that_lm_studio_knows_is_applied(shell: Shell, home: Path) -> None:
+    remember(shell)
+    remember(shell, key="publisher/other", path="publisher/other")
+    remember(shell, key="unfinished", path="unfinished", true_context=512, cause=Cause.INTERRUPTED)
+    remember(shell, key="file.gguf", path=str(home / "elsewhere" / "file.gguf"))
+    result = shell.run("apply", "--all", "--home", str(home), "--dry-run", "--json")
+    assert result.exit_code == 0
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["model"], one["outcome"]) for one in told] == [
+        ("publisher/other", "dry_run"),
+        (KEY, "dry_run"),
+    ]
+    assert "left out: unfinished: " in result.stderr
+    assert "left out: file.gguf: " in result.stderr
+    assert shell.run("apply", "--all", "--home", str(home)).exit_code == 2  # no terminal to ask on
+    assert shell.run("apply", "--all", "--home", str(home), "--yes").exit_code == 0
+    for key in (KEY, "publisher/other"):
+        assert "6144" in (home / FOLDER / f"{key}.json").read_text()
+    result = shell.run("apply", "--all", "--for", "llama-server")
+    assert result.stdout.split("\n\n")[0] == "# file.gguf\n-c 6144"
+
+
+def test_there_is_nothing_to_apply(shell: Shell, home: Path) -> None:
+    result = shell.run("apply", "--all", "--home", str(home))
+    assert result.exit_code == 4
+    assert "lmstrix test" in result.stderr
+
+
 def test_undo(shell: Shell, home: Path) -> None:
     remember(shell)
     shell.run("apply", KEY, "--home", str(home), "--yes")

@@ -11,6 +11,8 @@ import pytest
 
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli.commands import test
 from lmstrix_cli.options import SIZE, ModelFilter, name_matches
 from lmstrix_cli.output import Column, csv_text, markdown_text
 from lmstrix_cli.testing import ScriptedAdapter, Shell
@@ -128,3 +130,29 @@ def test_names_and_sizes() -> None:
     for wrong in ("", "4x", "ib", "-1", "1i"):
         with pytest.raises(click.BadParameter):
             SIZE.convert(wrong, None, None)
+
+
+@pytest.mark.parametrize(("typed", "measured"), [("2\n", "two"), ("9\nx\n1\n", "one")])
+def test_without_a_model_a_terminal_offers_a_choice(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, typed: str, measured: str
+) -> None:
+    monkeypatch.setattr(test, "_somebody_is_there", lambda: True)
+    listing = [sample_model(key=key, declared_context=1024) for key in ("one", "two")]
+    vectors = sample_model(key="vectors", type="embedding")
+    models = (SimulatedModel(key=key, declared=1024) for key in ("one", "two"))
+    shell.adapter = ScriptedAdapter(*models, listing=[*listing, vectors])
+    result = shell.run("test", "-q", "--no-certify", typed=typed)
+    assert result.exit_code == 0
+    assert "1  one" in result.stderr
+    assert "vectors" not in result.stderr
+    assert result.stdout.startswith(f"{measured} ")
+
+
+@pytest.mark.parametrize("words", [("--json",), ("--dry-run", "--json")])
+def test_a_program_is_not_asked(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(test, "_somebody_is_there", lambda: True)
+    result = shell.run("test", *words, typed="1\n")
+    assert result.exit_code == 2
+    assert "name one or more models" in result.stderr

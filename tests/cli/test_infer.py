@@ -262,6 +262,12 @@ def test_demo_measures_the_fetched_model(
     assert result.exit_code == 0
     assert "true 1,024" in result.stdout
     assert "Downloading \\x1b[1m" in result.stderr
+    before, _, after = result.stderr.partition("Downloading")
+    assert "5 to 10 minutes" in before
+    assert "100 MB" in before
+    for explained in ("Loading the model", "short prompts", "where it stops", "fresh document"):
+        assert explained in after
+    assert str(path.parent) not in result.stderr.partition("What next")[0]
     assert f"lmstrix infer '{path}'" in result.stderr
     assert shell.settings is not None
     assert (shell.settings.adapter, shell.settings.host) == ("llamacpp", None)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import platformdirs
+import pytest
+from anyio.from_thread import start_blocking_portal
+
 from lmstrix.models import LoadedInstance, Status
+from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.samples import sample_model
-from lmstrix.testing.simulated import SimulatedModel
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import session
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
+REAL = session.open_client
+NOBODY = "127.0.0.1:9"
 EVIL = "evil\x1b]0;title\x07[red]\u202e"
 
 
@@ -40,6 +51,54 @@ def test_scan_says_where_it_looked_when_nothing_is_there(shell: Shell) -> None:
     for expected in ("No models found", "/models/one", "/models/two", "lmstrix demo", ".gguf"):
         assert expected in result.stdout
     assert shell.run("scan", "--json").stdout == ""
+
+
+GGUF = b"GGUF" + bytes(60)
+"""Not a sound model, but a file to be listed."""
+
+
+@pytest.fixture
+def files(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The embedded engine's model folder, and LM Studio away."""
+    monkeypatch.setattr(session, "open_client", REAL)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LMSTRIX_HOST", NOBODY)
+    monkeypatch.setenv("LMSTRIX_STORE", "memory")
+    folder = platformdirs.user_cache_path("lmstrix") / "models"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_scan_lists_files_without_lm_studio(shell: Shell, files: Path) -> None:
+    (files / "one.gguf").write_bytes(GGUF)
+    result = shell.run("scan", "--json")
+    assert result.exit_code == 0
+    assert NOBODY in result.stderr
+    [found] = [json.loads(line) for line in result.stdout.splitlines()]
+    assert found["key"] == str(files / "one.gguf")  # what `lmstrix test` takes
+    for named in (("--host", NOBODY), ("--adapter", "lmstudio")):
+        assert shell.run("scan", "--json", *named).exit_code == 3
+
+
+def test_scan_with_neither_lm_studio_nor_files(shell: Shell, files: Path) -> None:
+    result = shell.run("scan")
+    assert result.exit_code == 3
+    assert NOBODY in result.stderr
+
+
+def test_scan_lists_lm_studios_models_and_other_files(
+    shell: Shell, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "one.gguf").write_bytes(GGUF)
+    engine = SimulatedAdapter(SimulatedModel(key="served"))
+    server = LMStudioServer(engine)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
+        monkeypatch.setenv("LMSTRIX_HOST", server.host)
+        result = shell.run("scan", "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    keys = [json.loads(line)["key"] for line in result.stdout.splitlines()]
+    assert keys == ["served", str(files / "one.gguf")]
 
 
 def test_list_shows_what_was_measured(shell: Shell) -> None:

@@ -28,6 +28,24 @@ def test_prints_a_report(shell: Shell) -> None:
     assert "Traceback" not in result.output
 
 
+def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE, CLUELESS)
+    result = shell.run("test", "fine", "clueless", "nosuch", "--no-certify")
+    assert result.exit_code == 4
+    for number, name in enumerate(("fine", "clueless", "nosuch"), start=1):
+        assert f"model {number} of 3: {name}\n" in result.stderr
+    head, *rows = result.stderr.partition("not fully measured: 2 of 3 models\n")[2].splitlines()
+    assert head.split() == ["MODEL", "CLAIMED", "TRUE", "CAUSE", "TIME"]
+    clueless, nosuch = (row.split() for row in rows)
+    assert clueless[:5] == ["clueless", "2,048", "unknown", "not", "measurable"]
+    assert nosuch == ["nosuch", "unknown", "unknown", "model", "not", "found", "-"]
+    assert "fully" not in shell.run("test", "fine", "--no-certify").stderr
+    assert (
+        shell.run("test", "fine", "clueless", "-q", "--json", "--no-certify").stderr.count("\n")
+        <= 2
+    )
+
+
 def test_quiet_says_nothing_beside_the_report(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
     result = shell.run("test", "fine", "--quiet", "--json")

@@ -42,6 +42,19 @@ COURSE: tuple[Event, ...] = (
 )
 
 
+def probe(length: int, passes: int) -> ProbeFinished:
+    verdict = Verdict.FAIL
+    return ProbeFinished(
+        model_key=KEY,
+        phase="search",
+        length_tokens=length,
+        passes=passes,
+        trials=2,
+        verdict=verdict,
+        failure=None,
+    )
+
+
 def after(*events: Event) -> ProgressState:
     state = ProgressState()
     for event in events:
@@ -49,21 +62,45 @@ def after(*events: Event) -> ProgressState:
     return state
 
 
-def test_the_line_tells_phase_length_bracket_trials_and_speed() -> None:
-    line = status_line(after(*COURSE), 10.0).plain
+def test_the_line_tells_phase_length_bracket_answers_and_speed() -> None:
+    line = status_line(after(*COURSE), 80.0).plain
     expected = (
-        "search",
-        "at 4096",
-        "trial 2/4",
-        "1 correct",
+        "finding where it stops",
+        "at 4,096",
+        "1 of 1 correct",
         "reading 50%",
-        "bracket 4096..?",
+        "works to 4,096",
         "40 tok/s",
-        "10 s",
+        "elapsed 1:20",
     )
     assert all(part in line for part in expected)
     assert "\x1b" not in line
     assert line.startswith("[red]m")  # text, not markup
+
+
+def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
+    """The bracket begins at a verdict; a clean length has too few answers for one."""
+    state = after(*COURSE, *(probe(length, passes) for length, passes in ((5120, 2), (6144, 1))))
+    assert "works to 5,120" in status_line(state, 1.0).plain
+    state.hear(BracketChanged(model_key=KEY, low=5120, high=6144))
+    assert "bracket 5,120..6,144" in status_line(state, 1.0).plain
+
+
+@pytest.mark.parametrize("width", [79, 159])
+def test_the_line_fits_the_usual_terminals(width: int) -> None:
+    """A measurement that is well under way, of a file with a long path."""
+    state = ProgressState()
+    start = attrs.evolve(COURSE[0], model_key="/home/somebody/models/publisher/SmolLM2-Q4_1.gguf")
+    for number, event in enumerate((start, *COURSE[1:6], *COURSE[6:7] * 12, *COURSE[7:])):
+        state.hear(attrs.evolve(event, model_key=start.model_key), 10.0 * number)
+    state.hear(BracketChanged(model_key=start.model_key, low=6144, high=6656))
+    line = status_line(state, 3680.0, width)
+    assert line.cell_len <= width
+    for part in ("finding where it stops", "6,144..6,656", "elapsed 1:01:20 · about "):
+        assert part in line.plain
+    assert "/home" not in line.plain
+    whole = ("SmolLM2-Q4_1.gguf", "12 of 12 correct", "40 tok/s")
+    assert all(part in line.plain for part in whole) == (width == 159)
 
 
 @pytest.mark.parametrize(
@@ -80,39 +117,30 @@ def test_whom_it_waits_for_is_said(pid: int | None, key: str, said: str) -> None
     assert "waiting" not in status_line(after(waiting, *COURSE), 1.0).plain
 
 
-@pytest.mark.parametrize("width", [59, 79])
+@pytest.mark.parametrize("width", [39, 59, 79])
 def test_a_narrow_line_keeps_the_time(width: int) -> None:
     """A long name is shortened, and what is least missed goes."""
     events = [attrs.evolve(event, model_key="publisher/" + "name" * 20) for event in COURSE]
     state = after(*events)
     line = status_line(state, 700.0, width)
     assert line.cell_len <= width
-    assert line.plain.startswith("publi...")
-    assert "11 min 40 s" in line.plain
-    assert "at 4096" in line.plain
-    assert "tok/s" in status_line(state, 700.0, 200).plain
+    assert "elapsed 11:40" in line.plain
+    assert "works to 4,096" in line.plain
+    assert status_line(state, 700.0, 200).plain.startswith("publisher/")
 
 
 def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
-    probe = ProbeFinished(
-        model_key=KEY,
-        phase="search",
-        length_tokens=8192,
-        passes=0,
-        trials=0,
-        verdict=Verdict.FAIL,
-        failure=Cause.CRASHED_ON_FILL,
-    )
+    crash = attrs.evolve(probe(8192, 0), trials=0, failure=Cause.CRASHED_ON_FILL)
     failed = LoadFinished(
         model_key=KEY, context_length=9000, effective_context=None, error="no\nmemory"
     )
-    lines = [line for event in (*COURSE, probe, failed) if (line := event_line(event))]
+    lines = [line for event in (*COURSE, crash, failed) if (line := event_line(event))]
     assert lines == [
         "measuring [red]m\\x1b[0m, continuing after 3 trials",
-        "  load",
-        "    asked for 8192, loaded 7936",
-        "    8192: 0 of 0, failed (crashed on fill)",
-        "    asked for 9000, failed: no\\x0amemory",
+        "  loading the model",
+        "    asked for 8,192, loaded 7,936",
+        "    8,192: 0 of 0, failed (crashed on fill)",
+        "    asked for 9,000, failed: no\\x0amemory",
     ]
 
 
@@ -125,7 +153,7 @@ def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
             progress(event)
     written = screen.getvalue()
     assert "continuing after 3 trials" in written
-    assert "[red]...b[0m  search" in written  # shortened, and text, not markup
+    assert "finding where it stops" in written
     assert written.count("\n") <= 3
     assert written.endswith("\x1b[2K")  # the line was taken away
     assert "\x1b[?25h" in written  # the cursor is back

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Cause, LoadedInstance, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
@@ -14,6 +17,17 @@ from lmstrix_cli.commands.status import command_to_go_on
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
+HOLDS = """
+import anyio
+from lmstrix.locks import THIS_MACHINE, hold_turn
+
+async def hold():
+    async with hold_turn(THIS_MACHINE, "slow", lambda holder: None):
+        print("holds", flush=True)
+        await anyio.sleep(60)
+
+anyio.run(hold)
+"""
 SLOW = SimulatedModel(key="slow", declared=4096, true_context=10**6)
 
 
@@ -82,6 +96,33 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SLOW)
     assert shell.run(*shlex.split(command)[1:]).exit_code == 0
     assert shell.lines("status", "--json")[0]["unfinished"] == []
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_measurement_that_another_process_runs_is_running(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "turns"))
+    shell.adapter = ScriptedAdapter(SLOW, reply_seconds=3600)
+    assert shell.run("test", "slow", "--budget", "1s").exit_code == 5
+    with subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        if dead:
+            process.kill()
+            process.wait()
+        text = shell.run("status").stdout
+        [document] = shell.lines("status", "--json")
+        process.kill()
+    if dead:
+        assert document["unfinished"] == ["slow"]
+        assert document["running"] == []
+        assert "To continue: " in text
+    else:
+        assert document["unfinished"] == document["go_on"] == []
+        assert document["running"] == ["slow"]
+        assert f"running slow (process {process.pid})" in text
+        assert "To continue: " not in text
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_what_may_have_been_meant(shell: Shell, typed: str, said: str) -> None:
         "--log-file . list",
         "--adapter nosuch doctor",
         "apply",
+        "apply m --all",
+        "apply --all --undo",
         "apply m --percent 50 --cap 4k",
         "apply m --percent 0",
         "apply m --cap 0",

@@ -11,9 +11,9 @@ from pathlib import Path
 import attrs
 import click
 
-from lmstrix import ContextReport, ModelInfo, NotMeasured, StoredReport, apply
+from lmstrix import ContextReport, LMStrixError, ModelInfo, NotMeasured, StoredReport, apply
 from lmstrix_cli import output, session
-from lmstrix_cli.errors import ExitCode
+from lmstrix_cli.errors import ExitCode, explain_known, worst
 from lmstrix_cli.options import TOKENS
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -23,6 +23,7 @@ EPILOG = """\b
 Examples:
   lmstrix apply model-key --dry-run
   lmstrix apply model-key --percent 90 --yes
+  lmstrix apply --all --dry-run
   lmstrix apply model-key --undo
   llama-server -m model.gguf $(lmstrix apply model-key --for llama-server)
   lmstrix apply model-key --for ollama > Modelfile
@@ -72,7 +73,13 @@ class _Outcome:
 
 
 @click.command(name="apply", epilog=EPILOG)
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Every measured model that LM Studio keeps settings for; the others are named on stderr.",
+)
 @click.option(
     "--percent",
     type=click.FloatRange(min=0, max=100, min_open=True),
@@ -99,26 +106,69 @@ class _Outcome:
     metavar="PATH",
     help="LM Studio's home. Default: where LM Studio's own tools look, usually ~/.lmstudio.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object for each model."
+)
 @click.pass_context
 @pass_settings
-def command(settings: Settings, ctx: click.Context, *, undo: bool, **wished: object) -> None:
+def command(
+    settings: Settings,
+    ctx: click.Context,
+    *,
+    model: str | None,
+    every: bool,
+    undo: bool,
+    **wished: object,
+) -> None:
     """Write the true context of MODEL into LM Studio's settings for it.
 
     Uses the newest finished measurement. Shows the difference and asks first, keeps every other
     setting, and leaves a backup next to the file. For llama-server and Ollama it prints the
     setting instead.
     """
-    wish = _Wish(**wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
+    if every and (model or undo):
+        raise click.UsageError("--all takes neither a model nor --undo.")
+    if not every and not model:
+        raise click.UsageError("name a measured model (see `lmstrix list`), or use --all.")
+    wish = _Wish(model=model or "", **wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish, undo=undo)
     reports = session.run(lambda: _reports(settings))
-    if undo:
+    if every:
+        code = _apply_all(wish, reports)
+    elif undo:
         code = _undo(wish, reports)
-    elif wish.target == LMSTUDIO:
-        code = _write(wish, reports)
     else:
-        code = _print(wish, reports)
+        code = _apply(wish, reports)
     ctx.exit(code)
+
+
+def _apply(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
+    return _write(wish, reports) if wish.target == LMSTUDIO else _print(wish, reports)
+
+
+def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
+    """The newest result of every model that the program can have; the others are left out."""
+    home = apply.existing_home(wish.home) if wish.target == LMSTUDIO else None
+    codes: list[ExitCode] = []
+    for key in dict.fromkeys(stored.report.model.key for stored in reports):
+        try:
+            model = apply.choose_report(reports, key).model
+            if home is not None:
+                apply.settings_identifier(model, home)
+        except LMStrixError as error:
+            output.note(f"left out: {output.label(key)}: {error}")
+            continue
+        if codes and not wish.as_json:
+            output.out("")
+        if wish.target != LMSTUDIO and not wish.as_json:
+            output.out(output.verbatim(f"# {output.label(key)}"))
+        try:
+            codes.append(_apply(attrs.evolve(wish, model=key), reports))
+        except LMStrixError as error:
+            codes.append(explain_known(error))
+    if not codes:
+        raise NotMeasured("there is no measured model to apply", hint="See `lmstrix test --all`.")
+    return worst(codes)
 
 
 def _check_usage(wish: _Wish, *, undo: bool) -> None:

@@ -22,6 +22,12 @@ Examples:
 """
 
 
+HOW_LONG = (
+    "This measures a model of 135 million parameters. It takes about 5 to 10 minutes on a laptop's"
+    " CPU, and downloads 100 MB the first time. Ctrl-C stops it; the next run continues."
+)
+
+
 @click.command(name="demo", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
 @click.pass_context
@@ -29,16 +35,18 @@ Examples:
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Download a small model and measure it with the embedded engine.
 
-    The model is fetched once and kept in your cache folder. Needs the extra `llamacpp`:
-    pip install "lmstrix[llamacpp]". No server is used; --adapter and --host do not matter.
+    Takes about 5 to 10 minutes on a laptop's CPU. The model (100 MB) is fetched once and kept in
+    your cache folder. Needs the embedded engine: pip install xllamacpp. No server is used;
+    --adapter and --host do not matter.
     """
     settings = replace(settings, adapter=EMBEDDED_ADAPTER, host=None)
-    batch = Batch(settings, options=MeasureOptions(), as_json=as_json)
+    batch = Batch(settings, options=MeasureOptions(), as_json=as_json, explains=True)
     paths: list[str] = []
 
     async def body() -> None:
         async with session.client(settings) as client:
             await _check_engine(client)
+            output.note(HOW_LONG)
             path = await demo.fetch_demo_model(announce=output.note)
             paths.append(str(path))
             await batch.measure(client, paths)

@@ -39,6 +39,7 @@ from lmstrix import (
 
 # It examines the parts themselves, so it knows more of them than other commands do.
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.engine import ENGINE_PACKAGE, INSTALL_HINT
 from lmstrix.adapters.llamacpp.memory import available_memory
 from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
 from lmstrix.apply.lmstudio import CONFIG_FOLDER
@@ -113,8 +114,7 @@ def problem(found: str, advice: str) -> Finding:
 
 
 OLDEST = (3, 11)
-ENGINE = "xllamacpp"
-INSTALL_ENGINE = 'Install it: pip install "lmstrix[llamacpp]".'
+INSTALL = 'pip install . in a checkout, pip install -U "lmstrix>=2.0.0a1" after a release'
 _NEED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(;.*)?")
 _AT_LEAST = re.compile(r">=\s*([0-9.]+)")
 
@@ -137,7 +137,7 @@ def check_packages(settings: Settings) -> Finding:
     except PackageNotFoundError:
         return warning(
             "lmstrix is not installed; it runs from a source folder.",
-            "Install it, so that it finds its plug-ins: pip install lmstrix.",
+            f"Install it, so that it finds its plug-ins: {INSTALL}.",
         )
     wrong: list[str] = []
     for name, least in _needs(needed):
@@ -150,7 +150,7 @@ def check_packages(settings: Settings) -> Finding:
         if _numbers(has) < _numbers(least):
             wrong.append(f"{name} {has} is older than {least}")
     if wrong:
-        return problem(f"{', '.join(wrong)}.", "Reinstall LMStrix: pip install -U lmstrix.")
+        return problem(f"{', '.join(wrong)}.", f"Reinstall LMStrix: {INSTALL}.")
     return ok(f"{', '.join(versions)}.")
 
 
@@ -170,7 +170,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def has_engine() -> bool:
     """Whether the embedded engine is installed; nothing of it is imported."""
-    return find_spec(ENGINE) is not None
+    return find_spec(ENGINE_PACKAGE) is not None
 
 
 async def check_embedded_engine(settings: Settings) -> Finding:
@@ -178,11 +178,11 @@ async def check_embedded_engine(settings: Settings) -> Finding:
     if not has_engine():
         wrong = problem if settings.adapter == EMBEDDED_ADAPTER else warning
         return wrong(
-            f"{ENGINE} is not installed, so GGUF files can only be measured in LM Studio.",
-            INSTALL_ENGINE,
+            f"{ENGINE_PACKAGE} is not installed, so GGUF files can only be measured in LM Studio.",
+            INSTALL_HINT,
         )
     done = await anyio.run_process(
-        [sys.executable, "-P", "-c", f"import {ENGINE}"],
+        [sys.executable, "-P", "-c", f"import {ENGINE_PACKAGE}"],
         stdin=subprocess.DEVNULL,
         check=False,
     )
@@ -190,10 +190,10 @@ async def check_embedded_engine(settings: Settings) -> Finding:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = f": {last[0][:300]}" if last else f" (code {done.returncode})"
         return problem(
-            f"{ENGINE} cannot be imported{said}.",
-            f"Reinstall it: pip install --force-reinstall {ENGINE}.",
+            f"{ENGINE_PACKAGE} cannot be imported{said}.",
+            f"Reinstall it: pip install --force-reinstall {ENGINE_PACKAGE}.",
         )
-    return ok(f"{ENGINE} {version(ENGINE)} can be imported.")
+    return ok(f"{ENGINE_PACKAGE} {version(ENGINE_PACKAGE)} can be imported.")
 
 
 GREETING_S = 2.0

@@ -42,8 +42,9 @@ class _Found:
 def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_json: bool) -> None:
     """List the available models.
 
-    Loads nothing. Give `lmstrix test` a name from the column MODEL; a path to
-    a GGUF file works too. TRUE is the true context, if it was measured.
+    Lists the models of LM Studio and the GGUF files in the folders of the embedded engine; with
+    --adapter or --host only the models there. Loads nothing. Give `lmstrix test` a name from the
+    column MODEL; a path to any GGUF file works too. TRUE is the true context, if it was measured.
     """
     kind = choose_format(kind, as_json=as_json)
     found, status = session.run(lambda: _scan(settings))
@@ -68,7 +69,7 @@ async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
                 " models."
             )
     async with session.client(settings) as client:
-        models = await client.list_models()
+        models = await session.every_model(client, settings)
         if not models:
             return [], await client.status()
         tested = await _tested(client)

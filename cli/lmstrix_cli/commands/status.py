@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import anyio.to_thread
 import attrs
 import click
 from rich.console import RenderableType
@@ -27,6 +28,7 @@ from lmstrix import (
     StoreError,
     to_json,
 )
+from lmstrix.locks import holders
 from lmstrix.reports.words import NO_LEVELS, say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
@@ -83,8 +85,12 @@ class _StoreFacts:
 
 @attrs.frozen(kw_only=True)
 class _Interrupted:
+    """A measurement that can go on; `pid` is None unless a process runs it right now."""
+
     model: str
     command: str
+    running: bool
+    pid: int | None
 
 
 @attrs.frozen(kw_only=True)
@@ -100,7 +106,7 @@ class _Overview:
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
-    """Show the engine, what is loaded, the store, and which measurements were interrupted.
+    """Show the engine, what is loaded, the store, and which measurements run or were interrupted.
 
     For each loaded model, shows whether more context is loaded than the model can use. The exit
     code is 3 if the engine cannot be reached.
@@ -123,6 +129,7 @@ async def _overview(settings: Settings) -> _Overview:
         except StoreError as error:  # the engine can be shown all the same
             summaries, unfinished, trouble = (), (), (str(error),)
         tested = _tested(summaries)
+        turns = {one.model_key: one.pid for one in await anyio.to_thread.run_sync(holders)}
         return _Overview(
             status=status,
             loaded=[_Instance(instance=i, result=tested.get(i.key)) for i in status.loaded],
@@ -133,7 +140,12 @@ async def _overview(settings: Settings) -> _Overview:
                 warnings=(*trouble, *client.store.warnings),
             ),
             unfinished=[
-                _Interrupted(model=name, command=command_to_go_on(name, key, settings))
+                _Interrupted(
+                    model=name,
+                    command=command_to_go_on(name, key, settings),
+                    running=name in turns,
+                    pid=turns.pop(name, None),  # the newest of that model
+                )
                 for name, key in unfinished
             ],
         )
@@ -166,8 +178,10 @@ def _as_json(overview: _Overview) -> str:
     document["store_reports"] = store.reports
     document["store_bytes"] = store.size_bytes
     document["store_warnings"] = list(store.warnings)
-    document["unfinished"] = [one.model for one in overview.unfinished]
-    document["go_on"] = [one.command for one in overview.unfinished]
+    idle = [one for one in overview.unfinished if not one.running]
+    document["running"] = [one.model for one in overview.unfinished if one.running]
+    document["unfinished"] = [one.model for one in idle]
+    document["go_on"] = [one.command for one in idle]
     return json.dumps(document, ensure_ascii=False)
 
 
@@ -179,6 +193,10 @@ def _screen(overview: _Overview) -> Iterator[RenderableType]:
         words = ["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key]
         yield output.verbatim(f"\nTo load it with {one.tested} from now on: {_shell(words)}")
     for one in overview.unfinished:
+        if one.running:
+            process = "another process" if one.pid is None else f"process {one.pid}"
+            yield output.verbatim(f"\nrunning {output.label(one.model)} ({process})")
+            continue
         yield output.verbatim(f"\nunfinished {output.label(one.model)}")
         yield output.verbatim(f"To continue: {output.label(one.command)}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from lmstrix import ContextReport, LMStrix, MeasureOptions, ModelInfo
+from lmstrix.reports.words import say_bytes
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.measurements import Batch, plan_models, show_plans
@@ -75,10 +77,13 @@ def command(
 ) -> None:
     """Measure how much context models really handle, one after another.
 
-    MODEL is a name from `lmstrix scan` or the path of a GGUF file. The report goes to stdout,
-    progress to stderr. Every answer is stored at once: after Ctrl-C, a crash or a spent budget
-    the same command continues. Models that LMStrix did not load are never touched.
+    MODEL is a name from `lmstrix scan` or the path of a GGUF file. Without one you choose from a
+    list, on a terminal. The report goes to stdout, progress to stderr. Every answer is stored at
+    once: after Ctrl-C, a crash or a spent budget the same command continues. Models that LMStrix
+    did not load are never touched.
     """
+    if not (models or all_models or chosen or as_json) and _somebody_is_there():
+        models = _ask(settings)
     _check_usage(models, chosen, all_models=all_models)
     parts = {name: method.pop(name) for name in ("strategy", "validator", "levels")}
     options = _measure_options(**method)
@@ -86,19 +91,44 @@ def command(
 
     async def body() -> None:
         async with session.client(settings, **parts) as client:
-            wanted, known = await _choose(client, models, chosen, options)
+            async with client.session(models):
+                wanted, known = await _choose(client, models, chosen, options)
+                if dry_run and wanted:
+                    plans, codes = await plan_models(client, wanted, options, known)
+                    show_plans(plans, options, as_json=as_json)
+                    for code in codes:
+                        batch.record(code)
             if not wanted:
                 output.error(*_nothing(chosen))
                 batch.record(ExitCode.NOT_MEASURABLE)
-            elif dry_run:
-                plans, codes = await plan_models(client, wanted, options, known)
-                show_plans(plans, options, as_json=as_json)
-                for code in codes:
-                    batch.record(code)
-            else:
+            elif not dry_run:
                 await batch.measure(client, wanted, known)
 
     ctx.exit(batch.run(body))
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _ask(settings: Settings) -> tuple[str, ...]:
+    """The model that a person chooses by its number; none if there is none, or no answer."""
+    found = session.run(lambda: _smallest_first(settings))
+    if not found:
+        return ()
+    for number, model in enumerate(found, start=1):
+        size = say_bytes(model.size_bytes)
+        click.echo(f"{number:3}  {output.label(model.key)}  {size}".rstrip(), err=True)
+    try:
+        answer = click.prompt("Which one? Number", type=click.IntRange(1, len(found)), err=True)
+    except click.Abort:  # the end of what is typed
+        return ()
+    return (found[answer - 1].key,)
+
+
+async def _smallest_first(settings: Settings) -> Sequence[ModelInfo]:
+    async with session.client(settings) as client:
+        return _in_order(await session.every_model(client, settings))
 
 
 def _nothing(chosen: ModelFilter) -> tuple[str, str]:
@@ -143,7 +173,12 @@ async def _everything(client: LMStrix, chosen: ModelFilter) -> Sequence[ModelInf
     for model in found:
         if not _speaks(model):
             output.note(f"left out: {model.key} ({model.type})")
-    return sorted(filter(_speaks, found), key=lambda model: (model.size_bytes, model.key))
+    return _in_order(found)
+
+
+def _in_order(models: Sequence[ModelInfo]) -> Sequence[ModelInfo]:
+    """Those that generate text, smallest first."""
+    return sorted(filter(_speaks, models), key=lambda model: (model.size_bytes, model.key))
 
 
 def _speaks(model: ModelInfo) -> bool:

@@ -39,6 +39,7 @@ from lmstrix.errors import (
 from lmstrix.json_values import Json, parse_object
 
 __all__ = [
+    "ENGINE_PACKAGE",
     "INSTALL_HINT",
     "Engine",
     "EngineSettings",
@@ -48,7 +49,9 @@ __all__ = [
     "running_engine",
 ]
 
-INSTALL_HINT = 'Install the embedded engine: pip install "lmstrix[llamacpp]".'
+ENGINE_PACKAGE = "xllamacpp"
+INSTALL_HINT = f"Install the embedded engine: pip install {ENGINE_PACKAGE}."
+"""Not ``lmstrix[llamacpp]``: until a release, the package index has another program of our name."""
 
 LOAD_BASE_S = 60.0
 SLOWEST_LOAD = 16 * 2**20
@@ -317,7 +320,7 @@ def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]
     if _UNKNOWN.search(everything):
         return UnsupportedModel(
             f"this version of the engine does not support the model: {words}",
-            hint="Try a newer engine: pip install --upgrade xllamacpp.",
+            hint=f"Try a newer engine: pip install --upgrade {ENGINE_PACKAGE}.",
         )
     if _BROKEN.search(everything):
         return InvalidModel(f"the engine cannot read the model: {words}")

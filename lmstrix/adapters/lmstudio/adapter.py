@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
 
@@ -50,8 +50,8 @@ class LMStudioAdapter:
     """A `lmstrix.ports.Adapter` over LM Studio's server. Runs on asyncio only.
 
     Each load holds a connection of its own, and so does each other call while it runs; none
-    is kept in between. After a lost connection the next load makes a new one and unloads what
-    this process had to leave behind.
+    is kept in between, except in a `session`. After a lost connection the next load makes a new
+    one and unloads what this process had to leave behind.
 
     Args:
         host: ``HOST:PORT`` of the server; by default what ``LMSTRIX_HOST`` says, or what
@@ -91,6 +91,9 @@ class LMStudioAdapter:
         """Those of them that LM Studio has said nothing about."""
         self._notes: dict[str, None] = {}
         self._silent: set[str] = set()
+        self._session: AsyncExitStack | None = None
+        self._shared: Connection | None = None
+        """The connection of the session."""
 
     @property
     def name(self) -> str:
@@ -117,7 +120,7 @@ class LMStudioAdapter:
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that LM Studio lists, sorted by key; raises an `InfrastructureError`."""
-        async with self._connection() as connection:
+        async with self._asking() as connection:
             answer = await connection.call(
                 "system", "listDownloadedModels", deadline_s=self._deadlines.call_s
             )
@@ -142,7 +145,7 @@ class LMStudioAdapter:
         if device := listing.device_of(model):
             parameter = {**parameter, "deviceIdentifier": device}
         try:
-            async with self._connection() as connection:
+            async with self._asking() as connection:
                 answer = await self._asked(connection, "llm", "estimateModelUsage", parameter)
         except LMStrixError:
             return None
@@ -214,7 +217,7 @@ class LMStudioAdapter:
         require_asyncio()
         versions = {"lmstudio SDK": sdk_version()}
         try:
-            async with self._connection() as connection:
+            async with self._asking() as connection:
                 entries = await instances.listed(connection, self._deadlines.call_s)
                 versions |= await self._version(connection)
         except LMStrixError as error:
@@ -250,6 +253,37 @@ class LMStudioAdapter:
         ):
             async with self._connection() as connection:
                 await self._sweep(connection)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[None, None]:
+        """Keep the connection of the first call in the block for the others; loads have their own.
+
+        Leave it in the task that entered it.
+        """
+        if self._session is not None:
+            yield
+            return
+        async with AsyncExitStack() as stack:
+            self._session = stack
+            try:
+                yield
+            finally:
+                self._session = self._shared = None
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncGenerator[Connection, None]:
+        """A connection for a call that loads nothing: the session's, if there is one."""
+        if self._session is None:
+            async with self._connection() as connection:
+                yield connection
+            return
+        if self._shared is None:
+            self._shared = await self._session.enter_async_context(self._connection())
+        try:
+            yield self._shared
+        except InfrastructureError:
+            self._shared = None  # it may be lost: the next call makes a new one
+            raise
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[Connection, None]:

@@ -65,6 +65,8 @@ _PRIVATE = (
     (json_api, "ChannelEndpoint.creation_params"),
     (json_api, "ChannelEndpoint.notice_prefix"),
 )
+_NAMESPACES = ("llm", "system")
+"""Those that are called here."""
 _CLOSED = (anyio.ClosedResourceError, anyio.BrokenResourceError)
 Classify = Callable[[str], LMStrixError]
 
@@ -387,7 +389,14 @@ def _client(host: str, token: str | None) -> lmstudio.AsyncClient:
             f"lmstudio {sdk_version()} takes no API token",
             hint="Install a newer one: pip install --upgrade --pre lmstudio.",
         )
-    return lmstudio.AsyncClient(host, **settings)
+    client = lmstudio.AsyncClient(host, **settings)
+    # It would open a socket for each of its namespaces, and for each read all of the system's
+    # certificates, which takes longer than our calls.
+    sessions: tuple[Any, ...] = getattr(client, "_ALL_SESSIONS", ())
+    if sessions:
+        needed = tuple(one for one in sessions if one.API_NAMESPACE in _NAMESPACES)
+        setattr(client, "_ALL_SESSIONS", needed)  # noqa: B010 - private, and of this object alone
+    return client
 
 
 def _guarded(handler: Any) -> Callable[[object], Awaitable[bool]]:  # noqa: ANN401 - private type
