@@ -312,14 +312,22 @@ def _table_of(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
             break
     else:
         return records([c.head for c in shown], cells)
+    # rich's own shrinking takes too little if two columns can be wrapped.
+    fitted = [max(wide, cell_len(head)) for wide, head in zip(widths, heads, strict=True)]
+    excess = sum(fitted) + _GAP * (len(fitted) - 1) - room
+    for number in sorted(range(len(fitted)), key=fitted.__getitem__, reverse=True):
+        spare = fitted[number] - max(floors[number], cell_len(heads[number]))
+        cut = max(0, min(excess, spare))
+        fitted[number] -= cut
+        excess -= cut
     made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for column, head, floor in zip(shown, heads, floors, strict=True):
+    for column, head, wide in zip(shown, heads, fitted, strict=True):
         made.add_column(
             Text(head),
             justify="right" if column.right else "left",
             no_wrap=not column.least,
             overflow="fold",
-            min_width=max(floor, cell_len(head)),
+            width=wide,
         )
     for row in cells:
         made.add_row(*map(verdict, row))

@@ -135,7 +135,7 @@ class Slow(SimulatedAdapter):
     @asynccontextmanager
     async def load(self, model, context_length, **rest):
         try:
-            print("loading", file=sys.stderr, flush=True)
+            print("the load hangs", file=sys.stderr, flush=True)
             await anyio.sleep(3600)
             yield
         finally:
@@ -158,7 +158,7 @@ def test_only_two_kills_blame_the_size_that_was_being_loaded(tmp_path: Path, nam
     store = tmp_path / "s.db"
     for _ in range(2):
         with start(store, driver=SLOW_LOAD) as process:
-            read_until(process, "loading")
+            read_until(process, "the load hangs")
             process.send_signal(number)
             if number == signal.SIGINT:
                 read_until(process, "releasing")  # the load still hangs: the second signal ends it

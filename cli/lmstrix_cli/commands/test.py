@@ -54,8 +54,8 @@ Known = Mapping[str, ContextReport]
     "--all",
     "all_models",
     is_flag=True,
-    help="Measure every model of `lmstrix scan`, smallest first. Skips models whose stored result"
-    " is still valid.",
+    help="Measure every model of LM Studio, or of --adapter, smallest first. Skips models whose"
+    " stored result is still valid.",
 )
 @model_filters("--format")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its expected cost. Loads nothing.")
