@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
 
 from lmstrix.adapters.counted import CountedModel
-from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import (
     ConfigurationError,
@@ -52,25 +50,6 @@ class TestContract(AdapterContract):
     @pytest.fixture
     def model_name(self) -> str:
         return "m"
-
-
-# The simulated models' contract runs on every event loop; here one is enough.
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.engine
-class TestContractOverTheRealEngine(AdapterContract):
-    @pytest.fixture
-    async def server(self, demo_model: Path) -> AsyncGenerator[OpenAIServer, None]:
-        engine = LlamaCppAdapter([demo_model.parent], threads=1)
-        async with OpenAIServer(engine, script=OpenAIScript(serves=1024)) as server:
-            yield server
-
-    @pytest.fixture
-    def adapter(self, server: OpenAIServer) -> OpenAIAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
-        return OpenAIAdapter(server.host, declared=1024)
-
-    @pytest.fixture
-    def model_name(self, demo_model: Path) -> str:
-        return demo_model.stem
 
 
 @pytest.mark.parametrize(
