@@ -30,7 +30,7 @@ napoleon_numpy_docstring = False
 # Documented elsewhere. Linking there would need the network at every build.
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|contextlib|datetime|enum|importlib|pathlib|typing)(\..*)?"),
-    (r"py:.*", r"alt(air)?\..*"),
+    (r"py:.*", r"(anyio|h11)\..*"),
     (r"py:.*", r"(Connection|Lookup|Memory|OS|Timeout|Value)Error"),
     (r"py:.*", r"lmstrix\.(\w+\.)*_\w+"),
 ]
