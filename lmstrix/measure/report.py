@@ -136,7 +136,7 @@ def _usable(state: State, curve: Sequence[CurvePoint], true_context: int | None)
 
 
 def cause_of(error: LMStrixError) -> Cause:
-    """Why there is no number, by the error that ended the measurement."""
+    """The cause of a measurement that ended with this error."""
     if isinstance(error, LoadError):
         return load_cause(error)
     causes: tuple[tuple[type[LMStrixError], Cause], ...] = (

@@ -117,7 +117,7 @@ class Keeper:
         """Remember the trials of one request; the trials to count, see `Store.append_trials`."""
         counted = trials
         if self.error is None:
-            with self._writing():
+            with self._writing(to_the_end=True):
                 counted = await self._store.append_trials(self._id, trials)
                 self._kept += len(trials)
         return counted
@@ -125,7 +125,7 @@ class Keeper:
     async def append_failure(self, failure: Observation) -> None:
         """Remember that the engine failed at a length."""
         if self.error is None:
-            with self._writing():
+            with self._writing(to_the_end=True):
                 await self._store.append_failure(self._id, failure)
 
     async def save_cost(self) -> None:
@@ -161,13 +161,15 @@ class Keeper:
                 self._marked = False
 
     @contextmanager
-    def _writing(self) -> Generator[None]:
-        """A write to the store goes on if the measurement is cancelled: the answer may have taken
-        minutes to get. The first `StoreError` is noted; none is raised.
+    def _writing(self, *, to_the_end: bool = False) -> Generator[None]:
+        """A write to the store; the first `StoreError` is noted, and none is raised.
+
+        `to_the_end` goes on if the measurement is cancelled: an answer may have taken minutes to
+        get. Other writes end with it, so that an interruption waits for no locked store.
         """
         failure: StoreError | None = None
         try:
-            with anyio.move_on_after(WRITE_DEADLINE_S, shield=True) as scope:
+            with anyio.move_on_after(WRITE_DEADLINE_S, shield=to_the_end) as scope:
                 yield
             if scope.cancelled_caught:
                 failure = StoreError(f"the store took more than {WRITE_DEADLINE_S:.0f} seconds")

@@ -48,7 +48,7 @@ ONE_SESSION: Mapping[str, object] = {
     "llm.load.mlx.autoFit": False,
 }
 """Load settings besides the context length that the SDK's public API does not know. The cache
-is unified so that the whole of it is one prompt's, also where the number is not taken."""
+is unified, so that one prompt gets all of it, even if the server ignores the number."""
 
 _PASS_THROUGH = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
