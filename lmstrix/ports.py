@@ -192,6 +192,11 @@ class HasNotes(Protocol):
         """One sentence each."""
         ...
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether prompts are counted; else lengths are estimated, and no result is certified."""
+        ...
+
 
 class QuestionSource(Protocol):
     """Questions on one document, for one loaded model."""

@@ -95,6 +95,11 @@ class CountedModel:
         """The context length that the server reports, in tokens."""
         return self._context
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the server counts its prompts; else lengths are estimated."""
+        return not self._uncounted
+
     async def learn(self) -> None:
         """Send a few short prompts, to learn how the server counts and whether it has a cache.
 

@@ -387,6 +387,7 @@ class _AttachedModel(LlamaCppModel):
         self._routed = routed
         self.notes: list[str] = []
         """What the reader of a report should know."""
+        self.counts_tokens = True
 
     def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
         return super()._events(self._addressed(body))

@@ -80,6 +80,11 @@ class Engine:
         """What the loaded model says about this load."""
         return tuple(self._loaded.notes) if isinstance(self._loaded, HasNotes) else ()
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether the loaded model's lengths are counted, not estimated."""
+        return not isinstance(self._loaded, HasNotes) or self._loaded.counts_tokens
+
     async def load(self, context_length: int) -> LoadedModel:
         """Release the loaded model, then load at `context_length`.
 

@@ -382,7 +382,8 @@ class Measurement:
                 )
                 return None
             if held:
-                state.certified = not (state.loadable and state.loadable.untried)
+                untried = state.loadable is not None and state.loadable.untried
+                state.certified = not untried and self._engine.counts_tokens
                 return None
             state.context_length = problem.ceiling
         self._announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")

@@ -65,3 +65,4 @@ async def test_the_report_is_right(case: Case) -> None:
     assert report.true_context is not None
     assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
     assert report.environment.adapter == "openai"
+    assert report.certified is case.script.usage  # a length that nobody counted is no certificate
