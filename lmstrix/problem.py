@@ -106,12 +106,12 @@ class PassRule:
         self, tally: DepthTally, baseline: Baseline, pooled: Verdict | None
     ) -> Verdict:
         if pooled is None:
-            return self._own(tally, baseline)
+            return self.alone(tally, baseline)
         if pooled is Verdict.PASS and tally.trials < self.first:
             return Verdict.UNDECIDED
         return pooled
 
-    def _own(self, tally: DepthTally, baseline: Baseline) -> Verdict:
+    def alone(self, tally: DepthTally, baseline: Baseline) -> Verdict:
         """The verdict on a region by its own answers. One fact alone does not fail it."""
         own = self._staged(tally.passes, tally.trials, baseline, self.first)
         lost = tally.lost_facts
@@ -127,12 +127,25 @@ class PassRule:
     def _pooled_first(self) -> int:
         return max(self.first, min(POOLED_FIRST, self.full))
 
+    def weakest(self, observation: Observation, baseline: Baseline) -> Region | None:
+        """The region that did worst, unless it did well: halfway from a rate that just passes to
+        the baseline's own, or better, or all but one fact. None without regions too.
+        """
+        enough = (self.threshold(baseline) + baseline.rate) / 2
+        rates = {
+            tally.region: tally.passes / tally.trials
+            for tally in observation.regions
+            if tally.trials and (tally.lost_facts is None or tally.lost_facts > DISLIKED)
+        }
+        weak = [region for region in self.regions if rates.get(region, 1.0) < enough]
+        return min(weak, key=rates.__getitem__, default=None)
+
     def wanted_in(self, region: Region, observation: Observation, baseline: Baseline) -> int:
         """How many more trials `region` needs at this length before it can pass; 0 if none."""
         tally = next((t for t in observation.regions if t.region is region), None)
         if tally is None or tally.trials < self.first:
             return self.first - (tally.trials if tally else 0)
-        own = pooled = self._own(tally, baseline)
+        own = pooled = self.alone(tally, baseline)
         if not differs(tally, observation):
             pooled = self._pooled(observation, baseline)
             _, together = _alike(observation)

@@ -143,6 +143,23 @@ SOUND = (4, 4)
 
 
 @pytest.mark.parametrize(
+    ("tallies", "weakest"),
+    [
+        ([SOUND] * 5, None),
+        ([SOUND, (9, 10), SOUND, (8, 10), SOUND], Region.LATE),
+        ([SOUND, (13, 14), SOUND, SOUND, SOUND], None),  # near enough to the baseline
+        ([SOUND, (6, 10), SOUND, (8, 10), SOUND], Region.EARLY),
+    ],
+)
+def test_the_weakest_region_is_the_one_that_did_worst(
+    tallies: Sequence[tuple[int, int]], weakest: Region | None
+) -> None:
+    baseline = Baseline(passes=12, trials=12)
+    assert NOWHERE_LOST.weakest(by_region(*tallies), baseline) is weakest
+    assert PassRule().weakest(by_region(*tallies), baseline) is None
+
+
+@pytest.mark.parametrize(
     ("tallies", "verdict"),
     [
         ([SOUND] * 5, P),

@@ -36,6 +36,7 @@ from lmstrix.measure.state import (
     SEARCH,
     SEVERAL,
     TRUNCATION,
+    WEAKEST,
     Announcer,
     BudgetSpent,
     Level,
@@ -375,7 +376,7 @@ class Measurement:
             if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
                 return Cause.BUDGET_SPENT
             try:
-                held = await self._certify(self._certifying(certificate))
+                held = await self._certify(certificate)
             except _Unjudged as length:
                 self._announcer.note(
                     f"not certified: at {length} tokens too few replies could be judged"
@@ -507,41 +508,53 @@ class Measurement:
         known = "" if longest is None else f"; at {longest} tokens every answer was right"
         self._announcer.note(f"at {length} tokens too few replies could be judged{known}")
 
-    async def _certify(self, documents: Sequence[int]) -> bool:
-        """Whether both ends of the bracket hold on a fresh load, on each of fresh documents.
+    async def _certify(self, certificate: int) -> bool:
+        """Whether both ends of the bracket hold on a fresh load, on each of fresh documents, and
+        the answer also in its weakest region, on one more.
 
         The load is made for the upper end, so that one reading serves both: it is larger than
         the answer by the bracket's width, a 64th. If the engine itself failed there, or nothing
         did, it is made for the answer. If the answer does not hold and another one is known just
         below, that one is put to the test at once: the document is read already.
         """
-        state, problem = self._state, self._problem
         self._announcer.phase(CERTIFY)
         await self._engine.release()
-        for document in documents:
-            low, high = state.bracket()
-            size = low if high is None or high in state.failures else high
-            state.context_length = size
-            while not await self._holds(low, document):
-                self._announcer.note(f"{low} did not hold on a fresh load and a fresh document")
-                if low <= problem.floor:  # the baseline's own length: there is no lower answer
+        state, spare = self._state, self._spare(certificate)
+        low, high = state.bracket()
+        size = state.context_length = low if high is None or high in state.failures else high
+        while True:
+            for document in self._certifying(certificate):
+                while not await self._holds(low, document):
+                    if not await self._steps_down(low, size, document):
+                        return False
+                    low, high = state.bracket()
+                if high is None or high in state.failures:
+                    continue
+                if not await self._fails_again(high, document):
+                    self._announcer.note(f"{high} did not fail again on a fresh document")
                     return False
-                await self._asker.record_failure(low, limit_of(state.at(low)))
-                low, high = state.bracket()
-                costing = _unlimited(state.refreshed(problem, document))
-                step = state.strategy.next_step(costing, state.evidence())
-                if not isinstance(step, Done) or low < NEAR_ENOUGH * size:
-                    return False
-            if high is None or high in state.failures:
-                continue
-            if not await self._fails_again(high, document):
-                self._announcer.note(f"{high} did not fail again on a fresh document")
+            if await self._holds_where_weakest(low, spare):
+                return True
+            if not await self._steps_down(low, size, spare):
                 return False
-        return True
+            low, high = state.bracket()
+
+    async def _steps_down(self, low: int, size: int, document: int) -> bool:
+        """Note that an answer did not hold. True if another one is known just below it, near
+        enough to `size`, which is loaded; else the search has to go on.
+        """
+        state, problem = self._state, self._problem
+        self._announcer.note(f"{low} did not hold on a fresh load and a fresh document")
+        if low <= problem.floor:  # the baseline's own length: there is no lower answer
+            return False
+        await self._asker.record_failure(low, limit_of(state.at(low)))
+        costing = _unlimited(state.refreshed(problem, document))
+        step = state.strategy.next_step(costing, state.evidence())
+        return isinstance(step, Done) and step.low >= NEAR_ENOUGH * size
 
     async def _holds(self, length: int, document: int) -> bool:
         """Whether all that is known at this length, the old document's answers and the new one's,
-        still passes, and the new ones alone do not fail.
+        still passes, and the new ones alone do not refute it.
 
         Raises `_Unjudged` if most of the new ones say nothing either way.
         """
@@ -569,7 +582,31 @@ class Measurement:
                 raise _Unjudged(length)
         alone = state.certificate(length, document)
         passes = state.verdict(length) is Verdict.PASS
-        return passes and rule.verdict(alone, problem.baseline) is not Verdict.FAIL
+        # All answers decide by their rate; the new ones alone, by what chance cannot explain.
+        refuting = attrs.evolve(rule, most=alone.trials + 1)
+        return passes and refuting.verdict(alone, problem.baseline) is not Verdict.FAIL
+
+    async def _holds_where_weakest(self, length: int, document: int) -> bool:
+        """Whether the region that did worst at `length` passes by its own answers on one more
+        document, if it did badly at all.
+
+        The rule judges regions that do not differ from the rest by all answers together, so one
+        that fades a little earlier than the others goes by theirs. And the worst of five regions
+        is partly bad luck: only new questions tell.
+        """
+        state, problem = self._state, self._problem
+        rule = problem.rule
+        seen = state.without_phases(length, WEAKEST)
+        weakest = rule.weakest(seen, problem.baseline)
+        if weakest is None:
+            return True
+        await self._ask_fresh(length, document, rule.most, [weakest], WEAKEST)
+        alone = state.certificate(length, document, WEAKEST)
+        together = state.observation(length)
+        return Verdict.FAIL not in (
+            rule.verdict(together, problem.baseline),
+            *(rule.alone(tally, problem.baseline) for tally in alone.regions),
+        )
 
     async def _fails_again(self, length: int, document: int) -> bool:
         """Whether a length that failed also fails on a fresh document: the regions that were
@@ -595,14 +632,19 @@ class Measurement:
         return state.verdict(length) is Verdict.FAIL
 
     async def _ask_fresh(
-        self, length: int, document: int, count: int, regions: Sequence[Region | None] = ()
+        self,
+        length: int,
+        document: int,
+        count: int,
+        regions: Sequence[Region | None] = (),
+        phase: str = CERTIFY,
     ) -> None:
         """Bring a certificate's questions at one length up to `count`, about `regions` or all.
 
         Raises `BudgetSpent` if they are not expected to fit, after those that are.
         """
         state, problem = self._state, self._problem
-        asked = state.asked(CERTIFY, length, document)
+        asked = state.asked(phase, length, document)
         if regions:
             planned = [regions[at % len(regions)] for at in range(count)]
         else:
@@ -614,8 +656,8 @@ class Measurement:
             else:
                 missing.append(region)
         fitting = state.fitting(problem, document, length, len(missing))
-        with self._probe(CERTIFY, length, fitting):
-            await self._asker.ask(state.main, CERTIFY, length, document, missing[:fitting])
+        with self._probe(phase, length, fitting):
+            await self._asker.ask(state.main, phase, length, document, missing[:fitting])
         if fitting < len(missing) and length not in state.failures:
             raise BudgetSpent
 
@@ -646,6 +688,11 @@ class Measurement:
         fresh = self._state.options.documents - 1
         first = 1 + (certificate - 1) * fresh
         return [self._state.document(number) for number in range(first, first + fresh)]
+
+    def _spare(self, certificate: int) -> int:
+        """One more fresh document, beyond those of all certificates."""
+        fresh = self._state.options.documents - 1
+        return self._state.document(MOST_CERTIFICATES * fresh + certificate)
 
     @property
     def _problem(self) -> SearchProblem:

@@ -57,6 +57,7 @@ __all__ = [
     "SEARCH",
     "SEVERAL",
     "TRUNCATION",
+    "WEAKEST",
     "Announcer",
     "BudgetSpent",
     "Level",
@@ -69,6 +70,9 @@ __all__ = [
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
 REGIONS = "regions"
 """The phase of questions about regions that have not failed, at the longest length."""
+WEAKEST = "weakest"
+"""The phase of a certificate's last questions: about the region that did worst, on one more text.
+They decide whether the certificate holds, and move the answer only by that."""
 TRUNCATION = "truncation"
 """The phase of questions far beyond the answer: they tell a truncation, and are no evidence on the
 limit."""
@@ -371,9 +375,9 @@ class State:
         failure = self.failures.get(length_tokens) if level == MAIN else None
         return _observe(length_tokens, self.at(length_tokens, level), failure)
 
-    def certificate(self, length_tokens: int, seed: int) -> Observation:
+    def certificate(self, length_tokens: int, seed: int, phase: str = CERTIFY) -> Observation:
         """The answers to one certificate's questions alone."""
-        asked = (t for t in self.at(length_tokens) if t.phase == CERTIFY and t.seed == seed)
+        asked = (t for t in self.at(length_tokens) if t.phase == phase and t.seed == seed)
         return _observe(length_tokens, list(asked), self.failures.get(length_tokens))
 
     def without_phases(self, length_tokens: int, *phases: str) -> Observation:
@@ -406,10 +410,15 @@ class State:
 
     def evidence(self) -> Sequence[Observation]:
         """The history for a strategy: without lengths at which no reply could be judged, and
-        without the questions that follow a search (`REGIONS`, `TRUNCATION`).
+        without the questions that follow a search: `REGIONS`, `TRUNCATION`, and `WEAKEST` unless
+        they have failed the length.
         """
-        after = (REGIONS, TRUNCATION)
-        found = [self.without_phases(o.length_tokens, *after) for o in self.history()]
+        found = [
+            self.without_phases(
+                o.length_tokens, REGIONS, TRUNCATION, *(() if o.failure else (WEAKEST,))
+            )
+            for o in self.history()
+        ]
         return [o for o in found if o.trials or o.failure is not None]
 
     def before(self, trial: int) -> State:
@@ -426,9 +435,12 @@ class State:
         return self.strategy.bracket(self._problem(), self.evidence())
 
     def verdict(self, length_tokens: int) -> Verdict:
-        """The rule's verdict on a length; the problem must be known."""
+        """The rule's verdict on a length, without what only the weakest region was asked; the
+        problem must be known.
+        """
         problem = self._problem()
-        return problem.rule.verdict(self.observation(length_tokens), problem.baseline)
+        seen = self.without_phases(length_tokens, WEAKEST)
+        return problem.rule.verdict(seen, problem.baseline)
 
     def cached(self, seed: int) -> int:
         """The length whose document an engine that reuses prefixes has now, if it is that of

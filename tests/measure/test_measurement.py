@@ -166,7 +166,7 @@ async def test_one_crash_is_retried_and_costs_a_load() -> None:
 async def test_prefixes_are_read_once() -> None:
     report = await measure(SimulatedAdapter(SimulatedModel(true_context=20000)))
     assert report.cost.cached_tokens > 10 * report.cost.prompt_tokens
-    assert report.cost.prompt_tokens < 3.2 * 20000
+    assert report.cost.prompt_tokens < 4 * 20000  # one more text if a region is weak
 
 
 async def test_an_engine_without_prefix_reuse_is_measured_too() -> None:

@@ -31,7 +31,9 @@ async def test_a_quick_answer_costs_half_and_a_full_one_continues_from_it(beyond
     low, high = quick.bracket
     assert high is not None
     assert high - low <= low / 16 + 256
-    assert quick.interval.low <= 12_000 <= (quick.interval.high or 12_000)
+    # The first fact stands 48 tokens into the text, so a window loses it a little later.
+    assert quick.interval.low <= 12_000 * 65 / 64
+    assert (quick.interval.high or 12_000) >= 12_000
     assert quick.cost.prompt_tokens <= 0.6 * full.cost.prompt_tokens
     assert [stored.report.method.quick for stored in await client.reports()] == [True]
     assert await client.known_reports([model.info]) == {}

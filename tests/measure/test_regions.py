@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import attrs
 import pytest
@@ -11,15 +12,19 @@ from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
 from lmstrix.models import (
     ContextReport,
+    Judgement,
     ModelInfo,
     Prompt,
+    Question,
     Region,
+    Reply,
     StoredMeasurement,
     Trial,
     Verdict,
 )
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, answer
+from lmstrix.validators.recall import Recall
 
 WINDOW = 8000
 MODEL = SimulatedModel(key="m", declared=32_768, true_context=WINDOW)
@@ -92,6 +97,30 @@ async def test_lapses_do_not_lower_the_answer(seed: int) -> None:
     assert WINDOW * 15 / 16 <= report.true_context <= WINDOW
 
 
+class FadesEarly(Recall):
+    """Above 5,000 tokens, 28 % of the facts of the early region are forgotten."""
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        long = len(question.prompt.user) > 5_000 * 4.6
+        if question.region is Region.EARLY and long and Random(question.expected).random() < 0.28:
+            return Judgement.WRONG
+        return super().judge(question, reply)
+
+
+@pytest.mark.parametrize("seed", [2, 12, 14])
+async def test_a_region_that_fades_a_little_earlier_is_not_certified_by_the_others(
+    seed: int,
+) -> None:
+    model = attrs.evolve(MODEL, declared=8192, true_context=8192)
+    adapter = SimulatedAdapter(model)
+    async with LMStrix(
+        adapter=adapter, store="memory", levels=(), validator=FadesEarly()
+    ) as client:
+        report = await client.find_true_context("m", MeasureOptions(seed=seed))
+    assert report.true_context is not None
+    assert report.true_context <= 5_000 * 17 / 16 or not report.certified
+
+
 # An engine that reuses nothing.
 
 ANEW = attrs.evolve(MODEL, reuses_prefixes=False)
@@ -120,7 +149,7 @@ class Requests(SqliteStore):
 
 @pytest.mark.parametrize(
     ("beyond", "most"),
-    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 20), (Beyond.FORGETS_HEAD, 30)],
+    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 24), (Beyond.FORGETS_HEAD, 30)],
 )
 async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
     beyond: Beyond, most: int
