@@ -127,18 +127,18 @@ class PassRule:
     def _pooled_first(self) -> int:
         return max(self.first, min(POOLED_FIRST, self.full))
 
-    def weakest(self, observation: Observation, baseline: Baseline) -> Region | None:
-        """The region that did worst, unless it did well: halfway from a rate that just passes to
-        the baseline's own, or better, or all but one fact. None without regions too.
+    def weak(self, observation: Observation, baseline: Baseline) -> Sequence[Region]:
+        """The regions that did not do well: nearer to a rate that just passes than to the
+        baseline's own, and more than one fact missed. Empty without regions too.
         """
         enough = (self.threshold(baseline) + baseline.rate) / 2
-        rates = {
-            tally.region: tally.passes / tally.trials
+        return [
+            tally.region
             for tally in observation.regions
-            if tally.trials and (tally.lost_facts is None or tally.lost_facts > DISLIKED)
-        }
-        weak = [region for region in self.regions if rates.get(region, 1.0) < enough]
-        return min(weak, key=rates.__getitem__, default=None)
+            if tally.region in self.regions
+            and tally.passes < enough * tally.trials
+            and (tally.lost_facts is None or tally.lost_facts > DISLIKED)
+        ]
 
     def wanted_in(self, region: Region, observation: Observation, baseline: Baseline) -> int:
         """How many more trials `region` needs at this length before it can pass; 0 if none."""

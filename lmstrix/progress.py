@@ -43,7 +43,7 @@ _PHASES = {
     "regions": "finding where it stops",
     "levels": "checking its language",
     "certify": "checking on a fresh document",
-    "weakest": "checking its weakest part on one more document",
+    "weak": "checking its weak parts on one more document",
     "map": "asking at all depths",
     "bench": "timing replies",
     "end": "done",
@@ -52,7 +52,7 @@ _PHASES = {
 SEARCH_QUESTIONS, LEVEL_QUESTIONS, CERTIFY_QUESTIONS = 110, 6, 64
 """How many questions a search with its regions, the levels after it, and a certificate ask: between
 simulated models that lapse or do not (90 and 56) and the demo model, which fades (125 and 60)."""
-WEAKEST_QUESTIONS = 20
+WEAK_QUESTIONS = 20
 """How many more a certificate asks about a weak region, if there is one."""
 SEVERAL_SEARCH, SEVERAL_CERTIFY = 32, 36
 """The same if one request asks several questions: then each request reads everything again, and
@@ -282,9 +282,9 @@ class ProgressState:
         several = per_reply > 1
         certify = SEVERAL_CERTIFY if several else CERTIFY_QUESTIONS
         certify = certify - done["certify"] if self.certifies else 0
-        if self.phase == "weakest":
-            unread = 0 if done["weakest"] else 1 - (self.fraction or 0)
-            asking = max(1.0, (WEAKEST_QUESTIONS - done["weakest"]) / per_reply)
+        if self.phase == "weak":
+            unread = 0 if done["weak"] else 1 - (self.fraction or 0)
+            asking = max(1.0, (WEAK_QUESTIONS - done["weak"]) / per_reply)
             return unread * pace.reading_s(0, self.low) + asking * pace.asking_s(self.low)
         if self.phase == "certify":
             unread = 0 if done["certify"] else 1 - (self.fraction or 0)

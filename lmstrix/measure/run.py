@@ -36,7 +36,7 @@ from lmstrix.measure.state import (
     SEARCH,
     SEVERAL,
     TRUNCATION,
-    WEAKEST,
+    WEAK,
     Announcer,
     BudgetSpent,
     Level,
@@ -510,7 +510,7 @@ class Measurement:
 
     async def _certify(self, certificate: int) -> bool:
         """Whether both ends of the bracket hold on a fresh load, on each of fresh documents, and
-        the answer also in its weakest region, on one more.
+        the answer also in its weak regions, on one more.
 
         The load is made for the upper end, so that one reading serves both: it is larger than
         the answer by the bracket's width, a 64th. If the engine itself failed there, or nothing
@@ -533,7 +533,7 @@ class Measurement:
                 if not await self._fails_again(high, document):
                     self._announcer.note(f"{high} did not fail again on a fresh document")
                     return False
-            if await self._holds_where_weakest(low, spare):
+            if await self._holds_where_weak(low, spare):
                 return True
             if not await self._steps_down(low, size, spare):
                 return False
@@ -586,22 +586,21 @@ class Measurement:
         refuting = attrs.evolve(rule, most=alone.trials + 1)
         return passes and refuting.verdict(alone, problem.baseline) is not Verdict.FAIL
 
-    async def _holds_where_weakest(self, length: int, document: int) -> bool:
-        """Whether the region that did worst at `length` passes by its own answers on one more
-        document, if it did badly at all.
+    async def _holds_where_weak(self, length: int, document: int) -> bool:
+        """Whether each region that did badly at `length` passes by its own answers on one more
+        document.
 
         The rule judges regions that do not differ from the rest by all answers together, so one
-        that fades a little earlier than the others goes by theirs. And the worst of five regions
-        is partly bad luck: only new questions tell.
+        that fades a little earlier than the others may have passed by theirs. And the worst of
+        five regions may be bad luck: only new questions tell.
         """
         state, problem = self._state, self._problem
         rule = problem.rule
-        seen = state.without_phases(length, WEAKEST)
-        weakest = rule.weakest(seen, problem.baseline)
-        if weakest is None:
+        weak = rule.weak(state.without_phases(length, WEAK), problem.baseline)
+        if not weak:
             return True
-        await self._ask_fresh(length, document, rule.most, [weakest], WEAKEST)
-        alone = state.certificate(length, document, WEAKEST)
+        await self._ask_fresh(length, document, rule.most * len(weak), weak, WEAK)
+        alone = state.certificate(length, document, WEAK)
         together = state.observation(length)
         return Verdict.FAIL not in (
             rule.verdict(together, problem.baseline),

@@ -57,7 +57,7 @@ __all__ = [
     "SEARCH",
     "SEVERAL",
     "TRUNCATION",
-    "WEAKEST",
+    "WEAK",
     "Announcer",
     "BudgetSpent",
     "Level",
@@ -70,8 +70,8 @@ __all__ = [
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
 REGIONS = "regions"
 """The phase of questions about regions that have not failed, at the longest length."""
-WEAKEST = "weakest"
-"""The phase of a certificate's last questions: about the region that did worst, on one more text.
+WEAK = "weak"
+"""The phase of a certificate's last questions: about regions that did badly, on one more text.
 They decide whether the certificate holds, and move the answer only by that."""
 TRUNCATION = "truncation"
 """The phase of questions far beyond the answer: they tell a truncation, and are no evidence on the
@@ -410,12 +410,12 @@ class State:
 
     def evidence(self) -> Sequence[Observation]:
         """The history for a strategy: without lengths at which no reply could be judged, and
-        without the questions that follow a search: `REGIONS`, `TRUNCATION`, and `WEAKEST` unless
+        without the questions that follow a search: `REGIONS`, `TRUNCATION`, and `WEAK` unless
         they have failed the length.
         """
         found = [
             self.without_phases(
-                o.length_tokens, REGIONS, TRUNCATION, *(() if o.failure else (WEAKEST,))
+                o.length_tokens, REGIONS, TRUNCATION, *(() if o.failure else (WEAK,))
             )
             for o in self.history()
         ]
@@ -435,11 +435,11 @@ class State:
         return self.strategy.bracket(self._problem(), self.evidence())
 
     def verdict(self, length_tokens: int) -> Verdict:
-        """The rule's verdict on a length, without what only the weakest region was asked; the
+        """The rule's verdict on a length, without the questions about weak regions; the
         problem must be known.
         """
         problem = self._problem()
-        seen = self.without_phases(length_tokens, WEAKEST)
+        seen = self.without_phases(length_tokens, WEAK)
         return problem.rule.verdict(seen, problem.baseline)
 
     def cached(self, seed: int) -> int:

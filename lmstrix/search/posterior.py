@@ -213,7 +213,7 @@ def _is_certain(problem: SearchProblem, observation: Observation) -> bool:
     rule, baseline = problem.rule, problem.baseline
     answers = attrs.evolve(observation, failure=None)
     failed = rule.verdict(answers, baseline) is Verdict.FAIL
-    return not failed and rule.weakest(answers, baseline) is None
+    return not failed and not rule.weak(answers, baseline)
 
 
 def threshold_interval(
