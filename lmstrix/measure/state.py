@@ -245,6 +245,8 @@ class State:
     reach: int | None = None
     """The longest length that counts, in tokens: the size that this run has loaded. What an
     interrupted run found out above says nothing about now. None: any length counts."""
+    _overruling: set[int] = attrs.field(factory=set[int])
+    """Seeds of a certificate's documents that overruled the text of the search."""
     _at_load: int = 0
     _spent_before: int = 0
     _by_length: dict[tuple[str, int], list[Trial]] = attrs.field(
@@ -334,8 +336,31 @@ class State:
 
     def _add(self, trial: Trial) -> None:
         self.trials.append(trial)
-        if trial.phase != BASELINE:
-            self._by_length[trial.level, trial.length_tokens].append(trial)
+        if trial.phase == BASELINE:
+            return
+        self._by_length[trial.level, trial.length_tokens].append(trial)
+        if self._overrules(trial):
+            self._overruling.add(trial.seed)
+            for (level, length), found in self._by_length.items():
+                if level == MAIN and length >= trial.length_tokens:
+                    found[:] = [t for t in found if t.seed == trial.seed]
+
+    def _overrules(self, trial: Trial) -> bool:
+        """Whether a certificate's document has now passed, in full, the regions that a length
+        failed in on another text. Then that text was hard, not the length: what was answered about
+        it from that length on no longer counts.
+        """
+        length, rule = trial.length_tokens, self.rule
+        if trial.phase != CERTIFY or trial.level != MAIN or length in self.failures:
+            return False
+        baseline = self.baseline(self.validator.baseline_length)
+        alone = self.certificate(length, trial.seed)
+        passed = {t.region for t in alone.regions if rule.alone(t, baseline) is Verdict.PASS}
+        if alone.trials < rule.full or len(passed) < len(alone.regions):
+            return False
+        before = rule.region_verdicts(self.without_certificate(length, trial.seed), baseline)
+        lost = {region for region, verdict in before.items() if verdict is Verdict.FAIL}
+        return bool(lost) and lost <= passed
 
     # What is known.
 
@@ -394,16 +419,19 @@ class State:
         """How many certificates are settled, as seen by a measurement that goes on.
 
         The search goes on in the document of a certificate that did not hold, so each seed that
-        was asked about in both phases stands for one.
+        was asked about in both phases stands for one; and so does one that overruled the search.
         """
         seeds = {
             phase: {t.seed for t in self.of() if t.phase == phase} for phase in (CERTIFY, SEARCH)
         }
-        return len(seeds[CERTIFY] & seeds[SEARCH])
+        fresh = self.options.documents - 1
+        first = self.document(1)
+        settled = seeds[CERTIFY] & seeds[SEARCH] | self._overruling
+        return len({(seed - first) // fresh for seed in settled})
 
     def history(self, level: str = MAIN) -> Sequence[Observation]:
         """Every length tried within reach, in ascending order."""
-        lengths = {n for key, n in self._by_length if key == level}
+        lengths = {n for (key, n), found in self._by_length.items() if key == level and found}
         if level == MAIN:
             lengths |= set(self.failures)
         return [self.observation(n, level) for n in sorted(self._within(lengths))]
@@ -424,7 +452,11 @@ class State:
     def before(self, trial: int) -> State:
         """What was known before trial number `trial`: for a look back, not to go on with."""
         known = attrs.evolve(
-            self, trials=[], at_load=0, by_length=defaultdict[tuple[str, int], list[Trial]](list)
+            self,
+            trials=[],
+            at_load=0,
+            overruling=set[int](),
+            by_length=defaultdict[tuple[str, int], list[Trial]](list),
         )
         for earlier in self.trials[:trial]:
             known._add(earlier)  # noqa: SLF001 - another state

@@ -121,6 +121,31 @@ async def test_a_region_that_fades_a_little_earlier_is_not_certified_by_the_othe
     assert report.true_context <= 5_000 * 17 / 16 or not report.certified
 
 
+@attrs.frozen
+class DislikesTwoFacts(Recall):
+    """Above 4,000 tokens, two facts of the head of the first text are missed."""
+
+    disliked: set[str] = attrs.field(factory=set[str])
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        long = len(question.prompt.user) > 4_000 * 4.6
+        if question.region is Region.HEAD and long and len(self.disliked) < 2:
+            self.disliked.add(question.expected)
+        if long and question.expected in self.disliked:
+            return Judgement.WRONG
+        return super().judge(question, reply)
+
+
+async def test_a_hard_text_is_not_a_limit() -> None:
+    model = attrs.evolve(MODEL, declared=8192, true_context=8192)
+    async with LMStrix(
+        adapter=SimulatedAdapter(model), store="memory", levels=(), validator=DislikesTwoFacts()
+    ) as client:
+        report = await client.find_true_context("m")
+    assert report.true_context == 8192
+    assert report.certified
+
+
 # An engine that reuses nothing.
 
 ANEW = attrs.evolve(MODEL, reuses_prefixes=False)
