@@ -370,6 +370,7 @@ class Measurement:
         state = self._state
         problem = self._problem
         for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
+            state.settled = certificate - 1
             stuck = await self._search(self._searched(certificate))
             if stuck is not None or not state.options.certifies:
                 return stuck
@@ -383,12 +384,14 @@ class Measurement:
                 )
                 return None
             if held:
+                state.settled = None
                 untried = state.loadable is not None and state.loadable.untried
                 state.certified = not untried and self._engine.counts_tokens
                 return None
             state.context_length = problem.ceiling
         self._announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
         # The last one has moved the bracket too, perhaps wide open.
+        state.settled = None
         return await self._search(self._searched(MOST_CERTIFICATES + 1))
 
     async def _look_for_truncation(self, document: int) -> None:
@@ -623,10 +626,15 @@ class Measurement:
             if verdict is Verdict.FAIL
         ]
         apart = lost if 0 < len(lost) < len(rule.regions) else []
-        for count in (max(POOLED_FIRST, state.facts), rule.full):
-            await self._ask_fresh(length, document, count, apart)
+        first = max(POOLED_FIRST, state.facts)
+        # About a region alone, until its answers here decide.
+        counts = (first, rule.full, rule.most) if apart else (first, rule.full)
+        for count in counts:
+            await self._ask_fresh(length, document, count * max(1, len(apart)), apart)
             alone = state.certificate(length, document)
             if rule.verdict(alone, problem.baseline) is Verdict.FAIL:
+                break
+            if state.verdict(length) is not Verdict.FAIL:
                 break
         return state.verdict(length) is Verdict.FAIL
 

@@ -230,6 +230,9 @@ class State:
     certified: bool = False
     facts: int = 1
     """Questions that one request asks."""
+    settled: int | None = None
+    """How many certificates are evidence for the search: not the one that is under way, whatever
+    part of it was asked before a run was killed. None: all."""
     truncated_to: int | None = None
     """How many tokens of a longer prompt the server really reads, if it drops some."""
     context_length: int = 0
@@ -424,10 +427,8 @@ class State:
         seeds = {
             phase: {t.seed for t in self.of() if t.phase == phase} for phase in (CERTIFY, SEARCH)
         }
-        fresh = self.options.documents - 1
-        first = self.document(1)
-        settled = seeds[CERTIFY] & seeds[SEARCH] | self._overruling
-        return len({(seed - first) // fresh for seed in settled})
+        both = seeds[CERTIFY] & seeds[SEARCH] | self._overruling
+        return len({self._certificate_of(seed) for seed in both})
 
     def history(self, level: str = MAIN) -> Sequence[Observation]:
         """Every length tried within reach, in ascending order."""
@@ -438,16 +439,26 @@ class State:
 
     def evidence(self) -> Sequence[Observation]:
         """The history for a strategy: without lengths at which no reply could be judged, and
-        without the questions that follow a search: `REGIONS`, `TRUNCATION`, and `WEAK` unless
-        they have failed the length.
+        without the questions that follow a search: `REGIONS`, `TRUNCATION`, those of a certificate
+        that is under way, and `WEAK` unless they have failed the length.
         """
-        found = [
-            self.without_phases(
-                o.length_tokens, REGIONS, TRUNCATION, *(() if o.failure else (WEAK,))
-            )
-            for o in self.history()
-        ]
+        found: list[Observation] = []
+        for seen in self.history():
+            length, failure = seen.length_tokens, seen.failure
+            after = (REGIONS, TRUNCATION) if failure else (REGIONS, TRUNCATION, WEAK)
+            asked = [t for t in self.at(length) if t.phase not in after and self._counts(t)]
+            found.append(_observe(length, asked, failure))
         return [o for o in found if o.trials or o.failure is not None]
+
+    def _counts(self, trial: Trial) -> bool:
+        """Whether a trial is not of a certificate that is under way."""
+        if trial.phase != CERTIFY or self.settled is None:
+            return True
+        return self._certificate_of(trial.seed) <= self.settled
+
+    def _certificate_of(self, seed: int) -> int:
+        """The number of the certificate that a fresh document belongs to; the first is 1."""
+        return (seed - self.document(1)) // (self.options.documents - 1) + 1
 
     def before(self, trial: int) -> State:
         """What was known before trial number `trial`: for a look back, not to go on with."""
