@@ -30,7 +30,8 @@ def seconds_of(event: Event) -> float:
 @pytest.mark.parametrize("true_context", [6000, 14_000])
 async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: float) -> None:
     """Within a factor of 2.5 from a quarter on: how many questions a search needs is a matter of
-    chance. The clock is the test's own."""
+    chance. A model that lapses may need another text, which is not known before: then the time
+    may be told too short. The clock is the test's own."""
     model = SimulatedModel(
         key="m",
         declared=16_384,
@@ -52,7 +53,8 @@ async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: flo
     for part in (0.25, 0.5, 0.75):
         at, left = next((at, left) for at, left in told if at >= part * now_s)
         assert left is not None
-        assert 0.4 < left / (now_s - at) < 2.5
+        assert left / (now_s - at) < 2.5
+        assert lapses or left / (now_s - at) > 0.4
     assert told[-1][1] is None
 
 
