@@ -38,7 +38,6 @@ __all__ = [
     "KEY_VARIABLE",
     "MEMORY_WORDS",
     "Refusal",
-    "ReplyBounds",
     "Server",
     "api_key",
     "is_loopback",
@@ -193,26 +192,6 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
     if refusal.status in BUSY:
         return EngineUnavailable(str(refusal))
     return PredictionError(str(refusal))
-
-
-class ReplyBounds:
-    """Ends a reply that does not end by itself; raises `EngineUnavailable`.
-
-    A server that ignores the largest number of tokens would write for ever, which says nothing
-    about the model.
-    """
-
-    def __init__(self, max_tokens: int) -> None:
-        self._events = 8 * max_tokens + 256
-        self._characters = 256 * max_tokens + 4096
-
-    def take(self, text: str) -> str:
-        """`text`, counted."""
-        self._events -= 1
-        self._characters -= len(text)
-        if self._events < 0 or self._characters < 0:
-            raise EngineUnavailable("the server wrote far more than it was asked for")
-        return text
 
 
 class Server:

@@ -20,13 +20,12 @@ from lmstrix.adapters.http import (
     BUSY_S,
     MEMORY_WORDS,
     Refusal,
-    ReplyBounds,
     Server,
     is_loopback,
     prediction_error,
     server_address,
 )
-from lmstrix.adapters.streaming import Items, ThoughtSplitter
+from lmstrix.adapters.streaming import Generation, Items, replied
 from lmstrix.errors import (
     ConfigurationError,
     EngineTimeout,
@@ -57,6 +56,7 @@ from lmstrix.models import (
     LoadProgress,
     MemoryEstimate,
     ModelInfo,
+    PrefillProgress,
     Prompt,
     Reply,
     ReplyChunk,
@@ -371,41 +371,52 @@ class OllamaAdapter:
             body = _chat(model.key, asked_context, prompt, max_tokens, stop)
             if thinks[0] and prompt.answer_prefix:
                 body["think"] = False
-            async with aclosing(self._replied(body, max_tokens, stop)) as items:
+            generation = _Generation(max_tokens, stopped=bool(stop))
+            events = self._server.events("/api/chat", body)
+            async with aclosing(replied(events, generation)) as items:
                 async for item in items:
                     yield item
 
         return CountedModel(model, context, ask, note=self._note)
 
-    async def _replied(
-        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str]
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        bounds, splitter = ReplyBounds(max_tokens), ThoughtSplitter()
-        pieces: list[ReplyChunk] = []
-        ttft_s = None
-        async with aclosing(self._server.events("/api/chat", body)) as events:
-            async for event, elapsed_s in events:
-                message = as_object(event.get("message"))
-                thought, text = message.get("thinking"), message.get("content")
-                new: list[ReplyChunk] = []
-                if isinstance(thought, str) and thought:
-                    new.append(ReplyChunk(text=bounds.take(thought), is_reasoning=True))
-                if isinstance(text, str):
-                    new += splitter.feed(bounds.take(text))
-                if event.get("done") is True:
-                    new += splitter.finish()
-                if ttft_s is None and new:
-                    ttft_s = elapsed_s
-                pieces += new
-                for piece in new:
-                    yield piece
-                if event.get("done") is True:
-                    yield _reply(event, pieces, ttft_s or elapsed_s, stop)
-                    return
-        raise EngineUnavailable("Ollama ended the reply too early")
-
     def _note(self, text: str) -> None:
         self._notes[text] = None
+
+
+class _Generation(Generation):
+    """One reply as it arrives in lines of JSON."""
+
+    def __init__(self, max_tokens: int, *, stopped: bool) -> None:
+        super().__init__(prompt_tokens=None, max_tokens=max_tokens, in_thought=False)
+        self._stopped = stopped
+
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        message, done = as_object(event.get("message")), event.get("done") is True
+        thought, content = message.get("thinking"), message.get("content")
+        pieces = self._thought(thought, elapsed_s)
+        pieces += self._answer(content if isinstance(content, str) else "", elapsed_s)
+        said = self._said(pieces + self._splitter.finish() if done else pieces)
+        if done:
+            self.reply = self._finished(event, elapsed_s)
+        return said
+
+    def _finished(self, event: Json, elapsed_s: float) -> Reply:
+        generated = as_count(event.get("eval_count")) or 0
+        spent_s = (as_seconds(event.get("eval_duration")) or 0.0) / 1e9
+        speed = generated / spent_s if generated > 1 and spent_s else None
+        reason = _STOP_REASONS.get(as_text(event.get("done_reason")), StopReason.UNKNOWN)
+        if reason is StopReason.END and self._stopped and generated:
+            # Ollama gives both the same reason. After a stop string nothing is different either.
+            reason = StopReason.STOP_STRING
+        return Reply(
+            text=self._text(reasoning=False),
+            reasoning=self._text(reasoning=True),
+            stop_reason=reason,
+            prompt_tokens=as_count(event.get("prompt_eval_count")) or 0,
+            generated_tokens=generated,
+            ttft_s=self._ttft_s or elapsed_s,
+            tokens_per_second=speed if speed and speed <= MAX_RATE else None,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -532,22 +543,3 @@ def _load_error(refusal: Refusal) -> LMStrixError:
     if refusal.status in (400, 500):
         return LoadFailed(f"Ollama could not load the model: {words}")
     return prediction_error(refusal)
-
-
-def _reply(event: Json, pieces: Sequence[ReplyChunk], ttft_s: float, stop: Sequence[str]) -> Reply:
-    generated = as_count(event.get("eval_count")) or 0
-    spent_s = (as_seconds(event.get("eval_duration")) or 0.0) / 1e9
-    speed = generated / spent_s if generated > 1 and spent_s else None
-    reason = _STOP_REASONS.get(as_text(event.get("done_reason")), StopReason.UNKNOWN)
-    if reason is StopReason.END and stop and generated:
-        # Ollama gives both the same reason. After a stop string nothing is different either.
-        reason = StopReason.STOP_STRING
-    return Reply(
-        text="".join(piece.text for piece in pieces if not piece.is_reasoning),
-        reasoning="".join(piece.text for piece in pieces if piece.is_reasoning),
-        stop_reason=reason,
-        prompt_tokens=as_count(event.get("prompt_eval_count")) or 0,
-        generated_tokens=generated,
-        ttft_s=ttft_s,
-        tokens_per_second=speed if speed and speed <= MAX_RATE else None,
-    )

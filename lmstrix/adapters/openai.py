@@ -10,17 +10,15 @@ from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.http import (
     BUSY_S,
     KEY_VARIABLE,
-    ReplyBounds,
     Server,
     is_loopback,
     server_address,
 )
-from lmstrix.adapters.streaming import Items, ThoughtSplitter
+from lmstrix.adapters.streaming import Generation, Items, replied
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
     EngineCrashed,
-    EngineUnavailable,
     LMStrixError,
     ModelNotFound,
     PredictionError,
@@ -32,6 +30,7 @@ from lmstrix.models import (
     LoadProgress,
     MemoryEstimate,
     ModelInfo,
+    PrefillProgress,
     Prompt,
     Reply,
     ReplyChunk,
@@ -218,10 +217,11 @@ class OpenAIAdapter:
         async def ask(prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
             while True:
                 body = _chat(key, prompt, max_tokens, stop, self._form)
+                events = self._server.events("/chat/completions", body)
+                generation = _Generation(max_tokens, prompt.answer_prefix, stopped=bool(stop))
                 begun = False
                 try:
-                    replied = self._replied(body, max_tokens, stop, prompt.answer_prefix)
-                    async with aclosing(replied) as items:
+                    async with aclosing(replied(events, generation)) as items:
                         async for item in items:
                             begun = True
                             yield item
@@ -237,49 +237,58 @@ class OpenAIAdapter:
 
         return ask
 
-    async def _replied(
-        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str], prefix: str
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        bounds, splitter, echo = ReplyBounds(max_tokens), ThoughtSplitter(), _Echo(prefix)
-        pieces: list[ReplyChunk] = []
-        usage: Json = {}
-        reason, first_s, last_s = "", None, 0.0
-        async with aclosing(self._server.events("/chat/completions", body)) as events:
-            async for event, elapsed_s in events:
-                usage = as_object(event.get("usage")) or usage
-                choice = as_object(next(iter(as_list(event.get("choices"))), None))
-                delta = as_object(choice.get("delta"))
-                thought = delta.get("reasoning_content") or delta.get("reasoning")
-                text = delta.get("content")
-                new: list[ReplyChunk] = []
-                if isinstance(thought, str) and thought:
-                    new.append(ReplyChunk(text=bounds.take(thought), is_reasoning=True))
-                text = bounds.take(text if isinstance(text, str) else "")
-                new += splitter.feed(echo.removed(text))
-                reason = as_text(choice.get("finish_reason")) or reason
-                if new:
-                    first_s, last_s = first_s or elapsed_s, elapsed_s
-                pieces += new
-                for piece in new:
-                    yield piece
-        if not reason:
-            raise EngineUnavailable("the server ended the reply too early")
-        rest = [*splitter.feed(echo.rest), *splitter.finish()]
-        for piece in rest:
-            yield piece
-        generated = as_count(usage.get("completion_tokens"))
-        yield _reply(
-            usage,
-            [*pieces, *rest],
-            reason,
-            stopped=bool(stop),
-            generated=len(pieces) if generated is None else generated,
-            first_s=first_s,
-            spent_s=last_s - (first_s or 0.0),
-        )
-
     def _note(self, text: str) -> None:
         self._notes[text] = None
+
+
+class _Generation(Generation):
+    """One reply as it arrives in server-sent events; it ends with them."""
+
+    def __init__(self, max_tokens: int, prefix: str, *, stopped: bool) -> None:
+        super().__init__(prompt_tokens=None, max_tokens=max_tokens, in_thought=False)
+        self._echo = _Echo(prefix)
+        self._stopped = stopped
+        self._usage: Json = {}
+        self._reason, self._last_s = "", 0.0
+
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        self._usage = as_object(event.get("usage")) or self._usage
+        choice = as_object(next(iter(as_list(event.get("choices"))), None))
+        self._reason = as_text(choice.get("finish_reason")) or self._reason
+        delta = as_object(choice.get("delta"))
+        content = delta.get("content")
+        pieces = self._thought(delta.get("reasoning_content") or delta.get("reasoning"), elapsed_s)
+        text = self._echo.removed(content if isinstance(content, str) else "")
+        pieces += self._answer(text, elapsed_s)
+        if pieces:
+            self._last_s = elapsed_s
+        return self._said(pieces)
+
+    def end(self) -> list[ReplyChunk]:
+        """What was held back; the reply is whole if the server said why it ended."""
+        if not self._reason:
+            return []
+        written = len(self._pieces)
+        rest = [*self._splitter.feed(self._echo.rest), *self._splitter.finish()]
+        self._said(rest)
+        count = as_count(self._usage.get("completion_tokens"))
+        generated = written if count is None else count
+        spent_s = self._last_s - (self._ttft_s or 0.0)
+        why = _STOP_REASONS.get(self._reason, StopReason.UNKNOWN)
+        if why is StopReason.END and self._stopped:  # servers give both the same reason
+            why = StopReason.STOP_STRING
+        details = as_object(self._usage.get("prompt_tokens_details"))
+        self.reply = Reply(
+            text=self._text(reasoning=False),
+            reasoning=self._text(reasoning=True),
+            stop_reason=why,
+            prompt_tokens=as_count(self._usage.get("prompt_tokens")) or 0,
+            cached_tokens=as_count(details.get("cached_tokens")),
+            generated_tokens=generated,
+            ttft_s=self._ttft_s,
+            tokens_per_second=(generated - 1) / spent_s if generated > 1 and spent_s > 0 else None,
+        )
+        return rest
 
 
 class _Echo:
@@ -330,29 +339,3 @@ def _chat(
     if form == 0 and prefix:
         body |= _CONTINUE
     return body
-
-
-def _reply(
-    usage: Json,
-    pieces: Sequence[ReplyChunk],
-    reason: str,
-    *,
-    stopped: bool,
-    generated: int,
-    first_s: float | None,
-    spent_s: float,
-) -> Reply:
-    why = _STOP_REASONS.get(reason, StopReason.UNKNOWN)
-    if why is StopReason.END and stopped:  # servers give both the same reason
-        why = StopReason.STOP_STRING
-    details = as_object(usage.get("prompt_tokens_details"))
-    return Reply(
-        text="".join(piece.text for piece in pieces if not piece.is_reasoning),
-        reasoning="".join(piece.text for piece in pieces if piece.is_reasoning),
-        stop_reason=why,
-        prompt_tokens=as_count(usage.get("prompt_tokens")) or 0,
-        cached_tokens=as_count(details.get("cached_tokens")),
-        generated_tokens=generated,
-        ttft_s=first_s,
-        tokens_per_second=(generated - 1) / spent_s if generated > 1 and spent_s > 0 else None,
-    )

@@ -66,25 +66,12 @@ class LlamaCppModel(StreamedModel):
         stall_timeout_s: float,
         reuse_prefixes: bool = True,
     ) -> None:
+        super().__init__(model, 0)
         self._engine = engine
         self._client = client
-        self._model = model
         self._has_template = has_template
         self._reuse_prefixes = reuse_prefixes
         self._stall = StallDeadline(stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S)
-        self._context = 0
-        # A semaphore, not a lock: an abandoned stream may be closed by another task.
-        self._turn = anyio.Semaphore(1)
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model that was loaded."""
-        return self._model
-
-    @property
-    def effective_context(self) -> int:
-        """The context length that the engine's server reports, in tokens."""
-        return self._context
 
     async def read_properties(self) -> None:
         """Ask the server for the effective context; raises `EngineUnavailable`."""
@@ -325,7 +312,13 @@ class Generation(streaming.Generation):
             raise server_error(200, event)
         progress = as_object(event.get("prompt_progress"))
         if progress:
-            return [_progress(progress)]
+            return [
+                PrefillProgress(
+                    prompt_tokens=as_count(progress.get("total")) or 0,
+                    cached_tokens=as_count(progress.get("cache")) or 0,
+                    processed_tokens=as_count(progress.get("processed")) or 0,
+                )
+            ]
         content = event.get("content")
         text = content if isinstance(content, str) else ""
         self._written(text, elapsed_s)
@@ -358,26 +351,13 @@ class Generation(streaming.Generation):
         return Reply(
             text=self._text(reasoning=False),
             reasoning=self._text(reasoning=True),
-            stop_reason=_stop_reason(event.get("stop_type")),
+            stop_reason=_STOP_REASONS.get(as_text(event.get("stop_type")), StopReason.UNKNOWN),
             prompt_tokens=sent,
             cached_tokens=as_count(timings.get("cache_n")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
             tokens_per_second=_speed(timings, generated),
         )
-
-
-def _progress(progress: Json) -> PrefillProgress:
-    return PrefillProgress(
-        prompt_tokens=as_count(progress.get("total")) or 0,
-        cached_tokens=as_count(progress.get("cache")) or 0,
-        processed_tokens=as_count(progress.get("processed")) or 0,
-    )
-
-
-def _stop_reason(told: object) -> StopReason:
-    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
-    return known or StopReason.UNKNOWN
 
 
 def _speed(timings: Json, generated: int) -> float | None:

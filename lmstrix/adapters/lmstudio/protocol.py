@@ -21,7 +21,7 @@ from lmstrix.errors import (
     OutOfMemory,
     PredictionError,
 )
-from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds, as_text
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = [
@@ -324,7 +324,7 @@ class Generation(streaming.Generation):
         return Reply(
             text=self._text(reasoning=False),
             reasoning=self._text(reasoning=True),
-            stop_reason=_stop_reason(reason),
+            stop_reason=_STOP_REASONS.get(as_text(reason), StopReason.UNKNOWN),
             prompt_tokens=read,
             cached_tokens=None if self._cached is None else min(self._cached, read),
             generated_tokens=generated,
@@ -361,11 +361,6 @@ class Generation(streaming.Generation):
         sent = self._prompt_tokens
         self.surplus = 0 if sent is None else read - sent
         return read
-
-
-def _stop_reason(told: object) -> StopReason:
-    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
-    return known or StopReason.UNKNOWN
 
 
 def _malformed(what: str) -> EngineUnavailable:
