@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from time import perf_counter
@@ -28,8 +29,12 @@ from lmstrix.errors import (
     LMStrixError,
     ModelNotFound,
     PredictionError,
+    UnsupportedModel,
 )
 from lmstrix.json_values import Json, as_count, as_object, as_seconds, parse_object
+from lmstrix.locks import THIS_MACHINE
+from lmstrix.models import LoadedInstance, MemoryEstimate, ModelInfo, Status
+from lmstrix.names import find_key, suggestion
 
 __all__ = [
     "BUSY_S",
@@ -39,8 +44,10 @@ __all__ = [
     "MEMORY_WORDS",
     "Refusal",
     "Server",
+    "ServerAdapter",
     "api_key",
     "is_loopback",
+    "named_model",
     "prediction_error",
     "server_address",
 ]
@@ -57,6 +64,8 @@ PROMPT_BYTES_PER_S = 80
 BUSY_S = 120.0
 """How long a server may say that it is busy."""
 LONGEST_WAIT_S = 30.0
+ANSWERING = ("llm", "vlm")
+"""Types of models that can be asked questions."""
 CLOSE_S = 1.0
 MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
@@ -116,12 +125,120 @@ def api_key() -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `address` is this machine, by its name."""
-    name = urlsplit(address).hostname or ""
+    """Whether `address`, a URL or ``HOST:PORT``, is this machine, by its name."""
+    name = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     try:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def named_model(models: Sequence[ModelInfo], name: str, engine: str) -> ModelInfo:
+    """The model that `name` means: a key, one without its ``:latest``, or the last part of one.
+
+    Raises:
+        ModelNotFound: nothing of that name, or more than one thing.
+        UnsupportedModel: an embedding model, or another thing that cannot answer.
+    """
+    by_key = {model.key: model for model in models}
+    key = f"{name}:latest" if f"{name}:latest" in by_key else find_key(name, by_key)
+    if key is None:
+        hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
+        if len(by_key) < 2:
+            hint = f"Its only model is {next(iter(by_key))}." if by_key else "It has no model yet."
+        raise ModelNotFound(
+            f"{engine} has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
+        )
+    model = by_key[key]
+    if model.type not in ANSWERING:
+        raise UnsupportedModel(
+            f"{key!r} is of type {model.type!r}, which cannot answer questions here",
+            hint=f"Choose a model that runs in {engine} and generates text.",
+        )
+    return model
+
+
+class ServerAdapter(ABC):
+    """The part of a `lmstrix.ports.Adapter` that is the same for all servers.
+
+    Args:
+        address: a URL or ``HOST:PORT``; decides with whom it takes turns.
+    """
+
+    name: str
+    engine: str
+    """What messages and the status call the server."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._notes: dict[str, None] = {}
+        self._loaded: dict[str, LoadedInstance] = {}
+        self._loads = 0
+
+    @property
+    def turn(self) -> str:
+        """This machine if the server runs on it, else the server."""
+        here = is_loopback(self._address)
+        return THIS_MACHINE if here else f"{self.engine} at {self._address.lower()}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not as it should be, one sentence each."""
+        return tuple(self._notes)
+
+    @abstractmethod
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model that the server lists, sorted by key; raises an `InfrastructureError`."""
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means; see `named_model`."""
+        return named_model(await self.list_models(), name, self.engine)
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """None: the server does not say."""
+        del model, context_length
+        return None
+
+    async def status(self) -> Status:
+        """Whether the server answers, its version, and what is loaded in it."""
+        try:
+            address, versions, loaded = await self._state()
+        except LMStrixError as error:
+            return Status(
+                adapter=self.name,
+                engine=self.engine,
+                available=False,
+                detail=str(error),
+                hint=error.hint,
+            )
+        return Status(
+            adapter=self.name,
+            engine=self.engine,
+            available=True,
+            detail=" ".join([f"Server at {address}.", *self.warnings]),
+            versions={name: text for name, text in versions.items() if text},
+            loaded=tuple(loaded),
+        )
+
+    @abstractmethod
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        """The server's address, its versions, and what is loaded; raises if it does not answer."""
+
+    @asynccontextmanager
+    async def _listed_as_ours(self, model: ModelInfo, context: int) -> AsyncGenerator[None, None]:
+        """`model` is in use here, although nothing was loaded for it."""
+        self._loads += 1
+        identifier = f"{model.key} #{self._loads}"
+        self._loaded[identifier] = LoadedInstance(
+            key=model.key, identifier=identifier, context_length=context, ours=True
+        )
+        try:
+            yield
+        finally:
+            del self._loaded[identifier]
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
 
 
 @attrs.frozen(kw_only=True)

@@ -7,7 +7,7 @@ import json
 import shlex
 import shutil
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path, PurePath
 from typing import cast
@@ -22,8 +22,8 @@ from lmstrix.adapters.http import (
     KEY_VARIABLE,
     Refusal,
     Server,
+    ServerAdapter,
     api_key,
-    is_loopback,
     prediction_error,
     server_address,
 )
@@ -40,9 +40,7 @@ from lmstrix.errors import (
     ModelNotFound,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
-from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
-from lmstrix.names import find_key, suggestion
 
 __all__ = ["DEFAULT_ADDRESSES", "LlamaServerAdapter", "SpawnedServerAdapter", "llama_server"]
 
@@ -76,7 +74,7 @@ def llama_server(
     return SpawnedServerAdapter(binary, server_args, stall_timeout_s=stall_timeout_s)
 
 
-class LlamaServerAdapter:
+class LlamaServerAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over a llama-server that runs already.
 
     Its context was fixed when it was started: a load of more gives what there is. In router mode
@@ -89,56 +87,22 @@ class LlamaServerAdapter:
         stall_timeout_s: longest silence of a working server, in seconds; more for large models.
     """
 
+    name = engine = "llama-server"
+
     def __init__(self, host: str | None = None, *, stall_timeout_s: float = 120.0) -> None:
         given = server_address(host, "")
-        self._candidates = [given] if given else [*DEFAULT_ADDRESSES]
+        super().__init__(given or DEFAULT_ADDRESSES[0])
         self._servers = [
-            Server(address, name="llama-server", hint=START_HINT, stall_s=stall_timeout_s)
-            for address in self._candidates
+            Server(address, name=self.engine, hint=START_HINT, stall_s=stall_timeout_s)
+            for address in ([given] if given else DEFAULT_ADDRESSES)
         ]
         self._found: Server | None = None
         self._stall_s = stall_timeout_s
-        self._loaded: dict[str, LoadedInstance] = {}
-        self._loads = 0
-        self._warnings: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """``llama-server``."""
-        return "llama-server"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        address = self._servers[0].address
-        return THIS_MACHINE if is_loopback(address) else f"llama-server at {address.lower()}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._warnings)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """The model that is served, or those of a router; raises an `InfrastructureError`."""
         found = {model.key: model for model, _ in await self._listed()}
         return [found[key] for key in sorted(found)]
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key, or the last part of one; raises `ModelNotFound`."""
-        by_key = {model.key: model for model in await self.list_models()}
-        key = find_key(name, by_key)
-        if key is None:
-            known = ", ".join(by_key) if len(by_key) == 1 else f"{len(by_key)} others"
-            raise ModelNotFound(
-                f"llama-server does not serve {name[:200]!r}",
-                hint=suggestion(name, by_key) or f"It serves {known}; see `lmstrix scan`.",
-            )
-        return by_key[key]
-
-    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """None: the memory was taken when the server was started."""
-        del model, context_length
-        return None
 
     @asynccontextmanager
     async def load(
@@ -178,7 +142,7 @@ class LlamaServerAdapter:
                 )
                 await loaded.read_properties()
                 loaded.notes = _notes(model, properties, loaded.effective_context)
-                self._warnings |= dict.fromkeys(loaded.notes)
+                self._notes |= dict.fromkeys(loaded.notes)
                 if on_progress is not None:
                     on_progress(LoadProgress(fraction=1.0))
                 async with self._listed_as_ours(model, loaded.effective_context):
@@ -192,20 +156,10 @@ class LlamaServerAdapter:
                 with anyio.move_on_after(release_s, shield=True), suppress(LMStrixError):
                     await server.call("POST", "/models/unload", {"model": routed})
 
-    async def status(self) -> Status:
-        """Whether the server answers, what it serves, and which of that is in use here."""
-        try:
-            server = await self._server()
-            listed = await self._listed()
-            properties = await server.call("GET", "/props", busy_s=0)
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="llama-server",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
-            )
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        server = await self._server()
+        listed = await self._listed()
+        properties = await server.call("GET", "/props", busy_s=0)
         context = as_context(_settings(properties).get("n_ctx"))
         # A server that was started with another context gives other results.
         told = {"llama-server": as_text(properties.get("build_info")), "context": context or ""}
@@ -214,31 +168,21 @@ class LlamaServerAdapter:
             for model, entry in listed
             if _state(entry) == "loaded"
         ]
-        return Status(
-            adapter=self.name,
-            engine="llama-server",
-            available=True,
-            detail=" ".join([f"Server at {server.address}.", *self._warnings]),
-            versions={name: str(text) for name, text in told.items() if text},
-            loaded=(*users, *self._loaded.values()),
-        )
+        versions = {name: str(text) for name, text in told.items()}
+        return server.address, versions, [*users, *self._loaded.values()]
 
     async def _server(self) -> Server:
         """The server that answers; looked for once."""
-        if self._found is None:
-            for server in self._servers:
+        for server in self._servers:
+            if self._found is None:
                 try:
                     await server.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
-                except EngineUnavailable as error:
+                except EngineUnavailable:
                     if server is self._servers[-1]:
                         raise
-                    del error
                 else:
                     self._found = server
-                    break
-        if self._found is None:
-            raise EngineUnavailable("llama-server does not answer", hint=START_HINT)
-        return self._found
+        return self._found or self._servers[-1]
 
     async def _listed(self) -> list[tuple[ModelInfo, Json]]:
         """The models and their entries."""
@@ -262,18 +206,6 @@ class LlamaServerAdapter:
                 await anyio.sleep(POLL_S)
         raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
 
-    @asynccontextmanager
-    async def _listed_as_ours(self, model: ModelInfo, context: int) -> AsyncGenerator[None, None]:
-        self._loads += 1
-        identifier = f"{model.key} #{self._loads}"
-        self._loaded[identifier] = LoadedInstance(
-            key=model.key, identifier=identifier, context_length=context, ours=True
-        )
-        try:
-            yield
-        finally:
-            del self._loaded[identifier]
-
 
 RESERVED = frozenset(
     "-c --ctx-size -np --parallel --fit -fit --host --port -m --model --api-key --api-key-file"
@@ -295,6 +227,8 @@ class SpawnedServerAdapter(LlamaCppAdapter):
     Raises `ConfigurationError` for a program that is not there, and for arguments that LMStrix
     sets itself.
     """
+
+    name = "llama-server"
 
     def __init__(
         self,
@@ -318,11 +252,6 @@ class SpawnedServerAdapter(LlamaCppAdapter):
                 f"LMStrix sets these arguments of llama-server itself: {', '.join(taken)}"
             )
         self._binary = str(Path(found).absolute())
-
-    @property
-    def name(self) -> str:
-        """``llama-server``."""
-        return "llama-server"
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """What a load needs. How much of that is on a GPU, and what is free there, is not known."""

@@ -21,7 +21,7 @@ from lmstrix.adapters.http import (
     MEMORY_WORDS,
     Refusal,
     Server,
-    is_loopback,
+    ServerAdapter,
     prediction_error,
     server_address,
 )
@@ -50,20 +50,17 @@ from lmstrix.json_values import (
     as_text,
     read_object,
 )
-from lmstrix.locks import THIS_MACHINE, turns_folder
+from lmstrix.locks import turns_folder
 from lmstrix.models import (
     LoadedInstance,
     LoadProgress,
-    MemoryEstimate,
     ModelInfo,
     PrefillProgress,
     Prompt,
     Reply,
     ReplyChunk,
-    Status,
     StopReason,
 )
-from lmstrix.names import find_key, suggestion
 
 __all__ = ["DEFAULT_ADDRESS", "OllamaAdapter"]
 
@@ -86,7 +83,7 @@ _REFUSED = re.compile(r"requires more (?:system )?memory", re.IGNORECASE)
 _HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
 
 
-class OllamaAdapter:
+class OllamaAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over Ollama's server. Runs on asyncio and on trio.
 
     Prompts are sent as chats whose last message is the beginning of the answer, the same for all
@@ -105,6 +102,9 @@ class OllamaAdapter:
         force: replace a model that the user has loaded.
     """
 
+    name = "ollama"
+    engine = "Ollama"
+
     def __init__(
         self,
         host: str | None = None,
@@ -115,31 +115,15 @@ class OllamaAdapter:
         force: bool = False,
     ) -> None:
         address = server_address(host, DEFAULT_ADDRESS)
+        super().__init__(address)
         self._server = Server(
-            address, name="Ollama", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
+            address, name=self.engine, hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
         )
         self._load_s = load_s
         self._force = force
         self._record = _Record(address)
         self._ours: dict[str, int] = {}
         self._left: set[str] = set()
-        self._notes: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """``ollama``."""
-        return "ollama"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        address = self._server.address
-        return THIS_MACHINE if is_loopback(address) else f"Ollama at {address.lower()}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._notes)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that Ollama lists, sorted by key; raises an `InfrastructureError`."""
@@ -149,30 +133,6 @@ class OllamaAdapter:
             if key := as_text(entry.get("name")) or as_text(entry.get("model")):
                 found.setdefault(key, await self._described(key, entry))
         return [found[key] for key in sorted(found)]
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key with or without ``:latest``, or its last part.
-
-        Raises `ModelNotFound` or `UnsupportedModel`.
-        """
-        by_key = {model.key: model for model in await self.list_models()}
-        key = f"{name}:latest" if f"{name}:latest" in by_key else find_key(name, by_key)
-        if key is None:
-            hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
-            raise ModelNotFound(
-                f"Ollama has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
-            )
-        if by_key[key].type != "llm":
-            raise UnsupportedModel(
-                f"{key!r} is of type {by_key[key].type!r}, which cannot be measured here",
-                hint="Choose a model that runs in this Ollama and generates text.",
-            )
-        return by_key[key]
-
-    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """None: Ollama does not say."""
-        del model, context_length
-        return None
 
     @asynccontextmanager
     async def load(
@@ -224,36 +184,18 @@ class OllamaAdapter:
                 loaded.release()
             await self._release(model.key, release_s, users)
 
-    async def status(self) -> Status:
-        """Whether Ollama answers, its version, and what is loaded in it."""
-        try:
-            version = await self._server.call("GET", "/api/version", busy_s=0)
-            running = await self._running()
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="Ollama",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        version = await self._server.call("GET", "/api/version", busy_s=0)
+        loaded = [
+            LoadedInstance(
+                key=key,
+                identifier=key,
+                context_length=one.context,
+                ours=key in self._ours or key in self._left,
             )
-        told = as_text(version.get("version"))
-        return Status(
-            adapter=self.name,
-            engine="Ollama",
-            available=True,
-            detail=" ".join([f"Server at {self._server.address}.", *self._notes]),
-            versions={"Ollama": told} if told else {},
-            loaded=tuple(
-                LoadedInstance(
-                    key=key,
-                    identifier=key,
-                    context_length=one.context,
-                    ours=key in self._ours or key in self._left,
-                )
-                for key, one in running.items()
-            ),
-        )
+            for key, one in (await self._running()).items()
+        ]
+        return self._address, {"Ollama": as_text(version.get("version"))}, loaded
 
     async def aclose(self) -> None:
         """Unload what had to be left behind, if Ollama answers; nothing else is held."""
@@ -378,9 +320,6 @@ class OllamaAdapter:
                     yield item
 
         return CountedModel(model, context, ask, note=self._note)
-
-    def _note(self, text: str) -> None:
-        self._notes[text] = None
 
 
 class _Generation(Generation):

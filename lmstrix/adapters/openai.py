@@ -11,6 +11,7 @@ from lmstrix.adapters.http import (
     BUSY_S,
     KEY_VARIABLE,
     Server,
+    ServerAdapter,
     is_loopback,
     server_address,
 )
@@ -19,25 +20,19 @@ from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
     EngineCrashed,
-    LMStrixError,
-    ModelNotFound,
     PredictionError,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
-from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import (
     LoadedInstance,
     LoadProgress,
-    MemoryEstimate,
     ModelInfo,
     PrefillProgress,
     Prompt,
     Reply,
     ReplyChunk,
-    Status,
     StopReason,
 )
-from lmstrix.names import find_key, suggestion
 
 __all__ = ["DEFAULT_ADDRESS", "OpenAIAdapter"]
 
@@ -62,7 +57,7 @@ FORMS = ("continued", "last message", "asked for", "asked for, without a tempera
 _STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
 
 
-class OpenAIAdapter:
+class OpenAIAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over ``/v1/chat/completions``. Runs on asyncio and on trio.
 
     Nothing is loaded or unloaded. The first words of an answer are sent as a last message of the
@@ -76,6 +71,9 @@ class OpenAIAdapter:
         stall_timeout_s: longest silence of a working server, in seconds; more for long prompts.
         busy_s: how long to wait for a server that says that it is busy, in seconds.
     """
+
+    name = "openai"
+    engine = "OpenAI-compatible server"
 
     def __init__(
         self,
@@ -91,6 +89,7 @@ class OpenAIAdapter:
         address = server_address(host, DEFAULT_ADDRESS)
         if not urlsplit(address).path:
             address += "/v1"
+        super().__init__(address)
         self._server = Server(
             address, name="The server", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
         )
@@ -98,25 +97,6 @@ class OpenAIAdapter:
         self._accept_cost = accept_cost
         self._form = 0
         self._form_is_known = False
-        self._loaded: dict[str, LoadedInstance] = {}
-        self._loads = 0
-        self._notes: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """``openai``."""
-        return "openai"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        address = self._server.address
-        return THIS_MACHINE if is_loopback(address) else f"server at {address.lower()}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._notes)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that the server lists, sorted by key; raises an `InfrastructureError`."""
@@ -126,22 +106,6 @@ class OpenAIAdapter:
             if key := as_text(entry.get("id")):
                 found.setdefault(key, self._described(key, entry))
         return [found[key] for key in sorted(found)]
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key, or the last part of one; raises `ModelNotFound`."""
-        by_key = {model.key: model for model in await self.list_models()}
-        key = find_key(name, by_key)
-        if key is None:
-            hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
-            raise ModelNotFound(
-                f"the server has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
-            )
-        return by_key[key]
-
-    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """None: the server does not say."""
-        del model, context_length
-        return None
 
     @asynccontextmanager
     async def load(
@@ -158,48 +122,27 @@ class OpenAIAdapter:
         """
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
-        if not self._accept_cost and not is_loopback(self._server.address):
+        if not self._accept_cost and not is_loopback(self._address):
             raise ConfigurationError(
-                f"{self._server.address} is not this machine: a measurement of {context_length}"
+                f"{self._address} is not this machine: a measurement of {context_length}"
                 f" tokens reads that many several times, about {4 * context_length} tokens with a"
                 " prefix cache, and may cost money",
                 hint="Set a limit with --budget-tokens N, or accept any cost with --yes.",
             )
         context = model.declared_context or context_length
         loaded = CountedModel(model, context, self._ask(model.key), note=self._note)
-        self._loads += 1
-        identifier = f"{model.key} #{self._loads}"
-        self._loaded[identifier] = LoadedInstance(
-            key=model.key, identifier=identifier, context_length=context, ours=True
-        )
-        try:
-            await loaded.learn()
-            if on_progress is not None:
-                on_progress(LoadProgress(fraction=1.0))
-            yield loaded
-        finally:
-            loaded.release()
-            del self._loaded[identifier]
+        async with self._listed_as_ours(model, context):
+            try:
+                await loaded.learn()
+                if on_progress is not None:
+                    on_progress(LoadProgress(fraction=1.0))
+                yield loaded
+            finally:
+                loaded.release()
 
-    async def status(self) -> Status:
-        """Whether the server answers, and which of its models are in use here."""
-        try:
-            await self._server.call("GET", "/models", busy_s=0)
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="OpenAI-compatible server",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
-            )
-        return Status(
-            adapter=self.name,
-            engine="OpenAI-compatible server",
-            available=True,
-            detail=" ".join([f"Server at {self._server.address}.", *self._notes]),
-            loaded=tuple(self._loaded.values()),
-        )
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        await self._server.call("GET", "/models", busy_s=0)
+        return self._address, {}, [*self._loaded.values()]
 
     def _described(self, key: str, entry: Json) -> ModelInfo:
         meta = as_object(entry.get("meta"))
@@ -236,9 +179,6 @@ class OpenAIAdapter:
                     return
 
         return ask
-
-    def _note(self, text: str) -> None:
-        self._notes[text] = None
 
 
 class _Generation(Generation):

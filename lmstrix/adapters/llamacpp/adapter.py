@@ -56,6 +56,12 @@ class LlamaCppAdapter:
             cache do; for comparisons.
     """
 
+    name = "llamacpp"
+    turn = THIS_MACHINE
+    """Two models at once would compete for its memory."""
+    owns_engine = True
+    """A load is a child process, and may take this machine down."""
+
     def __init__(
         self,
         folders: Sequence[str | Path] | None = None,
@@ -82,21 +88,6 @@ class LlamaCppAdapter:
         self._memory_limit = memory_limit_bytes
         self._reuse_prefixes = reuse_prefixes
         self._loaded: dict[int, LoadedInstance] = {}
-
-    @property
-    def name(self) -> str:
-        """``llamacpp``."""
-        return "llamacpp"
-
-    @property
-    def turn(self) -> str:
-        """This machine: two models at once would compete for its memory."""
-        return THIS_MACHINE
-
-    @property
-    def owns_engine(self) -> bool:
-        """Always: a load is a child process, and may take this machine down."""
-        return True
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model in the folders, sorted by key; raises `EngineUnavailable`."""
