@@ -39,13 +39,19 @@ from lmstrix.names import find_key, suggestion
 __all__ = [
     "BUSY_S",
     "CALL_S",
+    "CRASH_HINT",
     "HOST_VARIABLE",
     "KEY_VARIABLE",
+    "MAX_LINE_BYTES",
     "MEMORY_WORDS",
     "Refusal",
     "Server",
     "ServerAdapter",
     "api_key",
+    "close_response",
+    "crashed",
+    "event_in",
+    "http_client",
     "is_loopback",
     "named_model",
     "prediction_error",
@@ -66,7 +72,7 @@ BUSY_S = 120.0
 LONGEST_WAIT_S = 30.0
 ANSWERING = ("llm", "vlm")
 """Types of models that can be asked questions."""
-CLOSE_S = 1.0
+CLOSE_S = 0.5
 MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
@@ -74,7 +80,7 @@ BUSY = frozenset({429, 500, 502, 503, 504, 529})
 
 MEMORY_WORDS = re.compile(
     r"out of (?:device |host |video )?memory|insufficient memory|bad_alloc|unable to allocate"
-    r"|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
+    r"|MemoryError|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
     re.IGNORECASE,
 )
 _OVERFLOW = re.compile(
@@ -85,6 +91,7 @@ _OVERFLOW = re.compile(
     r"|max_new_tokens` must be <=|trying to keep the first|n_keep",
     re.IGNORECASE,
 )
+CRASH_HINT = "Usually memory runs out as the context fills: try a smaller context."
 _CRASH = re.compile(
     r"(?:runner|server|process) (?:process )?(?:has )?(?:terminated|crashed|no longer running)"
     r"|error was encountered while running the model|CUDA error|exit status \d",
@@ -287,6 +294,14 @@ class Refusal:
 Classify = Callable[[Refusal], LMStrixError]
 
 
+def crashed(words: str) -> EngineCrashed:
+    """The engine died after the load, as `words` say."""
+    return EngineCrashed(
+        f"the engine died while it worked: {words}",
+        hint=CRASH_HINT,
+    )
+
+
 def prediction_error(refusal: Refusal) -> LMStrixError:
     """Why a request got no reply."""
     if refusal.status == 413 or _OVERFLOW.search(refusal.words):
@@ -296,10 +311,7 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
             context_length=refusal.context_length,
         )
     if _CRASH.search(refusal.words) or MEMORY_WORDS.search(refusal.words):
-        return EngineCrashed(
-            f"the engine died while it worked: {refusal.words}",
-            hint="Most often memory ran out as the context filled: try a smaller one.",
-        )
+        return crashed(refusal.words)
     if refusal.status in (401, 403):
         return EngineUnavailable(
             str(refusal), hint=f"Put the server's API key into the variable {KEY_VARIABLE}."
@@ -344,12 +356,12 @@ class Server:
         """The JSON object that the server answers; raises what `classify` makes of a refusal, or
         an `InfrastructureError`.
         """
-        async with self._client() as client:
+        async with http_client(self.address, self._key) as client:
             response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
             try:
                 answer = parse_object(await self._body(response, deadline_s))
             finally:
-                await _close(response)
+                await close_response(response)
         if answer is None:
             raise EngineUnavailable(
                 f"{self.name} at {self.address} does not answer in JSON", hint=self._hint
@@ -366,7 +378,7 @@ class Server:
         """
         started = perf_counter()
         first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
-        async with self._client() as client:
+        async with http_client(self.address, self._key) as client:
             response = await self._opened(client, "POST", path, body, first_s, classify, None)
             chunks = response.aiter_bytes()
             try:
@@ -378,14 +390,14 @@ class Server:
                     for line in lines:
                         if line.strip() == b"data: [DONE]":
                             return
-                        event = self._event(line)
+                        event = event_in(self._hidden(line), self.name)
                         if event is not None:
                             if event.get("error"):
                                 raise classify(Refusal.read(self.name, 500, event))
                             patience_s = self.stall.seconds
                             yield event, perf_counter() - started
             finally:
-                await _close(response, chunks)
+                await close_response(response, chunks)
 
     async def _next(self, chunks: AsyncIterator[bytes], patience_s: float) -> bytes:
         """The next bytes; none at the end."""
@@ -394,33 +406,6 @@ class Server:
             return await self._bounded(lambda: _chunk(chunks), max(deadline_s, patience_s))
 
         return await self.stall.step(read)
-
-    def _event(self, line: bytes) -> Json | None:
-        """The object in one line; None for blank lines, comments and other fields."""
-        line = self._hidden(line.strip())
-        if not line.startswith(b"{"):
-            field, _, line = line.partition(b":")
-            line = line.strip()
-            if field not in (b"data", b"error"):
-                return None
-        event = parse_object(line)
-        if event is None:
-            raise EngineUnavailable(f"{self.name} sent an event that is not JSON")
-        return event
-
-    def _client(self) -> httpx.AsyncClient:
-        headers = {"Connection": "close"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        plain = self.address.startswith("http://")
-        return httpx.AsyncClient(
-            headers=headers,
-            # An empty context spares reading the system's certificates for nothing.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-            trust_env=False,
-        )
 
     async def _opened(  # noqa: PLR0917 - private, each a part of one request
         self,
@@ -449,7 +434,7 @@ class Server:
             try:
                 told = parse_object(await self._body(response, CALL_S))
             finally:
-                await _close(response)
+                await close_response(response)
             error = classify(Refusal.read(self.name, response.status_code, told))
             pause_s = _retry_after(response) or wait_s
             waits = isinstance(error, EngineUnavailable) and response.status_code in BUSY
@@ -491,6 +476,36 @@ class Server:
             ) from error
 
 
+def http_client(address: str, key: str = "") -> httpx.AsyncClient:
+    """A client without proxies, and with a new connection for each request."""
+    plain = address.startswith("http://")
+    return httpx.AsyncClient(
+        base_url=address,
+        headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
+        # An empty context spares reading the system's certificates for nothing.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
+        trust_env=False,
+    )
+
+
+def event_in(line: bytes, server: str) -> Json | None:
+    """The object in a line of JSON or of server-sent events; None for blank lines, comments, the
+    end and other fields. Raises `EngineUnavailable`.
+    """
+    field, _, data = line.strip().partition(b":")
+    if field.startswith(b"{"):
+        field, data = b"data", line
+    data = data.strip()
+    if field not in (b"data", b"error") or data == b"[DONE]":
+        return None
+    event = parse_object(data)
+    if event is None:
+        raise EngineUnavailable(f"{server} sent an event that is not JSON")
+    return {"error": event} if field == b"error" and "error" not in event else event
+
+
 async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
     try:
         return await anext(chunks)
@@ -498,7 +513,10 @@ async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
         return b""
 
 
-async def _close(response: httpx.Response, chunks: AsyncIterator[bytes] | None = None) -> None:
+async def close_response(
+    response: httpx.Response, chunks: AsyncIterator[bytes] | None = None
+) -> None:
+    """Close the connection of a response, whose body may be half read."""
     with anyio.move_on_after(CLOSE_S, shield=True):
         await response.aclose()
         if chunks is not None:

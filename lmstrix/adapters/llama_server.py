@@ -6,7 +6,6 @@ import hashlib
 import json
 import shlex
 import shutil
-import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path, PurePath
@@ -24,6 +23,7 @@ from lmstrix.adapters.http import (
     Server,
     ServerAdapter,
     api_key,
+    http_client,
     prediction_error,
     server_address,
 )
@@ -131,7 +131,7 @@ class LlamaServerAdapter(ServerAdapter):
             if routed and _state(served[model.key]) != "loaded":
                 mine = True
                 await self._load_routed(server, routed)
-            async with _client(server.address) as client:
+            async with http_client(server.address, api_key()) as client:
                 properties = await server.call("GET", f"/props{_query(routed)}")
                 loaded = _AttachedModel(
                     client,
@@ -332,19 +332,6 @@ class _AttachedModel(LlamaCppModel):
 
     def _addressed(self, body: Json) -> Json:
         return {**body, "model": self._routed} if self._routed else body
-
-
-def _client(address: str) -> httpx.AsyncClient:
-    key = api_key()
-    return httpx.AsyncClient(
-        base_url=address,
-        headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
-        limits=httpx.Limits(max_keepalive_connections=0),
-        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-        trust_env=False,
-        # An empty context spares reading the system's certificates for nothing.
-        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.startswith("http://") else True,
-    )
 
 
 def _model(entry: Json) -> ModelInfo:

@@ -50,7 +50,7 @@ from lmstrix.json_values import (
     as_text,
     read_object,
 )
-from lmstrix.locks import turns_folder
+from lmstrix.locks import runs, turns_folder
 from lmstrix.models import (
     LoadedInstance,
     LoadProgress,
@@ -398,7 +398,7 @@ class _Record:
         entry = as_object(self._read().get(key))
         pid = as_count(entry.get("pid")) or 0
         known = entry.get("context") == context
-        return known and (pid == os.getpid() or not _runs(pid))
+        return known and (pid == os.getpid() or not runs(pid))
 
     def add(self, key: str, context: int) -> None:
         """This process has loaded `key`."""
@@ -410,7 +410,7 @@ class _Record:
         kept = {
             key: entry
             for key, entry in known.items()
-            if key in running or _runs(as_count(as_object(entry).get("pid")) or 0)
+            if key in running or runs(as_count(as_object(entry).get("pid")) or 0)
         }
         if len(kept) < len(known):
             self._write(kept)
@@ -428,19 +428,6 @@ class _Record:
             written = Path(f"{self._file}.{os.getpid()}")
             written.write_text(json.dumps(entries), encoding="ascii")
             written.replace(self._file)
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process of that number runs. In doubt it does."""
-    if not 0 < pid < 2**31:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _request(key: str, context_length: int) -> dict[str, object]:

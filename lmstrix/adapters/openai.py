@@ -15,7 +15,7 @@ from lmstrix.adapters.http import (
     is_loopback,
     server_address,
 )
-from lmstrix.adapters.streaming import Generation, Items, replied
+from lmstrix.adapters.streaming import BEGIN, Generation, Items, replied
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
@@ -44,7 +44,6 @@ START_HINT = (
 LENGTHS = ("max_model_len", "context_length", "max_context_length", "context_window")
 """Where servers put the length that they declare; llama-server has it in ``meta``."""
 
-BEGIN = "\nBegin your answer with: "
 _CONTINUE: Mapping[str, object] = {
     "add_generation_prompt": False,
     "continue_final_message": True,

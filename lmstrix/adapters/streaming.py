@@ -16,6 +16,7 @@ from lmstrix.json_values import Json
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = [
+    "BEGIN",
     "Generation",
     "Items",
     "StallDeadline",
@@ -274,6 +275,10 @@ _OPEN, _CLOSE = "<think>", "</think>"
 _ENDS_OPEN = re.compile(r"<think>\s*$")
 _HARMONY = "<|start|>assistant"
 _HARMONY_ANSWER = "<|channel|>final<|message|>"
+
+
+BEGIN = "\nBegin your answer with: "
+"""Asks for the first words of an answer, if they cannot be given."""
 
 
 def ends_in_thought(formatted: str) -> bool:

@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
-from lmstrix.adapters.openai import BEGIN
+from lmstrix.adapters.streaming import BEGIN
 from lmstrix.errors import EngineUnavailable, LMStrixError
 from lmstrix.json_values import Json, as_list, as_object
 from lmstrix.models import ModelInfo, Prompt

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import httpx
 
+from lmstrix.adapters.http import http_client
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders, sound_model
 from lmstrix.adapters.llamacpp.engine import (
     INSTALL_HINT,
@@ -143,7 +143,7 @@ class LlamaCppAdapter:
                 unseen_s=load_deadline_s(total_bytes),
                 on_work=lambda: _report(on_progress, 0.0),
             ) as engine,
-            _client(engine.address, engine.api_key) as client,
+            http_client(engine.address, engine.api_key) as client,
         ):
             loaded = LlamaCppModel(
                 engine,
@@ -196,19 +196,6 @@ def _installed_version() -> str | None:
         return version("xllamacpp") if find_spec("xllamacpp") is not None else None
     except (PackageNotFoundError, ValueError):
         return None
-
-
-def _client(address: str, api_key: str) -> httpx.AsyncClient:
-    """A client for our own server only: no proxies, and a new connection for each request, because
-    the server may close an idle one just as it is used again.
-    """
-    return httpx.AsyncClient(
-        base_url=address,
-        headers={"Authorization": f"Bearer {api_key}", "Connection": "close"},
-        limits=httpx.Limits(max_keepalive_connections=0),
-        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-        trust_env=False,
-    )
 
 
 def _report(listener: Callable[[LoadProgress], None] | None, fraction: float) -> None:

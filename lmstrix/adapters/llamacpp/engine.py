@@ -23,6 +23,7 @@ import anyio
 import anyio.abc
 import attrs
 
+from lmstrix.adapters.http import CRASH_HINT, MEMORY_WORDS
 from lmstrix.adapters.llamacpp import child
 from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import (
@@ -281,11 +282,6 @@ def _stdout(process: anyio.abc.Process) -> anyio.abc.ByteReceiveStream:
 
 _STAMP = re.compile(r"^[\d.]+ (?P<level>[DIWE]) ")
 _TROUBLE = re.compile(r"GGML_ASSERT|GGML_ABORT|terminate called|fatal|out of memory", re.IGNORECASE)
-_MEMORY = re.compile(
-    r"out of memory|insufficient memory|bad_alloc|cannot allocate memory|unable to allocate"
-    r"|failed to allocate|MemoryError|ErrorOutOf(Device|Host)Memory|cudaMalloc failed",
-    re.IGNORECASE,
-)
 _BROKEN = re.compile(
     r"not within the file bounds|is corrupted or incomplete|failed to read (magic|key-value|tensor)"
     r"|invalid magic|missing tensor|wrong shape",
@@ -315,7 +311,7 @@ def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]
     trouble = _troubles(log)
     words = trouble[0] if trouble else said or exit_status(returncode)
     everything = "\n".join([*trouble, said])
-    if kind == "memory" or _MEMORY.search(everything):
+    if kind == "memory" or MEMORY_WORDS.search(everything):
         return OutOfMemory(f"the engine ran out of memory while loading: {words}")
     if _UNKNOWN.search(everything):
         return UnsupportedModel(
@@ -336,8 +332,7 @@ def crash(returncode: int, log: Sequence[str]) -> EngineCrashed:
     trouble = _troubles(log)
     words = f": {trouble[-1]}" if trouble else ""
     return EngineCrashed(
-        f"the engine died while it worked ({exit_status(returncode)}){words}",
-        hint="Usually memory runs out as the context fills: try a smaller context.",
+        f"the engine died while it worked ({exit_status(returncode)}){words}", hint=CRASH_HINT
     )
 
 

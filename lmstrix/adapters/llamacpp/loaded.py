@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from time import perf_counter
 from typing import TypeVar, cast
 
@@ -12,6 +12,7 @@ import anyio
 import httpx
 
 from lmstrix.adapters import streaming
+from lmstrix.adapters.http import MAX_LINE_BYTES, close_response, event_in
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.streaming import (
     Items,
@@ -43,7 +44,6 @@ CHARACTERS_PER_S = 100_000
 small machine does ten million."""
 WEIGHT_BYTES_PER_S = 64 * 2**20
 """One step may take as long as reading all weights once, from a slow disk if memory is short."""
-CLOSE_S = 0.5
 DEATH_S = 2.0
 """Time in which a process that dropped its connection must turn out to be dead."""
 
@@ -135,13 +135,7 @@ class LlamaCppModel(StreamedModel):
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await response.aclose()
-                # The body's generators are suspended in each other. Reading on ends them all here
-                # and now: it fails on the closed connection once the data received is used up.
-                with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError):
-                    async for _ in chunks:
-                        pass
+            await close_response(response, chunks)
 
     async def _formatted(self, prompt: Prompt) -> str:
         """The text that the engine continues."""
@@ -213,9 +207,6 @@ class LlamaCppModel(StreamedModel):
 
 # The server on the wire --------------------------------------------------------------------------
 
-MAX_LINE_BYTES = 2**24
-"""Longest line accepted from the server; its own have a few hundred bytes."""
-
 _STOP_REASONS = {
     "eos": StopReason.END,
     "word": StopReason.STOP_STRING,
@@ -271,20 +262,9 @@ class EventReader:
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if len(self._rest) > MAX_LINE_BYTES:
                 raise EngineUnavailable("the engine sent a line without an end")
-            self._ready.extend(event for line in lines if (event := _event(line)) is not None)
+            events = (event_in(line, "the engine") for line in lines)
+            self._ready.extend(event for event in events if event is not None)
         return self._ready.popleft()
-
-
-def _event(line: bytes) -> Json | None:
-    """The JSON object in one line; None for blank lines, comments and other fields."""
-    field, _, data = line.strip().partition(b":")
-    data = data.strip()
-    if field not in (b"data", b"error") or data == b"[DONE]":
-        return None
-    event = parse_object(data)
-    if event is None:
-        raise EngineUnavailable("the engine sent an event that is not JSON")
-    return {"error": event} if field == b"error" and "error" not in event else event
 
 
 def server_error(status: int, body: Json | None) -> LMStrixError:

@@ -13,6 +13,7 @@ from lmstrix.adapters.lmstudio import protocol
 from lmstrix.adapters.lmstudio.protocol import Generation
 from lmstrix.adapters.lmstudio.sdk import Connection, Deadlines, require_asyncio
 from lmstrix.adapters.streaming import (
+    BEGIN,
     Items,
     StallDeadline,
     StreamedModel,
@@ -31,7 +32,6 @@ MOST_EXTRA_TOKENS = 2
 and by an end. What differs more was changed by the server."""
 MOST_SPECIAL_TOKENS = 64
 SMALL = Prompt(user="Hello")
-BEGIN = "\nBegin your answer with: "
 
 
 @attrs.frozen(kw_only=True)

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from lmstrix.adapters import streaming
+from lmstrix.adapters.http import MEMORY_WORDS, crashed
 from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
-    EngineCrashed,
     EngineUnavailable,
     LMStrixError,
     LoadFailed,
@@ -149,11 +149,6 @@ START_HINT = (
 
 _WORDS = 500
 _GUARDRAIL = re.compile(r"insufficient system resources|guardrail", re.IGNORECASE)
-_MEMORY = re.compile(
-    r"out of (?:device |host |video )?memory|insufficient memory|bad_alloc|unable to allocate"
-    r"|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
-    re.IGNORECASE,
-)
 _CRASHED = re.compile(r"has crashed|exit code", re.IGNORECASE)
 _OVERFLOW = re.compile(
     r"trying to keep the first|context size has been exceeded|n_keep"
@@ -181,13 +176,6 @@ def _overflow(words: str) -> LMStrixError:
     return ContextOverflow(f"the prompt does not fit: {words}")
 
 
-def _crash(words: str) -> LMStrixError:
-    return EngineCrashed(
-        f"the engine died while it worked: {words}",
-        hint="Most often memory ran out as the context filled: try a smaller one.",
-    )
-
-
 _LOAD: tuple[_Rule, ...] = (
     (
         _GUARDRAIL,
@@ -196,15 +184,18 @@ _LOAD: tuple[_Rule, ...] = (
             hint="The guardrail can be changed in LM Studio's settings.",
         ),
     ),
-    (_MEMORY, lambda words: OutOfMemory(f"the engine ran out of memory while loading: {words}")),
+    (
+        MEMORY_WORDS,
+        lambda words: OutOfMemory(f"the engine ran out of memory while loading: {words}"),
+    ),
     (_NO_MODEL, lambda words: ModelNotFound(f"LM Studio: {words}")),
     (_GONE, _gone),
 )
 _PREDICTION: tuple[_Rule, ...] = (
     (_OVERFLOW, _overflow),
     (_GONE, _gone),
-    (_CRASHED, _crash),
-    (_MEMORY, _crash),
+    (_CRASHED, crashed),
+    (MEMORY_WORDS, crashed),
 )
 
 
@@ -229,7 +220,7 @@ def call_error(text: str) -> LMStrixError:
     """Why a remote call failed."""
     words = " ".join(text.split())[:_WORDS] or "no reason given"
     if _CRASHED.search(text):
-        return _crash(words)
+        return crashed(words)
     if _NO_MODEL.search(text) and not _GONE.search(text):
         return ModelNotFound(f"LM Studio: {words}")
     return EngineUnavailable(f"LM Studio refused a call: {words}")
