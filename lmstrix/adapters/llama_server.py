@@ -9,12 +9,9 @@ import shutil
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path, PurePath
-from typing import cast
-from urllib.parse import quote
 
 import anyio
 import attrs
-import httpx
 
 from lmstrix.adapters.http import (
     CALL_S,
@@ -28,11 +25,10 @@ from lmstrix.adapters.http import (
     server_address,
 )
 from lmstrix.adapters.llamacpp.adapter import LlamaCppAdapter
-from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings
+from lmstrix.adapters.llamacpp.engine import EngineSettings
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.errors import (
     ConfigurationError,
-    ConnectionLost,
     EngineUnavailable,
     LMStrixError,
     LoadFailed,
@@ -132,15 +128,10 @@ class LlamaServerAdapter(ServerAdapter):
                 mine = True
                 await self._load_routed(server, routed)
             async with http_client(server.address, api_key()) as client:
-                properties = await server.call("GET", f"/props{_query(routed)}")
-                loaded = _AttachedModel(
-                    client,
-                    model,
-                    routed=routed,
-                    has_template=bool(properties.get("chat_template")),
-                    stall_timeout_s=self._stall_s,
+                loaded = LlamaCppModel(
+                    None, client, model, routed=routed, stall_timeout_s=self._stall_s
                 )
-                await loaded.read_properties()
+                properties = await loaded.read_properties()
                 loaded.notes = _notes(model, properties, loaded.effective_context)
                 self._notes |= dict.fromkeys(loaded.notes)
                 if on_progress is not None:
@@ -287,53 +278,6 @@ class SpawnedServerAdapter(LlamaCppAdapter):
         )
 
 
-class _NoProcess:
-    """Stands for a process that is not ours to watch."""
-
-    async def death(self, within_s: float) -> None:
-        del within_s
-
-
-class _AttachedModel(LlamaCppModel):
-    """A model in a server that somebody else started. `routed` names it to a router."""
-
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        model: ModelInfo,
-        *,
-        routed: str,
-        has_template: bool,
-        stall_timeout_s: float,
-    ) -> None:
-        super().__init__(
-            cast("Engine", _NoProcess()),
-            client,
-            model,
-            has_template=has_template,
-            stall_timeout_s=stall_timeout_s,
-        )
-        self._routed = routed
-        self.notes: list[str] = []
-        """What the reader of a report should know."""
-        self.counts_tokens = True
-
-    def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
-        return super()._events(self._addressed(body))
-
-    async def _call(self, method: str, path: str, body: Json | None, deadline_s: float) -> Json:
-        if body is None:
-            return await super()._call(method, path + _query(self._routed), None, deadline_s)
-        return await super()._call(method, path, self._addressed(body), deadline_s)
-
-    async def _lost(self, what: str) -> LMStrixError:
-        """The server's death shows as a lost connection only."""
-        return ConnectionLost(what)
-
-    def _addressed(self, body: Json) -> Json:
-        return {**body, "model": self._routed} if self._routed else body
-
-
 def _model(entry: Json) -> ModelInfo:
     """The model of an entry of ``/v1/models``; a path is called by its file."""
     name, meta = as_text(entry.get("id")), as_object(entry.get("meta"))
@@ -371,10 +315,6 @@ def _state(entry: Json) -> str:
 
 def _settings(properties: Json) -> Json:
     return as_object(properties.get("default_generation_settings"))
-
-
-def _query(routed: str) -> str:
-    return f"?model={quote(routed, safe='')}" if routed else ""
 
 
 def _load_error(refusal: Refusal) -> LMStrixError:

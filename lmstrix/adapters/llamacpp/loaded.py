@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from time import perf_counter
 from typing import TypeVar, cast
+from urllib.parse import quote
 
 import anyio
 import httpx
@@ -25,6 +26,7 @@ from lmstrix.adapters.streaming import (
 )
 from lmstrix.errors import (
     ConfigurationError,
+    ConnectionLost,
     ContextOverflow,
     EngineTimeout,
     EngineUnavailable,
@@ -54,32 +56,49 @@ class LlamaCppModel(StreamedModel):
     One request at a time; others wait. The longest time between two signs of progress (a batch
     read, a token written) is `stall_timeout_s` plus the time to read the weights once, or ten
     times the slowest step so far if that is more. A reply has no other deadline.
+
+    Args:
+        engine: the process; None for a server that somebody else started.
+        has_template: whether the model has a chat template; None: as the server says.
+        routed: what a router calls the model; empty without one.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | None,
         client: httpx.AsyncClient,
         model: ModelInfo,
         *,
-        has_template: bool,
+        has_template: bool | None = None,
         stall_timeout_s: float,
         reuse_prefixes: bool = True,
+        routed: str = "",
     ) -> None:
         super().__init__(model, 0)
         self._engine = engine
         self._client = client
+        self._routed = routed
+        self.notes: list[str] = []
+        """What the reader of a report should know."""
+        self.counts_tokens = True
         self._has_template = has_template
         self._reuse_prefixes = reuse_prefixes
         self._stall = StallDeadline(stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S)
 
-    async def read_properties(self) -> None:
-        """Ask the server for the effective context; raises `EngineUnavailable`."""
-        properties = await self._call("GET", "/props", None, CALL_S)
+    async def read_properties(self) -> Json:
+        """Ask the server for its properties, of which the effective context is one.
+
+        Raises `EngineUnavailable`.
+        """
+        query = f"?model={quote(self._routed, safe='')}" if self._routed else ""
+        properties = await self._call("GET", f"/props{query}", None, CALL_S)
         context = as_object(properties.get("default_generation_settings")).get("n_ctx")
         if not isinstance(context, int) or context < 1:
             raise EngineUnavailable("the engine did not report its context length")
         self._context = context
+        if self._has_template is None:
+            self._has_template = bool(properties.get("chat_template"))
+        return properties
 
     async def count_tokens(self, text: str) -> int:
         """Number of tokens of plain `text`, without template and special tokens."""
@@ -118,7 +137,7 @@ class LlamaCppModel(StreamedModel):
         Leaving early closes the connection, and the engine stops at its next batch.
         """
         started = perf_counter()
-        request = self._client.build_request("POST", "/completion", json=body)
+        request = self._client.build_request("POST", "/completion", json=self._addressed(body))
         response = await self._bounded(
             lambda: self._client.send(request, stream=True), self._stall.seconds
         )
@@ -173,7 +192,8 @@ class LlamaCppModel(StreamedModel):
 
     async def _call(self, method: str, path: str, body: Json | None, deadline_s: float) -> Json:
         try:
-            request = self._client.build_request(method, path, json=body)
+            addressed = None if body is None else self._addressed(body)
+            request = self._client.build_request(method, path, json=addressed)
         except UnicodeEncodeError as error:
             raise ConfigurationError(
                 "the text contains a lone surrogate, which is not valid Unicode"
@@ -192,7 +212,7 @@ class LlamaCppModel(StreamedModel):
             with anyio.fail_after(deadline_s):
                 return await call()
         except TimeoutError as error:
-            if (crash := await self._engine.death(0)) is not None:
+            if self._engine is not None and (crash := await self._engine.death(0)) is not None:
                 raise crash from error
             raise EngineTimeout(
                 f"the engine made no progress for {spoken_s(deadline_s)}"
@@ -201,8 +221,16 @@ class LlamaCppModel(StreamedModel):
             raise await self._lost(f"the connection was lost ({type(error).__name__})") from error
 
     async def _lost(self, what: str) -> LMStrixError:
-        """The engine's death if it died, else an error that it cannot be reached."""
+        """The engine's death if it died, else an error that it cannot be reached.
+
+        The death of a server that is not ours shows as a lost connection only.
+        """
+        if self._engine is None:
+            return ConnectionLost(what)
         return await self._engine.death(DEATH_S) or EngineUnavailable(what)
+
+    def _addressed(self, body: Json) -> Json:
+        return {**body, "model": self._routed} if self._routed else body
 
 
 # The server on the wire --------------------------------------------------------------------------
