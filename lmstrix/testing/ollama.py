@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from os.path import commonprefix
-from typing import Self
 
 import anyio
 import anyio.abc
@@ -115,11 +114,10 @@ class OllamaServer(HttpServer):
         self._changing = anyio.Lock()
         self._busy = 0
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
+    async def begin(self) -> None:
+        """Load what the user has loaded."""
         for key, context in self._preload:
             await self._load(key, context, users_own=True)
-        return self
 
     @property
     def loaded(self) -> dict[str, int]:
