@@ -112,6 +112,10 @@ class LoopbackServer(ABC):
     async def begin(self) -> None:  # noqa: B027 - not every server needs it
         """Load what clients shall find loaded."""
 
+    async def model_keys(self) -> list[str]:
+        """The keys under which clients find its models."""
+        return []
+
     @abstractmethod
     async def serve(self, stream: anyio.abc.SocketStream) -> None:
         """Serve one connection."""

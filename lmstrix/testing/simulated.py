@@ -19,6 +19,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from lmstrix.adapters.token_counts import common_length
 from lmstrix.errors import (
     ContextOverflow,
     EngineCrashed,
@@ -492,7 +493,7 @@ class _SimulatedLoaded:
 
     def _read(self, tokens: list[str]) -> int:
         """Bring the prefix cache up to date; returns the tokens that it saved."""
-        cached = _common_prefix(tokens[:-1], self._cached) if self._reuses else 0
+        cached = common_length(tokens[:-1], self._cached) if self._reuses else 0
         self._cached = tokens
         counters = self._engine.counters
         counters.replies += 1
@@ -589,15 +590,3 @@ def _stop_reason(*, cut_off: bool, stop: Sequence[str]) -> StopReason:
     if cut_off:
         return StopReason.MAX_TOKENS
     return StopReason.STOP_STRING if stop else StopReason.END
-
-
-def _common_prefix(tokens: list[str], cached: list[str]) -> int:
-    """How many tokens at the beginning are the same; by bisection, which compares in C."""
-    same, differs = 0, min(len(tokens), len(cached)) + 1
-    while differs - same > 1:
-        middle = (same + differs) // 2
-        if tokens[same:middle] == cached[same:middle]:
-            same = middle
-        else:
-            differs = middle
-    return same

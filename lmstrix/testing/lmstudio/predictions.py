@@ -26,6 +26,7 @@ from lmstrix.testing.lmstudio.wire import (
     parsed_prompt,
     unboxed,
 )
+from lmstrix.testing.serving import cut_prompt
 
 __all__ = ["predict"]
 
@@ -132,7 +133,9 @@ async def _reply(job: _Job) -> Reply:
     if count >= context:
         if job.field("contextOverflowPolicy") == "stopAtLimit" and not script.truncates:
             raise ContextOverflow("too long", prompt_tokens=count, context_length=context)
-        job.prompt = await _cut(job.loaded, job.prompt, context - min(asked, context // 2))
+        job.prompt = await cut_prompt(
+            job.loaded, job.prompt, context - min(asked, context // 2), middle=True
+        )
         kept = await job.loaded.count_prompt_tokens(job.prompt)
         job.hidden_tokens += count - kept if script.hides_truncation else 0
         count = kept
@@ -229,16 +232,3 @@ def _succeed(job: _Job, stop_reason: str) -> None:
             "predictionConfig": config_pairs(job.record.fields),
         }
     )
-
-
-async def _cut(loaded: LoadedModel, prompt: Prompt, budget: int) -> Prompt:
-    """`prompt` without the middle of its user text, so that it fits `budget` tokens."""
-    text, cut = prompt.user, prompt
-    count = await loaded.count_prompt_tokens(prompt)
-    keep = len(text)
-    while count > budget and keep:
-        keep = int(keep * min(0.98, budget / count)) if keep > 16 else 0
-        half = keep // 2
-        cut = attrs.evolve(prompt, user=text[:half] + text[len(text) - half :])
-        count = await loaded.count_prompt_tokens(cut)
-    return cut
