@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from lmstrix.errors import ContextOverflow, EngineCrashed
+from lmstrix.json_values import Json, as_list
 from lmstrix.models import PrefillProgress, Prompt, Reply, StopReason
 from lmstrix.ports import LoadedModel
 from lmstrix.testing.lmstudio.calls import Channel
@@ -17,9 +18,7 @@ from lmstrix.testing.lmstudio.script import Step
 from lmstrix.testing.lmstudio.state import Instance, PredictionRecord, instance_entry, load_config
 from lmstrix.testing.lmstudio.wire import (
     UNLOADED,
-    Json,
     WireError,
-    as_list,
     chat_prompt,
     config_fields,
     config_pairs,
@@ -55,7 +54,7 @@ class _Job:
     number: int
     hidden_tokens: int = 0
     """Added to the reported count of prompt tokens."""
-    stats: Json = attrs.field(factory=dict[str, object])
+    stats: dict[str, object] = attrs.field(factory=dict[str, object])
     """The stats so far."""
 
     @property
