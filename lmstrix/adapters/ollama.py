@@ -25,7 +25,7 @@ from lmstrix.adapters.http import (
     prediction_error,
     server_address,
 )
-from lmstrix.adapters.streaming import Generation, Items, replied
+from lmstrix.adapters.streaming import Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
     EngineTimeout,
@@ -444,12 +444,9 @@ def _request(key: str, context_length: int) -> dict[str, object]:
 def _chat(
     key: str, context_length: int, prompt: Prompt, max_tokens: int, stop: Sequence[str]
 ) -> dict[str, object]:
-    said = (("system", prompt.system), ("user", prompt.user), ("assistant", prompt.answer_prefix))
     options = {"num_ctx": context_length, "num_predict": max_tokens, "stop": list(stop), **FIXED}
     return _request(key, context_length) | {
-        "messages": [
-            {"role": role, "content": text} for role, text in said if text or role == "user"
-        ],
+        "messages": chat_messages(prompt.system, prompt.user, prompt.answer_prefix),
         "options": options,
         "stream": True,
     }

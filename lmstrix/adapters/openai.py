@@ -15,7 +15,7 @@ from lmstrix.adapters.http import (
     is_loopback,
     server_address,
 )
-from lmstrix.adapters.streaming import BEGIN, Generation, Items, replied
+from lmstrix.adapters.streaming import BEGIN, Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
@@ -260,12 +260,9 @@ def _chat(
     user, prefix = prompt.user, prompt.answer_prefix
     if form >= 2 and prefix:
         user, prefix = user + BEGIN + prefix, ""
-    said = (("system", prompt.system), ("user", user), ("assistant", prefix))
     body: dict[str, object] = {
         "model": key,
-        "messages": [
-            {"role": role, "content": text} for role, text in said if text or role == "user"
-        ],
+        "messages": chat_messages(prompt.system, user, prefix),
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -22,6 +22,7 @@ __all__ = [
     "StallDeadline",
     "StreamedModel",
     "ThoughtSplitter",
+    "chat_messages",
     "ends_in_thought",
     "replied",
     "require_room",
@@ -300,6 +301,12 @@ def with_answer_prefix(formatted: str, answer_prefix: str) -> str:
     elif formatted.endswith(_HARMONY):
         formatted += _HARMONY_ANSWER
     return formatted + answer_prefix
+
+
+def chat_messages(system: str, user: str, answer_prefix: str = "") -> list[dict[str, str]]:
+    """A chat of one question; the beginning of its answer is a last message of the assistant."""
+    said = (("system", system), ("user", user), ("assistant", answer_prefix))
+    return [{"role": role, "content": text} for role, text in said if text or role == "user"]
 
 
 class ThoughtSplitter:

@@ -16,7 +16,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import BinaryIO
 
 import anyio
@@ -202,7 +201,7 @@ class _Watch:
     """Watches whether a loading process works: processor time, memory, log."""
 
     def __init__(self, pid: int, log: _Log, unseen_s: float) -> None:
-        self._stat = Path("/proc") / str(pid) / "stat"
+        self._pid = pid
         self._log = log
         self._seen: tuple[object, ...] = ()
         self._since = anyio.current_time()
@@ -212,13 +211,10 @@ class _Watch:
         """Seconds without any sign of work. If the system shows none, the first `unseen_s` count
         as work.
         """
-        try:
-            # Fields 14, 15 and 24 of proc(5): user time, system time, resident pages. The
-            # second field may hold spaces, and ends with the last bracket.
-            fields = self._stat.read_text().rpartition(")")[2].split()
-            seen = (self._log.count, fields[11], fields[12], fields[21])
-        except (OSError, IndexError):
+        work = child.work_of(self._pid)
+        if not work:
             return max(0.0, now - self._unseen_until)
+        seen = (self._log.count, work)
         if seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since

@@ -19,6 +19,7 @@ from lmstrix.adapters.streaming import (
     Items,
     StallDeadline,
     StreamedModel,
+    chat_messages,
     ends_in_thought,
     require_room,
     spoken_s,
@@ -161,16 +162,14 @@ class LlamaCppModel(StreamedModel):
         if not self._has_template:
             before = f"{prompt.system}\n\n" if prompt.system else ""
             return before + prompt.user + prompt.answer_prefix
-        said = [("system", prompt.system)] * bool(prompt.system) + [("user", prompt.user)]
-        messages = [{"role": role, "content": text} for role, text in said]
-        body: dict[str, object] = {"messages": messages}
+        body: dict[str, object] = {"messages": chat_messages(prompt.system, prompt.user)}
         if prompt.answer_prefix:
             body["chat_template_kwargs"] = {"enable_thinking": False}
         answer = await self._call(
             "POST",
             "/apply-template",
             body,
-            CALL_S + sum(len(text) for _, text in said) / CHARACTERS_PER_S,
+            CALL_S + len(prompt.system + prompt.user) / CHARACTERS_PER_S,
         )
         formatted = answer.get("prompt")
         if not isinstance(formatted, str):
