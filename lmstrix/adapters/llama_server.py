@@ -151,7 +151,7 @@ class LlamaServerAdapter(ServerAdapter):
         server = await self._server()
         listed = await self._listed()
         properties = await server.call("GET", "/props", busy_s=0)
-        context = as_context(_settings(properties).get("n_ctx"))
+        context = as_context(as_object(properties.get("default_generation_settings")).get("n_ctx"))
         # A server that was started with another context gives other results.
         told = {"llama-server": as_text(properties.get("build_info")), "context": context or ""}
         users = [
@@ -311,10 +311,6 @@ def _notes(model: ModelInfo, properties: Json, context: int) -> list[str]:
 def _state(entry: Json) -> str:
     """Whether a model is loaded; one without a router is."""
     return as_text(as_object(entry.get("status")).get("value")) or "loaded"
-
-
-def _settings(properties: Json) -> Json:
-    return as_object(properties.get("default_generation_settings"))
 
 
 def _load_error(refusal: Refusal) -> LMStrixError:

@@ -228,10 +228,6 @@ class OllamaAdapter(ServerAdapter):
             digest=as_text(entry.get("digest")),
         )
 
-    async def _thinks(self, key: str) -> bool:
-        told = await self._server.call("POST", "/api/show", {"model": key})
-        return "thinking" in as_list(told.get("capabilities"))
-
     # Instances.
 
     async def _running(self) -> dict[str, _Running]:
@@ -309,7 +305,8 @@ class OllamaAdapter(ServerAdapter):
 
         async def ask(prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
             if not thinks:
-                thinks.append(await self._thinks(model.key))
+                told = await self._server.call("POST", "/api/show", {"model": model.key})
+                thinks.append("thinking" in as_list(told.get("capabilities")))
             body = _chat(model.key, asked_context, prompt, max_tokens, stop)
             if thinks[0] and prompt.answer_prefix:
                 body["think"] = False

@@ -115,7 +115,7 @@ class OllamaServer(ModelServer):
     @property
     def loaded(self) -> dict[str, int]:
         """The context of each loaded model."""
-        return {key: self._context(one) for key, one in self._instances.items()}
+        return {key: one.loaded.effective_context for key, one in self._instances.items()}
 
     @property
     def left_behind(self) -> list[str]:
@@ -205,15 +205,12 @@ class OllamaServer(ModelServer):
             with anyio.move_on_after(UNLOAD_S):
                 await instance.released.wait()
 
-    def _context(self, instance: _Instance) -> int:
-        return instance.loaded.effective_context
-
     def _running(self, instance: _Instance) -> Json:
         return {
             "name": instance.key,
             "model": instance.key,
             "expires_at": "2318-01-01T00:00:00Z",
-            "context_length": self._context(instance),
+            "context_length": instance.loaded.effective_context,
         }
 
     # Replies.
@@ -251,7 +248,7 @@ class OllamaServer(ModelServer):
 
     async def _reply(self, instance: _Instance, prompt: Prompt, body: Json, answer: Answer) -> None:
         script, options = self.script, as_object(body.get("options"))
-        loaded, context = instance.loaded, self._context(instance)
+        loaded, context = instance.loaded, instance.loaded.effective_context
         asked = as_count(options.get("num_predict")) or DEFAULT_REPLY
         prompt, count = await self.read(
             loaded, prompt, window=script.window, crashes_above=script.crashes_above
