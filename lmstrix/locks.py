@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,15 @@ from filelock import FileLock, Timeout
 
 from lmstrix.json_values import as_count, as_text, read_object
 
-__all__ = ["FOLDER_VARIABLE", "THIS_MACHINE", "Holder", "hold_turn", "holders", "turns_folder"]
+__all__ = [
+    "FOLDER_VARIABLE",
+    "THIS_MACHINE",
+    "Holder",
+    "hold_turn",
+    "holders",
+    "runs",
+    "turns_folder",
+]
 
 THIS_MACHINE = "this machine"
 """What is contended for by everything that loads models into this machine's memory."""
@@ -48,6 +57,21 @@ def turns_folder() -> Path:
     """Where the lock files are: ``LMSTRIX_TURNS``, or the user's state folder."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else platformdirs.user_state_path("lmstrix") / "turns"
+
+
+def runs(pid: int) -> bool:
+    """Whether a process of that number runs. In doubt it does."""
+    if not 0 < pid < MOST_PID:
+        return False
+    if sys.platform == "win32":  # there is no signal that only asks
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @asynccontextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 
-import anyio
 import attrs
 
-from lmstrix.adapters.streaming import Items, require_room
+from lmstrix.adapters.streaming import Items, StreamedModel, require_room, whole_reply
 from lmstrix.adapters.token_counts import TokenCounts, common_length
 from lmstrix.errors import (
     ConfigurationError,
@@ -19,7 +18,7 @@ from lmstrix.errors import (
     PredictionError,
     PromptTruncated,
 )
-from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
+from lmstrix.models import ModelInfo, Prompt, Reply
 
 __all__ = ["Ask", "CountedModel"]
 
@@ -49,7 +48,7 @@ SEAM_TOKENS, SEAM_SHARE = 16, 1 / 200
 """The halves of a prompt may have so many tokens more than the whole."""
 
 
-class CountedModel:
+class CountedModel(StreamedModel):
     """A `lmstrix.ports.LoadedModel` whose prompts are counted by sending them for one token.
 
     A server with a prefix cache has read the prompt then, so that counting costs next to nothing.
@@ -67,8 +66,7 @@ class CountedModel:
     def __init__(
         self, model: ModelInfo, context: int, ask: Ask, *, note: Callable[[str], None]
     ) -> None:
-        self._model = model
-        self._context = context
+        super().__init__(model, context)
         self._ask = ask
         self._note = note
         self.notes: list[str] = []
@@ -82,18 +80,6 @@ class CountedModel:
         """What was read for sizes since the last reply."""
         self._uncounted = False
         self._released = False
-        # A semaphore, not a lock: an abandoned stream may be closed by another task.
-        self._turn = anyio.Semaphore(1)
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model that was loaded."""
-        return self._model
-
-    @property
-    def effective_context(self) -> int:
-        """The context length that the server reports, in tokens."""
-        return self._context
 
     @property
     def counts_tokens(self) -> bool:
@@ -157,33 +143,6 @@ class CountedModel:
                     await self._sent(attrs.evolve(prompt, user=prompt.user[: max(0, same) + more]))
         return self._counts.estimate(_text(prompt)).most
 
-    async def complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        on_progress: Callable[[PrefillProgress], None] | None = None,
-    ) -> Reply:
-        """Greedy reply to `prompt`; see `lmstrix.ports.LoadedModel.complete`.
-
-        Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not, and
-        `PromptTruncated` if the server read less than was sent.
-        """
-        return await _whole(self._generate(prompt, max_tokens, stop), on_progress)
-
-    async def stream(
-        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        """The same reply piece by piece; the last item is the whole `Reply`.
-
-        Closing it early stops the engine.
-        """
-        async with aclosing(self._generate(prompt, max_tokens, stop)) as items:
-            async for item in items:
-                if not isinstance(item, PrefillProgress):
-                    yield item
-
     async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         if max_tokens < 1:
             raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -196,7 +155,7 @@ class CountedModel:
                     else:
                         yield item
             if reply is None:
-                raise EngineUnavailable("the server ended the reply too early")
+                raise EngineUnavailable("the server gave no reply")
             reply = self._accounted(prompt, await self._checked(prompt, reply))
         require_room(reply.prompt_tokens, max_tokens, self._context)
         yield reply
@@ -219,7 +178,7 @@ class CountedModel:
         return reply.prompt_tokens
 
     async def _reply_to(self, prompt: Prompt) -> Reply:
-        return await self._checked(prompt, await _whole(self._asked(prompt, 1, ())))
+        return await self._checked(prompt, await whole_reply(self._asked(prompt, 1, ())))
 
     def _accounted(self, prompt: Prompt, reply: Reply) -> Reply:
         """`reply` with what was read for sizes before it."""
@@ -274,24 +233,8 @@ class CountedModel:
             attrs.evolve(prompt, user=prompt.user[:half]),
             Prompt(user=prompt.user[half:]),
         )
-        counts = [(await _whole(self._asked(part, 1, ()))).prompt_tokens for part in halves]
+        counts = [(await whole_reply(self._asked(part, 1, ()))).prompt_tokens for part in halves]
         return sum(counts) - self._template_tokens
-
-
-async def _whole(
-    items: Items, on_progress: Callable[[PrefillProgress], None] | None = None
-) -> Reply:
-    """The reply at the end of `items`, which are closed."""
-    reply = None
-    async with aclosing(items):
-        async for item in items:
-            if isinstance(item, Reply):
-                reply = item
-            elif isinstance(item, PrefillProgress) and on_progress is not None:
-                on_progress(item)
-    if reply is None:
-        raise EngineUnavailable("the server gave no reply")
-    return reply
 
 
 def _text(prompt: Prompt) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from time import perf_counter
@@ -28,20 +29,31 @@ from lmstrix.errors import (
     LMStrixError,
     ModelNotFound,
     PredictionError,
+    UnsupportedModel,
 )
 from lmstrix.json_values import Json, as_count, as_object, as_seconds, parse_object
+from lmstrix.locks import THIS_MACHINE
+from lmstrix.models import LoadedInstance, MemoryEstimate, ModelInfo, Status
+from lmstrix.names import find_key, suggestion
 
 __all__ = [
     "BUSY_S",
     "CALL_S",
+    "CRASH_HINT",
     "HOST_VARIABLE",
     "KEY_VARIABLE",
+    "MAX_LINE_BYTES",
     "MEMORY_WORDS",
     "Refusal",
-    "ReplyBounds",
     "Server",
+    "ServerAdapter",
     "api_key",
+    "close_response",
+    "crashed",
+    "event_in",
+    "http_client",
     "is_loopback",
+    "named_model",
     "prediction_error",
     "server_address",
 ]
@@ -58,7 +70,9 @@ PROMPT_BYTES_PER_S = 80
 BUSY_S = 120.0
 """How long a server may say that it is busy."""
 LONGEST_WAIT_S = 30.0
-CLOSE_S = 1.0
+ANSWERING = ("llm", "vlm")
+"""Types of models that can be asked questions."""
+CLOSE_S = 0.5
 MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
@@ -66,7 +80,7 @@ BUSY = frozenset({429, 500, 502, 503, 504, 529})
 
 MEMORY_WORDS = re.compile(
     r"out of (?:device |host |video )?memory|insufficient memory|bad_alloc|unable to allocate"
-    r"|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
+    r"|MemoryError|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
     re.IGNORECASE,
 )
 _OVERFLOW = re.compile(
@@ -77,6 +91,7 @@ _OVERFLOW = re.compile(
     r"|max_new_tokens` must be <=|trying to keep the first|n_keep",
     re.IGNORECASE,
 )
+CRASH_HINT = "Usually memory runs out as the context fills: try a smaller context."
 _CRASH = re.compile(
     r"(?:runner|server|process) (?:process )?(?:has )?(?:terminated|crashed|no longer running)"
     r"|error was encountered while running the model|CUDA error|exit status \d",
@@ -117,12 +132,120 @@ def api_key() -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `address` is this machine, by its name."""
-    name = urlsplit(address).hostname or ""
+    """Whether `address`, a URL or ``HOST:PORT``, is this machine, by its name."""
+    name = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     try:
         return name == "localhost" or ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def named_model(models: Sequence[ModelInfo], name: str, engine: str) -> ModelInfo:
+    """The model that `name` means: a key, one without its ``:latest``, or the last part of one.
+
+    Raises:
+        ModelNotFound: nothing of that name, or more than one thing.
+        UnsupportedModel: an embedding model, or another thing that cannot answer.
+    """
+    by_key = {model.key: model for model in models}
+    key = f"{name}:latest" if f"{name}:latest" in by_key else find_key(name, by_key)
+    if key is None:
+        hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
+        if len(by_key) < 2:
+            hint = f"Its only model is {next(iter(by_key))}." if by_key else "It has no model yet."
+        raise ModelNotFound(
+            f"{engine} has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
+        )
+    model = by_key[key]
+    if model.type not in ANSWERING:
+        raise UnsupportedModel(
+            f"{key!r} is of type {model.type!r}, which cannot answer questions here",
+            hint=f"Choose a model that runs in {engine} and generates text.",
+        )
+    return model
+
+
+class ServerAdapter(ABC):
+    """The part of a `lmstrix.ports.Adapter` that is the same for all servers.
+
+    Args:
+        address: a URL or ``HOST:PORT``; decides with whom it takes turns.
+    """
+
+    name: str
+    engine: str
+    """What messages and the status call the server."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._notes: dict[str, None] = {}
+        self._loaded: dict[str, LoadedInstance] = {}
+        self._loads = 0
+
+    @property
+    def turn(self) -> str:
+        """This machine if the server runs on it, else the server."""
+        here = is_loopback(self._address)
+        return THIS_MACHINE if here else f"{self.engine} at {self._address.lower()}"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not as it should be, one sentence each."""
+        return tuple(self._notes)
+
+    @abstractmethod
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Every model that the server lists, sorted by key; raises an `InfrastructureError`."""
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means; see `named_model`."""
+        return named_model(await self.list_models(), name, self.engine)
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
+        """None: the server does not say."""
+        del model, context_length
+        return None
+
+    async def status(self) -> Status:
+        """Whether the server answers, its version, and what is loaded in it."""
+        try:
+            address, versions, loaded = await self._state()
+        except LMStrixError as error:
+            return Status(
+                adapter=self.name,
+                engine=self.engine,
+                available=False,
+                detail=str(error),
+                hint=error.hint,
+            )
+        return Status(
+            adapter=self.name,
+            engine=self.engine,
+            available=True,
+            detail=" ".join([f"Server at {address}.", *self.warnings]),
+            versions={name: text for name, text in versions.items() if text},
+            loaded=tuple(loaded),
+        )
+
+    @abstractmethod
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        """The server's address, its versions, and what is loaded; raises if it does not answer."""
+
+    @asynccontextmanager
+    async def _listed_as_ours(self, model: ModelInfo, context: int) -> AsyncGenerator[None, None]:
+        """`model` is in use here, although nothing was loaded for it."""
+        self._loads += 1
+        identifier = f"{model.key} #{self._loads}"
+        self._loaded[identifier] = LoadedInstance(
+            key=model.key, identifier=identifier, context_length=context, ours=True
+        )
+        try:
+            yield
+        finally:
+            del self._loaded[identifier]
+
+    def _note(self, text: str) -> None:
+        self._notes[text] = None
 
 
 @attrs.frozen(kw_only=True)
@@ -171,6 +294,14 @@ class Refusal:
 Classify = Callable[[Refusal], LMStrixError]
 
 
+def crashed(words: str) -> EngineCrashed:
+    """The engine died after the load, as `words` say."""
+    return EngineCrashed(
+        f"the engine died while it worked: {words}",
+        hint=CRASH_HINT,
+    )
+
+
 def prediction_error(refusal: Refusal) -> LMStrixError:
     """Why a request got no reply."""
     if refusal.status == 413 or _OVERFLOW.search(refusal.words):
@@ -180,10 +311,7 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
             context_length=refusal.context_length,
         )
     if _CRASH.search(refusal.words) or MEMORY_WORDS.search(refusal.words):
-        return EngineCrashed(
-            f"the engine died while it worked: {refusal.words}",
-            hint="Most often memory ran out as the context filled: try a smaller one.",
-        )
+        return crashed(refusal.words)
     if refusal.status in (401, 403):
         return EngineUnavailable(
             str(refusal), hint=f"Put the server's API key into the variable {KEY_VARIABLE}."
@@ -193,26 +321,6 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
     if refusal.status in BUSY:
         return EngineUnavailable(str(refusal))
     return PredictionError(str(refusal))
-
-
-class ReplyBounds:
-    """Ends a reply that does not end by itself; raises `EngineUnavailable`.
-
-    A server that ignores the largest number of tokens would write for ever, which says nothing
-    about the model.
-    """
-
-    def __init__(self, max_tokens: int) -> None:
-        self._events = 8 * max_tokens + 256
-        self._characters = 256 * max_tokens + 4096
-
-    def take(self, text: str) -> str:
-        """`text`, counted."""
-        self._events -= 1
-        self._characters -= len(text)
-        if self._events < 0 or self._characters < 0:
-            raise EngineUnavailable("the server wrote far more than it was asked for")
-        return text
 
 
 class Server:
@@ -248,12 +356,12 @@ class Server:
         """The JSON object that the server answers; raises what `classify` makes of a refusal, or
         an `InfrastructureError`.
         """
-        async with self._client() as client:
+        async with http_client(self.address, self._key) as client:
             response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
             try:
                 answer = parse_object(await self._body(response, deadline_s))
             finally:
-                await _close(response)
+                await close_response(response)
         if answer is None:
             raise EngineUnavailable(
                 f"{self.name} at {self.address} does not answer in JSON", hint=self._hint
@@ -270,7 +378,7 @@ class Server:
         """
         started = perf_counter()
         first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
-        async with self._client() as client:
+        async with http_client(self.address, self._key) as client:
             response = await self._opened(client, "POST", path, body, first_s, classify, None)
             chunks = response.aiter_bytes()
             try:
@@ -282,14 +390,14 @@ class Server:
                     for line in lines:
                         if line.strip() == b"data: [DONE]":
                             return
-                        event = self._event(line)
+                        event = event_in(self._hidden(line), self.name)
                         if event is not None:
                             if event.get("error"):
                                 raise classify(Refusal.read(self.name, 500, event))
                             patience_s = self.stall.seconds
                             yield event, perf_counter() - started
             finally:
-                await _close(response, chunks)
+                await close_response(response, chunks)
 
     async def _next(self, chunks: AsyncIterator[bytes], patience_s: float) -> bytes:
         """The next bytes; none at the end."""
@@ -298,33 +406,6 @@ class Server:
             return await self._bounded(lambda: _chunk(chunks), max(deadline_s, patience_s))
 
         return await self.stall.step(read)
-
-    def _event(self, line: bytes) -> Json | None:
-        """The object in one line; None for blank lines, comments and other fields."""
-        line = self._hidden(line.strip())
-        if not line.startswith(b"{"):
-            field, _, line = line.partition(b":")
-            line = line.strip()
-            if field not in (b"data", b"error"):
-                return None
-        event = parse_object(line)
-        if event is None:
-            raise EngineUnavailable(f"{self.name} sent an event that is not JSON")
-        return event
-
-    def _client(self) -> httpx.AsyncClient:
-        headers = {"Connection": "close"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        plain = self.address.startswith("http://")
-        return httpx.AsyncClient(
-            headers=headers,
-            # An empty context spares reading the system's certificates for nothing.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
-            limits=httpx.Limits(max_keepalive_connections=0),
-            timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-            trust_env=False,
-        )
 
     async def _opened(  # noqa: PLR0917 - private, each a part of one request
         self,
@@ -353,7 +434,7 @@ class Server:
             try:
                 told = parse_object(await self._body(response, CALL_S))
             finally:
-                await _close(response)
+                await close_response(response)
             error = classify(Refusal.read(self.name, response.status_code, told))
             pause_s = _retry_after(response) or wait_s
             waits = isinstance(error, EngineUnavailable) and response.status_code in BUSY
@@ -395,6 +476,36 @@ class Server:
             ) from error
 
 
+def http_client(address: str, key: str = "") -> httpx.AsyncClient:
+    """A client without proxies, and with a new connection for each request."""
+    plain = address.startswith("http://")
+    return httpx.AsyncClient(
+        base_url=address,
+        headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
+        # An empty context spares reading the system's certificates for nothing.
+        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
+        trust_env=False,
+    )
+
+
+def event_in(line: bytes, server: str) -> Json | None:
+    """The object in a line of JSON or of server-sent events; None for blank lines, comments, the
+    end and other fields. Raises `EngineUnavailable`.
+    """
+    field, _, data = line.strip().partition(b":")
+    if field.startswith(b"{"):
+        field, data = b"data", line
+    data = data.strip()
+    if field not in (b"data", b"error") or data == b"[DONE]":
+        return None
+    event = parse_object(data)
+    if event is None:
+        raise EngineUnavailable(f"{server} sent an event that is not JSON")
+    return {"error": event} if field == b"error" and "error" not in event else event
+
+
 async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
     try:
         return await anext(chunks)
@@ -402,7 +513,10 @@ async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
         return b""
 
 
-async def _close(response: httpx.Response, chunks: AsyncIterator[bytes] | None = None) -> None:
+async def close_response(
+    response: httpx.Response, chunks: AsyncIterator[bytes] | None = None
+) -> None:
+    """Close the connection of a response, whose body may be half read."""
     with anyio.move_on_after(CLOSE_S, shield=True):
         await response.aclose()
         if chunks is not None:

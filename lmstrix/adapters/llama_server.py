@@ -6,33 +6,29 @@ import hashlib
 import json
 import shlex
 import shutil
-import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path, PurePath
-from typing import cast
-from urllib.parse import quote
 
 import anyio
 import attrs
-import httpx
 
 from lmstrix.adapters.http import (
     CALL_S,
     KEY_VARIABLE,
     Refusal,
     Server,
+    ServerAdapter,
     api_key,
-    is_loopback,
+    http_client,
     prediction_error,
     server_address,
 )
 from lmstrix.adapters.llamacpp.adapter import LlamaCppAdapter
-from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings
+from lmstrix.adapters.llamacpp.engine import EngineSettings
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.errors import (
     ConfigurationError,
-    ConnectionLost,
     EngineUnavailable,
     LMStrixError,
     LoadFailed,
@@ -40,9 +36,7 @@ from lmstrix.errors import (
     ModelNotFound,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
-from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
-from lmstrix.names import find_key, suggestion
 
 __all__ = ["DEFAULT_ADDRESSES", "LlamaServerAdapter", "SpawnedServerAdapter", "llama_server"]
 
@@ -76,7 +70,7 @@ def llama_server(
     return SpawnedServerAdapter(binary, server_args, stall_timeout_s=stall_timeout_s)
 
 
-class LlamaServerAdapter:
+class LlamaServerAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over a llama-server that runs already.
 
     Its context was fixed when it was started: a load of more gives what there is. In router mode
@@ -89,56 +83,22 @@ class LlamaServerAdapter:
         stall_timeout_s: longest silence of a working server, in seconds; more for large models.
     """
 
+    name = engine = "llama-server"
+
     def __init__(self, host: str | None = None, *, stall_timeout_s: float = 120.0) -> None:
         given = server_address(host, "")
-        self._candidates = [given] if given else [*DEFAULT_ADDRESSES]
+        super().__init__(given or DEFAULT_ADDRESSES[0])
         self._servers = [
-            Server(address, name="llama-server", hint=START_HINT, stall_s=stall_timeout_s)
-            for address in self._candidates
+            Server(address, name=self.engine, hint=START_HINT, stall_s=stall_timeout_s)
+            for address in ([given] if given else DEFAULT_ADDRESSES)
         ]
         self._found: Server | None = None
         self._stall_s = stall_timeout_s
-        self._loaded: dict[str, LoadedInstance] = {}
-        self._loads = 0
-        self._warnings: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """``llama-server``."""
-        return "llama-server"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        address = self._servers[0].address
-        return THIS_MACHINE if is_loopback(address) else f"llama-server at {address.lower()}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._warnings)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """The model that is served, or those of a router; raises an `InfrastructureError`."""
         found = {model.key: model for model, _ in await self._listed()}
         return [found[key] for key in sorted(found)]
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key, or the last part of one; raises `ModelNotFound`."""
-        by_key = {model.key: model for model in await self.list_models()}
-        key = find_key(name, by_key)
-        if key is None:
-            known = ", ".join(by_key) if len(by_key) == 1 else f"{len(by_key)} others"
-            raise ModelNotFound(
-                f"llama-server does not serve {name[:200]!r}",
-                hint=suggestion(name, by_key) or f"It serves {known}; see `lmstrix scan`.",
-            )
-        return by_key[key]
-
-    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """None: the memory was taken when the server was started."""
-        del model, context_length
-        return None
 
     @asynccontextmanager
     async def load(
@@ -167,18 +127,13 @@ class LlamaServerAdapter:
             if routed and _state(served[model.key]) != "loaded":
                 mine = True
                 await self._load_routed(server, routed)
-            async with _client(server.address) as client:
-                properties = await server.call("GET", f"/props{_query(routed)}")
-                loaded = _AttachedModel(
-                    client,
-                    model,
-                    routed=routed,
-                    has_template=bool(properties.get("chat_template")),
-                    stall_timeout_s=self._stall_s,
+            async with http_client(server.address, api_key()) as client:
+                loaded = LlamaCppModel(
+                    None, client, model, routed=routed, stall_timeout_s=self._stall_s
                 )
-                await loaded.read_properties()
+                properties = await loaded.read_properties()
                 loaded.notes = _notes(model, properties, loaded.effective_context)
-                self._warnings |= dict.fromkeys(loaded.notes)
+                self._notes |= dict.fromkeys(loaded.notes)
                 if on_progress is not None:
                     on_progress(LoadProgress(fraction=1.0))
                 async with self._listed_as_ours(model, loaded.effective_context):
@@ -192,21 +147,11 @@ class LlamaServerAdapter:
                 with anyio.move_on_after(release_s, shield=True), suppress(LMStrixError):
                     await server.call("POST", "/models/unload", {"model": routed})
 
-    async def status(self) -> Status:
-        """Whether the server answers, what it serves, and which of that is in use here."""
-        try:
-            server = await self._server()
-            listed = await self._listed()
-            properties = await server.call("GET", "/props", busy_s=0)
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="llama-server",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
-            )
-        context = as_context(_settings(properties).get("n_ctx"))
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        server = await self._server()
+        listed = await self._listed()
+        properties = await server.call("GET", "/props", busy_s=0)
+        context = as_context(as_object(properties.get("default_generation_settings")).get("n_ctx"))
         # A server that was started with another context gives other results.
         told = {"llama-server": as_text(properties.get("build_info")), "context": context or ""}
         users = [
@@ -214,31 +159,21 @@ class LlamaServerAdapter:
             for model, entry in listed
             if _state(entry) == "loaded"
         ]
-        return Status(
-            adapter=self.name,
-            engine="llama-server",
-            available=True,
-            detail=" ".join([f"Server at {server.address}.", *self._warnings]),
-            versions={name: str(text) for name, text in told.items() if text},
-            loaded=(*users, *self._loaded.values()),
-        )
+        versions = {name: str(text) for name, text in told.items()}
+        return server.address, versions, [*users, *self._loaded.values()]
 
     async def _server(self) -> Server:
         """The server that answers; looked for once."""
-        if self._found is None:
-            for server in self._servers:
+        for server in self._servers:
+            if self._found is None:
                 try:
                     await server.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
-                except EngineUnavailable as error:
+                except EngineUnavailable:
                     if server is self._servers[-1]:
                         raise
-                    del error
                 else:
                     self._found = server
-                    break
-        if self._found is None:
-            raise EngineUnavailable("llama-server does not answer", hint=START_HINT)
-        return self._found
+        return self._found or self._servers[-1]
 
     async def _listed(self) -> list[tuple[ModelInfo, Json]]:
         """The models and their entries."""
@@ -262,18 +197,6 @@ class LlamaServerAdapter:
                 await anyio.sleep(POLL_S)
         raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
 
-    @asynccontextmanager
-    async def _listed_as_ours(self, model: ModelInfo, context: int) -> AsyncGenerator[None, None]:
-        self._loads += 1
-        identifier = f"{model.key} #{self._loads}"
-        self._loaded[identifier] = LoadedInstance(
-            key=model.key, identifier=identifier, context_length=context, ours=True
-        )
-        try:
-            yield
-        finally:
-            del self._loaded[identifier]
-
 
 RESERVED = frozenset(
     "-c --ctx-size -np --parallel --fit -fit --host --port -m --model --api-key --api-key-file"
@@ -295,6 +218,8 @@ class SpawnedServerAdapter(LlamaCppAdapter):
     Raises `ConfigurationError` for a program that is not there, and for arguments that LMStrix
     sets itself.
     """
+
+    name = "llama-server"
 
     def __init__(
         self,
@@ -318,11 +243,6 @@ class SpawnedServerAdapter(LlamaCppAdapter):
                 f"LMStrix sets these arguments of llama-server itself: {', '.join(taken)}"
             )
         self._binary = str(Path(found).absolute())
-
-    @property
-    def name(self) -> str:
-        """``llama-server``."""
-        return "llama-server"
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """What a load needs. How much of that is on a GPU, and what is free there, is not known."""
@@ -358,66 +278,6 @@ class SpawnedServerAdapter(LlamaCppAdapter):
         )
 
 
-class _NoProcess:
-    """Stands for a process that is not ours to watch."""
-
-    async def death(self, within_s: float) -> None:
-        del within_s
-
-
-class _AttachedModel(LlamaCppModel):
-    """A model in a server that somebody else started. `routed` names it to a router."""
-
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        model: ModelInfo,
-        *,
-        routed: str,
-        has_template: bool,
-        stall_timeout_s: float,
-    ) -> None:
-        super().__init__(
-            cast("Engine", _NoProcess()),
-            client,
-            model,
-            has_template=has_template,
-            stall_timeout_s=stall_timeout_s,
-        )
-        self._routed = routed
-        self.notes: list[str] = []
-        """What the reader of a report should know."""
-        self.counts_tokens = True
-
-    def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
-        return super()._events(self._addressed(body))
-
-    async def _call(self, method: str, path: str, body: Json | None, deadline_s: float) -> Json:
-        if body is None:
-            return await super()._call(method, path + _query(self._routed), None, deadline_s)
-        return await super()._call(method, path, self._addressed(body), deadline_s)
-
-    async def _lost(self, what: str) -> LMStrixError:
-        """The server's death shows as a lost connection only."""
-        return ConnectionLost(what)
-
-    def _addressed(self, body: Json) -> Json:
-        return {**body, "model": self._routed} if self._routed else body
-
-
-def _client(address: str) -> httpx.AsyncClient:
-    key = api_key()
-    return httpx.AsyncClient(
-        base_url=address,
-        headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
-        limits=httpx.Limits(max_keepalive_connections=0),
-        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-        trust_env=False,
-        # An empty context spares reading the system's certificates for nothing.
-        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.startswith("http://") else True,
-    )
-
-
 def _model(entry: Json) -> ModelInfo:
     """The model of an entry of ``/v1/models``; a path is called by its file."""
     name, meta = as_text(entry.get("id")), as_object(entry.get("meta"))
@@ -451,14 +311,6 @@ def _notes(model: ModelInfo, properties: Json, context: int) -> list[str]:
 def _state(entry: Json) -> str:
     """Whether a model is loaded; one without a router is."""
     return as_text(as_object(entry.get("status")).get("value")) or "loaded"
-
-
-def _settings(properties: Json) -> Json:
-    return as_object(properties.get("default_generation_settings"))
-
-
-def _query(routed: str) -> str:
-    return f"?model={quote(routed, safe='')}" if routed else ""
 
 
 def _load_error(refusal: Refusal) -> LMStrixError:

@@ -20,13 +20,12 @@ from lmstrix.adapters.http import (
     BUSY_S,
     MEMORY_WORDS,
     Refusal,
-    ReplyBounds,
     Server,
-    is_loopback,
+    ServerAdapter,
     prediction_error,
     server_address,
 )
-from lmstrix.adapters.streaming import Items, ThoughtSplitter
+from lmstrix.adapters.streaming import Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
     EngineTimeout,
@@ -51,19 +50,17 @@ from lmstrix.json_values import (
     as_text,
     read_object,
 )
-from lmstrix.locks import THIS_MACHINE, turns_folder
+from lmstrix.locks import runs, turns_folder
 from lmstrix.models import (
     LoadedInstance,
     LoadProgress,
-    MemoryEstimate,
     ModelInfo,
+    PrefillProgress,
     Prompt,
     Reply,
     ReplyChunk,
-    Status,
     StopReason,
 )
-from lmstrix.names import find_key, suggestion
 
 __all__ = ["DEFAULT_ADDRESS", "OllamaAdapter"]
 
@@ -86,7 +83,7 @@ _REFUSED = re.compile(r"requires more (?:system )?memory", re.IGNORECASE)
 _HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
 
 
-class OllamaAdapter:
+class OllamaAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over Ollama's server. Runs on asyncio and on trio.
 
     Prompts are sent as chats whose last message is the beginning of the answer, the same for all
@@ -105,6 +102,9 @@ class OllamaAdapter:
         force: replace a model that the user has loaded.
     """
 
+    name = "ollama"
+    engine = "Ollama"
+
     def __init__(
         self,
         host: str | None = None,
@@ -115,31 +115,15 @@ class OllamaAdapter:
         force: bool = False,
     ) -> None:
         address = server_address(host, DEFAULT_ADDRESS)
+        super().__init__(address)
         self._server = Server(
-            address, name="Ollama", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
+            address, name=self.engine, hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
         )
         self._load_s = load_s
         self._force = force
         self._record = _Record(address)
         self._ours: dict[str, int] = {}
         self._left: set[str] = set()
-        self._notes: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """``ollama``."""
-        return "ollama"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        address = self._server.address
-        return THIS_MACHINE if is_loopback(address) else f"Ollama at {address.lower()}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._notes)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that Ollama lists, sorted by key; raises an `InfrastructureError`."""
@@ -149,30 +133,6 @@ class OllamaAdapter:
             if key := as_text(entry.get("name")) or as_text(entry.get("model")):
                 found.setdefault(key, await self._described(key, entry))
         return [found[key] for key in sorted(found)]
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key with or without ``:latest``, or its last part.
-
-        Raises `ModelNotFound` or `UnsupportedModel`.
-        """
-        by_key = {model.key: model for model in await self.list_models()}
-        key = f"{name}:latest" if f"{name}:latest" in by_key else find_key(name, by_key)
-        if key is None:
-            hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
-            raise ModelNotFound(
-                f"Ollama has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
-            )
-        if by_key[key].type != "llm":
-            raise UnsupportedModel(
-                f"{key!r} is of type {by_key[key].type!r}, which cannot be measured here",
-                hint="Choose a model that runs in this Ollama and generates text.",
-            )
-        return by_key[key]
-
-    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """None: Ollama does not say."""
-        del model, context_length
-        return None
 
     @asynccontextmanager
     async def load(
@@ -224,36 +184,18 @@ class OllamaAdapter:
                 loaded.release()
             await self._release(model.key, release_s, users)
 
-    async def status(self) -> Status:
-        """Whether Ollama answers, its version, and what is loaded in it."""
-        try:
-            version = await self._server.call("GET", "/api/version", busy_s=0)
-            running = await self._running()
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="Ollama",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        version = await self._server.call("GET", "/api/version", busy_s=0)
+        loaded = [
+            LoadedInstance(
+                key=key,
+                identifier=key,
+                context_length=one.context,
+                ours=key in self._ours or key in self._left,
             )
-        told = as_text(version.get("version"))
-        return Status(
-            adapter=self.name,
-            engine="Ollama",
-            available=True,
-            detail=" ".join([f"Server at {self._server.address}.", *self._notes]),
-            versions={"Ollama": told} if told else {},
-            loaded=tuple(
-                LoadedInstance(
-                    key=key,
-                    identifier=key,
-                    context_length=one.context,
-                    ours=key in self._ours or key in self._left,
-                )
-                for key, one in running.items()
-            ),
-        )
+            for key, one in (await self._running()).items()
+        ]
+        return self._address, {"Ollama": as_text(version.get("version"))}, loaded
 
     async def aclose(self) -> None:
         """Unload what had to be left behind, if Ollama answers; nothing else is held."""
@@ -285,10 +227,6 @@ class OllamaAdapter:
             type=kind,
             digest=as_text(entry.get("digest")),
         )
-
-    async def _thinks(self, key: str) -> bool:
-        told = await self._server.call("POST", "/api/show", {"model": key})
-        return "thinking" in as_list(told.get("capabilities"))
 
     # Instances.
 
@@ -367,45 +305,54 @@ class OllamaAdapter:
 
         async def ask(prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
             if not thinks:
-                thinks.append(await self._thinks(model.key))
+                told = await self._server.call("POST", "/api/show", {"model": model.key})
+                thinks.append("thinking" in as_list(told.get("capabilities")))
             body = _chat(model.key, asked_context, prompt, max_tokens, stop)
             if thinks[0] and prompt.answer_prefix:
                 body["think"] = False
-            async with aclosing(self._replied(body, max_tokens, stop)) as items:
+            generation = _Generation(max_tokens, stopped=bool(stop))
+            events = self._server.events("/api/chat", body)
+            async with aclosing(replied(events, generation)) as items:
                 async for item in items:
                     yield item
 
         return CountedModel(model, context, ask, note=self._note)
 
-    async def _replied(
-        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str]
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        bounds, splitter = ReplyBounds(max_tokens), ThoughtSplitter()
-        pieces: list[ReplyChunk] = []
-        ttft_s = None
-        async with aclosing(self._server.events("/api/chat", body)) as events:
-            async for event, elapsed_s in events:
-                message = as_object(event.get("message"))
-                thought, text = message.get("thinking"), message.get("content")
-                new: list[ReplyChunk] = []
-                if isinstance(thought, str) and thought:
-                    new.append(ReplyChunk(text=bounds.take(thought), is_reasoning=True))
-                if isinstance(text, str):
-                    new += splitter.feed(bounds.take(text))
-                if event.get("done") is True:
-                    new += splitter.finish()
-                if ttft_s is None and new:
-                    ttft_s = elapsed_s
-                pieces += new
-                for piece in new:
-                    yield piece
-                if event.get("done") is True:
-                    yield _reply(event, pieces, ttft_s or elapsed_s, stop)
-                    return
-        raise EngineUnavailable("Ollama ended the reply too early")
 
-    def _note(self, text: str) -> None:
-        self._notes[text] = None
+class _Generation(Generation):
+    """One reply as it arrives in lines of JSON."""
+
+    def __init__(self, max_tokens: int, *, stopped: bool) -> None:
+        super().__init__(prompt_tokens=None, max_tokens=max_tokens, in_thought=False)
+        self._stopped = stopped
+
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        message, done = as_object(event.get("message")), event.get("done") is True
+        thought, content = message.get("thinking"), message.get("content")
+        pieces = self._thought(thought, elapsed_s)
+        pieces += self._answer(content if isinstance(content, str) else "", elapsed_s)
+        said = self._said(pieces + self._splitter.finish() if done else pieces)
+        if done:
+            self.reply = self._finished(event, elapsed_s)
+        return said
+
+    def _finished(self, event: Json, elapsed_s: float) -> Reply:
+        generated = as_count(event.get("eval_count")) or 0
+        spent_s = (as_seconds(event.get("eval_duration")) or 0.0) / 1e9
+        speed = generated / spent_s if generated > 1 and spent_s else None
+        reason = _STOP_REASONS.get(as_text(event.get("done_reason")), StopReason.UNKNOWN)
+        if reason is StopReason.END and self._stopped and generated:
+            # Ollama gives both the same reason. After a stop string nothing is different either.
+            reason = StopReason.STOP_STRING
+        return Reply(
+            text=self._text(reasoning=False),
+            reasoning=self._text(reasoning=True),
+            stop_reason=reason,
+            prompt_tokens=as_count(event.get("prompt_eval_count")) or 0,
+            generated_tokens=generated,
+            ttft_s=self._ttft_s or elapsed_s,
+            tokens_per_second=speed if speed and speed <= MAX_RATE else None,
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -448,7 +395,7 @@ class _Record:
         entry = as_object(self._read().get(key))
         pid = as_count(entry.get("pid")) or 0
         known = entry.get("context") == context
-        return known and (pid == os.getpid() or not _runs(pid))
+        return known and (pid == os.getpid() or not runs(pid))
 
     def add(self, key: str, context: int) -> None:
         """This process has loaded `key`."""
@@ -460,7 +407,7 @@ class _Record:
         kept = {
             key: entry
             for key, entry in known.items()
-            if key in running or _runs(as_count(as_object(entry).get("pid")) or 0)
+            if key in running or runs(as_count(as_object(entry).get("pid")) or 0)
         }
         if len(kept) < len(known):
             self._write(kept)
@@ -480,19 +427,6 @@ class _Record:
             written.replace(self._file)
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process of that number runs. In doubt it does."""
-    if not 0 < pid < 2**31:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _request(key: str, context_length: int) -> dict[str, object]:
     """What every request says, the same each time: a change would load the model again."""
     return {
@@ -507,12 +441,9 @@ def _request(key: str, context_length: int) -> dict[str, object]:
 def _chat(
     key: str, context_length: int, prompt: Prompt, max_tokens: int, stop: Sequence[str]
 ) -> dict[str, object]:
-    said = (("system", prompt.system), ("user", prompt.user), ("assistant", prompt.answer_prefix))
     options = {"num_ctx": context_length, "num_predict": max_tokens, "stop": list(stop), **FIXED}
     return _request(key, context_length) | {
-        "messages": [
-            {"role": role, "content": text} for role, text in said if text or role == "user"
-        ],
+        "messages": chat_messages(prompt.system, prompt.user, prompt.answer_prefix),
         "options": options,
         "stream": True,
     }
@@ -532,22 +463,3 @@ def _load_error(refusal: Refusal) -> LMStrixError:
     if refusal.status in (400, 500):
         return LoadFailed(f"Ollama could not load the model: {words}")
     return prediction_error(refusal)
-
-
-def _reply(event: Json, pieces: Sequence[ReplyChunk], ttft_s: float, stop: Sequence[str]) -> Reply:
-    generated = as_count(event.get("eval_count")) or 0
-    spent_s = (as_seconds(event.get("eval_duration")) or 0.0) / 1e9
-    speed = generated / spent_s if generated > 1 and spent_s else None
-    reason = _STOP_REASONS.get(as_text(event.get("done_reason")), StopReason.UNKNOWN)
-    if reason is StopReason.END and stop and generated:
-        # Ollama gives both the same reason. After a stop string nothing is different either.
-        reason = StopReason.STOP_STRING
-    return Reply(
-        text="".join(piece.text for piece in pieces if not piece.is_reasoning),
-        reasoning="".join(piece.text for piece in pieces if piece.is_reasoning),
-        stop_reason=reason,
-        prompt_tokens=as_count(event.get("prompt_eval_count")) or 0,
-        generated_tokens=generated,
-        ttft_s=ttft_s,
-        tokens_per_second=speed if speed and speed <= MAX_RATE else None,
-    )

@@ -10,35 +10,29 @@ from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.http import (
     BUSY_S,
     KEY_VARIABLE,
-    ReplyBounds,
     Server,
+    ServerAdapter,
     is_loopback,
     server_address,
 )
-from lmstrix.adapters.streaming import Items, ThoughtSplitter
+from lmstrix.adapters.streaming import BEGIN, Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
     EngineCrashed,
-    EngineUnavailable,
-    LMStrixError,
-    ModelNotFound,
     PredictionError,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
-from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import (
     LoadedInstance,
     LoadProgress,
-    MemoryEstimate,
     ModelInfo,
+    PrefillProgress,
     Prompt,
     Reply,
     ReplyChunk,
-    Status,
     StopReason,
 )
-from lmstrix.names import find_key, suggestion
 
 __all__ = ["DEFAULT_ADDRESS", "OpenAIAdapter"]
 
@@ -50,7 +44,6 @@ START_HINT = (
 LENGTHS = ("max_model_len", "context_length", "max_context_length", "context_window")
 """Where servers put the length that they declare; llama-server has it in ``meta``."""
 
-BEGIN = "\nBegin your answer with: "
 _CONTINUE: Mapping[str, object] = {
     "add_generation_prompt": False,
     "continue_final_message": True,
@@ -63,7 +56,7 @@ FORMS = ("continued", "last message", "asked for", "asked for, without a tempera
 _STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
 
 
-class OpenAIAdapter:
+class OpenAIAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over ``/v1/chat/completions``. Runs on asyncio and on trio.
 
     Nothing is loaded or unloaded. The first words of an answer are sent as a last message of the
@@ -77,6 +70,9 @@ class OpenAIAdapter:
         stall_timeout_s: longest silence of a working server, in seconds; more for long prompts.
         busy_s: how long to wait for a server that says that it is busy, in seconds.
     """
+
+    name = "openai"
+    engine = "OpenAI-compatible server"
 
     def __init__(
         self,
@@ -92,6 +88,7 @@ class OpenAIAdapter:
         address = server_address(host, DEFAULT_ADDRESS)
         if not urlsplit(address).path:
             address += "/v1"
+        super().__init__(address)
         self._server = Server(
             address, name="The server", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
         )
@@ -99,25 +96,6 @@ class OpenAIAdapter:
         self._accept_cost = accept_cost
         self._form = 0
         self._form_is_known = False
-        self._loaded: dict[str, LoadedInstance] = {}
-        self._loads = 0
-        self._notes: dict[str, None] = {}
-
-    @property
-    def name(self) -> str:
-        """``openai``."""
-        return "openai"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        address = self._server.address
-        return THIS_MACHINE if is_loopback(address) else f"server at {address.lower()}"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was not as it should be, one sentence each."""
-        return tuple(self._notes)
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that the server lists, sorted by key; raises an `InfrastructureError`."""
@@ -127,22 +105,6 @@ class OpenAIAdapter:
             if key := as_text(entry.get("id")):
                 found.setdefault(key, self._described(key, entry))
         return [found[key] for key in sorted(found)]
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key, or the last part of one; raises `ModelNotFound`."""
-        by_key = {model.key: model for model in await self.list_models()}
-        key = find_key(name, by_key)
-        if key is None:
-            hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
-            raise ModelNotFound(
-                f"the server has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
-            )
-        return by_key[key]
-
-    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
-        """None: the server does not say."""
-        del model, context_length
-        return None
 
     @asynccontextmanager
     async def load(
@@ -159,48 +121,27 @@ class OpenAIAdapter:
         """
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
-        if not self._accept_cost and not is_loopback(self._server.address):
+        if not self._accept_cost and not is_loopback(self._address):
             raise ConfigurationError(
-                f"{self._server.address} is not this machine: a measurement of {context_length}"
+                f"{self._address} is not this machine: a measurement of {context_length}"
                 f" tokens reads that many several times, about {4 * context_length} tokens with a"
                 " prefix cache, and may cost money",
                 hint="Set a limit with --budget-tokens N, or accept any cost with --yes.",
             )
         context = model.declared_context or context_length
         loaded = CountedModel(model, context, self._ask(model.key), note=self._note)
-        self._loads += 1
-        identifier = f"{model.key} #{self._loads}"
-        self._loaded[identifier] = LoadedInstance(
-            key=model.key, identifier=identifier, context_length=context, ours=True
-        )
-        try:
-            await loaded.learn()
-            if on_progress is not None:
-                on_progress(LoadProgress(fraction=1.0))
-            yield loaded
-        finally:
-            loaded.release()
-            del self._loaded[identifier]
+        async with self._listed_as_ours(model, context):
+            try:
+                await loaded.learn()
+                if on_progress is not None:
+                    on_progress(LoadProgress(fraction=1.0))
+                yield loaded
+            finally:
+                loaded.release()
 
-    async def status(self) -> Status:
-        """Whether the server answers, and which of its models are in use here."""
-        try:
-            await self._server.call("GET", "/models", busy_s=0)
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="OpenAI-compatible server",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
-            )
-        return Status(
-            adapter=self.name,
-            engine="OpenAI-compatible server",
-            available=True,
-            detail=" ".join([f"Server at {self._server.address}.", *self._notes]),
-            loaded=tuple(self._loaded.values()),
-        )
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        await self._server.call("GET", "/models", busy_s=0)
+        return self._address, {}, [*self._loaded.values()]
 
     def _described(self, key: str, entry: Json) -> ModelInfo:
         meta = as_object(entry.get("meta"))
@@ -218,10 +159,11 @@ class OpenAIAdapter:
         async def ask(prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
             while True:
                 body = _chat(key, prompt, max_tokens, stop, self._form)
+                events = self._server.events("/chat/completions", body)
+                generation = _Generation(max_tokens, prompt.answer_prefix, stopped=bool(stop))
                 begun = False
                 try:
-                    replied = self._replied(body, max_tokens, stop, prompt.answer_prefix)
-                    async with aclosing(replied) as items:
+                    async with aclosing(replied(events, generation)) as items:
                         async for item in items:
                             begun = True
                             yield item
@@ -237,49 +179,55 @@ class OpenAIAdapter:
 
         return ask
 
-    async def _replied(
-        self, body: Mapping[str, object], max_tokens: int, stop: Sequence[str], prefix: str
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        bounds, splitter, echo = ReplyBounds(max_tokens), ThoughtSplitter(), _Echo(prefix)
-        pieces: list[ReplyChunk] = []
-        usage: Json = {}
-        reason, first_s, last_s = "", None, 0.0
-        async with aclosing(self._server.events("/chat/completions", body)) as events:
-            async for event, elapsed_s in events:
-                usage = as_object(event.get("usage")) or usage
-                choice = as_object(next(iter(as_list(event.get("choices"))), None))
-                delta = as_object(choice.get("delta"))
-                thought = delta.get("reasoning_content") or delta.get("reasoning")
-                text = delta.get("content")
-                new: list[ReplyChunk] = []
-                if isinstance(thought, str) and thought:
-                    new.append(ReplyChunk(text=bounds.take(thought), is_reasoning=True))
-                text = bounds.take(text if isinstance(text, str) else "")
-                new += splitter.feed(echo.removed(text))
-                reason = as_text(choice.get("finish_reason")) or reason
-                if new:
-                    first_s, last_s = first_s or elapsed_s, elapsed_s
-                pieces += new
-                for piece in new:
-                    yield piece
-        if not reason:
-            raise EngineUnavailable("the server ended the reply too early")
-        rest = [*splitter.feed(echo.rest), *splitter.finish()]
-        for piece in rest:
-            yield piece
-        generated = as_count(usage.get("completion_tokens"))
-        yield _reply(
-            usage,
-            [*pieces, *rest],
-            reason,
-            stopped=bool(stop),
-            generated=len(pieces) if generated is None else generated,
-            first_s=first_s,
-            spent_s=last_s - (first_s or 0.0),
-        )
 
-    def _note(self, text: str) -> None:
-        self._notes[text] = None
+class _Generation(Generation):
+    """One reply as it arrives in server-sent events; it ends with them."""
+
+    def __init__(self, max_tokens: int, prefix: str, *, stopped: bool) -> None:
+        super().__init__(prompt_tokens=None, max_tokens=max_tokens, in_thought=False)
+        self._echo = _Echo(prefix)
+        self._stopped = stopped
+        self._usage: Json = {}
+        self._reason, self._last_s = "", 0.0
+
+    def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
+        self._usage = as_object(event.get("usage")) or self._usage
+        choice = as_object(next(iter(as_list(event.get("choices"))), None))
+        self._reason = as_text(choice.get("finish_reason")) or self._reason
+        delta = as_object(choice.get("delta"))
+        content = delta.get("content")
+        pieces = self._thought(delta.get("reasoning_content") or delta.get("reasoning"), elapsed_s)
+        text = self._echo.removed(content if isinstance(content, str) else "")
+        pieces += self._answer(text, elapsed_s)
+        if pieces:
+            self._last_s = elapsed_s
+        return self._said(pieces)
+
+    def end(self) -> list[ReplyChunk]:
+        """What was held back; the reply is whole if the server said why it ended."""
+        if not self._reason:
+            return []
+        written = len(self._pieces)
+        rest = [*self._splitter.feed(self._echo.rest), *self._splitter.finish()]
+        self._said(rest)
+        count = as_count(self._usage.get("completion_tokens"))
+        generated = written if count is None else count
+        spent_s = self._last_s - (self._ttft_s or 0.0)
+        why = _STOP_REASONS.get(self._reason, StopReason.UNKNOWN)
+        if why is StopReason.END and self._stopped:  # servers give both the same reason
+            why = StopReason.STOP_STRING
+        details = as_object(self._usage.get("prompt_tokens_details"))
+        self.reply = Reply(
+            text=self._text(reasoning=False),
+            reasoning=self._text(reasoning=True),
+            stop_reason=why,
+            prompt_tokens=as_count(self._usage.get("prompt_tokens")) or 0,
+            cached_tokens=as_count(details.get("cached_tokens")),
+            generated_tokens=generated,
+            ttft_s=self._ttft_s,
+            tokens_per_second=(generated - 1) / spent_s if generated > 1 and spent_s > 0 else None,
+        )
+        return rest
 
 
 class _Echo:
@@ -312,12 +260,9 @@ def _chat(
     user, prefix = prompt.user, prompt.answer_prefix
     if form >= 2 and prefix:
         user, prefix = user + BEGIN + prefix, ""
-    said = (("system", prompt.system), ("user", user), ("assistant", prefix))
     body: dict[str, object] = {
         "model": key,
-        "messages": [
-            {"role": role, "content": text} for role, text in said if text or role == "user"
-        ],
+        "messages": chat_messages(prompt.system, user, prefix),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -330,29 +275,3 @@ def _chat(
     if form == 0 and prefix:
         body |= _CONTINUE
     return body
-
-
-def _reply(
-    usage: Json,
-    pieces: Sequence[ReplyChunk],
-    reason: str,
-    *,
-    stopped: bool,
-    generated: int,
-    first_s: float | None,
-    spent_s: float,
-) -> Reply:
-    why = _STOP_REASONS.get(reason, StopReason.UNKNOWN)
-    if why is StopReason.END and stopped:  # servers give both the same reason
-        why = StopReason.STOP_STRING
-    details = as_object(usage.get("prompt_tokens_details"))
-    return Reply(
-        text="".join(piece.text for piece in pieces if not piece.is_reasoning),
-        reasoning="".join(piece.text for piece in pieces if piece.is_reasoning),
-        stop_reason=why,
-        prompt_tokens=as_count(usage.get("prompt_tokens")) or 0,
-        cached_tokens=as_count(details.get("cached_tokens")),
-        generated_tokens=generated,
-        ttft_s=first_s,
-        tokens_per_second=(generated - 1) / spent_s if generated > 1 and spent_s > 0 else None,
-    )

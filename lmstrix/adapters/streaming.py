@@ -9,19 +9,25 @@ from contextlib import aclosing
 from time import perf_counter
 from typing import TypeVar
 
+import anyio
+
 from lmstrix.errors import ContextOverflow, EngineTimeout, EngineUnavailable, PromptTruncated
 from lmstrix.json_values import Json
-from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk
+from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
 __all__ = [
+    "BEGIN",
     "Generation",
     "Items",
     "StallDeadline",
     "StreamedModel",
     "ThoughtSplitter",
+    "chat_messages",
     "ends_in_thought",
+    "replied",
     "require_room",
     "spoken_s",
+    "whole_reply",
     "with_answer_prefix",
 ]
 
@@ -33,7 +39,7 @@ Items = AsyncGenerator[PrefillProgress | ReplyChunk | Reply, None]
 SLOWER = 10
 """A step may take this many times as long as the slowest one so far."""
 
-EVENTS_PER_TOKEN = 4
+EVENTS_PER_TOKEN = 8
 """Events of a reply for each token that was asked for. Engines send one."""
 SPARE_EVENTS = 256
 CHARACTERS_PER_TOKEN = 1024
@@ -45,7 +51,26 @@ WRITING_S = 120.0
 
 
 class StreamedModel(ABC):
-    """The part of a `lmstrix.ports.LoadedModel` that is the same for all engines."""
+    """The part of a `lmstrix.ports.LoadedModel` that is the same for all engines.
+
+    `context` is what the engine reports, in tokens. One request at a time; others wait.
+    """
+
+    def __init__(self, model: ModelInfo, context: int) -> None:
+        self._model = model
+        self._context = context
+        # A semaphore, not a lock: an abandoned stream may be closed by another task.
+        self._turn = anyio.Semaphore(1)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that was loaded."""
+        return self._model
+
+    @property
+    def effective_context(self) -> int:
+        """The context length that the engine reports, in tokens."""
+        return self._context
 
     async def complete(
         self,
@@ -59,16 +84,7 @@ class StreamedModel(ABC):
 
         Raises `ContextOverflow` also if the prompt fits and `max_tokens` more would not.
         """
-        reply = None
-        async with aclosing(self._generate(prompt, max_tokens, stop)) as items:
-            async for item in items:
-                if isinstance(item, Reply):
-                    reply = item
-                elif isinstance(item, PrefillProgress) and on_progress is not None:
-                    on_progress(item)
-        if reply is None:
-            raise EngineUnavailable("the engine gave no reply")
-        return reply
+        return await whole_reply(self._generate(prompt, max_tokens, stop), on_progress)
 
     async def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
@@ -85,6 +101,22 @@ class StreamedModel(ABC):
     @abstractmethod
     def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         """One prediction; closing it stops the engine."""
+
+
+async def whole_reply(
+    items: Items, on_progress: Callable[[PrefillProgress], None] | None = None
+) -> Reply:
+    """The reply at the end of `items`, which are closed."""
+    reply = None
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Reply):
+                reply = item
+            elif isinstance(item, PrefillProgress) and on_progress is not None:
+                on_progress(item)
+    if reply is None:
+        raise EngineUnavailable("the engine gave no reply")
+    return reply
 
 
 def require_room(prompt_tokens: int, max_tokens: int, context_length: int) -> None:
@@ -152,10 +184,27 @@ class Generation(ABC):
     def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
         """The facts in one event; the last one sets `reply`."""
 
+    def end(self) -> list[ReplyChunk]:
+        """The rest, when the events end; sets `reply` if that is how a reply ends."""
+        return []
+
     def _said(self, chunks: Sequence[ReplyChunk]) -> list[PrefillProgress | ReplyChunk]:
         """`chunks`, kept for the reply."""
         self._pieces += chunks
         return [*chunks]
+
+    def _thought(self, content: object, elapsed_s: float) -> list[ReplyChunk]:
+        """Reasoning that the server sets apart itself."""
+        if not (isinstance(content, str) and content):
+            return []
+        self._written(content, elapsed_s)
+        return [ReplyChunk(text=content, is_reasoning=True)]
+
+    def _answer(self, content: str, elapsed_s: float) -> list[ReplyChunk]:
+        """Text in which reasoning may stand between tags."""
+        if content:
+            self._written(content, elapsed_s)
+        return self._splitter.feed(content)
 
     def _written(self, content: str, elapsed_s: float) -> None:
         """Count text that the engine wrote, before it is kept."""
@@ -177,6 +226,24 @@ class Generation(ABC):
                 sent_tokens=sent,
                 context_length=context_length,
             )
+
+
+async def replied(
+    events: AsyncGenerator[tuple[Json, float], None], generation: Generation
+) -> Items:
+    """What `generation` takes from events and their times; the reply comes last."""
+    async with aclosing(events):
+        async for event, elapsed_s in events:
+            for item in generation.feed(event, elapsed_s):
+                yield item
+            if generation.reply is not None:
+                break
+        else:
+            for item in generation.end():
+                yield item
+    if generation.reply is None:
+        raise EngineUnavailable("the server ended the reply too early")
+    yield generation.reply
 
 
 def spoken_s(seconds: float) -> str:
@@ -211,6 +278,10 @@ _HARMONY = "<|start|>assistant"
 _HARMONY_ANSWER = "<|channel|>final<|message|>"
 
 
+BEGIN = "\nBegin your answer with: "
+"""Asks for the first words of an answer, if they cannot be given."""
+
+
 def ends_in_thought(formatted: str) -> bool:
     """Whether a formatted prompt leaves the model in an open thought."""
     return _ENDS_OPEN.search(formatted) is not None
@@ -230,6 +301,12 @@ def with_answer_prefix(formatted: str, answer_prefix: str) -> str:
     elif formatted.endswith(_HARMONY):
         formatted += _HARMONY_ANSWER
     return formatted + answer_prefix
+
+
+def chat_messages(system: str, user: str, answer_prefix: str = "") -> list[dict[str, str]]:
+    """A chat of one question; the beginning of its answer is a last message of the assistant."""
+    said = (("system", system), ("user", user), ("assistant", answer_prefix))
+    return [{"role": role, "content": text} for role, text in said if text or role == "user"]
 
 
 class ThoughtSplitter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import attrs
 
@@ -103,7 +104,7 @@ def _differences(one: str, two: str) -> tuple[str, str]:
     return one[: len(one) - same], two[: len(two) - same]
 
 
-def common_length(one: str, two: str) -> int:
+def common_length(one: Sequence[object], two: Sequence[object]) -> int:
     """Length of the common beginning; by bisection, which compares in C."""
     same, differs = 0, min(len(one), len(two)) + 1
     while differs - same > 1:

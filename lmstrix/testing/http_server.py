@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
@@ -16,11 +17,12 @@ import h11
 from lmstrix.errors import LMStrixError
 from lmstrix.json_values import Json, parse_object
 
-__all__ = ["Answer", "HttpServer", "Request", "StandInError"]
+__all__ = ["Answer", "HttpServer", "LoopbackServer", "Request", "StandInError"]
 
 MAX_BODY_BYTES = 2**26
 READ_BYTES = 2**16
-SHUTDOWN_S = 20.0
+SHUTDOWN_S = 30.0
+"""Longest that the release of everything may take on the way out."""
 
 _LOST = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
@@ -86,17 +88,19 @@ class Answer:
             await self._stream.send(data)
 
 
-class HttpServer:
+class LoopbackServer(ABC):
     """Serves on the loopback while it is entered, on asyncio and on trio.
 
-    Subclasses implement `handle`, which is cancelled when its client disconnects; `close` is called
-    on the way out, before the task group `tasks` is cancelled. One request for each connection.
+    `begin` is called before the first connection, `serve` for each one, and `close` on the way out,
+    before the task group `tasks` is cancelled. Entering it again serves on the same port. Raises
+    `OSError` if the port is taken, and what `begin` raises.
+
+    Args:
+        port: the port to listen on; 0 for a free one.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
-        self.requests: list[Request] = []
-        """All requests, in order."""
         self._exit = AsyncExitStack()
         self.tasks: anyio.abc.TaskGroup
 
@@ -105,11 +109,18 @@ class HttpServer:
         """``127.0.0.1:PORT``."""
         return f"127.0.0.1:{self.port}"
 
-    async def handle(self, request: Request, answer: Answer) -> None:
-        """Answer one request; a `StandInError` is sent."""
-        raise NotImplementedError
+    async def begin(self) -> None:  # noqa: B027 - not every server needs it
+        """Load what clients shall find loaded."""
 
-    async def close(self) -> None:
+    async def model_keys(self) -> list[str]:
+        """The keys under which clients find its models."""
+        return []
+
+    @abstractmethod
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """Serve one connection."""
+
+    async def close(self) -> None:  # noqa: B027 - likewise
         """Release what is loaded."""
 
     async def __aenter__(self) -> Self:
@@ -120,8 +131,13 @@ class HttpServer:
             self.port = int(port())
             self.tasks = await entered.enter_async_context(anyio.create_task_group())
             entered.push_async_callback(self._shut)
-            self.tasks.start_soon(listener.serve, self._serve)
             self._exit = entered.pop_all()
+        try:
+            await self.begin()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        self.tasks.start_soon(listener.serve, self.serve)
         return self
 
     async def __aexit__(
@@ -137,7 +153,11 @@ class HttpServer:
         return None
 
     async def reached(self, condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
-        """Wait until `condition` holds; raises `TimeoutError` if it does not within the time."""
+        """Wait until `condition` holds; raises `TimeoutError` if it does not within the time.
+
+        For what the server does behind a client's back: it hears of a cancellation some time
+        after the client has gone on.
+        """
         with anyio.fail_after(within_s):
             while not condition():  # noqa: ASYNC110 - any condition, so it is polled
                 await anyio.sleep(0.01)
@@ -147,7 +167,24 @@ class HttpServer:
             await self.close()
         self.tasks.cancel_scope.cancel()
 
-    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
+
+class HttpServer(LoopbackServer):
+    """Answers HTTP requests, one for each connection.
+
+    Subclasses implement `handle`, which is cancelled when its client disconnects.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
+        self.requests: list[Request] = []
+        """All requests, in order."""
+
+    @abstractmethod
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """Answer one request; a `StandInError` is sent."""
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """Read the request and answer it."""
         async with stream:
             # A client that disconnects is not an error of the server.
             with suppress(*_LOST, h11.RemoteProtocolError):

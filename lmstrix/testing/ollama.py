@@ -6,13 +6,11 @@ engine, or a simulated model.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from os.path import commonprefix
-from typing import Self
 
 import anyio
 import anyio.abc
@@ -22,8 +20,8 @@ from lmstrix.errors import ContextOverflow, EngineCrashed, LMStrixError, ModelEr
 from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.ports import Adapter, LoadedModel
-from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
-from lmstrix.testing.serving import chat_prompt, cut_prompt, serve_until_signalled, served
+from lmstrix.testing.http_server import Answer, Request, StandInError
+from lmstrix.testing.serving import ModelServer, chat_prompt, command, cut_prompt
 
 __all__ = ["OllamaScript", "OllamaServer"]
 
@@ -80,7 +78,7 @@ class _Instance:
     released: anyio.Event = attrs.field(factory=anyio.Event)
 
 
-class OllamaServer(HttpServer):
+class OllamaServer(ModelServer):
     """Ollama's own API over the models of `adapter`.
 
     Args:
@@ -100,31 +98,24 @@ class OllamaServer(HttpServer):
         preload: Sequence[tuple[str, int]] = (),
         models: Sequence[str] = (),
     ) -> None:
-        super().__init__(port)
+        super().__init__(adapter, port=port, models=models)
         self.script = script or OllamaScript()
         self.loads = 0
         """Loads that clients caused."""
-        self.working = 0
-        """Replies in the making."""
-        self.prompt_tokens: list[int] = []
-        """The whole prompt of each reply, before it was cut."""
-        self._adapter = adapter
         self._preload = preload
-        self._models = models
         self._instances: dict[str, _Instance] = {}
         self._changing = anyio.Lock()
         self._busy = 0
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
+    async def begin(self) -> None:
+        """Load what the user has loaded."""
         for key, context in self._preload:
             await self._load(key, context, users_own=True)
-        return self
 
     @property
     def loaded(self) -> dict[str, int]:
         """The context of each loaded model."""
-        return {key: self._context(one) for key, one in self._instances.items()}
+        return {key: one.loaded.effective_context for key, one in self._instances.items()}
 
     @property
     def left_behind(self) -> list[str]:
@@ -142,7 +133,7 @@ class OllamaServer(HttpServer):
             case "GET", "/api/version":
                 await answer.whole({"version": "0.0.0"})
             case "GET", "/api/tags":
-                models = await served(self._adapter, self._models)
+                models = (await self.served()).values()
                 await answer.whole({"models": [_listed(model) for model in models]})
             case "GET", "/api/ps":
                 await answer.whole({"models": [self._running(o) for o in self._instances.values()]})
@@ -158,10 +149,11 @@ class OllamaServer(HttpServer):
     # Instances.
 
     async def _find(self, name: str) -> ModelInfo:
-        for model in await served(self._adapter, self._models):
-            if name and name in (model.key, model.key.removesuffix(":latest")):
-                return model
-        raise StandInError(404, f"model '{name}' not found")
+        models = await self.served()
+        model = models.get(name) or models.get(f"{name}:latest")
+        if model is None:
+            raise StandInError(404, f"model '{name}' not found")
+        return model
 
     async def _load(self, name: str, context: int, *, users_own: bool = False) -> _Instance:
         """The loaded model; loaded again if it is for another context."""
@@ -213,15 +205,12 @@ class OllamaServer(HttpServer):
             with anyio.move_on_after(UNLOAD_S):
                 await instance.released.wait()
 
-    def _context(self, instance: _Instance) -> int:
-        return instance.loaded.effective_context
-
     def _running(self, instance: _Instance) -> Json:
         return {
             "name": instance.key,
             "model": instance.key,
             "expires_at": "2318-01-01T00:00:00Z",
-            "context_length": self._context(instance),
+            "context_length": instance.loaded.effective_context,
         }
 
     # Replies.
@@ -259,19 +248,16 @@ class OllamaServer(HttpServer):
 
     async def _reply(self, instance: _Instance, prompt: Prompt, body: Json, answer: Answer) -> None:
         script, options = self.script, as_object(body.get("options"))
-        loaded, context = instance.loaded, self._context(instance)
+        loaded, context = instance.loaded, instance.loaded.effective_context
         asked = as_count(options.get("num_predict")) or DEFAULT_REPLY
-        count = await loaded.count_prompt_tokens(prompt)
-        self.prompt_tokens.append(count)
-        if script.crashes_above is not None and count > script.crashes_above:
-            raise EngineCrashed("killed")
-        if script.window is not None and count >= script.window:
-            prompt = await cut_prompt(loaded, prompt, script.window // 2 + 2)
-        elif count >= context:
+        prompt, count = await self.read(
+            loaded, prompt, window=script.window, crashes_above=script.crashes_above
+        )
+        if count >= context:
             if body.get("truncate") is False and not script.ignores_flags:
                 raise StandInError(400, "the input length exceeds the context length")
             prompt = await cut_prompt(loaded, prompt, context // 2 + 2)
-        count = await loaded.count_prompt_tokens(prompt)
+            count = await loaded.count_prompt_tokens(prompt)
         same = commonprefix([instance.cached, prompt.user])  # noqa: RUF071 - of characters
         known = len(same) if script.reuses else 0
         instance.cached = prompt.user
@@ -339,14 +325,5 @@ def _shown(model: ModelInfo) -> Json:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve on the loopback until Ctrl-C; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lmstrix.testing.ollama", description=__doc__)
-    parser.add_argument("--gguf", help="the model to serve, with the embedded engine")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one")
-    given = parser.parse_args(arguments)
-    return serve_until_signalled(OllamaServer, "Ollama", given.gguf, given.port)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command(OllamaServer, "ollama", "Ollama", DEFAULT_PORT))

@@ -6,7 +6,6 @@ engine, or a simulated model.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from lmstrix.errors import ContextOverflow, EngineCrashed
 from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.ports import Adapter, LoadedModel
-from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
-from lmstrix.testing.serving import chat_prompt, cut_prompt, serve_until_signalled, served
+from lmstrix.testing.http_server import Answer, Request, StandInError
+from lmstrix.testing.serving import ModelServer, chat_prompt, command
 
 __all__ = ["OpenAIScript", "OpenAIServer"]
 
@@ -63,7 +62,7 @@ class OpenAIScript:
     """Refuses every reply, and repeats the authorization header in the error."""
 
 
-class OpenAIServer(HttpServer):
+class OpenAIServer(ModelServer):
     """``/v1/models`` and ``/v1/chat/completions`` over the models of `adapter`.
 
     A model is loaded at its first request, with all the context that the script says.
@@ -77,14 +76,8 @@ class OpenAIServer(HttpServer):
         port: int = 0,
         models: Sequence[str] = (),
     ) -> None:
-        super().__init__(port)
+        super().__init__(adapter, port=port, models=models)
         self.script = script or OpenAIScript()
-        self.working = 0
-        """Replies in the making."""
-        self.prompt_tokens: list[int] = []
-        """The whole prompt of each reply, before it was cut."""
-        self._adapter = adapter
-        self._models = models
         self._loaded: dict[str, LoadedModel] = {}
         self._loading = anyio.Lock()
         self._ended = anyio.Event()
@@ -98,7 +91,7 @@ class OpenAIServer(HttpServer):
         """Answer one request."""
         match request.method, request.path:
             case "GET", "/v1/models":
-                models = await served(self._adapter, self._models)
+                models = (await self.served()).values()
                 await answer.whole({"object": "list", "data": [self._entry(m) for m in models]})
             case "POST", "/v1/chat/completions":
                 await self._chat(request, answer)
@@ -126,11 +119,13 @@ class OpenAIServer(HttpServer):
         self.working += 1
         try:
             await self._reply(loaded, chat_prompt(body), body, answer)
+        except EngineCrashed as error:
+            raise anyio.BrokenResourceError from error
         finally:
             self.working -= 1
 
     async def _model(self, name: str) -> LoadedModel:
-        models = {model.key: model for model in await served(self._adapter, self._models)}
+        models = await self.served()
         if name not in models:
             raise StandInError(404, {"message": f"The model `{name}` does not exist."})
         async with self._loading:
@@ -150,13 +145,10 @@ class OpenAIServer(HttpServer):
         script, context = self.script, loaded.effective_context
         given = body.get("max_tokens") or body.get("max_completion_tokens")
         asked = as_count(given) or DEFAULT_REPLY
-        count = await loaded.count_prompt_tokens(prompt)
-        self.prompt_tokens.append(count)
-        if script.crashes_above is not None and count > script.crashes_above:
-            raise anyio.BrokenResourceError
-        if script.window is not None and count >= script.window:
-            prompt = await cut_prompt(loaded, prompt, script.window // 2 + 2)
-        elif count + asked > context:
+        prompt, count = await self.read(
+            loaded, prompt, window=script.window, crashes_above=script.crashes_above
+        )
+        if count + asked > context:
             raise _overflow(context, count + asked)
         await anyio.sleep(script.prefill_s)
         stop = [text for text in as_list(body.get("stop")) if isinstance(text, str)]
@@ -170,8 +162,6 @@ class OpenAIServer(HttpServer):
                     await self._send(answer, item)
         except ContextOverflow as error:
             raise _overflow(context, count + asked) from error
-        except EngineCrashed as error:
-            raise anyio.BrokenResourceError from error
         await answer.piece(b"data: [DONE]\n\n")
         await answer.end()
 
@@ -208,14 +198,5 @@ async def _event(answer: Answer, event: Json) -> None:
     await answer.piece(b"data: " + json.dumps(event).encode() + b"\n\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve on the loopback until Ctrl-C; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m lmstrix.testing.openai", description=__doc__)
-    parser.add_argument("--gguf", help="the model to serve, with the embedded engine")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free one")
-    given = parser.parse_args(arguments)
-    return serve_until_signalled(OpenAIServer, "OpenAI", given.gguf, given.port)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command(OpenAIServer, "openai", "OpenAI", DEFAULT_PORT))

@@ -1,36 +1,68 @@
-"""What the stand-ins for HTTP servers share: models, cut prompts, and their commands."""
+"""What the stand-in servers share: models, prompts, and the command that runs one."""
 
 from __future__ import annotations
 
+import argparse
+import errno
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
 import attrs
 
-from lmstrix.adapters.llamacpp import LlamaCppAdapter
-from lmstrix.adapters.openai import BEGIN
-from lmstrix.errors import EngineUnavailable, LMStrixError
+from lmstrix.adapters.streaming import BEGIN
+from lmstrix.errors import EngineCrashed, EngineUnavailable, LMStrixError
 from lmstrix.json_values import Json, as_list, as_object
 from lmstrix.models import ModelInfo, Prompt
 from lmstrix.ports import Adapter, LoadedModel
-from lmstrix.testing.http_server import HttpServer
+from lmstrix.testing.http_server import HttpServer, LoopbackServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
-__all__ = ["chat_prompt", "cut_prompt", "serve_until_signalled", "served"]
+__all__ = ["ModelServer", "chat_prompt", "command", "cut_prompt"]
 
 
-async def served(adapter: Adapter, names: Sequence[str]) -> list[ModelInfo]:
-    """The models of `adapter` with those names, or all; their keys are names, never paths."""
-    if not names:
-        return list(await adapter.list_models())
-    found = [await adapter.find_model(name) for name in names]
-    return [
-        attrs.evolve(model, key=Path(model.key).stem) if "/" in model.key else model
-        for model in found
-    ]
+class ModelServer(HttpServer):
+    """An `HttpServer` in front of the models of `adapter`: of those named, or of all."""
+
+    def __init__(self, adapter: Adapter, *, port: int = 0, models: Sequence[str] = ()) -> None:
+        super().__init__(port)
+        self.working: int = 0
+        """Replies in the making."""
+        self.prompt_tokens: list[int] = []
+        """The whole prompt of each reply, before it was cut."""
+        self._adapter = adapter
+        self._models = models
+
+    async def served(self) -> dict[str, ModelInfo]:
+        """The models by their keys, which are names and never paths."""
+        if not self._models:
+            return {model.key: model for model in await self._adapter.list_models()}
+        found = [await self._adapter.find_model(name) for name in self._models]
+        named = [attrs.evolve(m, key=Path(m.key).stem) if "/" in m.key else m for m in found]
+        return {model.key: model for model in named}
+
+    async def model_keys(self) -> list[str]:
+        """The keys under which clients find its models."""
+        return list(await self.served())
+
+    async def read(
+        self, loaded: LoadedModel, prompt: Prompt, *, window: int | None, crashes_above: int | None
+    ) -> tuple[Prompt, int]:
+        """What is read of a prompt, and its tokens; one that `window` does not hold is cut to half.
+
+        Raises `EngineCrashed`.
+        """
+        count = await loaded.count_prompt_tokens(prompt)
+        self.prompt_tokens.append(count)
+        if crashes_above is not None and count > crashes_above:
+            raise EngineCrashed("killed")
+        if window is None or count < window:
+            return prompt, count
+        cut = await cut_prompt(loaded, prompt, window // 2 + 2)
+        return cut, await loaded.count_prompt_tokens(cut)
 
 
 def chat_prompt(body: Json) -> Prompt:
@@ -48,42 +80,76 @@ def chat_prompt(body: Json) -> Prompt:
     return Prompt(system=said.get("system", ""), user=user, answer_prefix=prefix)
 
 
-async def cut_prompt(loaded: LoadedModel, prompt: Prompt, budget: int) -> Prompt:
-    """`prompt` with so much of the beginning of its user text gone that it fits `budget` tokens."""
-    text, cut = prompt.user, prompt
+async def cut_prompt(
+    loaded: LoadedModel, prompt: Prompt, budget: int, *, middle: bool = False
+) -> Prompt:
+    """`prompt` without so much of its user text that it fits `budget` tokens: without the
+    beginning, or without the middle.
+    """
+    text, cut, keep = prompt.user, prompt, len(prompt.user)
     count = await loaded.count_prompt_tokens(prompt)
-    while count > budget and text:
-        text = text[-int(len(text) * min(0.98, budget / count)) :] if len(text) > 16 else ""
-        cut = attrs.evolve(prompt, user=text)
+    while count > budget and keep:
+        keep = int(keep * min(0.98, budget / count)) if keep > 16 else 0
+        head = keep // 2 if middle else 0
+        cut = attrs.evolve(prompt, user=text[:head] + text[len(text) - keep + head :])
         count = await loaded.count_prompt_tokens(cut)
     return cut
 
 
-def serve_until_signalled(
-    make: Callable[..., HttpServer], name: str, gguf: str | None, port: int
-) -> int:
-    """Serve a GGUF file, or a simulated model, until Ctrl-C; returns the exit code."""
+def command(make: Callable[..., LoopbackServer], module: str, name: str, port: int) -> int:
+    """Serve a GGUF file, or a simulated model, until the process is asked to end.
+
+    Returns the exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m lmstrix.testing.{module}",
+        description=f"Serve a model on the loopback as {name} would, until Ctrl-C.",
+    )
+    parser.add_argument(
+        "--gguf", help="the model to serve, with the embedded engine; else a simulated one"
+    )
+    parser.add_argument("--port", type=int, default=port, help="0 takes a free one")
+    given = parser.parse_args()
     try:
-        anyio.run(_serve, make, name, gguf, port)
+        anyio.run(_serve, make, name, given.gguf, given.port)
     except KeyboardInterrupt:
         return 0
-    except (LMStrixError, OSError) as error:
-        hint: Any = getattr(error, "hint", "")
-        sys.stderr.write(f"{error} {hint}".strip() + "\n")
-        return 1
-    return 0
+    except LMStrixError as error:
+        trouble = f"{error} {error.hint}".strip()
+    except (OSError, OverflowError) as error:
+        trouble = str(error)
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            trouble = (
+                f"Port {given.port} is taken, perhaps by {name} itself. Choose another with --port."
+            )
+    else:
+        return 0
+    sys.stderr.write(f"Error: {trouble}\n")
+    return 1
 
 
-async def _serve(make: Callable[..., HttpServer], name: str, gguf: str | None, port: int) -> None:
+async def _serve(
+    make: Callable[..., LoopbackServer], name: str, gguf: str | None, port: int
+) -> None:
     adapter: Adapter = SimulatedAdapter(SimulatedModel())
     models: list[str] = []
     if gguf is not None:
+        from lmstrix.adapters.llamacpp import LlamaCppAdapter  # noqa: PLC0415 - this command's alone
+
         adapter, models = LlamaCppAdapter([]), [gguf]
         status = await adapter.status()
         if not status.available:
             raise EngineUnavailable(status.detail, hint=status.hint)
         await adapter.find_model(gguf)
-    async with make(adapter, port=port, models=models) as server:
-        sys.stdout.write(f"{name} stand-in at {server.host}\n")
-        sys.stdout.flush()
-        await anyio.sleep_forever()
+    with ExitStack() as watching:
+        end: Callable[[], Awaitable[object]] = anyio.sleep_forever
+        # Before anything is printed: who reads it may end us at once. On Windows asyncio cannot do
+        # so; there Ctrl-C comes as KeyboardInterrupt.
+        with suppress(NotImplementedError):
+            receiver = anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
+            end = watching.enter_context(receiver).__anext__
+        async with make(adapter, port=port, models=models) as server:
+            keys = "".join(f"model {key}\n" for key in await server.model_keys())
+            sys.stdout.write(f"{name} stand-in at {server.host}\n{keys}")
+            sys.stdout.flush()
+            await end()

@@ -19,8 +19,9 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from lmstrix.adapters.streaming import Items, StreamedModel, require_room
+from lmstrix.adapters.token_counts import common_length
 from lmstrix.errors import (
-    ContextOverflow,
     EngineCrashed,
     LoadRefused,
     ModelNotFound,
@@ -410,23 +411,14 @@ class Counters:
         return self.loads - self.released
 
 
-class _SimulatedLoaded:
+class _SimulatedLoaded(StreamedModel):
     """One loaded instance."""
 
     def __init__(self, model: SimulatedModel, context: int, engine: SimulatedAdapter) -> None:
+        super().__init__(model.info, context)
         self._simulated = model
-        self._context = context
         self._engine = engine
-        self._reuses = model.reuses_prefixes
         self._cached: list[str] = []
-
-    @property
-    def model(self) -> ModelInfo:
-        return self._simulated.info
-
-    @property
-    def effective_context(self) -> int:
-        return self._context
 
     async def count_tokens(self, text: str) -> int:
         return count(text)
@@ -434,65 +426,37 @@ class _SimulatedLoaded:
     async def count_prompt_tokens(self, prompt: Prompt) -> int:
         return len(prompt_tokens(prompt))
 
-    async def complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: Sequence[str] = (),
-        on_progress: Callable[[PrefillProgress], None] | None = None,
-    ) -> Reply:
+    async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         tokens = prompt_tokens(prompt)
-        if len(tokens) + max_tokens > self._context:
-            raise ContextOverflow(
-                f"{len(tokens)} prompt tokens and {max_tokens} for the reply exceed "
-                f"{self._context}",
-                prompt_tokens=len(tokens),
-                context_length=self._context,
-            )
+        length = len(tokens)
+        require_room(length, max_tokens, self._context)
         cached = self._read(tokens)
-        if on_progress:
-            on_progress(
-                PrefillProgress(
-                    prompt_tokens=len(tokens), cached_tokens=cached, processed_tokens=len(tokens)
-                )
-            )
-        await self._engine.before_reply(len(tokens))
+        yield PrefillProgress(prompt_tokens=length, cached_tokens=cached, processed_tokens=length)
+        await self._engine.before_reply(length)
         text, cut_off = answer(
-            self._simulated,
-            prompt,
-            length=len(tokens),
-            max_tokens=max_tokens,
-            seed=self._engine.seed,
+            self._simulated, prompt, length=length, max_tokens=max_tokens, seed=self._engine.seed
         )
         for mark in stop:
             text = text.split(mark)[0]
         reasoning = "" if prompt.answer_prefix else self._simulated.reasoning
-        generated = count(reasoning) + count(text)
-        return Reply(
+        for piece in re.findall(r"\s*\S+", reasoning):
+            yield ReplyChunk(text=piece, is_reasoning=True)
+        for piece in re.findall(r"\s*\S+", text):
+            yield ReplyChunk(text=piece)
+        yield Reply(
             text=text,
             reasoning=reasoning,
             stop_reason=_stop_reason(cut_off=cut_off, stop=stop),
-            prompt_tokens=len(tokens),
+            prompt_tokens=length,
             cached_tokens=cached,
-            generated_tokens=generated,
+            generated_tokens=count(reasoning) + count(text),
             ttft_s=0.0,
             tokens_per_second=100.0,
         )
 
-    async def stream(
-        self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
-    ) -> AsyncGenerator[ReplyChunk | Reply, None]:
-        reply = await self.complete(prompt, max_tokens=max_tokens, stop=stop)
-        for piece in re.findall(r"\s*\S+", reply.reasoning):
-            yield ReplyChunk(text=piece, is_reasoning=True)
-        for piece in re.findall(r"\s*\S+", reply.text):
-            yield ReplyChunk(text=piece)
-        yield reply
-
     def _read(self, tokens: list[str]) -> int:
         """Bring the prefix cache up to date; returns the tokens that it saved."""
-        cached = _common_prefix(tokens[:-1], self._cached) if self._reuses else 0
+        cached = common_length(tokens[:-1], self._cached) if self._simulated.reuses_prefixes else 0
         self._cached = tokens
         counters = self._engine.counters
         counters.replies += 1
@@ -589,15 +553,3 @@ def _stop_reason(*, cut_off: bool, stop: Sequence[str]) -> StopReason:
     if cut_off:
         return StopReason.MAX_TOKENS
     return StopReason.STOP_STRING if stop else StopReason.END
-
-
-def _common_prefix(tokens: list[str], cached: list[str]) -> int:
-    """How many tokens at the beginning are the same; by bisection, which compares in C."""
-    same, differs = 0, min(len(tokens), len(cached)) + 1
-    while differs - same > 1:
-        middle = (same + differs) // 2
-        if tokens[same:middle] == cached[same:middle]:
-            same = middle
-        else:
-            differs = middle
-    return same

@@ -56,7 +56,6 @@ def test_a_header_is_read(make_gguf: Make, read: Read, version: int) -> None:
         tensor_count=1,
         parameters=128,
         vocabulary_size=4,
-        name="Tiny",
         size_label="1K",
         quantization="Q4_K_M",
         context_length=4096,

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from lmstrix.adapters.llamacpp import LlamaCppAdapter, LlamaCppModel
+from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
@@ -65,7 +66,7 @@ async def test_the_server_caps_the_context_and_we_say_so(
     async with llamacpp.load(model, 20_000, on_progress=heard.append) as loaded:
         assert loaded.effective_context == 8192
         assert loaded.model == model
-        pid = loaded._engine.pid
+        pid = engine_of(loaded).pid
         assert alive(pid)
     assert not alive(pid)
     assert sorted({progress.fraction for progress in heard}) == [0.0, 1.0]
@@ -178,7 +179,7 @@ async def test_a_killed_engine_is_a_crash(
 ) -> None:
     model = await llamacpp.find_model(str(demo_model))
     async with llamacpp.load(model, 4096) as loaded:
-        pid = loaded._engine.pid
+        pid = engine_of(loaded).pid
 
         def kill(progress: PrefillProgress) -> None:
             os.kill(pid, signal.SIGKILL)
@@ -198,7 +199,7 @@ async def test_a_silent_engine_is_given_up(demo_model: Path) -> None:
     model = await adapter.find_model(str(demo_model))
     async with LlamaCppAdapter([], threads=1).load(model, 4096) as loaded:
         loaded._stall.seconds = 1.0
-        pid = loaded._engine.pid
+        pid = engine_of(loaded).pid
 
         def stop(progress: PrefillProgress) -> None:
             os.kill(pid, signal.SIGSTOP)
@@ -206,6 +207,11 @@ async def test_a_silent_engine_is_given_up(demo_model: Path) -> None:
         with pytest.raises(EngineTimeout, match="no progress"):
             await loaded.complete(LONG, max_tokens=4, on_progress=stop)
     assert not alive(pid)
+
+
+def engine_of(loaded: LlamaCppModel) -> Engine:
+    assert loaded._engine is not None
+    return loaded._engine
 
 
 async def cancelled_at(loaded: LlamaCppModel, prompt: Prompt, tokens: int) -> PrefillProgress:
@@ -243,7 +249,7 @@ async def test_an_interrupt_is_the_parents_to_handle(
 ) -> None:
     model = await llamacpp.find_model(str(demo_model))
     async with llamacpp.load(model, 512) as loaded:
-        pid = loaded._engine.pid
+        pid = engine_of(loaded).pid
         assert os.getpgid(pid) != os.getpgid(0)
         os.kill(pid, signal.SIGINT)
         assert (await loaded.complete(SHORT, max_tokens=2)).generated_tokens >= 1
@@ -254,9 +260,11 @@ async def test_the_key_is_wanted_and_nowhere_to_be_seen(
 ) -> None:
     model = await llamacpp.find_model(str(demo_model))
     async with llamacpp.load(model, 512) as loaded:
-        key, pid = loaded._engine.api_key, loaded._engine.pid
+        key, pid = engine_of(loaded).api_key, engine_of(loaded).pid
         async with httpx.AsyncClient(trust_env=False) as client:
-            answer = await client.post(f"{loaded._engine.address}/completion", json={"prompt": "x"})
+            answer = await client.post(
+                f"{engine_of(loaded).address}/completion", json={"prompt": "x"}
+            )
         assert answer.status_code == 401
         assert key not in seen_of(pid)
 

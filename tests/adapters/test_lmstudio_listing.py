@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.lmstudio.listing import device_of, find, parse_listing, wire_key
+from lmstrix.adapters.http import named_model
+from lmstrix.adapters.lmstudio.listing import device_of, parse_listing, wire_key
 from lmstrix.errors import ModelNotFound, UnsupportedModel
 from lmstrix.json_values import as_count, as_seconds
 from lmstrix.testing.lmstudio import ODD_LISTING
@@ -77,16 +78,22 @@ def test_a_changed_file_is_another_model() -> None:
 
 def test_names() -> None:
     models = parse_listing([GEMMA, EMBEDDING])
-    assert find(models, "google/gemma-3-4b") == find(models, "gemma-3-4b")
+    assert named_model(models, "google/gemma-3-4b", "LM Studio") == named_model(
+        models, "gemma-3-4b", "LM Studio"
+    )
     with pytest.raises(UnsupportedModel):
-        find(models, "nomic/embed")
+        named_model(models, "nomic/embed", "LM Studio")
     with pytest.raises(ModelNotFound) as caught:
-        find(models, "gemma-3-4")
+        named_model(models, "gemma-3-4", "LM Studio")
     assert "google/gemma-3-4b" in caught.value.hint
     with pytest.raises(ModelNotFound, match="could be any of 2"):
-        find(parse_listing([GEMMA, {**GEMMA, "modelKey": "other/gemma-3-4b"}]), "gemma-3-4b")
+        named_model(
+            parse_listing([GEMMA, {**GEMMA, "modelKey": "other/gemma-3-4b"}]),
+            "gemma-3-4b",
+            "LM Studio",
+        )
     with pytest.raises(ModelNotFound):
-        find([], "")
+        named_model([], "", "LM Studio")
 
 
 @given(JSON)

@@ -9,7 +9,8 @@ from fuzz_values import NAMES, TEXTS, changed, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.lmstudio.listing import device_of, find, parse_listing, wire_key
+from lmstrix.adapters.http import named_model
+from lmstrix.adapters.lmstudio.listing import device_of, parse_listing, wire_key
 from lmstrix.adapters.lmstudio.protocol import call_error, load_error, prediction_error
 from lmstrix.errors import LMStrixError
 from lmstrix.models import ModelInfo
@@ -56,7 +57,7 @@ def _listed(answer: object) -> list[ModelInfo]:
 def test_listings(answer: object, name: str) -> None:
     models = put_through("LM Studio's listing", lambda: _listed(answer))
     assert models is not None
-    put_through("name of a model", lambda: find(models, name))
+    put_through("name of a model", lambda: named_model(models, name, "LM Studio"))
 
 
 @fuzz

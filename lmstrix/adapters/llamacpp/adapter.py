@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import httpx
 
+from lmstrix.adapters.http import http_client
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders, sound_model
 from lmstrix.adapters.llamacpp.engine import (
     INSTALL_HINT,
@@ -56,6 +56,12 @@ class LlamaCppAdapter:
             cache do; for comparisons.
     """
 
+    name = "llamacpp"
+    turn = THIS_MACHINE
+    """Two models at once would compete for its memory."""
+    owns_engine = True
+    """A load is a child process, and may take this machine down."""
+
     def __init__(
         self,
         folders: Sequence[str | Path] | None = None,
@@ -82,21 +88,6 @@ class LlamaCppAdapter:
         self._memory_limit = memory_limit_bytes
         self._reuse_prefixes = reuse_prefixes
         self._loaded: dict[int, LoadedInstance] = {}
-
-    @property
-    def name(self) -> str:
-        """``llamacpp``."""
-        return "llamacpp"
-
-    @property
-    def turn(self) -> str:
-        """This machine: two models at once would compete for its memory."""
-        return THIS_MACHINE
-
-    @property
-    def owns_engine(self) -> bool:
-        """Always: a load is a child process, and may take this machine down."""
-        return True
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model in the folders, sorted by key; raises `EngineUnavailable`."""
@@ -152,7 +143,7 @@ class LlamaCppAdapter:
                 unseen_s=load_deadline_s(total_bytes),
                 on_work=lambda: _report(on_progress, 0.0),
             ) as engine,
-            _client(engine.address, engine.api_key) as client,
+            http_client(engine.address, engine.api_key) as client,
         ):
             loaded = LlamaCppModel(
                 engine,
@@ -205,19 +196,6 @@ def _installed_version() -> str | None:
         return version("xllamacpp") if find_spec("xllamacpp") is not None else None
     except (PackageNotFoundError, ValueError):
         return None
-
-
-def _client(address: str, api_key: str) -> httpx.AsyncClient:
-    """A client for our own server only: no proxies, and a new connection for each request, because
-    the server may close an idle one just as it is used again.
-    """
-    return httpx.AsyncClient(
-        base_url=address,
-        headers={"Authorization": f"Bearer {api_key}", "Connection": "close"},
-        limits=httpx.Limits(max_keepalive_connections=0),
-        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-        trust_env=False,
-    )
 
 
 def _report(listener: Callable[[LoadProgress], None] | None, fraction: float) -> None:

@@ -113,7 +113,7 @@ def _serve_binary(answers: BinaryIO, settings: dict[str, Any], parent: int) -> N
     while not _is_healthy(port):
         if server.poll() is not None:
             _fail(answers, "load", RuntimeError(f"llama-server ended: {server.returncode}"))
-        if (now := _work_of(server.pid)) != seen:  # the parent takes what is logged for progress
+        if (now := work_of(server.pid)) != seen:  # the parent takes what is logged for progress
             seen = now
             os.write(2, f"llama-server works: {now}\n".encode())
         time.sleep(POLL_S)
@@ -142,9 +142,11 @@ def _is_healthy(port: int) -> bool:
         return False
 
 
-def _work_of(pid: int) -> str:
+def work_of(pid: int) -> str:
     """Processor time and memory of a process; empty if the system does not show them."""
     try:
+        # Fields 14, 15 and 24 of proc(5): user time, system time, resident pages. The second field
+        # may hold spaces, and ends with the last bracket.
         fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
         return " ".join((fields[11], fields[12], fields[21]))
     except (OSError, IndexError):

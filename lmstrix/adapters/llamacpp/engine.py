@@ -16,13 +16,13 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import BinaryIO
 
 import anyio
 import anyio.abc
 import attrs
 
+from lmstrix.adapters.http import CRASH_HINT, MEMORY_WORDS
 from lmstrix.adapters.llamacpp import child
 from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import (
@@ -201,7 +201,7 @@ class _Watch:
     """Watches whether a loading process works: processor time, memory, log."""
 
     def __init__(self, pid: int, log: _Log, unseen_s: float) -> None:
-        self._stat = Path("/proc") / str(pid) / "stat"
+        self._pid = pid
         self._log = log
         self._seen: tuple[object, ...] = ()
         self._since = anyio.current_time()
@@ -211,13 +211,10 @@ class _Watch:
         """Seconds without any sign of work. If the system shows none, the first `unseen_s` count
         as work.
         """
-        try:
-            # Fields 14, 15 and 24 of proc(5): user time, system time, resident pages. The
-            # second field may hold spaces, and ends with the last bracket.
-            fields = self._stat.read_text().rpartition(")")[2].split()
-            seen = (self._log.count, fields[11], fields[12], fields[21])
-        except (OSError, IndexError):
+        work = child.work_of(self._pid)
+        if not work:
             return max(0.0, now - self._unseen_until)
+        seen = (self._log.count, work)
         if seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since
@@ -281,11 +278,6 @@ def _stdout(process: anyio.abc.Process) -> anyio.abc.ByteReceiveStream:
 
 _STAMP = re.compile(r"^[\d.]+ (?P<level>[DIWE]) ")
 _TROUBLE = re.compile(r"GGML_ASSERT|GGML_ABORT|terminate called|fatal|out of memory", re.IGNORECASE)
-_MEMORY = re.compile(
-    r"out of memory|insufficient memory|bad_alloc|cannot allocate memory|unable to allocate"
-    r"|failed to allocate|MemoryError|ErrorOutOf(Device|Host)Memory|cudaMalloc failed",
-    re.IGNORECASE,
-)
 _BROKEN = re.compile(
     r"not within the file bounds|is corrupted or incomplete|failed to read (magic|key-value|tensor)"
     r"|invalid magic|missing tensor|wrong shape",
@@ -315,7 +307,7 @@ def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]
     trouble = _troubles(log)
     words = trouble[0] if trouble else said or exit_status(returncode)
     everything = "\n".join([*trouble, said])
-    if kind == "memory" or _MEMORY.search(everything):
+    if kind == "memory" or MEMORY_WORDS.search(everything):
         return OutOfMemory(f"the engine ran out of memory while loading: {words}")
     if _UNKNOWN.search(everything):
         return UnsupportedModel(
@@ -336,8 +328,7 @@ def crash(returncode: int, log: Sequence[str]) -> EngineCrashed:
     trouble = _troubles(log)
     words = f": {trouble[-1]}" if trouble else ""
     return EngineCrashed(
-        f"the engine died while it worked ({exit_status(returncode)}){words}",
-        hint="Usually memory runs out as the context fills: try a smaller context.",
+        f"the engine died while it worked ({exit_status(returncode)}){words}", hint=CRASH_HINT
     )
 
 

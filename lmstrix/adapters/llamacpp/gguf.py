@@ -47,7 +47,6 @@ _KEPT = frozenset(
         "general.alignment",
         "general.architecture",
         "general.file_type",
-        "general.name",
         "general.size_label",
         "general.type",
         "split.count",
@@ -62,7 +61,6 @@ _KEPT_OF_ARCHITECTURE = frozenset(
         "attention.head_count_kv",
         "attention.key_length",
         "attention.key_length_mla",
-        "attention.sliding_window",
         "attention.value_length",
         "block_count",
         "context_length",
@@ -85,7 +83,6 @@ class GgufHeader:
     vocabulary_size: int = 0
     kind: str = "model"
     """``general.type``: model, adapter, mmproj, imatrix…"""
-    name: str = ""
     size_label: str = ""
     quantization: str = ""
     context_length: int | None = None
@@ -98,7 +95,6 @@ class GgufHeader:
     value_length: int | None = None
     keys_only: bool = False
     """Multi-head latent attention: the cache holds keys and no values."""
-    sliding_window: int | None = None
     pooling_type: int | None = None
     causal: bool = True
     has_chat_template: bool = False
@@ -236,7 +232,6 @@ def _header(data: _Metadata, size: int, tensors: int, parameters: int) -> GgufHe
         parameters=parameters,
         vocabulary_size=data.length("tokenizer.ggml.tokens"),
         kind=data.text("general.type") or "model",
-        name=data.text("general.name"),
         size_label=data.text("general.size_label"),
         quantization="" if file_type is None else _FILE_TYPES.get(file_type, ""),
         context_length=data.number("context_length"),
@@ -247,7 +242,6 @@ def _header(data: _Metadata, size: int, tensors: int, parameters: int) -> GgufHe
         key_length=data.number("attention.key_length"),
         value_length=data.number("attention.value_length"),
         keys_only=data.has("attention.key_length_mla"),
-        sliding_window=data.number("attention.sliding_window"),
         pooling_type=data.number("pooling_type", 0),
         causal=data.flag("attention.causal", default=True),
         has_chat_template=bool(data.text("tokenizer.chat_template")),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from time import perf_counter
 from typing import TypeVar, cast
+from urllib.parse import quote
 
 import anyio
 import httpx
 
 from lmstrix.adapters import streaming
+from lmstrix.adapters.http import MAX_LINE_BYTES, close_response, event_in
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.streaming import (
     Items,
     StallDeadline,
     StreamedModel,
+    chat_messages,
     ends_in_thought,
     require_room,
     spoken_s,
@@ -24,6 +27,7 @@ from lmstrix.adapters.streaming import (
 )
 from lmstrix.errors import (
     ConfigurationError,
+    ConnectionLost,
     ContextOverflow,
     EngineTimeout,
     EngineUnavailable,
@@ -43,7 +47,6 @@ CHARACTERS_PER_S = 100_000
 small machine does ten million."""
 WEIGHT_BYTES_PER_S = 64 * 2**20
 """One step may take as long as reading all weights once, from a slow disk if memory is short."""
-CLOSE_S = 0.5
 DEATH_S = 2.0
 """Time in which a process that dropped its connection must turn out to be dead."""
 
@@ -54,45 +57,49 @@ class LlamaCppModel(StreamedModel):
     One request at a time; others wait. The longest time between two signs of progress (a batch
     read, a token written) is `stall_timeout_s` plus the time to read the weights once, or ten
     times the slowest step so far if that is more. A reply has no other deadline.
+
+    Args:
+        engine: the process; None for a server that somebody else started.
+        has_template: whether the model has a chat template; None: as the server says.
+        routed: what a router calls the model; empty without one.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | None,
         client: httpx.AsyncClient,
         model: ModelInfo,
         *,
-        has_template: bool,
+        has_template: bool | None = None,
         stall_timeout_s: float,
         reuse_prefixes: bool = True,
+        routed: str = "",
     ) -> None:
+        super().__init__(model, 0)
         self._engine = engine
         self._client = client
-        self._model = model
+        self._routed = routed
+        self.notes: list[str] = []
+        """What the reader of a report should know."""
+        self.counts_tokens = True
         self._has_template = has_template
         self._reuse_prefixes = reuse_prefixes
         self._stall = StallDeadline(stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S)
-        self._context = 0
-        # A semaphore, not a lock: an abandoned stream may be closed by another task.
-        self._turn = anyio.Semaphore(1)
 
-    @property
-    def model(self) -> ModelInfo:
-        """The model that was loaded."""
-        return self._model
+    async def read_properties(self) -> Json:
+        """Ask the server for its properties, of which the effective context is one.
 
-    @property
-    def effective_context(self) -> int:
-        """The context length that the engine's server reports, in tokens."""
-        return self._context
-
-    async def read_properties(self) -> None:
-        """Ask the server for the effective context; raises `EngineUnavailable`."""
-        properties = await self._call("GET", "/props", None, CALL_S)
+        Raises `EngineUnavailable`.
+        """
+        query = f"?model={quote(self._routed, safe='')}" if self._routed else ""
+        properties = await self._call("GET", f"/props{query}", None, CALL_S)
         context = as_object(properties.get("default_generation_settings")).get("n_ctx")
         if not isinstance(context, int) or context < 1:
             raise EngineUnavailable("the engine did not report its context length")
         self._context = context
+        if self._has_template is None:
+            self._has_template = bool(properties.get("chat_template"))
+        return properties
 
     async def count_tokens(self, text: str) -> int:
         """Number of tokens of plain `text`, without template and special tokens."""
@@ -131,7 +138,7 @@ class LlamaCppModel(StreamedModel):
         Leaving early closes the connection, and the engine stops at its next batch.
         """
         started = perf_counter()
-        request = self._client.build_request("POST", "/completion", json=body)
+        request = self._client.build_request("POST", "/completion", json=self._addressed(body))
         response = await self._bounded(
             lambda: self._client.send(request, stream=True), self._stall.seconds
         )
@@ -148,29 +155,21 @@ class LlamaCppModel(StreamedModel):
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await response.aclose()
-                # The body's generators are suspended in each other. Reading on ends them all here
-                # and now: it fails on the closed connection once the data received is used up.
-                with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError):
-                    async for _ in chunks:
-                        pass
+            await close_response(response, chunks)
 
     async def _formatted(self, prompt: Prompt) -> str:
         """The text that the engine continues."""
         if not self._has_template:
             before = f"{prompt.system}\n\n" if prompt.system else ""
             return before + prompt.user + prompt.answer_prefix
-        said = [("system", prompt.system)] * bool(prompt.system) + [("user", prompt.user)]
-        messages = [{"role": role, "content": text} for role, text in said]
-        body: dict[str, object] = {"messages": messages}
+        body: dict[str, object] = {"messages": chat_messages(prompt.system, prompt.user)}
         if prompt.answer_prefix:
             body["chat_template_kwargs"] = {"enable_thinking": False}
         answer = await self._call(
             "POST",
             "/apply-template",
             body,
-            CALL_S + sum(len(text) for _, text in said) / CHARACTERS_PER_S,
+            CALL_S + len(prompt.system + prompt.user) / CHARACTERS_PER_S,
         )
         formatted = answer.get("prompt")
         if not isinstance(formatted, str):
@@ -192,7 +191,8 @@ class LlamaCppModel(StreamedModel):
 
     async def _call(self, method: str, path: str, body: Json | None, deadline_s: float) -> Json:
         try:
-            request = self._client.build_request(method, path, json=body)
+            addressed = None if body is None else self._addressed(body)
+            request = self._client.build_request(method, path, json=addressed)
         except UnicodeEncodeError as error:
             raise ConfigurationError(
                 "the text contains a lone surrogate, which is not valid Unicode"
@@ -211,7 +211,7 @@ class LlamaCppModel(StreamedModel):
             with anyio.fail_after(deadline_s):
                 return await call()
         except TimeoutError as error:
-            if (crash := await self._engine.death(0)) is not None:
+            if self._engine is not None and (crash := await self._engine.death(0)) is not None:
                 raise crash from error
             raise EngineTimeout(
                 f"the engine made no progress for {spoken_s(deadline_s)}"
@@ -220,14 +220,19 @@ class LlamaCppModel(StreamedModel):
             raise await self._lost(f"the connection was lost ({type(error).__name__})") from error
 
     async def _lost(self, what: str) -> LMStrixError:
-        """The engine's death if it died, else an error that it cannot be reached."""
+        """The engine's death if it died, else an error that it cannot be reached.
+
+        The death of a server that is not ours shows as a lost connection only.
+        """
+        if self._engine is None:
+            return ConnectionLost(what)
         return await self._engine.death(DEATH_S) or EngineUnavailable(what)
+
+    def _addressed(self, body: Json) -> Json:
+        return {**body, "model": self._routed} if self._routed else body
 
 
 # The server on the wire --------------------------------------------------------------------------
-
-MAX_LINE_BYTES = 2**24
-"""Longest line accepted from the server; its own have a few hundred bytes."""
 
 _STOP_REASONS = {
     "eos": StopReason.END,
@@ -284,20 +289,9 @@ class EventReader:
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if len(self._rest) > MAX_LINE_BYTES:
                 raise EngineUnavailable("the engine sent a line without an end")
-            self._ready.extend(event for line in lines if (event := _event(line)) is not None)
+            events = (event_in(line, "the engine") for line in lines)
+            self._ready.extend(event for event in events if event is not None)
         return self._ready.popleft()
-
-
-def _event(line: bytes) -> Json | None:
-    """The JSON object in one line; None for blank lines, comments and other fields."""
-    field, _, data = line.strip().partition(b":")
-    data = data.strip()
-    if field not in (b"data", b"error") or data == b"[DONE]":
-        return None
-    event = parse_object(data)
-    if event is None:
-        raise EngineUnavailable("the engine sent an event that is not JSON")
-    return {"error": event} if field == b"error" and "error" not in event else event
 
 
 def server_error(status: int, body: Json | None) -> LMStrixError:
@@ -325,7 +319,13 @@ class Generation(streaming.Generation):
             raise server_error(200, event)
         progress = as_object(event.get("prompt_progress"))
         if progress:
-            return [_progress(progress)]
+            return [
+                PrefillProgress(
+                    prompt_tokens=as_count(progress.get("total")) or 0,
+                    cached_tokens=as_count(progress.get("cache")) or 0,
+                    processed_tokens=as_count(progress.get("processed")) or 0,
+                )
+            ]
         content = event.get("content")
         text = content if isinstance(content, str) else ""
         self._written(text, elapsed_s)
@@ -358,26 +358,13 @@ class Generation(streaming.Generation):
         return Reply(
             text=self._text(reasoning=False),
             reasoning=self._text(reasoning=True),
-            stop_reason=_stop_reason(event.get("stop_type")),
+            stop_reason=_STOP_REASONS.get(as_text(event.get("stop_type")), StopReason.UNKNOWN),
             prompt_tokens=sent,
             cached_tokens=as_count(timings.get("cache_n")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
             tokens_per_second=_speed(timings, generated),
         )
-
-
-def _progress(progress: Json) -> PrefillProgress:
-    return PrefillProgress(
-        prompt_tokens=as_count(progress.get("total")) or 0,
-        cached_tokens=as_count(progress.get("cache")) or 0,
-        processed_tokens=as_count(progress.get("processed")) or 0,
-    )
-
-
-def _stop_reason(told: object) -> StopReason:
-    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
-    return known or StopReason.UNKNOWN
 
 
 def _speed(timings: Json, generated: int) -> float | None:

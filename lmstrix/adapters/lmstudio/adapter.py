@@ -7,9 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import anyio
+import attrs
 
+from lmstrix.adapters.http import HOST_VARIABLE, ServerAdapter
 from lmstrix.adapters.lmstudio import instances, listing, protocol
-from lmstrix.adapters.lmstudio.discovery import find_server, is_loopback, parse_host
+from lmstrix.adapters.lmstudio.discovery import find_server, parse_host
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import (
     TTL_S,
@@ -31,12 +33,10 @@ from lmstrix.errors import (
     ModelError,
 )
 from lmstrix.json_values import Json, as_count, as_object, as_text
-from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 
-__all__ = ["HOST_VARIABLE", "LMStudioAdapter"]
+__all__ = ["LMStudioAdapter"]
 
-HOST_VARIABLE = "LMSTRIX_HOST"
 RELEASE_S = 30.0
 """Longest time that the release of a model may take; a later load tries again."""
 CANCEL_S = 1.2
@@ -46,7 +46,7 @@ RETRY_S = 0.6
 """The same when the client is closed, if LM Studio did not answer before."""
 
 
-class LMStudioAdapter:
+class LMStudioAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over LM Studio's server. Runs on asyncio only.
 
     Each load holds a connection of its own, and so does each other call while it runs; none
@@ -62,6 +62,9 @@ class LMStudioAdapter:
         ttl_s: if this process dies, LM Studio unloads what it left after so many idle seconds.
     """
 
+    name = "lmstudio"
+    engine = "LM Studio"
+
     def __init__(
         self,
         host: str | None = None,
@@ -75,6 +78,7 @@ class LMStudioAdapter:
     ) -> None:
         given = host or os.environ.get(HOST_VARIABLE) or None
         self._host = None if given is None else parse_host(given)
+        super().__init__(self._host or "localhost")
         self._token = api_token
         self._deadlines = Deadlines(
             connect_s=connect_s,
@@ -89,22 +93,10 @@ class LMStudioAdapter:
         """Instances that were not seen to be unloaded; a load may still be on its way."""
         self._stuck: set[str] = set()
         """Those of them that LM Studio has said nothing about."""
-        self._notes: dict[str, None] = {}
         self._silent: set[str] = set()
         self._session: AsyncExitStack | None = None
         self._shared: Connection | None = None
         """The connection of the session."""
-
-    @property
-    def name(self) -> str:
-        """``lmstudio``."""
-        return "lmstudio"
-
-    @property
-    def turn(self) -> str:
-        """This machine if the server runs on it, else the server."""
-        here = self._host is None or is_loopback(self._host)
-        return THIS_MACHINE if here else f"LM Studio at {(self._host or '').lower()}"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -127,13 +119,6 @@ class LMStudioAdapter:
         if not isinstance(answer, list):
             raise EngineUnavailable("LM Studio's answer is not a list of models")
         return listing.parse_listing(answer)  # pyright: ignore[reportUnknownArgumentType] - JSON
-
-    async def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key, or the last part of one.
-
-        Raises `ModelNotFound` or `UnsupportedModel`.
-        """
-        return listing.find(await self.list_models(), name)
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """What LM Studio expects of a load; None if it does not say."""
@@ -215,28 +200,14 @@ class LMStudioAdapter:
     async def status(self) -> Status:
         """Whether LM Studio answers, its version, and what is loaded in it."""
         require_asyncio()
-        versions = {"lmstudio SDK": sdk_version()}
-        try:
-            async with self._asking() as connection:
-                entries = await instances.listed(connection, self._deadlines.call_s)
-                versions |= await self._version(connection)
-        except LMStrixError as error:
-            return Status(
-                adapter=self.name,
-                engine="LM Studio",
-                available=False,
-                detail=str(error),
-                hint=error.hint,
-                versions=versions,
-            )
-        return Status(
-            adapter=self.name,
-            engine="LM Studio",
-            available=True,
-            detail=" ".join([f"Server at {connection.host}.", *self.warnings]),
-            versions=versions,
-            loaded=tuple(self._instance(entry) for entry in entries),
-        )
+        status = await super().status()
+        return attrs.evolve(status, versions={"lmstudio SDK": sdk_version(), **status.versions})
+
+    async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
+        async with self._asking() as connection:
+            entries = await instances.listed(connection, self._deadlines.call_s)
+            versions = await self._version(connection)
+        return connection.host, versions, [self._instance(entry) for entry in entries]
 
     async def aclose(self) -> None:
         """Unload the instances left behind, if LM Studio answers. An interruption leaves them to
@@ -370,9 +341,6 @@ class LMStudioAdapter:
         gone = await instances.unload(connection, identifiers, self._deadlines.call_s)
         self._left -= gone
         self._stuck -= identifiers
-
-    def _note(self, text: str) -> None:
-        self._notes[text] = None
 
     def _instance(self, entry: Json) -> LoadedInstance:
         identifier = as_text(entry.get("identifier"))

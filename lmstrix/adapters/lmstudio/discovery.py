@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +19,6 @@ __all__ = [
     "DEFAULT_PORTS",
     "addresses",
     "find_server",
-    "is_loopback",
     "parse_host",
     "says_lmstudio",
     "told_port",
@@ -49,15 +47,6 @@ def parse_host(text: str) -> str:
             hint="Give it as HOST:PORT, such as 127.0.0.1:1234.",
         )
     return rest
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``HOST:PORT`` is this machine by its name; says nothing of its other addresses."""
-    name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def told_port(home: Path) -> int | None:

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import secrets
-import sys
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,6 +42,7 @@ from lmstrix.json_values import (
     as_seconds,
     as_text,
 )
+from lmstrix.locks import runs
 from lmstrix.models import LoadProgress, ModelInfo
 
 __all__ = ["effective_context", "is_orphan", "listed", "load_instance", "new_identifier", "unload"]
@@ -179,7 +179,7 @@ def is_orphan(identifier: str) -> bool:
     another machine, where the number of the process is in use again, and on Windows.
     """
     ours = _OURS.fullmatch(identifier)
-    return ours is not None and ours[1] == _here() and _is_gone(int(ours[2]))
+    return ours is not None and ours[1] == _here() and not runs(int(ours[2]))
 
 
 @cache
@@ -197,15 +197,3 @@ def _here() -> str:
         namespace, machine = "", f"{uuid.getnode():x}"
     name = f"{platform.system()} {platform.node()} {namespace} {machine}"
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-def _is_gone(pid: int) -> bool:
-    if sys.platform == "win32":  # there is no signal that only asks
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's
-        return False
-    return False

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import attrs
 
-from lmstrix.errors import ModelNotFound, UnsupportedModel
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo
-from lmstrix.names import find_key, suggestion
 
-__all__ = ["device_of", "find", "parse_listing", "wire_key"]
+__all__ = ["device_of", "parse_listing", "wire_key"]
 
 _ON = " (on "
 """Between the key and the device of a model that is not on this machine."""
-ANSWERING = ("llm", "vlm")
-"""Types of models that can be asked questions."""
 
 
 def parse_listing(answer: object) -> list[ModelInfo]:
@@ -54,26 +50,6 @@ def device_of(model: ModelInfo) -> str:
     """The device that the model is on; an empty string for this machine."""
     _, on, device = model.key.rpartition(_ON)
     return device[:-1] if on and device.endswith(")") else ""
-
-
-def find(models: Sequence[ModelInfo], name: str) -> ModelInfo:
-    """The model that `name` means: a key, or an unambiguous last part of one.
-
-    Raises:
-        ModelNotFound: nothing of that name, or more than one thing.
-        UnsupportedModel: an embedding model, or another thing that cannot answer.
-    """
-    by_key = {model.key: model for model in models}
-    key = find_key(name, by_key)
-    if key is None:
-        raise _not_found(name, list(by_key))
-    model = by_key[key]
-    if model.type not in ANSWERING:
-        raise UnsupportedModel(
-            f"{name!r} is of type {model.type!r}, which cannot answer questions",
-            hint="Choose a model of type llm.",
-        )
-    return model
 
 
 def _model(entry: Json) -> ModelInfo | None:
@@ -123,12 +99,3 @@ def _with_digest(model: ModelInfo, variant: str) -> ModelInfo:
     facts = [model.key, model.path, model.format, model.size_bytes, model.quantization, variant]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     return attrs.evolve(model, digest=digest)
-
-
-def _not_found(name: str, keys: Sequence[str]) -> ModelNotFound:
-    hint = "LM Studio has no model yet: download one there."
-    if keys:
-        hint = f"`lmstrix scan` shows the keys of all {len(keys)} models."
-    return ModelNotFound(
-        f"LM Studio has no model {name[:200]!r}", hint=suggestion(name, keys) or hint
-    )

@@ -13,6 +13,7 @@ from lmstrix.adapters.lmstudio import protocol
 from lmstrix.adapters.lmstudio.protocol import Generation
 from lmstrix.adapters.lmstudio.sdk import Connection, Deadlines, require_asyncio
 from lmstrix.adapters.streaming import (
+    BEGIN,
     Items,
     StallDeadline,
     StreamedModel,
@@ -31,7 +32,6 @@ MOST_EXTRA_TOKENS = 2
 and by an end. What differs more was changed by the server."""
 MOST_SPECIAL_TOKENS = 64
 SMALL = Prompt(user="Hello")
-BEGIN = "\nBegin your answer with: "
 
 
 @attrs.frozen(kw_only=True)
@@ -65,29 +65,16 @@ class LMStudioModel(StreamedModel):
         deadlines: Deadlines,
         note: Callable[[str], None],
     ) -> None:
+        super().__init__(model, context)
         self._connection = connection
         self._identifier = identifier
-        self._model = model
-        self._context = context
         self._deadlines = deadlines
         self._stall = StallDeadline(deadlines.stall_s)
         self._note = note
         self._raw = True
         self._extra: int | None = None
         self._empty: int | None = None
-        # Semaphores, not locks: an abandoned stream may be closed by another task.
-        self._turn = anyio.Semaphore(1)
         self._learning = anyio.Semaphore(1)
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model that was loaded."""
-        return self._model
-
-    @property
-    def effective_context(self) -> int:
-        """The context length that LM Studio reports of the instance, in tokens."""
-        return self._context
 
     async def count_tokens(self, text: str) -> int:
         """Number of tokens of plain `text`, without template and special tokens."""

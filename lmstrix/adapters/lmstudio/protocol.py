@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from lmstrix.adapters import streaming
+from lmstrix.adapters.http import MEMORY_WORDS, crashed
 from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
-    EngineCrashed,
     EngineUnavailable,
     LMStrixError,
     LoadFailed,
@@ -21,7 +21,7 @@ from lmstrix.errors import (
     OutOfMemory,
     PredictionError,
 )
-from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds
+from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds, as_text
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
 __all__ = [
@@ -149,11 +149,6 @@ START_HINT = (
 
 _WORDS = 500
 _GUARDRAIL = re.compile(r"insufficient system resources|guardrail", re.IGNORECASE)
-_MEMORY = re.compile(
-    r"out of (?:device |host |video )?memory|insufficient memory|bad_alloc|unable to allocate"
-    r"|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
-    re.IGNORECASE,
-)
 _CRASHED = re.compile(r"has crashed|exit code", re.IGNORECASE)
 _OVERFLOW = re.compile(
     r"trying to keep the first|context size has been exceeded|n_keep"
@@ -181,13 +176,6 @@ def _overflow(words: str) -> LMStrixError:
     return ContextOverflow(f"the prompt does not fit: {words}")
 
 
-def _crash(words: str) -> LMStrixError:
-    return EngineCrashed(
-        f"the engine died while it worked: {words}",
-        hint="Most often memory ran out as the context filled: try a smaller one.",
-    )
-
-
 _LOAD: tuple[_Rule, ...] = (
     (
         _GUARDRAIL,
@@ -196,15 +184,18 @@ _LOAD: tuple[_Rule, ...] = (
             hint="The guardrail can be changed in LM Studio's settings.",
         ),
     ),
-    (_MEMORY, lambda words: OutOfMemory(f"the engine ran out of memory while loading: {words}")),
+    (
+        MEMORY_WORDS,
+        lambda words: OutOfMemory(f"the engine ran out of memory while loading: {words}"),
+    ),
     (_NO_MODEL, lambda words: ModelNotFound(f"LM Studio: {words}")),
     (_GONE, _gone),
 )
 _PREDICTION: tuple[_Rule, ...] = (
     (_OVERFLOW, _overflow),
     (_GONE, _gone),
-    (_CRASHED, _crash),
-    (_MEMORY, _crash),
+    (_CRASHED, crashed),
+    (MEMORY_WORDS, crashed),
 )
 
 
@@ -229,7 +220,7 @@ def call_error(text: str) -> LMStrixError:
     """Why a remote call failed."""
     words = " ".join(text.split())[:_WORDS] or "no reason given"
     if _CRASHED.search(text):
-        return _crash(words)
+        return crashed(words)
     if _NO_MODEL.search(text) and not _GONE.search(text):
         return ModelNotFound(f"LM Studio: {words}")
     return EngineUnavailable(f"LM Studio refused a call: {words}")
@@ -324,7 +315,7 @@ class Generation(streaming.Generation):
         return Reply(
             text=self._text(reasoning=False),
             reasoning=self._text(reasoning=True),
-            stop_reason=_stop_reason(reason),
+            stop_reason=_STOP_REASONS.get(as_text(reason), StopReason.UNKNOWN),
             prompt_tokens=read,
             cached_tokens=None if self._cached is None else min(self._cached, read),
             generated_tokens=generated,
@@ -361,11 +352,6 @@ class Generation(streaming.Generation):
         sent = self._prompt_tokens
         self.surplus = 0 if sent is None else read - sent
         return read
-
-
-def _stop_reason(told: object) -> StopReason:
-    known = _STOP_REASONS.get(told) if isinstance(told, str) else None
-    return known or StopReason.UNKNOWN
 
 
 def _malformed(what: str) -> EngineUnavailable:

@@ -236,18 +236,16 @@ class StoreContract:
 
     async def test_an_unknown_measurement_is_an_error(self, store: Store) -> None:
         """Nothing is remembered under an id that the store did not give."""
-        with pytest.raises(StoreError):
-            await store.append_trials("unknown", [sample_trial()])
-        with pytest.raises(StoreError):
-            await store.append_failure("unknown", Observation(length_tokens=1))
-        with pytest.raises(StoreError):
-            await store.save_cost("unknown", Cost())
-        with pytest.raises(StoreError):
-            await store.mark_load("unknown", 8192)
-        with pytest.raises(StoreError):
-            await store.clear_load("unknown")
-        with pytest.raises(StoreError):
-            await store.finish("unknown", sample_report())
+        for call in (
+            lambda: store.append_trials("unknown", [sample_trial()]),
+            lambda: store.append_failure("unknown", Observation(length_tokens=1)),
+            lambda: store.save_cost("unknown", Cost()),
+            lambda: store.mark_load("unknown", 8192),
+            lambda: store.clear_load("unknown"),
+            lambda: store.finish("unknown", sample_report()),
+        ):
+            with pytest.raises(StoreError):
+                await call()
         assert list(await store.reports()) == []
 
     async def test_tasks_may_append_at_once(self, store: Store) -> None:

@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from lmstrix.errors import LMStrixError, LoadFailed, LoadRefused, OutOfMemory
+from lmstrix.json_values import Json
 from lmstrix.models import LoadProgress, ModelInfo
 from lmstrix.testing.lmstudio.script import LoadFate, OddPacket, Step
 from lmstrix.testing.lmstudio.state import (
@@ -21,7 +22,6 @@ from lmstrix.testing.lmstudio.state import (
     model_entry,
 )
 from lmstrix.testing.lmstudio.wire import (
-    Json,
     WireError,
     chat_prompt,
     config_fields,

@@ -15,11 +15,12 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import ProtocolError
 
+from lmstrix.json_values import Json, as_object, parse_object
 from lmstrix.testing.lmstudio.calls import CALLS, Channel, Endpoint, get_or_load, load_model
 from lmstrix.testing.lmstudio.predictions import predict
 from lmstrix.testing.lmstudio.script import Step
 from lmstrix.testing.lmstudio.state import ServerState
-from lmstrix.testing.lmstudio.wire import Json, WireError, as_object, replaced, wire_error
+from lmstrix.testing.lmstudio.wire import WireError, replaced, wire_error
 
 __all__ = ["CHANNELS", "Connection", "Lost", "Session"]
 
@@ -108,7 +109,7 @@ class Connection:
                     if sum(map(len, text)) > MOST_BYTES:
                         raise Lost("the frame is too long")
                     if event.message_finished:
-                        yield _json_object("".join(text))
+                        yield parse_object("".join(text)) or {}
                         text.clear()
                 elif isinstance(event, Ping | CloseConnection):
                     await self._send(event.response())
@@ -135,13 +136,6 @@ class Connection:
     async def _send_bytes(self, data: bytes) -> None:
         with _losing(), anyio.fail_after(SEND_S):
             await self._stream.send(data)
-
-
-def _json_object(text: str) -> Json:
-    try:
-        return as_object(json.loads(text))
-    except ValueError:
-        return {}
 
 
 _LOADS = {
@@ -176,8 +170,8 @@ class Session:
         frames = self._socket.frames()
         try:
             with _losing(), anyio.fail_after(HANDSHAKE_S):
-                first = await anext(frames, Json())
-            if not await self._authenticate(first):
+                first = await anext(frames, None)
+            if not await self._authenticate(first or {}):
                 await self._socket.close()
                 return
             async with anyio.create_task_group() as tasks:
@@ -196,11 +190,10 @@ class Session:
         known = frame.get("authVersion") == 1 and all(
             isinstance(frame.get(key), str) for key in ("clientIdentifier", "clientPasskey")
         )
-        answer: Json = {"success": known and not self._state.script.auth_refused}
-        if not answer["success"]:
-            answer["error"] = WireError("Invalid authentication packet").body
-        await self._socket.send(self._state.written(answer))
-        return bool(answer["success"])
+        success = known and not self._state.script.auth_refused
+        error = {} if success else {"error": WireError("Invalid authentication packet").body}
+        await self._socket.send(self._state.written({"success": success, **error}))
+        return success
 
     async def _write(self, scope: anyio.CancelScope) -> None:
         """Send the queued frames in order; cancelling cannot cut a frame in two."""
@@ -270,12 +263,11 @@ class Session:
     async def _call(
         self, run: Callable[[ServerState, Json], Awaitable[object]], number: int, parameter: Json
     ) -> None:
-        answer: Json = {"type": "rpcResult", "callId": number}
         try:
             await anyio.sleep(self._state.script.call_s)
             result = await run(self._state, parameter)
-            if result is not None:
-                answer["result"] = result
+            told = {} if result is None else {"result": result}
+            answer: Json = {"type": "rpcResult", "callId": number, **told}
         except Exception as error:  # noqa: BLE001 - an adapter's defect is one call's error
             answer = {"type": "rpcError", "callId": number, "error": wire_error(error).body}
         self._post(answer)

@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from lmstrix.errors import ContextOverflow, EngineCrashed
+from lmstrix.json_values import Json, as_list
 from lmstrix.models import PrefillProgress, Prompt, Reply, StopReason
 from lmstrix.ports import LoadedModel
 from lmstrix.testing.lmstudio.calls import Channel
@@ -17,15 +18,14 @@ from lmstrix.testing.lmstudio.script import Step
 from lmstrix.testing.lmstudio.state import Instance, PredictionRecord, instance_entry, load_config
 from lmstrix.testing.lmstudio.wire import (
     UNLOADED,
-    Json,
     WireError,
-    as_list,
     chat_prompt,
     config_fields,
     config_pairs,
     parsed_prompt,
     unboxed,
 )
+from lmstrix.testing.serving import cut_prompt
 
 __all__ = ["predict"]
 
@@ -54,7 +54,7 @@ class _Job:
     number: int
     hidden_tokens: int = 0
     """Added to the reported count of prompt tokens."""
-    stats: Json = attrs.field(factory=dict[str, object])
+    stats: dict[str, object] = attrs.field(factory=dict[str, object])
     """The stats so far."""
 
     @property
@@ -132,7 +132,9 @@ async def _reply(job: _Job) -> Reply:
     if count >= context:
         if job.field("contextOverflowPolicy") == "stopAtLimit" and not script.truncates:
             raise ContextOverflow("too long", prompt_tokens=count, context_length=context)
-        job.prompt = await _cut(job.loaded, job.prompt, context - min(asked, context // 2))
+        job.prompt = await cut_prompt(
+            job.loaded, job.prompt, context - min(asked, context // 2), middle=True
+        )
         kept = await job.loaded.count_prompt_tokens(job.prompt)
         job.hidden_tokens += count - kept if script.hides_truncation else 0
         count = kept
@@ -229,16 +231,3 @@ def _succeed(job: _Job, stop_reason: str) -> None:
             "predictionConfig": config_pairs(job.record.fields),
         }
     )
-
-
-async def _cut(loaded: LoadedModel, prompt: Prompt, budget: int) -> Prompt:
-    """`prompt` without the middle of its user text, so that it fits `budget` tokens."""
-    text, cut = prompt.user, prompt
-    count = await loaded.count_prompt_tokens(prompt)
-    keep = len(text)
-    while count > budget and keep:
-        keep = int(keep * min(0.98, budget / count)) if keep > 16 else 0
-        half = keep // 2
-        cut = attrs.evolve(prompt, user=text[:half] + text[len(text) - half :])
-        count = await loaded.count_prompt_tokens(cut)
-    return cut

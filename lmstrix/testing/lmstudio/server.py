@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
-from types import TracebackType
-from typing import Self
+from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 import anyio.abc
 
 from lmstrix.ports import Adapter
+from lmstrix.testing.http_server import LoopbackServer
 from lmstrix.testing.lmstudio.calls import CALLS
 from lmstrix.testing.lmstudio.connection import Connection, Lost, Session
 from lmstrix.testing.lmstudio.script import Script, Step
@@ -24,11 +23,8 @@ from lmstrix.testing.lmstudio.state import (
 
 __all__ = ["LMStudioServer"]
 
-SHUTDOWN_S = 30.0
-"""Longest that the release of everything may take on the way out."""
 
-
-class LMStudioServer:
+class LMStudioServer(LoopbackServer):
     """A server that speaks LM Studio's protocol on the loopback, for the models of `adapter`.
 
     Args:
@@ -39,9 +35,7 @@ class LMStudioServer:
         models: names of the only models to serve, as `Adapter.find_model` knows them; all
             that the adapter lists if none are named.
 
-    An async context manager, on asyncio and on trio; entering it again is LM Studio started
-    again, on the same port. Entering raises `OSError` if the port is taken, and what the
-    adapter raises if a preload fails.
+    Entering it again is LM Studio started again.
     """
 
     def __init__(
@@ -53,78 +47,31 @@ class LMStudioServer:
         preload: Sequence[tuple[str, str, int]] = (),
         models: Sequence[str] = (),
     ) -> None:
+        super().__init__(port)
         self._adapter = adapter
         self._script = script or Script()
-        self._port = port
         self._preload = preload
         self._models = models
-        self._exit = AsyncExitStack()
         self._left_behind: list[str] | None = None
         self._untouched = True
         self._streams: set[anyio.abc.SocketStream] = set()
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as entered:
-            listener = await anyio.create_tcp_listener(
-                local_host="127.0.0.1", local_port=self._port
-            )
-            entered.push_async_callback(anyio.aclose_forcefully, listener)
-            port = listener.extra_attributes[anyio.abc.SocketAttribute.local_port]
-            self._port = int(port())
-            tasks = await entered.enter_async_context(anyio.create_task_group())
-            self._instances = Instances(self._adapter, tasks)
-            self._state = ServerState(
-                self._adapter,
-                self._script,
-                self._instances,
-                self._models,
-                self.drop_connections,
-            )
-            entered.push_async_callback(self._release, tasks)
-            self._left_behind = None
-            self._exit = entered.pop_all()
-        try:
-            await self._load_users_own()
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
-            raise
-        tasks.start_soon(listener.serve, self._serve, tasks)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        if isinstance(error, anyio.get_cancelled_exc_class()):
-            return await self._exit.__aexit__(kind, error, trace)
-        # the block's own error is passed on as it is, not inside an exception group
-        await self._exit.__aexit__(None, None, None)
-        return None
-
-    async def _load_users_own(self) -> None:
+    async def begin(self) -> None:
+        """Load the user's own instances."""
+        self._instances = Instances(self._adapter, self.tasks)
+        self._state = ServerState(
+            self._adapter, self._script, self._instances, self._models, self.drop_connections
+        )
+        self._left_behind = None
         for key, identifier, context in self._preload:
             model = await self._state.model(key)
             own = await self._instances.load(model, context, identifier=identifier)
             own.users_own = True
 
-    async def _release(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Release all instances while the event loop still runs, then end everything."""
+    async def close(self) -> None:
+        """Release all instances."""
         self._untouched, self._left_behind = self.user_instances_untouched, self.left_behind
-        with anyio.move_on_after(SHUTDOWN_S, shield=True):
-            await self.unload_all()
-        tasks.cancel_scope.cancel()
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return self._port
-
-    @property
-    def host(self) -> str:
-        """The API host of an SDK: ``127.0.0.1:port``."""
-        return f"127.0.0.1:{self._port}"
+        await self.unload_all()
 
     @property
     def script(self) -> Script:
@@ -186,17 +133,8 @@ class LMStudioServer:
         for instance in self._instances.all():
             await self._instances.unload(instance)
 
-    async def reached(self, condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
-        """Wait until `condition` holds; raises `TimeoutError` if it does not within the time.
-
-        For what the server does behind a client's back: it hears of a cancellation some time
-        after the client has gone on.
-        """
-        with anyio.fail_after(within_s):
-            while not condition():  # noqa: ASYNC110 - any condition, so it is polled
-                await anyio.sleep(0.01)
-
-    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """Answer the greeting, or serve a websocket."""
         self._streams.add(stream)
         try:
             async with stream:

@@ -14,14 +14,13 @@ import anyio.abc
 import attrs
 
 from lmstrix.errors import EngineUnavailable, InvalidModel, UnsupportedModel
+from lmstrix.json_values import Json, as_object
 from lmstrix.models import LoadProgress, ModelInfo
 from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.lmstudio.script import Script, Step
 from lmstrix.testing.lmstudio.wire import (
-    Json,
     Mangler,
     WireError,
-    as_object,
     listing_path,
     no_instance,
     no_model,
@@ -372,7 +371,8 @@ def model_entry(model: ModelInfo, script: Script) -> Json:
 
 def instance_entry(instance: Instance, script: Script) -> Json:
     """A loaded model's entry in `listLoaded` and `getModelInfo`."""
-    return model_entry(instance.model, script) | {
+    return {
+        **model_entry(instance.model, script),
         "identifier": instance.identifier,
         "instanceReference": instance.reference,
         "contextLength": instance.context,
@@ -381,4 +381,4 @@ def instance_entry(instance: Instance, script: Script) -> Json:
 
 def load_config(instance: Instance) -> Json:
     """The fields of the load, with the effective context."""
-    return instance.fields | {"llm.load.contextLength": instance.context}
+    return {**instance.fields, "llm.load.contextLength": instance.context}

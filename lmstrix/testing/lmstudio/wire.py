@@ -16,16 +16,14 @@ from lmstrix.errors import (
     ModelNotFound,
     OutOfMemory,
 )
+from lmstrix.json_values import Json, as_list, as_object
 from lmstrix.models import ModelInfo, Prompt
 
 __all__ = [
     "IMPOSSIBLE",
     "UNLOADED",
-    "Json",
     "Mangler",
     "WireError",
-    "as_list",
-    "as_object",
     "chat_prompt",
     "config_fields",
     "config_pairs",
@@ -40,8 +38,6 @@ __all__ = [
     "unboxed",
     "wire_error",
 ]
-
-Json = dict[str, object]
 
 
 class WireError(Exception):
@@ -59,16 +55,6 @@ class WireError(Exception):
         more = {"cause": cause, "suggestion": suggestion, "displayData": display_data}
         self.body: Json = {"title": title, "rootTitle": title}
         self.body |= {key: value for key, value in more.items() if value}
-
-
-def as_object(value: object) -> Json:
-    """`value` if it is a JSON object, else an empty one."""
-    return cast("Json", value) if isinstance(value, dict) else {}
-
-
-def as_list(value: object) -> list[object]:
-    """`value` if it is a JSON array, else an empty one."""
-    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def config_fields(stack: object) -> Json:
@@ -267,7 +253,7 @@ class Mangler:
         if way == "no object":
             return random.choice(NO_OBJECT)
         if way == "unknown":
-            return json.dumps(copy | {"type": "somethingNew"})
+            return json.dumps({**copy, "type": "somethingNew"})
         if way == "impossible":
             places = [(c, at) for c, at in places if type(c[at]) in (int, float)]
         if way == "cut" or not places:
