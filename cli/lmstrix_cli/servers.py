@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OTHER_SERVERS",
     "add_server_options",
+    "check_cost",
     "named_or_answering",
     "other_servers",
     "server_settings",
@@ -29,6 +30,8 @@ TAKES = {
     "llama-server": {"binary", "server_args"},
 }
 """The settings of each adapter, by its name, besides the host."""
+MEASURES = {"test", "map", "bench"}
+"""Commands that may cost money on another machine."""
 _META = "lmstrix_cli.servers"
 
 
@@ -99,6 +102,14 @@ def server_settings(adapter: str | None) -> dict[str, object]:
     if "accept_cost" in takes and (ctx.params.get("budget_tokens") or ctx.info_name == "infer"):
         settings["accept_cost"] = True
     return settings
+
+
+def check_cost(adapter: object) -> None:
+    """Let an adapter that knows of costs refuse a measurement before anything is sent."""
+    ctx = click.get_current_context(silent=True)
+    check = getattr(adapter, "check_cost", None)
+    if check and ctx and ctx.info_name in MEASURES and not ctx.params.get("dry_run"):
+        check()
 
 
 def other_servers() -> dict[str, dict[str, object]]:

@@ -30,7 +30,7 @@ from lmstrix import (
 )
 from lmstrix_cli import output
 from lmstrix_cli.logs import EventLog
-from lmstrix_cli.servers import other_servers, server_settings
+from lmstrix_cli.servers import check_cost, other_servers, server_settings
 from lmstrix_cli.settings import Settings
 
 __all__ = [
@@ -82,6 +82,8 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
     try:
         async with opened:
             try:
+                if settings.adapter is not None:
+                    check_cost(opened.adapter)
                 yield opened
             finally:
                 for warning in opened.store.warnings:

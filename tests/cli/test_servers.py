@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 from click.testing import CliRunner
 
 from lmstrix import plugins
-from lmstrix.adapters import llama_server, ollama
+from lmstrix.adapters import llama_server, ollama, openai
 from lmstrix.adapters.lmstudio import discovery
 from lmstrix.testing.http_server import Answer, HttpServer, Request
 from lmstrix.testing.lmstudio import LMStudioServer
@@ -284,3 +284,49 @@ def test_a_server_that_answers_nothing_keeps_nobody_waiting(
     monkeypatch.setattr(plugins, "ANSWER_S", 0.3)
     serve(SilentServer(), LMStudioServer(models("studio")))
     assert adapter_of(shell("test", "studio", "--quick", "--json")) == "lmstudio"
+
+
+REMOTE = ("--adapter", "openai", "--host")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A server that is taken for one on another machine."""
+
+    def is_loopback(address: str) -> bool:
+        return not address
+
+    monkeypatch.setattr(openai, "is_loopback", is_loopback)
+    server = OpenAIServer(SimulatedAdapter(MODEL))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
+        yield server
+
+
+@pytest.mark.parametrize(
+    "command", [("test", "m:latest"), ("test", "--all"), ("map", "m:latest"), ("bench", "m:latest")]
+)
+def test_a_measurement_elsewhere_is_refused_before_a_request(
+    elsewhere: OpenAIServer, command: tuple[str, ...]
+) -> None:
+    result = shell(*REMOTE, elsewhere.host, *command)
+    assert result.exit_code == 2
+    assert "is not this machine" in result.stderr
+    assert "--budget-tokens" in result.stderr
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("test", "m:latest", "--quick", "--budget-tokens", "200k"),
+        ("--yes", "test", "m:latest", "--quick"),
+        ("test", "m:latest", "--dry-run"),
+        ("infer", "m:latest", "Hello"),
+        ("scan",),
+    ],
+)
+def test_what_a_server_elsewhere_is_asked(
+    elsewhere: OpenAIServer, command: tuple[str, ...]
+) -> None:
+    result = shell(*REMOTE, elsewhere.host, *command)
+    assert result.exit_code == 0, result.stderr
