@@ -86,8 +86,9 @@ class LMStrix:
     ``coherence`` is part of the true context, any other has a limit of its own) and `store`
     (default the durable one in the user's data folder; ``memory`` keeps nothing; a path is a file
     of its own). `host` is the ``HOST:PORT`` of the server of the adapter that is named, or of the
-    default one; `adapter_settings` are its further settings. Runs on asyncio and on trio, as far as
-    the adapter does: ``lmstudio`` needs asyncio.
+    default one; `adapter_settings` are its further settings. Without `adapter` a model's name is
+    also looked for in `others`: names of further adapters, and their settings. Runs on asyncio and
+    on trio, as far as the adapter does: ``lmstudio`` needs asyncio.
 
     Use it as an async context manager, or call `aclose`; nothing is left running either way,
     only the store's file stays open until then.
@@ -96,7 +97,7 @@ class LMStrix:
     does not take.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name only, each another part
         self,
         *,
         adapter: Adapter | str | None = None,
@@ -107,6 +108,7 @@ class LMStrix:
         store: Store | str | Path | None = None,
         observers: Sequence[Observer] = (),
         adapter_settings: Mapping[str, object] | None = None,
+        others: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         settings = dict(adapter_settings or {})
         if host is not None:
@@ -116,7 +118,7 @@ class LMStrix:
                     hint="Make the adapter object with its host.",
                 )
             settings["host"] = host
-        self._adapters = Adapters(adapter, settings)
+        self._adapters = Adapters(adapter, settings, others or {})
         self._strategy = as_strategy(strategy)
         # On one haystack, so that a level reads nothing that was not read for the validator.
         asked = share_haystack([as_validator(validator), *map(as_validator, levels)])
@@ -157,7 +159,9 @@ class LMStrix:
         return self._adapters.usual
 
     def adapter_for(self, model: str | ModelInfo) -> Adapter:
-        """Where `model` lives: `adapter`, unless none was named and it is a GGUF file."""
+        """Where `model` lives: `adapter`, unless none was named and it is a GGUF file, or it was
+        found in one of the others.
+        """
         return self._adapters.of(model)
 
     @property
@@ -180,13 +184,15 @@ class LMStrix:
         """Ask the adapters of `models` over one connection each in this block, if they can.
 
         For several calls that load nothing: `list_models`, `known_reports`, `forecast`. Without
-        `models` it is for the default adapter.
+        `models` it is for the default adapter. Raises `ConfigurationError` if no adapter was named
+        and several have one of `models`.
         """
         asked = [self.adapter_for(model) for model in models] or [self.adapter]
         async with AsyncExitStack() as stack:
             for adapter in {id(one): one for one in asked}.values():
                 keep = getattr(adapter, "session", nullcontext)
                 await stack.enter_async_context(keep())
+            await self._adapters.look_for(model for model in models if isinstance(model, str))
             yield
 
     async def list_models(self) -> ModelList:
@@ -196,6 +202,10 @@ class LMStrix:
     async def status(self) -> Status:
         """What the engine is, whether it answers, what is loaded."""
         return await self.adapter.status()
+
+    async def other_servers(self) -> Sequence[Status]:
+        """The status of each of the `others` that answers."""
+        return [status for _, status in await self._adapters.answering()]
 
     async def reports(self) -> Sequence[StoredReport]:
         """Finished measurements, the newest of each kind, newest first."""
@@ -265,8 +275,7 @@ class LMStrix:
         questions. Nothing is stored. See `lmstrix.measure.sweep.map_context` for what it raises.
         """
         return await sweep.map_context(
-            self.adapter_for(model),
-            await self._find(model),
+            *await self._adapters.find(model),
             [as_validator(name) for name in MAPPED],
             options or MapOptions(),
             (*self._observers, *observers),
@@ -284,11 +293,12 @@ class LMStrix:
         Up to `BenchOptions.max_context`, or else the newest true context in the store. Nothing
         is stored. See `lmstrix.measure.sweep.bench` for what it raises.
         """
-        info, options = await self._find(model), options or BenchOptions()
+        adapter, info = await self._adapters.find(model)
+        options = options or BenchOptions()
         if options.max_context is None and (known := await self._known_context(info)):
             options = attrs.evolve(options, max_context=max(known, options.lengths(0)[0]))
         return await sweep.bench(
-            self.adapter_for(model),
+            adapter,
             info,
             as_validator(TIMED),
             options,
@@ -348,7 +358,7 @@ class LMStrix:
         Raises what `find_true_context` raises before it loads anything.
         """
         options = self._checked(options or MeasureOptions())
-        return await forecast(self.adapter_for(model), await self._find(model), options)
+        return await forecast(*await self._adapters.find(model), options)
 
     async def known_reports(
         self, models: Sequence[ModelInfo], options: MeasureOptions | None = None
@@ -443,10 +453,10 @@ class LMStrix:
         on_note: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[tuple[LoadedModel, Prompt], None]:
         """`model` loaded once it is its turn, and the prompt, which fits."""
-        info, asked = await self._find(model), prompting.as_prompt(prompt)
+        adapter, info = await self._adapters.find(model)
+        asked = prompting.as_prompt(prompt)
         tested = await self._known_context(info)
         length = context_length or tested or prompting.cautious_context(info)
-        adapter = self.adapter_for(model)
         async with (
             its_turn(adapter, Announcer(info.key, self._observers)),
             adapter.load(info, length) as loaded,
@@ -485,9 +495,10 @@ class LMStrix:
         if options.only_at is not None:
             options = options.at_one_size()
             strategy, store = OneSize(), SqliteStore(":memory:")
+        adapter, info = await self._adapters.find(model)
         return Measurement(
-            adapter=self.adapter_for(model),
-            model=await self._find(model),
+            adapter=adapter,
+            model=info,
             strategy=strategy,
             validator=self._validator,
             levels=self._levels,
@@ -499,11 +510,6 @@ class LMStrix:
     def _checked(self, options: MeasureOptions) -> MeasureOptions:
         options.check_lengths(self._validator.baseline_length)
         return options
-
-    async def _find(self, model: str | ModelInfo) -> ModelInfo:
-        if isinstance(model, ModelInfo):
-            return model
-        return await self.adapter_for(model).find_model(model)
 
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None if there is none."""

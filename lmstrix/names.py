@@ -10,7 +10,7 @@ from pathlib import Path
 from lmstrix.errors import ModelNotFound, NotMeasured
 from lmstrix.models import ContextReport, StoredReport
 
-__all__ = ["find_key", "last_part", "reports_of", "suggestion"]
+__all__ = ["find_key", "last_part", "may_mean", "reports_of", "suggestion"]
 
 _LONGEST = 200
 """Characters of an unknown name that are compared and shown."""
@@ -33,6 +33,11 @@ def find_key(name: str, keys: Iterable[str]) -> str | None:
             hint="Give the whole key.",
         )
     return same[0] if same else None
+
+
+def may_mean(name: str, key: str) -> bool:
+    """Whether some adapter takes `name` for `key`: a key, its last part, or one without a tag."""
+    return bool(name) and name in {key, last_part(key), key.removesuffix(":latest")}
 
 
 def last_part(key: str) -> str:

@@ -6,12 +6,21 @@ object of another shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from lmstrix.errors import ConfigurationError, PluginNotFound
-from lmstrix.models import ModelInfo
+import anyio
+
+from lmstrix.errors import (
+    ConfigurationError,
+    InfrastructureError,
+    LMStrixError,
+    ModelNotFound,
+    PluginNotFound,
+)
+from lmstrix.models import ModelInfo, Status
+from lmstrix.names import may_mean, suggestion
 from lmstrix.ports import Adapter, SearchStrategy, Store, Validator
 
 __all__ = [
@@ -41,6 +50,8 @@ DEFAULT_ADAPTER = "lmstudio"
 EMBEDDED_ADAPTER = "llamacpp"
 """Measures a GGUF file if no adapter was named."""
 DEFAULT_STORE = "sqlite"
+ANSWER_S = 3.0
+"""How long a server beside the default adapter may take to say that it is there."""
 STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db"})
 
 
@@ -105,11 +116,21 @@ class Adapters:
     """The adapter that was given, or those that stand in for it if none was.
 
     The defaults are made when they are needed: a file needs no LM Studio, and a server no engine
-    of ours. `settings` go to the adapter that is named, or to the default one.
+    of ours. `settings` go to the adapter that is named, or to the default one. `others` are names
+    of servers besides the default one, and their settings: they are looked in too if no adapter
+    was given.
     """
 
-    def __init__(self, adapter: Adapter | str | None, settings: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        adapter: Adapter | str | None,
+        settings: Mapping[str, object],
+        others: Mapping[str, Mapping[str, object]],
+    ) -> None:
         self._settings = dict(settings)
+        self._others = dict(others) if adapter is None else {}
+        self._places: dict[str, Adapter] = {}
+        """Where `look_for` found a name."""
         self._given = None if adapter is None else as_adapter(adapter, self._settings)
         self._defaults: dict[str, Adapter] = {}
         # An adapter that was passed as an object is its owner's to close.
@@ -122,10 +143,71 @@ class Adapters:
         return self._default(DEFAULT_ADAPTER) if self._given is None else self._given
 
     def of(self, model: str | ModelInfo) -> Adapter:
-        """Where `model` lives: `usual`, unless none was given and it is a GGUF file."""
+        """Where `model` lives: `usual`, unless none was given and it is a GGUF file, or another
+        server was found to have it.
+        """
         if self._given is None and is_model_file(model):
             return self._default(EMBEDDED_ADAPTER)
-        return self.usual
+        place = self._places.get(model) if isinstance(model, str) else None
+        return place or self.usual
+
+    async def find(self, model: str | ModelInfo) -> tuple[Adapter, ModelInfo]:
+        """`model` and where it lives; raises what `look_for` and `Adapter.find_model` raise."""
+        if isinstance(model, ModelInfo):
+            return self.of(model), model
+        elsewhere = await self.look_for([model])
+        adapter = self.of(model)
+        try:
+            return adapter, await adapter.find_model(model)
+        except (ModelNotFound, InfrastructureError) as error:
+            if elsewhere and model not in self._places:
+                everywhere = [*elsewhere, *await _keys(adapter)]
+                meant = suggestion(model, [key for _, key in everywhere])
+                if isinstance(error, InfrastructureError):
+                    names = " and ".join(dict.fromkeys(one.name for one, _ in elsewhere))
+                    meant = f"{meant or f'No such model on {names} either.'} {error.hint}"
+                error.hint = meant.strip() or error.hint
+            raise
+
+    async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:
+        """Find which server has each of `names`, for `of`; the keys of the other servers' models.
+
+        Raises `ConfigurationError` if several servers have one. Files are not looked for, nor
+        names that were found before.
+        """
+        wanted = [name for name in names if not is_model_file(name) and name not in self._places]
+        if not wanted or not self._others:
+            return ()
+        keys = [pair for adapter, _ in await self.answering() for pair in await _keys(adapter)]
+        claimed = [name for name in wanted if any(may_mean(name, key) for _, key in keys)]
+        everywhere = [*await _keys(self.usual), *keys] if claimed else []
+        for name in claimed:
+            having = {one.name: one for one, key in everywhere if may_mean(name, key)}
+            if len(having) > 1:
+                choices = " or ".join(f"--adapter {server}" for server in having)
+                raise ConfigurationError(
+                    f"{name[:200]!r} is on several servers: {', '.join(having)}",
+                    hint=f"Choose one with {choices}.",
+                )
+            (self._places[name],) = having.values()
+        return keys
+
+    async def answering(self) -> Sequence[tuple[Adapter, Status]]:
+        """The other servers that answer."""
+        found: dict[str, tuple[Adapter, Status]] = {}
+
+        async def ask(name: str, adapter: Adapter) -> None:
+            with anyio.move_on_after(ANSWER_S):
+                status = await adapter.status()
+                if status.available:
+                    found[name] = adapter, status
+
+        # Made here, so that an error of settings is not raised inside a group.
+        made = {name: self._default(name) for name in self._others}
+        async with anyio.create_task_group() as group:
+            for name, adapter in made.items():
+                group.start_soon(ask, name, adapter)
+        return [found[name] for name in self._others if name in found]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -142,10 +224,18 @@ class Adapters:
 
     def _default(self, name: str) -> Adapter:
         if name not in self._defaults:
-            settings = self._settings if name == DEFAULT_ADAPTER else {}
+            settings = self._settings if name == DEFAULT_ADAPTER else self._others.get(name, {})
             self._defaults[name] = as_adapter(name, settings)
             self._made.append(self._defaults[name])
         return self._defaults[name]
+
+
+async def _keys(adapter: Adapter) -> Sequence[tuple[Adapter, str]]:
+    """The keys of its models; none if it cannot be asked."""
+    try:
+        return [(adapter, model.key) for model in await adapter.list_models()]
+    except LMStrixError:
+        return ()
 
 
 def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:

@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     from lmstrix import Status
     from lmstrix_cli.settings import Settings
 
-__all__ = ["OTHER_SERVERS", "add_server_options", "other_servers", "server_settings"]
+__all__ = [
+    "OTHER_SERVERS",
+    "add_server_options",
+    "check_cost",
+    "named_or_answering",
+    "other_servers",
+    "server_settings",
+]
 
 OTHER_SERVERS = ("ollama", "llama-server")
-"""Adapters whose servers have ports of their own on this machine, besides LM Studio."""
-ANSWER_S = 3.0
+"""Adapters whose servers have ports of their own on this machine, besides LM Studio: without
+``--adapter`` and ``--host`` a model is looked for there too."""
 
 TAKES = {
     "openai": {"declared", "accept_cost"},
@@ -23,6 +30,8 @@ TAKES = {
     "llama-server": {"binary", "server_args"},
 }
 """The settings of each adapter, by its name, besides the host."""
+MEASURES = {"test", "map", "bench"}
+"""Commands that may cost money on another machine."""
 _META = "lmstrix_cli.servers"
 
 
@@ -95,24 +104,30 @@ def server_settings(adapter: str | None) -> dict[str, object]:
     return settings
 
 
-async def other_servers(settings: Settings) -> Sequence[Status]:
-    """The server that was named, or without a name those that answer on this machine, LM Studio
-    excepted.
-    """
-    # Imported here because ``lmstrix --help`` needs neither.
-    import anyio  # noqa: PLC0415
+def check_cost(adapter: object) -> None:
+    """Let an adapter that knows of costs refuse a measurement before anything is sent."""
+    ctx = click.get_current_context(silent=True)
+    check = getattr(adapter, "check_cost", None)
+    if check and ctx and ctx.info_name in MEASURES and not ctx.params.get("dry_run"):
+        check()
 
+
+def other_servers() -> dict[str, dict[str, object]]:
+    """`OTHER_SERVERS` and their settings."""
+    return {name: server_settings(name) for name in OTHER_SERVERS}
+
+
+async def named_or_answering(settings: Settings) -> Sequence[Status]:
+    """The server that was named, or without a name those of `OTHER_SERVERS` that answer."""
+    # Imported here because ``lmstrix --help`` does not need it.
     from lmstrix import LMStrix  # noqa: PLC0415
 
-    names = OTHER_SERVERS if settings.adapter is None else (settings.adapter,)
-    own = {} if settings.adapter is None else server_settings(settings.adapter)
-    if settings.adapter is not None and settings.host is not None:
-        own["host"] = settings.host
-    found: list[Status] = []
-    for name in names:
-        async with LMStrix(adapter=name, store="memory", adapter_settings=own) as client:
-            with anyio.move_on_after(ANSWER_S):
-                status = await client.status()
-                if status.available or settings.adapter is not None:
-                    found.append(status)
-    return found
+    named = settings.adapter
+    async with LMStrix(
+        adapter=named,
+        host=settings.host if named else None,
+        adapter_settings=server_settings(named),
+        others=other_servers(),
+        store="memory",
+    ) as client:
+        return await client.other_servers() if named is None else [await client.status()]

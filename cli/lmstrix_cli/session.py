@@ -30,7 +30,7 @@ from lmstrix import (
 )
 from lmstrix_cli import output
 from lmstrix_cli.logs import EventLog
-from lmstrix_cli.servers import server_settings
+from lmstrix_cli.servers import check_cost, other_servers, server_settings
 from lmstrix_cli.settings import Settings
 
 __all__ = [
@@ -61,10 +61,12 @@ def open_client(
     levels: Sequence[str] = DEFAULT_LEVELS,
 ) -> LMStrix:
     """A client as the options want it; raises `ConfigurationError` for an unknown name."""
+    nowhere = settings.adapter is None and settings.host is None
     return LMStrix(
         adapter=settings.adapter,
         host=_host(settings),
         adapter_settings=server_settings(settings.adapter),
+        others=other_servers() if nowhere else {},
         strategy=strategy,
         validator=validator,
         levels=levels,
@@ -80,6 +82,8 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
     try:
         async with opened:
             try:
+                if settings.adapter is not None:
+                    check_cost(opened.adapter)
                 yield opened
             finally:
                 for warning in opened.store.warnings:

@@ -155,9 +155,10 @@ def _options(*, of_group: bool) -> list[click.Option]:
             metavar="NAME",
             envvar="LMSTRIX_ADAPTER",
             shell_complete=_complete_adapter,
-            help="The engine: `lmstudio` (the default), `llamacpp` (GGUF files; the default if you"
-            " give the path of one), `ollama`, `llama-server`, `openai` (any server with OpenAI's"
-            " API), or a plug-in.  [env: LMSTRIX_ADAPTER]",
+            help="The engine: `lmstudio`, `llamacpp` (GGUF files; the default if you give the path"
+            " of one), `ollama`, `llama-server`, `openai` (any server with OpenAI's API), or a"
+            " plug-in. Default: the server of this machine that has the model, else `lmstudio`."
+            "  [env: LMSTRIX_ADAPTER]",
         ),
         option(
             "--host",

@@ -106,6 +106,19 @@ class OpenAIAdapter(ServerAdapter):
                 found.setdefault(key, self._described(key, entry))
         return [found[key] for key in sorted(found)]
 
+    def check_cost(self, context_length: int | None = None) -> None:
+        """Raise `ConfigurationError` for another machine without `accept_cost`; sends nothing."""
+        if self._accept_cost or is_loopback(self._address):
+            return
+        reads = "reads a context several times, about four times"
+        if context_length is not None:
+            reads = f"of {context_length} tokens reads about {4 * context_length} tokens"
+        raise ConfigurationError(
+            f"{self._address} is not this machine: a measurement {reads} with a prefix"
+            " cache and more without one, and may cost money",
+            hint="Set a limit with --budget-tokens N, or accept any cost with --yes.",
+        )
+
     @asynccontextmanager
     async def load(
         self,
@@ -121,13 +134,7 @@ class OpenAIAdapter(ServerAdapter):
         """
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
-        if not self._accept_cost and not is_loopback(self._address):
-            raise ConfigurationError(
-                f"{self._address} is not this machine: a measurement of {context_length}"
-                f" tokens reads that many several times, about {4 * context_length} tokens with a"
-                " prefix cache, and may cost money",
-                hint="Set a limit with --budget-tokens N, or accept any cost with --yes.",
-            )
+        self.check_cost(context_length)
         context = model.declared_context or context_length
         loaded = CountedModel(model, context, self._ask(model.key), note=self._note)
         async with self._listed_as_ours(model, context):

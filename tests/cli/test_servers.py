@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
 import attrs
 import pytest
+from anyio.from_thread import start_blocking_portal
+from click.testing import CliRunner
 
-from lmstrix.testing.http_server import HttpServer
+from lmstrix import plugins
+from lmstrix.adapters import llama_server, ollama, openai
+from lmstrix.adapters.lmstudio import discovery
+from lmstrix.testing.http_server import Answer, HttpServer, Request
+from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.ollama import OllamaServer
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix_cli.main import lmstrix
 
 MODEL = SimulatedModel(key="m:latest", declared=2048, true_context=1400, beyond=Beyond.FORGETS_ALL)
 
@@ -108,3 +117,216 @@ async def test_servers_of_this_machine_are_found(free_tcp_port: int) -> None:
         assert found["LM Studio's server"]["verdict"] == "ok"
     away = await run(None, "ollama", "--host", f"127.0.0.1:{free_tcp_port}", "doctor")
     assert "ollama serve" in away.stdout
+
+
+class LlamaServer(HttpServer):
+    """A llama-server that serves models of these names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self._names = names
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """The list of models; its health for anything else."""
+        listed = {"data": [{"id": name, "meta": {"n_ctx_train": 2048}} for name in self._names]}
+        await answer.whole(listed if request.path == "/v1/models" else {"status": "ok"})
+
+
+Serve = Callable[..., None]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_tcp_port: int) -> Iterator[Serve]:
+    """Puts stand-ins at the addresses at which LMStrix looks for each server."""
+    for name in ("LMSTRIX_ADAPTER", "LMSTRIX_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    nobody = f"http://127.0.0.1:{free_tcp_port}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(discovery, "DEFAULT_PORTS", ())
+    monkeypatch.setattr(ollama, "DEFAULT_ADDRESS", nobody)
+    monkeypatch.setattr(llama_server, "DEFAULT_ADDRESSES", (nobody, nobody))
+    internal = tmp_path / ".lmstudio" / ".internal"
+    internal.mkdir(parents=True)
+
+    def start(*servers: HttpServer | LMStudioServer) -> None:
+        for server in servers:
+            stack.enter_context(portal.wrap_async_context_manager(server))
+            match server:
+                case OllamaServer():
+                    monkeypatch.setattr(ollama, "DEFAULT_ADDRESS", f"http://{server.host}")
+                case LMStudioServer():
+                    port = server.host.rpartition(":")[2]
+                    (internal / "http-server.json").write_text(f'{{"port": {port}}}')
+                case _:
+                    addresses = (nobody, f"http://{server.host}")
+                    monkeypatch.setattr(llama_server, "DEFAULT_ADDRESSES", addresses)
+
+    with start_blocking_portal() as portal, ExitStack() as stack:
+        yield start
+
+
+def shell(*arguments: str) -> Result:
+    """In this process."""
+    done = CliRunner().invoke(lmstrix, ["--store", "memory", *arguments])
+    return Result(done.exit_code, done.stdout, done.stderr)
+
+
+def models(*keys: str) -> SimulatedAdapter:
+    return SimulatedAdapter(*(attrs.evolve(MODEL, key=key) for key in keys))
+
+
+def adapter_of(result: Result) -> str:
+    """The adapter in a report, and that there is a result."""
+    assert result.exit_code == 0, result.stderr
+    adapter: str = json.loads(result.stdout)["environment"]["adapter"]
+    return adapter
+
+
+def test_the_one_server_that_has_a_model_is_used(serve: Serve) -> None:
+    serve(OllamaServer(models("m:latest", "org/deep")), LMStudioServer(models("studio")))
+    assert adapter_of(shell("test", "m", "--quick", "--json")) == "ollama"
+    assert adapter_of(shell("test", "studio", "--quick", "--json")) == "lmstudio"
+    both = shell("test", "deep", "studio", "--quick", "--json")
+    reports = [json.loads(line) for line in both.stdout.splitlines()]
+    assert [one["environment"]["adapter"] for one in reports] == ["ollama", "lmstudio"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("infer", "org/deep", "Hello"),
+        ("map", "org/deep", "--max-context", "1k", "--force"),
+        ("bench", "org/deep", "--max-context", "1k", "--rounds", "1"),
+        ("test", "org/deep", "--dry-run"),
+    ],
+)
+def test_every_command_finds_the_server(serve: Serve, command: tuple[str, ...]) -> None:
+    serve(OllamaServer(models("org/deep")))
+    result = shell(*command)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_force_reaches_the_server_that_was_found(serve: Serve) -> None:
+    server = OllamaServer(SimulatedAdapter(MODEL), preload=[("m:latest", 1024)])
+    serve(server)
+    assert "--force" in shell("test", "m", "--quick").stderr
+    assert shell("test", "m", "--quick", "--force").exit_code == 0
+    assert server.loaded == {"m:latest": 1024}
+
+
+@pytest.mark.parametrize("command", [("test",), ("test", "--dry-run"), ("infer",), ("map",)])
+def test_two_servers_that_have_a_model_are_not_guessed(
+    serve: Serve, command: tuple[str, ...]
+) -> None:
+    ollamas = OllamaServer(models("m:latest", "other"))
+    serve(ollamas, LMStudioServer(models("m")), LlamaServer("org/m", "other"))
+    result = shell(*command, "m", *(["Hello"] if command == ("infer",) else []))
+    assert result.exit_code == 2
+    assert "'m' is on several servers: lmstudio, ollama, llama-server" in result.stderr
+    assert "--adapter lmstudio" in result.stderr
+    assert "on several servers: ollama, llama-server" in shell("test", "other").stderr
+    assert adapter_of(shell("--adapter", "ollama", "test", "m", "--quick", "--json")) == "ollama"
+    assert ollamas.left_behind == []
+
+
+def test_nothing_is_measured_if_one_of_several_names_is_ambiguous(serve: Serve) -> None:
+    server = OllamaServer(models("m", "other"))
+    serve(server, LMStudioServer(models("m")))
+    result = shell("test", "other", "m")
+    assert (result.exit_code, server.loads) == (2, 0)
+
+
+def test_near_names_come_from_all_servers(serve: Serve) -> None:
+    serve(OllamaServer(models("qwen3:8b")), LlamaServer("qwen3:14b"))
+    away = shell("test", "qwen3:9b")
+    assert away.exit_code == 3
+    assert "LM Studio does not answer" in away.stderr
+    assert '"qwen3:8b" or "qwen3:14b"' in away.stderr
+    serve(LMStudioServer(models("qwen3-9b", "unlike")))
+    result = shell("test", "qwen3:9b", "--json")
+    assert result.exit_code == 4
+    assert "LM Studio has no model 'qwen3:9b'" in result.stderr
+    for key in ("qwen3:8b", "qwen3:14b", "qwen3-9b"):
+        assert f'"{key}"' in result.stderr
+    assert json.loads(result.stdout)["cause"] == "model_not_found"
+
+
+def test_who_names_a_place_or_a_file_asks_no_other_server(serve: Serve, tmp_path: Path) -> None:
+    served, studio = LlamaServer("m", "file.gguf"), LMStudioServer(models("studio"))
+    serve(served, studio)
+    assert shell("--adapter", "lmstudio", "test", "m").exit_code == 4
+    assert shell("--host", studio.host, "test", "m").exit_code == 4
+    assert shell("test", str(tmp_path / "file.gguf")).exit_code == 4
+    assert served.requests == []
+
+
+def test_a_key_that_cannot_be_one_is_wrong_usage(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve()
+    monkeypatch.setenv("LMSTRIX_API_KEY", "kéy")
+    result = shell("test", "m")
+    assert result.exit_code == 2
+    assert "LMSTRIX_API_KEY" in result.stderr
+
+
+class SilentServer(HttpServer):
+    """Takes requests and answers none."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """Wait to be closed."""
+        await anyio.sleep_forever()
+
+
+def test_a_server_that_answers_nothing_keeps_nobody_waiting(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "ANSWER_S", 0.3)
+    serve(SilentServer(), LMStudioServer(models("studio")))
+    assert adapter_of(shell("test", "studio", "--quick", "--json")) == "lmstudio"
+
+
+REMOTE = ("--adapter", "openai", "--host")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A server that is taken for one on another machine."""
+
+    def is_loopback(address: str) -> bool:
+        return not address
+
+    monkeypatch.setattr(openai, "is_loopback", is_loopback)
+    server = OpenAIServer(SimulatedAdapter(MODEL))
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
+        yield server
+
+
+@pytest.mark.parametrize(
+    "command", [("test", "m:latest"), ("test", "--all"), ("map", "m:latest"), ("bench", "m:latest")]
+)
+def test_a_measurement_elsewhere_is_refused_before_a_request(
+    elsewhere: OpenAIServer, command: tuple[str, ...]
+) -> None:
+    result = shell(*REMOTE, elsewhere.host, *command)
+    assert result.exit_code == 2
+    assert "is not this machine" in result.stderr
+    assert "--budget-tokens" in result.stderr
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("test", "m:latest", "--quick", "--budget-tokens", "200k"),
+        ("--yes", "test", "m:latest", "--quick"),
+        ("test", "m:latest", "--dry-run"),
+        ("infer", "m:latest", "Hello"),
+        ("scan",),
+    ],
+)
+def test_what_a_server_elsewhere_is_asked(
+    elsewhere: OpenAIServer, command: tuple[str, ...]
+) -> None:
+    result = shell(*REMOTE, elsewhere.host, *command)
+    assert result.exit_code == 0, result.stderr

@@ -47,7 +47,7 @@ from lmstrix.demo import DEMO
 from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.servers import OTHER_SERVERS, other_servers
+from lmstrix_cli.servers import OTHER_SERVERS, named_or_answering
 from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
 
 __all__ = [
@@ -206,7 +206,7 @@ async def check_other_servers(settings: Settings) -> Finding:
     """Whether the server that was named answers, or which others do on this machine."""
     if settings.adapter in {"lmstudio", EMBEDDED_ADAPTER}:
         return ok("Not looked for: another adapter was named.")
-    found = await other_servers(settings)
+    found = await named_or_answering(settings)
     away = [status for status in found if not status.available]
     if away:
         return problem(f"{away[0].detail}.", away[0].hint)

@@ -13,7 +13,6 @@ from lmstrix.reports.words import say_bytes, say_count, say_tokens
 from lmstrix_cli import output, session
 from lmstrix_cli.options import ModelFilter, model_filters
 from lmstrix_cli.output import JSON, Column, choose_format, format_options, show_rows
-from lmstrix_cli.servers import other_servers
 from lmstrix_cli.settings import Settings, pass_settings
 
 __all__ = ["command"]
@@ -62,13 +61,12 @@ def command(settings: Settings, *, chosen: ModelFilter, kind: str | None, as_jso
 
 
 async def _scan(settings: Settings) -> tuple[Sequence[_Found], Status | None]:
-    if settings.adapter is None and settings.host is None:
-        for status in await other_servers(settings):
+    async with session.client(settings) as client:
+        for status in await client.other_servers():
             output.note(
                 f"{status.engine} answers too: `lmstrix --adapter {status.adapter} scan` lists its"
                 " models."
             )
-    async with session.client(settings) as client:
         models = await session.every_model(client, settings)
         if not models:
             return [], await client.status()
