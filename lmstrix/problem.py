@@ -127,6 +127,16 @@ class PassRule:
     def _pooled_first(self) -> int:
         return max(self.first, min(POOLED_FIRST, self.full))
 
+    def lost(self, observation: Observation, baseline: Baseline) -> set[Region]:
+        """The regions that fail a length: with the rest, and below the threshold by themselves."""
+        verdicts = self.region_verdicts(observation, baseline)
+        enough = self.threshold(baseline)
+        return {
+            tally.region
+            for tally in observation.regions
+            if verdicts[tally.region] is Verdict.FAIL and tally.passes < enough * tally.trials
+        }
+
     def weak(self, observation: Observation, baseline: Baseline) -> Sequence[Region]:
         """The regions that did not do well: nearer to a rate that just passes than to the
         baseline's own, and more than one fact missed. Empty without regions too.

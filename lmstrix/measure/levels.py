@@ -110,7 +110,7 @@ class Levels:
         lengths = sorted({low, high or low, longest}, reverse=self._reads_anew)
         climbing = list(levels)
         for length in lengths:
-            if length in self._state.failures and length != low:
+            if self._state.engine_failed(length) and length != low:
                 if self._reads_anew:
                     continue
                 return  # the engine itself fails there

@@ -17,7 +17,7 @@ from lmstrix.errors import (
 )
 from lmstrix.measure.levels import level_bracket
 from lmstrix.measure.loading import load_cause
-from lmstrix.measure.state import MAIN, Level, State, limit_of
+from lmstrix.measure.state import ANSWERS, MAIN, Level, State, limit_of
 from lmstrix.models import (
     UNFINISHED,
     Baseline,
@@ -155,8 +155,7 @@ def _cause(state: State, problem: SearchProblem, bracket: tuple[int, int | None]
     if high is None:
         return _end_of(state)
     failure = state.failures.get(high)
-    answered = failure is None or failure in (Cause.FORGETS, Cause.GIBBERISH)
-    if answered and state.truncated_to is not None:
+    if not state.engine_failed(high) and state.truncated_to is not None:
         return Cause.TRUNCATED
     return failure or _limit_at(state, problem, high)
 
@@ -235,26 +234,26 @@ def curve_of(
 def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[RegionReport]:
     """The limit of each region. A failure of the engine itself is the end of all of them."""
     verdicts = [
-        (o.length_tokens, problem.rule.region_verdicts(o, problem.baseline), o.failure)
+        (o.length_tokens, problem.rule.region_verdicts(o, problem.baseline))
         for o in state.history()
     ]
-    dead = min(
-        (n for n, _, failure in verdicts if failure and failure not in _ANSWERS), default=None
-    )
+    dead = min((n for n, _ in verdicts if state.engine_failed(n)), default=None)
     for region in problem.rule.regions:
         lost = [
             n
-            for n, found, failure in verdicts
+            for n, found in verdicts
             if found.get(region) is Verdict.FAIL
             # A certificate that did not hold fails the regions that did not pass there.
-            or (failure in _ANSWERS and _is_weakest(state, region, n))
+            or (state.failures.get(n) in ANSWERS and _is_weakest(state, region, n))
         ]
         high = min(lost, default=None)
         limit = max(
             (
                 n
-                for n, found, failure in verdicts
-                if found.get(region) is Verdict.PASS and n < (high or n + 1) and not failure
+                for n, found in verdicts
+                if found.get(region) is Verdict.PASS
+                and n < (high or n + 1)
+                and not state.engine_failed(n)
             ),
             default=problem.floor,
         )
@@ -269,9 +268,6 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
             at_the_end = state.loadable and limit == state.loadable.context_length
             cause = _end_of(state) if at_the_end else Cause.NOTHING_FAILED
         yield RegionReport(region=region, limit_tokens=limit, bracket=(limit, high), cause=cause)
-
-
-_ANSWERS = (Cause.FORGETS, Cause.GIBBERISH)
 
 
 def _is_weakest(state: State, region: Region, length: int) -> bool:

@@ -403,7 +403,7 @@ class Measurement:
         """
         state, problem = self._state, self._problem
         low, high = state.bracket()
-        if high is None or high in state.failures or not problem.rule.regions:
+        if high is None or state.engine_failed(high) or not problem.rule.regions:
             return
         # At the longest length every region was asked about: see `Levels`.
         longest = state.observation(max(high, state.longest()))
@@ -616,16 +616,10 @@ class Measurement:
         """
         state, problem = self._state, self._problem
         rule = problem.rule
-        lost: list[Region | None] = [
-            region
-            for region, verdict in rule.region_verdicts(
-                # As it was before the first of these questions, also if the run was killed since.
-                state.without_certificate(length, document),
-                problem.baseline,
-            ).items()
-            if verdict is Verdict.FAIL
-        ]
-        apart = lost if 0 < len(lost) < len(rule.regions) else []
+        # As it was before the first of these questions, also if the run was killed since.
+        before = state.without_certificate(length, document)
+        lost = rule.lost(before, problem.baseline)
+        apart = [r for r in rule.regions if r in lost] if len(lost) < len(rule.regions) else []
         first = max(POOLED_FIRST, state.facts)
         # About a region alone, until its answers here decide.
         counts = (first, rule.full, rule.most) if apart else (first, rule.full)
@@ -634,7 +628,7 @@ class Measurement:
             alone = state.certificate(length, document)
             if rule.verdict(alone, problem.baseline) is Verdict.FAIL:
                 break
-            if state.verdict(length) is not Verdict.FAIL:
+            if alone.trials >= rule.full and state.verdict(length) is not Verdict.FAIL:
                 break
         return state.verdict(length) is Verdict.FAIL
 

@@ -49,6 +49,7 @@ from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validat
 from lmstrix.problem import PassRule, SearchProblem, learn_costs
 
 __all__ = [
+    "ANSWERS",
     "BASELINE",
     "CERTIFY",
     "LEVEL_RULE",
@@ -80,6 +81,8 @@ MAIN = ""
 """The level of the measurement's own validator."""
 SEVERAL = "several"
 """The level under which the check is kept whether the model answers several questions at once."""
+ANSWERS = (Cause.FORGETS, Cause.GIBBERISH)
+"""Causes of a failed length that are about the answers, not the engine."""
 
 LEVEL_RULE = PassRule(first=2, full=4, most=8)
 """Fewer trials than for the main number: with a perfect baseline a length passes at 2 of 2, 4 of
@@ -361,8 +364,7 @@ class State:
         passed = {t.region for t in alone.regions if rule.alone(t, baseline) is Verdict.PASS}
         if alone.trials < rule.full or len(passed) < len(alone.regions):
             return False
-        before = rule.region_verdicts(self.without_certificate(length, trial.seed), baseline)
-        lost = {region for region, verdict in before.items() if verdict is Verdict.FAIL}
+        lost = rule.lost(self.without_certificate(length, trial.seed), baseline)
         return bool(lost) and lost <= passed
 
     # What is known.
@@ -393,6 +395,10 @@ class State:
     def inconclusive(self, phase: str) -> int:
         """Replies of a phase that could be judged neither way."""
         return _tally(t for t in self.of() if t.phase == phase)[2]
+
+    def engine_failed(self, length_tokens: int) -> bool:
+        """Whether the engine itself failed at a length, instead of the answers to a certificate."""
+        return self.failures.get(length_tokens) not in {None, *ANSWERS}
 
     def at(self, length_tokens: int, level: str = MAIN) -> Sequence[Trial]:
         """All trials at a length except the baseline's."""
