@@ -130,7 +130,7 @@ class MeasureOptions:
         for tokens in (self.only_at, self.max_context):
             if tokens is not None and tokens < shortest:
                 raise ConfigurationError(
-                    f"{tokens} tokens are too few: the questions at short length alone need"
+                    f"{tokens:,} tokens are too few: the questions at short length alone need"
                     f" {shortest}"
                 )
 
@@ -177,7 +177,7 @@ class MapOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.max_context is not None and self.max_context < SHORTEST:
-            raise ConfigurationError(f"a map needs {SHORTEST} tokens or more")
+            raise ConfigurationError(f"a map needs {SHORTEST:,} tokens or more")
         if self.lengths < 2 or self.trials < 1:
             raise ConfigurationError("a map needs two lengths and one question at each")
         if not 0 < self.ratio <= 1:
@@ -209,7 +209,7 @@ class BenchOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.max_context is not None and self.max_context < SHORTEST:
-            raise ConfigurationError(f"a benchmark needs {SHORTEST} tokens or more")
+            raise ConfigurationError(f"a benchmark needs {SHORTEST:,} tokens or more")
         if self.rounds < 1:
             raise ConfigurationError("a benchmark needs one round at least")
 
