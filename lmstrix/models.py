@@ -7,6 +7,7 @@ the prompt plus the reserved reply, in the model's own tokens.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -746,29 +747,32 @@ class Layer:
     cells: tuple[MapCell, ...]
 
     def rate(self, length_tokens: int) -> float | None:
-        """The mean score at a length, None where nothing was asked."""
+        """The mean score at a length; None if nothing was asked."""
         cells = [cell for cell in self.cells if cell.length_tokens == length_tokens]
         trials = sum(cell.trials for cell in cells)
         return sum(cell.score * cell.trials for cell in cells) / trials if trials else None
 
-    def limit(self, ratio: float) -> int | None:
-        """The largest length up to which the score keeps `ratio` of what it is at the shortest.
+    def scores(self, length_tokens: int) -> tuple[float | None, ...]:
+        """The score in each tenth of the prompt, then that of all; None if nothing was asked."""
+        known = {c.depth_bin: c.score for c in self.cells if c.length_tokens == length_tokens}
+        return *(known.get(depth) for depth in range(DEPTH_BINS)), self.rate(length_tokens)
 
-        Scores are made to fall with the length first (`lmstrix.stats.isotonic_fall`), so that
-        one lucky length beyond the limit, or one unlucky below, does not decide. None where
-        nothing was asked.
+    def limit(self, ratio: float) -> int | None:
+        """The largest length up to which the score keeps `ratio` of its value at the shortest.
+
+        Scores are first made to fall with the length (`lmstrix.stats.isotonic_fall`), so that one
+        lucky length beyond the limit, or an unlucky one below, does not decide. None if nothing
+        was asked.
         """
-        lengths = [n for n, _ in groupby(self.cells, key=lambda cell: cell.length_tokens)]
-        rates = [self.rate(n) or 0.0 for n in lengths]
-        weights = [
-            float(sum(c.trials for c in self.cells if c.length_tokens == n)) for n in lengths
-        ]
-        asked = [(n, r, w) for n, r, w in zip(lengths, rates, weights, strict=True) if w > 0]
+        weights: Counter[int] = Counter()
+        for cell in self.cells:
+            weights[cell.length_tokens] += cell.trials
+        asked = [(n, rate, weights[n]) for n in weights if (rate := self.rate(n)) is not None]
         if not asked:
             return None
-        fit = isotonic_fall([r for _, r, _ in asked], [w for _, _, w in asked])
+        fit = isotonic_fall([rate for _, rate, _ in asked], [float(w) for *_, w in asked])
         kept = [n for (n, _, _), rate in zip(asked, fit, strict=True) if rate >= ratio * fit[0]]
-        return max(kept, default=None)  # none where a file asks for more than all
+        return max(kept, default=None)  # a file may ask for a ratio above 1
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from lmstrix.models import ContextReport, CurvePoint, RegionReport
+from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.reports.words import (
     escape_controls,
     say_bytes,
@@ -40,7 +40,7 @@ _MEASURED = "measured"
 _CONTENT = "content"
 """The setting that distinguishes files of the same name."""
 _LAST = ("correct there", "tokens/s there", "first token there", "tokens read", "time spent")
-"""The facts that are shown behind the limits of regions and levels."""
+"""The facts that are shown after the limits of regions and levels."""
 MOST_COLUMNS = 4
 _FORMULA = ("=", "+", "-", "@")
 """The beginnings of a formula in a spreadsheet."""
@@ -62,7 +62,7 @@ class Comparison:
     names: tuple[str, ...]
     found: tuple[Row, ...]
     differing: tuple[Row, ...]
-    """Settings that are not the same in all, the time of measuring among them."""
+    """Settings that are not the same in all, including the time of the measurement."""
     same: tuple[tuple[str, str], ...]
 
     @property
@@ -90,8 +90,8 @@ class Comparison:
         apart = [
             row for row in self.differing if any(row.values[i] != row.values[index] for i in rivals)
         ]
-        told = [row for row in apart if row.label != _MEASURED] or apart
-        return ", ".join(f"{row.label} {row.values[index]}" for row in told)
+        shown = [row for row in apart if row.label != _MEASURED] or apart
+        return ", ".join(f"{row.label} {row.values[index]}" for row in shown)
 
 
 def compare(reports: Sequence[ContextReport]) -> Comparison:
@@ -177,15 +177,9 @@ def _facts(report: ContextReport) -> dict[str, str]:
         "bracket": f"{low:,} to {say_tokens(high, unknown='?')}" if low or high else NOT_KNOWN,
         "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
     }
-    facts |= {f"region {one.region}": _reach(one) for one in report.regions}
+    facts |= {f"region {one.region}": say_reach(one) for one in report.regions}
     facts |= {f"level {level.name}": say_reach(level) for level in report.levels}
     return facts | _at_limit(report)
-
-
-def _reach(one: RegionReport) -> str:
-    """The limit of a region; "at least" if it never failed."""
-    at_least = "at least " if one.bracket[1] is None and one.limit_tokens else ""
-    return at_least + say_tokens(one.limit_tokens)
 
 
 def _at_limit(report: ContextReport) -> dict[str, str]:
@@ -205,7 +199,7 @@ def _at_limit(report: ContextReport) -> dict[str, str]:
 
 
 def comparison_json(compared: Comparison) -> str:
-    """One line of JSON: ``results``, and ``differs`` and ``same`` by the name of a setting."""
+    """One line of JSON: ``results``, then ``differs`` and ``same`` by the name of a setting."""
     document = {
         "results": [
             _data(report)
@@ -221,10 +215,7 @@ def comparison_json(compared: Comparison) -> str:
 
 
 def comparison_csv(compared: Comparison) -> str:
-    """A head, and one line for each result. What is not known is an empty cell.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe in front.
-    """
+    """A head, and one line for each result; unknown values are empty cells. See `csv_cell`."""
     rows: list[dict[str, object]] = []
     for report in compared.reports:
         flat = _data(report)

@@ -1,4 +1,4 @@
-"""Reports as HTML: one file that loads nothing and runs nothing, or an element for another page."""
+"""Reports as HTML: a page that loads nothing and runs nothing, or an element for another page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jinja2
 
 from lmstrix.models import ContextMap, ContextReport
 from lmstrix.reports import charts
-from lmstrix.reports.compare import NOT_KNOWN, Comparison, compare, speed_there
+from lmstrix.reports.compare import NOT_KNOWN, Comparison, compare, settings_of, speed_there
 from lmstrix.reports.words import (
     CURVE_HEAD,
     REGION_HEAD,
@@ -25,6 +25,7 @@ from lmstrix.reports.words import (
     repeat_command,
     say_bytes,
     say_cause,
+    say_cost,
     say_count,
     say_evidence,
     say_limit,
@@ -35,7 +36,6 @@ from lmstrix.reports.words import (
     say_percent,
     say_regions,
     say_remarks,
-    say_seconds,
     say_speed,
     say_summary,
     say_tokens,
@@ -43,7 +43,6 @@ from lmstrix.reports.words import (
 )
 
 __all__ = [
-    "GENERATOR",
     "curve_rows",
     "render_chart",
     "render_comparison",
@@ -53,18 +52,15 @@ __all__ = [
     "templates",
 ]
 
-GENERATOR = '<meta name="generator" content="LMStrix'
-"""Stands near the beginning of every page of ours and distinguishes it from other files."""
-
 Section = Mapping[str, object]
 """The words, tables and drawings of one report, by the names that ``parts.html.j2`` uses."""
 
 
 def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = ()) -> str:
-    """One page with every report, in that order. Several reports get an overview.
+    """One page with all reports in the given order. Several reports get an overview.
 
-    A map is drawn in the section of the first report of the same model, or in one of its own.
-    The page is complete: it loads nothing, has no script, and escapes all untrusted text.
+    A map is drawn in the section of the first report of its model, or in a section of its own.
+    The page loads nothing, has no script, and escapes all untrusted text.
     """
     compared = compare(reports)
     owned, others = _share_out(reports, maps)
@@ -95,7 +91,7 @@ def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = (
 def render_fragment(report: ContextReport, maps: Sequence[ContextMap] = ()) -> str:
     """One report as an element for another page.
 
-    Its style affects nothing outside of it. It has no ``id``, so it may appear twice.
+    Its style affects nothing outside it. It has no ``id``, so a page may hold it twice.
     """
     section = _section(report, maps=maps)
     return templates().get_template("fragment.html.j2").render(s=section, chart=False)
@@ -139,7 +135,7 @@ def _page(
 
 
 def _share(report: ContextReport) -> str:
-    """The true context as a share of the claim."""
+    """The true context as a share of the declared one."""
     true, declared = report.true_context, report.declared_context
     if true is None or not declared:
         return NOT_KNOWN
@@ -193,7 +189,7 @@ def _section(
     distinction: str = "",
     maps: Sequence[ContextMap] = (),
 ) -> Section:
-    own = charts.heat_of_report(report)
+    own, path = charts.heat_of_report(report), report.model.path
     notes = (f"map: {note}" for found in maps for note in found.notes)
     baselines = [f"{x.baseline.passes} of {x.baseline.trials}" for x in report.levels]
     return {
@@ -225,9 +221,8 @@ def _section(
         "regions": region_rows(report),
         "region_head": REGION_HEAD,
         "levels": [(*row, b) for row, b in zip(level_rows(report), baselines, strict=True)],
-        "cost": _cost(report),
-        "method": _method(report),
-        "environment": _environment(report),
+        "cost": say_cost(report),
+        "settings": [*settings_of(report).items(), *([("path", path)] if path else [])],
         "command": repeat_command(report),
     }
 
@@ -258,48 +253,6 @@ def curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
     return rows
 
 
-Pairs = Sequence[tuple[str, str]]
-
-
-def _cost(report: ContextReport) -> Pairs:
-    cost = report.cost
-    return (
-        ("time", say_seconds(cost.seconds)),
-        ("loads", say_tokens(cost.loads)),
-        ("prompt tokens read", say_tokens(cost.prompt_tokens)),
-        ("reused from cache", say_tokens(cost.cached_tokens)),
-        ("tokens generated", say_tokens(cost.generated_tokens)),
-    )
-
-
-def _method(report: ContextReport) -> Pairs:
-    method = report.method
-    ratio = f"{say_percent(method.ratio)}{'' if method.absolute else ' of the baseline'}"
-    return (
-        ("strategy", method.strategy),
-        ("validator", method.validator),
-        ("levels", ", ".join(method.levels) or "none"),
-        ("tolerance", f"{method.tolerance:.6g}"),
-        ("ratio", ratio),
-        ("pass rate", "averaged over the window" if method.average else "of each region"),
-        ("seed", str(method.seed)),
-        ("largest length", say_tokens(method.max_context, unknown="as declared")),
-    )
-
-
-def _environment(report: ContextReport) -> Pairs:
-    where = report.environment
-    pairs = (
-        ("adapter", where.adapter),
-        ("engine", where.engine),
-        *where.versions.items(),
-        *((f"loaded with {name}", value) for name, value in where.load_config.items()),
-        ("model's path", report.model.path),
-        ("model's content", report.model.digest),
-    )
-    return tuple((name, value) for name, value in pairs if value)
-
-
 def _version() -> str:
     try:
         return version("lmstrix")
@@ -309,8 +262,8 @@ def _version() -> str:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The environment of every template, for pages and notebooks. It escapes every value twice:
-    for HTML, and against characters that steer.
+    """The environment of all templates. It escapes every value for HTML, and every character that
+    steers a terminal.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lmstrix.reports"),
@@ -325,7 +278,7 @@ def templates() -> jinja2.Environment:
 
 
 def _harmless(value: object) -> object:
-    """Text without characters that steer. The HTML of our own macros is escaped already."""
+    """Text without characters that steer. The HTML of our macros is already escaped."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return escape_controls(value)
     return value
