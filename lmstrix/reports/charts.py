@@ -31,25 +31,14 @@ from lmstrix.reports.words import (
 
 __all__ = [
     "BOX",
-    "ENGINE_FAILED",
-    "Answers",
-    "Axis",
-    "Box",
     "Heat",
-    "NumberBars",
-    "RecallPlot",
-    "SpeedPlot",
-    "answers_by_length",
     "heat_of_layer",
     "heat_of_report",
-    "length_axis",
     "number_bars",
     "plot_near",
     "plot_recall",
     "plot_speed",
     "plot_wait",
-    "share_axis",
-    "value_axis",
 ]
 
 ENGINE_FAILED = "engine failed"

@@ -11,39 +11,22 @@ from typing import cast
 import jinja2
 
 from lmstrix.models import ContextMap, ContextReport
-from lmstrix.reports import charts
+from lmstrix.reports import charts, words
 from lmstrix.reports.compare import NOT_KNOWN, Comparison, compare, settings_of, speed_there
 from lmstrix.reports.words import (
-    CURVE_HEAD,
-    REGION_HEAD,
-    curve_notes,
     curve_row,
     escape_controls,
     in_order,
     level_rows,
-    region_rows,
-    repeat_command,
     say_bytes,
     say_cause,
-    say_cost,
     say_count,
-    say_evidence,
-    say_limit,
-    say_model_facts,
-    say_moment,
-    say_next,
-    say_numbers,
     say_percent,
-    say_regions,
-    say_remarks,
     say_speed,
-    say_summary,
     say_tokens,
-    say_why,
 )
 
 __all__ = [
-    "curve_rows",
     "render_chart",
     "render_comparison",
     "render_fragment",
@@ -53,7 +36,7 @@ __all__ = [
 ]
 
 Section = Mapping[str, object]
-"""The words, tables and drawings of one report, by the names that ``parts.html.j2`` uses."""
+"""One report and its drawings, by the names that ``parts.html.j2`` uses."""
 
 
 def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = ()) -> str:
@@ -193,47 +176,29 @@ def _section(
     notes = (f"map: {note}" for found in maps for note in found.notes)
     baselines = [f"{x.baseline.passes} of {x.baseline.trials}" for x in report.levels]
     return {
+        "report": report,
         "anchor": anchor,
-        "name": report.model.key,
         "distinction": distinction,
-        "facts": say_model_facts(report),
-        "moment": say_moment(report.finished_at),
-        "numbers": say_numbers(report),
         "bars": charts.number_bars([report])[0],
-        "summary": say_summary(report),
-        "next": say_next(report),
-        "parts": say_regions(report),
         "size": say_bytes(report.model.size_bytes) or NOT_KNOWN,
         "speed": say_speed(speed_there(report)),
         "share": _share(report),
-        "cause": say_limit(report),
-        "why": say_why(report),
-        "certified": "yes" if report.certified else "no",
-        "evidence": say_evidence(report),
-        "remarks": [*say_remarks(report), *notes],
+        "remarks": [*words.say_remarks(report), *notes],
         "recall": charts.plot_recall(report),
         "near": charts.plot_near(report),
         "speeds": [p for p in (charts.plot_speed(report), charts.plot_wait(report)) if p],
         "heats": [*([own] if own else []), *(heat for m in maps for heat in _heats(m))],
-        "curve": curve_rows(report),
-        "curve_head": CURVE_HEAD,
-        "curve_notes": curve_notes(report.curve),
-        "regions": region_rows(report),
-        "region_head": REGION_HEAD,
+        "curve": _curve_rows(report),
         "levels": [(*row, b) for row, b in zip(level_rows(report), baselines, strict=True)],
-        "cost": say_cost(report),
         "settings": [*settings_of(report).items(), *([("path", path)] if path else [])],
-        "command": repeat_command(report),
     }
 
 
 def _map_section(found: ContextMap) -> Section:
     """A map of a model without a report."""
     return {
-        "name": found.model.key,
-        "moment": say_moment(found.finished_at),
+        "map": found,
         "heats": list(_heats(found)),
-        "notes": found.notes,
     }
 
 
@@ -242,7 +207,7 @@ def _heats(found: ContextMap) -> Iterator[charts.Heat]:
     return (heat for heat in heats if heat is not None)
 
 
-def curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
+def _curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
     """The cells of each length, with a failure of the engine next to the verdict."""
     rows: list[tuple[str, ...]] = []
     for point in in_order(report.curve):
@@ -273,7 +238,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cast("dict[str, object]", environment.globals)["box"] = charts.BOX
+    cast("dict[str, object]", environment.globals).update(box=charts.BOX, texts=words)
     return environment
 
 

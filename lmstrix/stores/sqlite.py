@@ -182,7 +182,7 @@ class SqliteStore:
         return _as_stored(found[0]) if found else None
 
     async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
-        """Remember the trials of one request: all of them or none. Returns what is stored.
+        """Store the trials of one request: all of them or none. Returns the stored ones.
 
         A trial whose name is already there is not stored again.
         """
@@ -199,16 +199,16 @@ class SqliteStore:
         return await self._run(work, "IMMEDIATE")
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
-        """Remember that the engine failed at a length."""
+        """Store a failure of the engine at a length."""
         statement = "INSERT INTO failures (measurement, body) VALUES (?, ?)"
         await self._change(measurement_id, statement, _encode(failure))
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
-        """Remember what the measurement has cost so far."""
+        """Store the cost of the measurement so far."""
         await self._change(measurement_id, _SET_COST, _encode(cost))
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
-        """Remember that a load at `context_length` is about to be tried."""
+        """Store a mark that a load at `context_length` begins."""
         if not 0 < context_length <= LARGEST_LENGTH:
             raise StoreError(f"{context_length} is not a context length.")
         await self._change(measurement_id, _ADD_LOAD, context_length)
@@ -607,7 +607,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     """The store at `path` as it is; an empty one if there is no file."""
     if not _refuse_others(path):
         return _fixed(_connect(MEMORY, None))
-    # Without a log nobody is writing, and SQLite needs no file of its own to read.
+    # Without a log no process is writing, and SQLite can read without creating a file.
     if not _log(path).exists():
         return _connect(f"{path.as_uri()}?immutable=1", path, read_only=True)
     try:

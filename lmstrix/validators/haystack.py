@@ -74,7 +74,7 @@ WITH_CHAINS = HaystackSpec(chains=True)
 
 @attrs.define(kw_only=True)
 class _Row:
-    """Things of one kind, planted one after another, each at its position in tokens or later."""
+    """Facts of one kind, planted one after another, each at its position in tokens or later."""
 
     things: Iterator[Planted]
     positions: Iterator[float]
@@ -162,7 +162,7 @@ def asked_of(document: str, asked: str, *, closing: str = "", answer_prefix: str
 
 @attrs.frozen(kw_only=True)
 class Sentence:
-    """One sentence, where it stands in tokens from the start, and the fact in it, if any."""
+    """One sentence, its position in tokens from the start, and the fact in it, if any."""
 
     text: str
     position_tokens: int
@@ -171,7 +171,7 @@ class Sentence:
 
 @attrs.frozen(kw_only=True)
 class Placed(Generic[Thing]):
-    """Something that is planted in the document, and where it stands."""
+    """A fact in the document and its position."""
 
     thing: Thing
     position_tokens: int
@@ -186,7 +186,7 @@ class Cut:
     sentences: tuple[Sentence, ...]
 
     def placed(self, kind: type[Thing]) -> tuple[Placed[Thing], ...]:
-        """All things of one kind that stand in `text`, from the first to the last."""
+        """All facts of one kind in `text`, in order."""
         return tuple(
             Placed(thing=s.planted, position_tokens=s.position_tokens)
             for s in self.sentences
@@ -201,7 +201,7 @@ class _Block:
     first: int
     start_tokens: int
     known: dict[int, int]
-    """Tokens of the first so many sentences of the block, as far as they were counted."""
+    """By a number of sentences from the start of the block, their tokens, as far as counted."""
 
     @property
     def tokens(self) -> int:

@@ -1,8 +1,8 @@
-"""Reads a reply: is the value in it, and if not, what is there instead?
+"""Judges a reply: does it hold the value, and if not, what kind of text is it?
 
-`judge_reply` looks for a value, `is_refusal` for words that decline, `assess` and `is_broken`
-tell language from loops, word salad and symbols. All of them count what is in the text: no second
-model is asked.
+`judge_reply` looks for a value, `is_refusal` for words that decline; `assess` and `is_broken`
+distinguish language from loops, word salad and symbols. They count words and characters, and ask no
+second model.
 """
 
 from __future__ import annotations

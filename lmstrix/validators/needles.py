@@ -351,7 +351,7 @@ class Needle:
 
     @property
     def sentence(self) -> str:
-        """What stands in the document."""
+        """The sentence in the document."""
         return f"{self.fact.stem} {self.value}."
 
 
@@ -615,7 +615,7 @@ class Entry:
 
     @property
     def sentence(self) -> str:
-        """What stands in the document."""
+        """The sentence in the document."""
         return f"{self.stem} {self.value}."
 
 
@@ -665,7 +665,7 @@ class Link:
 
     @property
     def sentence(self) -> str:
-        """What stands in the document."""
+        """The sentence in the document."""
         if self.previous is None:
             return f"The flask with the {self.name} holds {self.value} drops."
         return f"The flask with the {self.name} holds as much as the one with the {self.previous}."

@@ -42,7 +42,7 @@ PHRASINGS = (
     "Quote a fact from the text word by word.",
     "Finish the sentence just as the text does.",
 )
-"""Ways of asking; they make further trials on one needle a little less alike.
+"""Ways of asking, so that further trials on one needle differ a little.
 
 None names the fact: the answer prefix does. So further questions at one length re-read the
 prefix alone, 9 tokens instead of 27 with a question of its own for each fact, and the model is
