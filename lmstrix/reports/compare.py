@@ -166,7 +166,7 @@ def _found(reports: Sequence[ContextReport]) -> tuple[Row, ...]:
 def _facts(report: ContextReport) -> dict[str, str]:
     """The findings by name, in the order in which they are shown."""
     low, high = report.bracket
-    usable = report.usable
+    usable, cost, point = report.usable, report.cost, _point_at_limit(report)
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
         "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
@@ -179,22 +179,16 @@ def _facts(report: ContextReport) -> dict[str, str]:
     }
     facts |= {f"region {one.region}": say_reach(one) for one in report.regions}
     facts |= {f"level {level.name}": say_reach(level) for level in report.levels}
-    return facts | _at_limit(report)
-
-
-def _at_limit(report: ContextReport) -> dict[str, str]:
-    point, cost = _point_at_limit(report), report.cost
-    facts = {
+    if point is not None:
+        wait = point.full_ttft_s
+        facts |= {
+            "correct there": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
+            "tokens/s there": say_speed(point.tokens_per_second),
+            "first token there": NOT_KNOWN if wait is None else say_seconds(wait),
+        }
+    return facts | {
         "tokens read": say_tokens(cost.prompt_tokens) if cost.prompt_tokens else NOT_KNOWN,
         "time spent": say_seconds(cost.seconds) if cost.seconds or cost.loads else NOT_KNOWN,
-    }
-    if point is None:
-        return facts
-    wait, speed = point.full_ttft_s, point.tokens_per_second
-    return facts | {
-        "correct there": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
-        "tokens/s there": say_speed(speed),
-        "first token there": NOT_KNOWN if wait is None else say_seconds(wait),
     }
 
 
@@ -202,10 +196,7 @@ def comparison_json(compared: Comparison) -> str:
     """One line of JSON: ``results``, then ``differs`` and ``same`` by the name of a setting."""
     document = {
         "results": [
-            _data(report)
-            | {"regions": {str(one.region): one.limit_tokens for one in report.regions}}
-            | {"levels": {level.name: level.limit_tokens for level in report.levels}}
-            | {"settings": dict(settings_of(report)), "summary": say_summary(report)}
+            _data(report) | _nested(report) | {"summary": say_summary(report)}
             for report in compared.reports
         ],
         "differs": {row.label: list(row.values) for row in compared.differing},
@@ -219,9 +210,8 @@ def comparison_csv(compared: Comparison) -> str:
     rows: list[dict[str, object]] = []
     for report in compared.reports:
         flat = _data(report)
-        flat |= {f"region {one.region}": one.limit_tokens for one in report.regions}
-        flat |= {f"level {level.name}": level.limit_tokens for level in report.levels}
-        flat |= {f"setting {name}": value for name, value in settings_of(report).items()}
+        for group, values in _nested(report).items():
+            flat |= {f"{group.removesuffix('s')} {name}": value for name, value in values.items()}
         rows.append({str(csv_cell(name)): csv_cell(value) for name, value in flat.items()})
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -251,6 +241,14 @@ def _data(report: ContextReport) -> dict[str, object]:
         "prompt_tokens": report.cost.prompt_tokens,
         "seconds": report.cost.seconds,
         "finished_at": report.finished_at.isoformat(),
+    }
+
+
+def _nested(report: ContextReport) -> dict[str, Mapping[str, object]]:
+    return {
+        "regions": {str(one.region): one.limit_tokens for one in report.regions},
+        "levels": {level.name: level.limit_tokens for level in report.levels},
+        "settings": settings_of(report),
     }
 
 
