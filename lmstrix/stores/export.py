@@ -45,7 +45,7 @@ EXPORT_FORMAT = "lmstrix-store"
 EXPORT_VERSION = 1
 """Version of the document. Raised when a key changes its meaning."""
 LARGEST_LENGTH = 2**63 - 1
-"""Largest context length that a store can keep, in tokens: SQLite's largest integer."""
+"""Largest context length that a store can keep, in tokens. It is SQLite's largest integer."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _HINT = "Give a file written by `lmstrix export`."
