@@ -467,7 +467,7 @@ def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> b
 def _say_alike(lost: Sequence[RegionReport]) -> str:
     what = _HEADLINES[lost[0].cause].removesuffix(" about")
     text = " text" if lost[0].cause is Cause.TRUNCATED else ""
-    return f"{what}{text} everywhere alike from {_failure(lost[0]):,} tokens on."
+    return f"{what}{text} everywhere from {_failure(lost[0]):,} tokens on."
 
 
 def _say_lost(group: Sequence[RegionReport]) -> str:
