@@ -7,7 +7,6 @@ some. Everything from a file, a store or a network comes through here.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import math
@@ -309,11 +308,13 @@ def to_json(fact: object, **more: str) -> str:
         plain = _CONVERTER.unstructure(fact)
         plain = {**plain, **more} if more else plain
         text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
-        with contextlib.suppress(UnicodeEncodeError):
-            return text.encode().decode()
-        return json.dumps(plain, allow_nan=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = json.dumps(plain, allow_nan=False)
     except _REFUSALS as error:
         raise FormatError(f"{type(fact).__name__} cannot be written as JSON: {error}") from error
+    return text
 
 
 def from_json(text: str, kind: type[T], *, newest: int | None = None) -> T:
