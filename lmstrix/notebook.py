@@ -55,7 +55,7 @@ def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython has no
 
 
 class Drawing(str):
-    """HTML that a notebook shows as what it is."""
+    """HTML that a notebook renders."""
 
     __slots__ = ()
 
@@ -77,9 +77,7 @@ def map_table(found: ContextMap) -> str:
 
 
 def plot_report(report: ContextReport) -> Drawing:
-    """The answer, and correct answers by length with 95% Wilson intervals, the rate that passes,
-    and the bracket.
-    """
+    """The summary, and correct answers by length with 95% Wilson intervals and the bracket."""
     return Drawing(render_chart(report))
 
 
@@ -89,7 +87,7 @@ def plot_map(found: ContextMap) -> Drawing:
 
 
 def model_table(models: ModelList) -> str:
-    """A list of models as HTML: one row for each model."""
+    """A list of models as HTML, with a row for each model."""
     rows = [
         (
             model.key,
@@ -114,16 +112,24 @@ def _fill(part: str, **values: object) -> str:
 # Progress
 
 REDRAW_S = 0.25
-"""Seconds between two drawings for frequent events. Each is a message to the browser."""
+"""Least seconds between drawings for frequent events: each is a message to the browser."""
 FREQUENT = (LoadProgressed, PrefillProgressed, TrialFinished)
-"""Any other event is drawn at once."""
+"""All other events are drawn at once."""
 
 
 class Handle(Protocol):
-    """An output that can be redrawn."""
+    """An output that can be redrawn, as IPython returns it."""
 
-    def update(self, bundle: Mapping[str, str]) -> None:
-        """Show `bundle` (text by MIME type) instead."""
+    def update(self, obj: Mapping[str, str], *, raw: bool) -> None:
+        """Show `obj` (text by MIME type) instead."""
+        ...
+
+
+class Display(Protocol):
+    """IPython's ``display``, or another with the same signature."""
+
+    def __call__(self, obj: Mapping[str, str], *, raw: bool, display_id: bool) -> Handle | None:
+        """Show `obj` (text by MIME type). None if the output cannot be redrawn."""
         ...
 
 
@@ -133,34 +139,35 @@ class NotebookProgress:
     Each measurement gets its own output below the cell: phase, bracket, and a row for each length.
     Without HTML, as in IPython on a terminal, it shows plain text.
 
-    `display` shows a bundle and returns its handle. The default is IPython's; without IPython the
-    constructor raises `ModuleNotFoundError`.
+    The default for `display` is IPython's; without IPython the constructor raises
+    `ModuleNotFoundError`.
     """
 
     def __init__(
         self,
         *,
-        display: Callable[[Mapping[str, str]], Handle] | None = None,
+        display: Display | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._display = display or _ipython_display()
         self._clock = clock
         self._state = ProgressState()
         self._handle: Handle | None = None
-        self._drawn_s = 0.0
+        self._drawn_s: float | None = None
+        """None before the first drawing of a measurement."""
 
     def __call__(self, event: Event, /) -> None:
         """Hear one event, and redraw if it is time."""
         if isinstance(event, MeasurementStarted):
-            self._state, self._handle = ProgressState(), None
+            self._state, self._drawn_s = ProgressState(), None
         self._state.hear(event)
         now = self._clock()
-        if self._handle is None:
-            self._handle = self._display(self._bundle())
-        elif now - self._drawn_s >= REDRAW_S or not isinstance(event, FREQUENT):
-            self._handle.update(self._bundle())
-        else:
+        if self._drawn_s is None:
+            self._handle = self._display(self._bundle(), raw=True, display_id=True)
+        elif isinstance(event, FREQUENT) and now - self._drawn_s < REDRAW_S:
             return
+        elif self._handle is not None:
+            self._handle.update(self._bundle(), raw=True)
         self._drawn_s = now
 
     def _bundle(self) -> dict[str, str]:
@@ -194,34 +201,13 @@ def _probe_row(probe: ProbeFinished) -> tuple[str, ...]:
     return say_tokens(probe.length_tokens), f"{probe.passes} of {probe.trials}", verdict
 
 
-class _IPythonHandle(Protocol):
-    def update(self, obj: object, **kwargs: object) -> None: ...
-
-
-class _Show(Protocol):
-    def __call__(self, obj: object, *, raw: bool, display_id: bool) -> _IPythonHandle | None: ...
-
-
-class _RawHandle:
-    """IPython's handle, for bundles. Outside of a notebook there is none: IPython prints."""
-
-    def __init__(self, handle: _IPythonHandle | None) -> None:
-        self._handle = handle
-
-    def update(self, bundle: Mapping[str, str]) -> None:
-        """Show `bundle` instead."""
-        if self._handle is not None:
-            self._handle.update(dict(bundle), raw=True)
-
-
-def _ipython_display() -> Callable[[Mapping[str, str]], Handle]:
+def _ipython_display() -> Display:
     try:
         import IPython.display as ipython  # noqa: PLC0415 - every notebook has it
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "NotebookProgress needs IPython, which every notebook has. Elsewhere use"
-            " LMStrix.watch or an observer of your own.",
+            " LMStrix.watch or your own observer.",
             name=error.name,
         ) from error
-    show = cast("_Show", ipython.display)  # pyright: ignore[reportUnknownMemberType] - untyped
-    return lambda bundle: _RawHandle(show(dict(bundle), raw=True, display_id=True))
+    return cast("Display", ipython.display)  # pyright: ignore[reportUnknownMemberType] - untyped

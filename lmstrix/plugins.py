@@ -1,13 +1,13 @@
 """Parts by name, object or path: our own and those that other packages register as entry points.
 
-Whatever makes a part raises `ConfigurationError` for a name that nobody registered, and for an
-object of another shape.
+The functions raise `ConfigurationError` for a name that nobody registered, and for an object of
+another shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import anyio
@@ -51,17 +51,13 @@ EMBEDDED_ADAPTER = "llamacpp"
 """Measures a GGUF file if no adapter was named."""
 DEFAULT_STORE = "sqlite"
 ANSWER_S = 3.0
-"""How long a server beside the default adapter may take to say that it is there."""
+"""How long a server besides the default one may take to answer."""
 STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db"})
-
-
-def _found(group: str) -> Mapping[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
 
 
 def plugin_names(group: str) -> tuple[str, ...]:
     """The names that `make_plugin` knows in a group, sorted."""
-    return tuple(sorted(_found(group)))
+    return tuple(sorted(entry_points(group=group).names))
 
 
 def make_plugin(group: str, name: str, **settings: object) -> object:
@@ -69,32 +65,27 @@ def make_plugin(group: str, name: str, **settings: object) -> object:
 
     Raises:
         PluginNotFound: no package registers that name.
-        ConfigurationError: it cannot be imported, or takes no such settings.
+        ConfigurationError: it cannot be imported (its package may be broken or half removed), or
+            does not take these settings.
     """
-    found = _found(group)
+    found = {point.name: point for point in entry_points(group=group)}
     family = group.rpartition(".")[2]
     if name not in found:
         raise PluginNotFound(
             f"there is no {name!r} among the {family}",
             hint=f"Known {family}: {', '.join(sorted(found)) or 'none'}.",
         )
-    factory = _load(found[name])
+    try:
+        factory: object = found[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{name!r} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ConfigurationError(f"{name!r} is {found[name].value}, which cannot be called")
     try:
         return factory(**settings)
     except TypeError as error:
         names = ", ".join(settings) or "none"
         raise ConfigurationError(f"{name!r} does not take these settings: {names}") from error
-
-
-def _load(point: EntryPoint) -> Callable[..., object]:
-    """What the entry point names; a package that is broken or half removed is said to be."""
-    try:
-        loaded: object = point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{point.name!r} cannot be imported: {error}") from error
-    if not callable(loaded):
-        raise ConfigurationError(f"{point.name!r} is {point.value}, which cannot be called")
-    return loaded
 
 
 def is_model_file(model: str | ModelInfo) -> bool:
@@ -105,7 +96,7 @@ def is_model_file(model: str | ModelInfo) -> bool:
 
 
 def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
-    """The adapter that was given, or the one of that name with `settings`."""
+    """The given adapter, or the one of that name with `settings`."""
     made = make_plugin(ADAPTERS, adapter, **settings) if isinstance(adapter, str) else adapter
     if not isinstance(made, Adapter):
         raise ConfigurationError(f"{adapter!r} is not an adapter")
@@ -113,11 +104,11 @@ def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapte
 
 
 class Adapters:
-    """The adapter that was given, or those that stand in for it if none was.
+    """The given adapter, or the defaults if none was given.
 
-    The defaults are made when they are needed: a file needs no LM Studio, and a server no engine
-    of ours. `settings` go to the adapter that is named, or to the default one. `others` are names
-    of servers besides the default one, and their settings: they are looked in too if no adapter
+    Defaults are made when they are needed: a file needs no LM Studio, and a server needs no
+    embedded engine. `settings` go to the named adapter, or to the default one. `others` are names
+    of servers besides the default one, with their settings: they are searched too if no adapter
     was given.
     """
 
@@ -130,11 +121,11 @@ class Adapters:
         self._settings = dict(settings)
         self._others = dict(others) if adapter is None else {}
         self._places: dict[str, Adapter] = {}
-        """Where `look_for` found a name."""
+        """The adapters that `look_for` found for names."""
         self._given = None if adapter is None else as_adapter(adapter, self._settings)
         self._defaults: dict[str, Adapter] = {}
         # An adapter that was passed as an object is its owner's to close.
-        named = self._given is not None and isinstance(adapter, str)
+        named = isinstance(adapter, str)
         self._made: list[Adapter] = [self._given] if self._given and named else []
 
     @property
@@ -143,8 +134,8 @@ class Adapters:
         return self._default(DEFAULT_ADAPTER) if self._given is None else self._given
 
     def of(self, model: str | ModelInfo) -> Adapter:
-        """Where `model` lives: `usual`, unless none was given and it is a GGUF file, or another
-        server was found to have it.
+        """The adapter of `model`: `usual`, unless none was given and `model` is a GGUF file or was
+        found on another server.
         """
         if self._given is None and is_model_file(model):
             return self._default(EMBEDDED_ADAPTER)
@@ -152,7 +143,7 @@ class Adapters:
         return place or self.usual
 
     async def find(self, model: str | ModelInfo) -> tuple[Adapter, ModelInfo]:
-        """`model` and where it lives; raises what `look_for` and `Adapter.find_model` raise."""
+        """`model` and its adapter. Raises like `look_for` and `Adapter.find_model`."""
         if isinstance(model, ModelInfo):
             return self.of(model), model
         elsewhere = await self.look_for([model])
@@ -170,10 +161,10 @@ class Adapters:
             raise
 
     async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:
-        """Find which server has each of `names`, for `of`; the keys of the other servers' models.
+        """Find the server of each name, for `of`; returns the keys of the other servers' models.
 
-        Raises `ConfigurationError` if several servers have one. Files are not looked for, nor
-        names that were found before.
+        Skips files and names that were found before. Raises `ConfigurationError` if several
+        servers have a model of that name.
         """
         wanted = [name for name in names if not is_model_file(name) and name not in self._places]
         if not wanted or not self._others:
@@ -211,7 +202,7 @@ class Adapters:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences that the adapters used so far want the user to read."""
+        """Sentences for the user from the adapters used so far."""
         used = [self._given, *self._defaults.values()]
         return tuple(text for adapter in used for text in getattr(adapter, "warnings", ()))
 
@@ -231,7 +222,7 @@ class Adapters:
 
 
 async def _keys(adapter: Adapter) -> Sequence[tuple[Adapter, str]]:
-    """The keys of its models; none if it cannot be asked."""
+    """The keys of its models; none if it does not answer."""
     try:
         return [(adapter, model.key) for model in await adapter.list_models()]
     except LMStrixError:
@@ -239,7 +230,7 @@ async def _keys(adapter: Adapter) -> Sequence[tuple[Adapter, str]]:
 
 
 def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:
-    """The strategy that was given, or the one of that name."""
+    """The given strategy, or the one of that name."""
     made = make_plugin(STRATEGIES, strategy) if isinstance(strategy, str) else strategy
     if not isinstance(made, SearchStrategy):
         raise ConfigurationError(f"{strategy!r} is not a search strategy")
@@ -247,7 +238,7 @@ def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:
 
 
 def as_validator(validator: Validator | str) -> Validator:
-    """The validator that was given, or the one of that name."""
+    """The given validator, or the one of that name."""
     made = make_plugin(VALIDATORS, validator) if isinstance(validator, str) else validator
     if not isinstance(made, Validator):
         raise ConfigurationError(f"{validator!r} is not a validator")
@@ -255,18 +246,17 @@ def as_validator(validator: Validator | str) -> Validator:
 
 
 def as_store(store: Store | str | Path | None) -> Store:
-    """The store that was given, that of a name or a path, or the default one."""
-    if isinstance(store, Path) or (isinstance(store, str) and _is_path(store)):
-        made = make_plugin(STORES, DEFAULT_STORE, path=Path(store))
+    """The given store, that of a name or a path, or the default one.
+
+    A text with a slash, a backslash or a database's suffix is a path.
+    """
+    made: object = store
+    if isinstance(store, str) and ({*"/\\"} & {*store} or Path(store).suffix in STORE_SUFFIXES):
+        store = Path(store)
+    if isinstance(store, Path):
+        made = make_plugin(STORES, DEFAULT_STORE, path=store)
     elif store is None or isinstance(store, str):
         made = make_plugin(STORES, store or DEFAULT_STORE)
-    else:
-        made = store
     if not isinstance(made, Store):
         raise ConfigurationError(f"{store!r} is not a store")
     return made
-
-
-def _is_path(text: str) -> bool:
-    """Whether `text` names a file rather than a plug-in."""
-    return "/" in text or "\\" in text or Path(text).suffix in STORE_SUFFIXES

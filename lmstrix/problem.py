@@ -1,6 +1,6 @@
-"""What a search strategy solves: when a length passes, what a step is, and what it costs.
+"""The problem of a search strategy: when a length passes, the steps, and their costs.
 
-The unit of cost is the time that the engine needs to read one new prompt token at short context.
+The unit of cost is the engine's time for reading one new prompt token at short context.
 """
 
 from __future__ import annotations
@@ -35,39 +35,39 @@ REGION_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LA
 come first, because windows are lost there."""
 
 REFUTED = 0.1
-"""A pass rate is refuted if so few passes are less likely than this at a rate that just passes."""
+"""A pass rate is refuted if a rate that just passes gives so few passes less often than this."""
 APART = 0.05
-"""A region differs from the rest of the window if chance alone separates them so far less often
-than this (Fisher's exact test, one-sided)."""
+"""A region differs from the rest of the window if chance gives such a difference less often than
+this (Fisher's exact test, one-sided)."""
 DISLIKED = 1
-"""So many lost facts decide nothing alone: a model dislikes a fact now and then."""
+"""Lost facts that decide nothing alone: a model dislikes a fact now and then."""
 POOLED_FIRST = 4
 """Fewest answers at a length, over all regions, that can make it pass."""
 MUTE = 4
-"""Inconclusive replies for each one that can be judged, above which more questions are useless."""
+"""Inconclusive replies per judged one from which more questions are useless."""
 
 
 @attrs.frozen(kw_only=True)
 class PassRule:
     """When the answers at one length count as a pass, relative to the model's own baseline.
 
-    A pass rate passes if it is at least `ratio` of the baseline's. Evidence comes in stages:
-    after `first` trials it passes if all of them did, after `full` ones if their rate does, and
+    A rate passes if it is at least `ratio` of the baseline's. Evidence comes in stages: after
+    `first` trials a length passes if all of them did, after `full` trials if their rate does, and
     `most` trials end it. At any stage it fails if so few passes are unlikely at a passing rate
-    (see `refutes`). With the default ratio .85 and a perfect baseline that is: pass at 4 of 4,
-    9 of 10, 17 of 20; fail at 1 of 4, 6 of 10, 16 of 20; in between, ask on. So one lapse in ten
-    decides nothing.
+    (see `refutes`). With the default ratio .85 and a perfect baseline it passes at 4 of 4, 9 of 10
+    and 17 of 20, and fails at 1 of 4, 6 of 10 and 16 of 20; in between more questions are asked. So
+    one lapse in ten decides nothing.
 
-    With `regions` this holds in each region of the window, and a length passes if all regions
-    do and fails if one does. A region is judged by its own answers if they differ from the rest's
-    (Fisher's exact test, 5 %), else by all answers at the length together: with a few questions
-    in each region, bad luck in one of them is likelier than a loss that is only there. Without
-    regions the rate is averaged over the window.
+    With `regions` this applies to each region of the window: a length passes if all regions do, and
+    fails if one does. A region is judged by its own answers if they differ from the others
+    (Fisher's exact test, 5 %), else by all answers at the length together: with a few questions in
+    each region, bad luck in one is likelier than a loss there alone. Without regions the rate is
+    averaged over the window.
     """
 
     ratio: float = 0.85
     absolute: bool = False
-    """Whether `ratio` is the pass rate itself, instead of a part of the baseline's."""
+    """Whether `ratio` is the pass rate itself, not a part of the baseline's."""
     first: int = 4
     full: int = 10
     most: int = 20
@@ -93,23 +93,16 @@ class PassRule:
         self, observation: Observation, baseline: Baseline
     ) -> Mapping[Region, Verdict]:
         """The verdict on each region that has trials at this length."""
-        apart = {t.region: differs(t, observation) for t in observation.regions}
         pooled = self._pooled(observation, baseline)
-        return {
-            tally.region: self._region_verdict(
-                tally, baseline, None if apart[tally.region] else pooled
-            )
-            for tally in observation.regions
-        }
-
-    def _region_verdict(
-        self, tally: DepthTally, baseline: Baseline, pooled: Verdict | None
-    ) -> Verdict:
-        if pooled is None:
-            return self.alone(tally, baseline)
-        if pooled is Verdict.PASS and tally.trials < self.first:
-            return Verdict.UNDECIDED
-        return pooled
+        found: dict[Region, Verdict] = {}
+        for tally in observation.regions:
+            if differs(tally, observation):
+                found[tally.region] = self.alone(tally, baseline)
+            elif pooled is Verdict.PASS and tally.trials < self.first:
+                found[tally.region] = Verdict.UNDECIDED
+            else:
+                found[tally.region] = pooled
+        return found
 
     def alone(self, tally: DepthTally, baseline: Baseline) -> Verdict:
         """The verdict on a region by its own answers. One fact alone does not fail it."""
@@ -138,8 +131,8 @@ class PassRule:
         }
 
     def weak(self, observation: Observation, baseline: Baseline) -> Sequence[Region]:
-        """The regions that did not do well: nearer to a rate that just passes than to the
-        baseline's own, and more than one fact missed. Empty without regions too.
+        """The regions that did badly: nearer to a rate that just passes than to the baseline's,
+        with more than one lost fact. Empty without regions.
         """
         enough = (self.threshold(baseline) + baseline.rate) / 2
         return [
@@ -176,7 +169,7 @@ class PassRule:
         return Verdict.PASS if agreed else Verdict.UNDECIDED
 
     def refutes(self, observation: Observation, baseline: Baseline) -> bool:
-        """Whether so few passes would be seen less than one time in ten at a passing rate.
+        """Whether a passing rate gives so few passes less than one time in ten.
 
         One-sided exact binomial test of the threshold, at 10 %, over the whole window.
         """
@@ -219,24 +212,24 @@ def _alike(observation: Observation) -> tuple[int, int]:
 
 
 class Reuse(StrEnum):
-    """What an engine keeps of the previous prompt when the next one arrives."""
+    """The part of the previous prompt that an engine keeps when the next one arrives."""
 
     PREFIX = "prefix"
-    """The common beginning of both, however long: as llama-server does it."""
+    """The common beginning of both, as llama-server does."""
     CHECKPOINTS = "checkpoints"
-    """The cache can be extended, not stepped back: a shorter prompt is read again from the
-    longest earlier prompt that it extends, or from the start (recurrent and hybrid models,
-    sliding windows)."""
+    """The cache can be extended, but not shortened: a shorter prompt is read again from the longest
+    earlier prompt that it extends, or from the start (recurrent and hybrid models, sliding
+    windows)."""
     NONE = "none"
     """Nothing: each question reads its whole prompt."""
 
 
 @attrs.frozen(kw_only=True)
 class CostModel:
-    """What reading, asking and answering cost on one engine with one model.
+    """The cost of reading, asking and answering on one engine with one model.
 
-    The defaults describe an engine with prefix reuse and short answers, of which nothing is
-    known yet. A length is that of the prompt's document; each question adds its own tokens.
+    The defaults are for an unknown engine with prefix reuse and short answers. A length is that of
+    the prompt's document; each question adds its own tokens.
     """
 
     question_tokens: float = 16.0
@@ -246,27 +239,27 @@ class CostModel:
     cached_token: float = 0.0
     """Weight of a prompt token that is not read again."""
     generated_token: float = 8.0
-    """Weight of a generated token. Single-stream decoding is that much slower than prefill,
-    or more, on all the machines that a local model runs on."""
+    """Weight of a generated token. On all machines for local models, single-stream decoding is at
+    least this many times slower than prefill."""
     probe: float = 64.0
-    """Weight of going to another length at all: a document to cut to size and to tokenize, a
-    request. An assumption (a tenth of a second at 640 tokens per second); it is not learnt."""
+    """Weight of a change to another length: cutting and tokenizing a document, one request. An
+    assumption (a tenth of a second at 640 tokens per second), which is not learned."""
     load: float = 0.0
     """Weight of one load of the model."""
     facts: int = 1
     """Questions that one request asks."""
     attention_tokens: float | None = None
     """The length at which attention costs as much as everything else: reading the first *n*
-    tokens costs ``n + n**2 / attention_tokens``. None: not known, so left out."""
+    tokens costs ``n + n**2 / attention_tokens``. None if unknown; then it is left out."""
     reuse: Reuse = Reuse.PREFIX
     seconds_per_token: float | None = None
     """Seconds for one new prompt token at short context; None if it is not known."""
 
     def reread_from(self, length: int, cached: int, checkpoint: int = 0) -> int:
-        """The position at which the engine starts to read for a prompt of `length`.
+        """The position at which the engine starts to read a prompt of `length`.
 
-        `cached` is the length of the document that it has read last, `checkpoint` the longest
-        earlier prompt that is no longer than `length`.
+        `cached` is the length of the document it read last, `checkpoint` the longest earlier
+        prompt that is not longer than `length`.
         """
         if self.reuse is Reuse.NONE:
             return 0
@@ -277,7 +270,7 @@ class CostModel:
     def prompt_tokens(
         self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0
     ) -> float:
-        """Expected prompt tokens that are really read for `trials` questions at `length`."""
+        """Expected prompt tokens that the engine reads for `trials` questions at `length`."""
         questions = trials * self.question_tokens
         if self.reuse is Reuse.NONE:
             return ceil(trials / self.facts) * length + questions
@@ -286,7 +279,7 @@ class CostModel:
     def tokens(
         self, length: int, *, cached: int = 0, trials: int = 1, checkpoint: int = 0
     ) -> float:
-        """Expected tokens, read or generated: what a token budget is charged."""
+        """Expected tokens, read or generated, which count against a token budget."""
         read = self.prompt_tokens(length, cached=cached, trials=trials, checkpoint=checkpoint)
         return read + trials * self.generated_tokens
 
@@ -323,42 +316,40 @@ class CostModel:
 
 
 MANY = 256
-"""New tokens from which a time to first token says something about the reading speed."""
+"""Fewest new tokens for which a time to first token shows the reading speed."""
 
 FEW = 4
-"""Samples below which nothing is concluded from times."""
+"""Fewest samples for a conclusion from times."""
 
 SPAN = 4
-"""Longest over shortest read from which the quadratic part of attention can be measured."""
-
+"""Least ratio of the longest to the shortest read that shows the quadratic part of attention."""
 
 NO_FASTER = 0.75
-"""Time of a further question over the first one's from which nothing is reused."""
+"""Nothing is reused if a further question takes this share of the first one's time or more."""
 
 FLAT = 8
-"""An attention length beyond so many times the longest read is noise, and changes no plan."""
+"""An attention length of more than this many times the longest read is noise."""
 
 
 def learn_costs(trials: Sequence[Trial]) -> CostModel:
-    """The cost model that a measurement's own `trials`, in order, speak for.
+    """The cost model that follows from a measurement's own `trials`, in order.
 
-    Reuse and the size of a question come from the engine's exact token counts. What comes
-    from times is a median, needs several samples, and is rounded to a power of two (seconds:
-    of its fourth root), so that a little noise does not change a search's path. What is not
-    known yet stays at its default. If the engine counts no cached tokens, times must show
-    whether it reuses prefixes.
+    Reuse and the size of a question come from the engine's exact token counts. Values from times
+    are medians of several samples, rounded to a power of two (seconds: of its fourth root), so that
+    a little noise does not change a search's path. Unknown values keep their defaults. If the
+    engine does not count cached tokens, times show whether it reuses prefixes.
     """
     default = CostModel()
     counted = any(_known(t) for t in trials)
     trials = trials if counted else _imputed(trials, default.question_tokens)
     steps = [(a, b) for a, b in pairwise(trials) if a.seed == b.seed]
     again = [b for a, b in steps if a.length_tokens == b.length_tokens and _known(b)]
-    # A cache that was lost, as after another load, says nothing about the size of a question.
+    # After a lost cache, as with another load, the size of a question cannot be seen.
     kept = [b for b in again if b.cached_tokens] or again
     question = _typical([_new(b) for b in kept], default.question_tokens)
     reuse = _reuse(steps, again, question)
     if reuse is Reuse.NONE:
-        # The whole prompt is read for each question; the length says so already.
+        # Each question reads the whole prompt, which its length already counts.
         question = 0.0
     seconds, attention = _reading_speed(trials)
     return CostModel(
@@ -373,31 +364,23 @@ def learn_costs(trials: Sequence[Trial]) -> CostModel:
 
 
 def _imputed(trials: Sequence[Trial], question: float) -> Sequence[Trial]:
-    """The trials of an engine without counts, with those that its times speak for.
+    """The trials of an engine without counts, with the counts that its times suggest.
 
     With prefix reuse, a further question at one length takes far less time than the first.
     """
-    pairs = list(pairwise(trials))
+    pairs = [(a, b) for a, b in pairwise(trials) if a.seed == b.seed]
     shares = [
         b.ttft_s / a.ttft_s
         for a, b in pairs
-        if a.ttft_s and b.ttft_s and a.index == 0 and _same(a, b, "seed", "length_tokens")
+        if a.ttft_s and b.ttft_s and a.index == 0 and a.length_tokens == b.length_tokens
     ]
     if len(shares) < FEW:
         return trials
     if median(shares) > NO_FASTER:
         return [attrs.evolve(t, cached_tokens=0) for t in trials]
-    shared = {id(b): min(a.prompt_tokens, b.prompt_tokens) for a, b in pairs if _same(a, b, "seed")}
-    return [
-        attrs.evolve(t, cached_tokens=max(0, shared[id(t)] - round(question)))
-        if id(t) in shared
-        else attrs.evolve(t, cached_tokens=0)
-        for t in trials
-    ]
-
-
-def _same(a: Trial, b: Trial, *names: str) -> bool:
-    return all(getattr(a, name) == getattr(b, name) for name in names)
+    shared = {id(b): min(a.prompt_tokens, b.prompt_tokens) for a, b in pairs}
+    cached = (max(0, shared.get(id(t), 0) - round(question)) for t in trials)
+    return [attrs.evolve(t, cached_tokens=n) for t, n in zip(trials, cached, strict=True)]
 
 
 def _known(trial: Trial) -> bool:
@@ -414,7 +397,7 @@ def _typical(values: Iterable[float], default: float) -> float:
 
 
 def _reuse(steps: Sequence[tuple[Trial, Trial]], again: Sequence[Trial], question: float) -> Reuse:
-    """From counts alone; an engine that reports none is assumed to reuse prefixes, as most do."""
+    """From counts only; an engine without counts is assumed to reuse prefixes, as most do."""
     if again and 2 * median([_new(t) / t.prompt_tokens for t in again]) > 1:
         return Reuse.NONE
     slack = max(128.0, 4 * question)
@@ -425,8 +408,8 @@ def _reuse(steps: Sequence[tuple[Trial, Trial]], again: Sequence[Trial], questio
 def _reading_speed(trials: Sequence[Trial]) -> tuple[float | None, float | None]:
     """Seconds per token and attention's length, from the reads that were long enough.
 
-    Reading from *a* to *b* takes ``c * (b - a) * (1 + (a + b) / n_c)`` seconds: the time per
-    token is a line over *a* + *b*. The line is Theil and Sen's: the median of all slopes.
+    Reading from *a* to *b* takes ``c * (b - a) * (1 + (a + b) / n_c)`` seconds, so the time per
+    token is a line over *a* + *b*. Its slope is the median of all slopes (Theil-Sen).
     """
     reads = [
         (float(t.prompt_tokens + (t.cached_tokens or 0)), t.ttft_s / _new(t))
@@ -454,7 +437,7 @@ def _generated_weight(trials: Sequence[Trial], seconds: float | None, default: f
 
 
 def _cached_weight(again: Sequence[Trial], question: float, seconds: float | None) -> float:
-    """What a further question takes beyond its own tokens, spread over those not read again."""
+    """The time of a further question without its own tokens, per token that is not read again."""
     shares = [
         max(0.0, t.ttft_s / seconds - question) / t.cached_tokens
         for t in again
@@ -472,10 +455,10 @@ def _rounded(value: float, per_octave: int) -> float:
 
 @attrs.frozen(kw_only=True)
 class SearchProblem:
-    """What a strategy has to solve. All lengths are tokens.
+    """The problem that a strategy solves. All lengths are in tokens.
 
-    `floor` is known to work (the baseline's length); `ceiling` is the largest length that
-    may be tried. The answer is wanted to within ``max(granularity, tolerance * answer)``.
+    `floor` is known to work (the baseline's length); `ceiling` is the largest length that may be
+    tried. The answer must be exact to ``max(granularity, tolerance * answer)``.
     """
 
     floor: int
@@ -485,20 +468,20 @@ class SearchProblem:
     tolerance: float = 1 / 64
     granularity: int = 256
     costs: CostModel = attrs.field(factory=CostModel)
-    """What a probe costs, as far as that is known."""
+    """The costs as far as they are known."""
     cached_tokens: int = 0
-    """Length of the prompt whose document is in the engine's cache now; 0: none."""
+    """Length of the prompt whose document is in the engine's cache now; 0 if there is none."""
     remaining_tokens: int | None = None
-    """Tokens, read or generated, that the search may still spend; None: no limit."""
+    """Tokens, read or generated, that the search may still spend; None for no limit."""
     remaining_s: float | None = None
-    """Seconds that it may still take; None: no limit."""
+    """Seconds that it may still take; None for no limit."""
 
     def is_tight(self, low: int, high: int) -> bool:
-        """Whether [low, high] is as narrow as was asked for."""
+        """Whether [low, high] is as narrow as it has to be."""
         return high - low <= max(self.granularity, self.tolerance * low)
 
     def affordable(self, length: int, trials: int, *, checkpoint: int = 0) -> int:
-        """How many of `trials` questions at `length` what remains is expected to pay for."""
+        """How many of `trials` questions at `length` fit in the expected rest of the budget."""
         fewer = range(trials, 0, -1)
         return next((n for n in fewer if self._can_pay(length, n, checkpoint)), 0)
 
@@ -517,8 +500,8 @@ class SearchProblem:
 class Ask:
     """A strategy wants `trials` more questions at `length_tokens`.
 
-    With a `region` all of them are about that part of the window; without one they go to the
-    regions in turn, to those with the fewest trials first.
+    With a `region` they are all about that part of the window; without one the regions take turns,
+    those with the fewest trials first.
     """
 
     length_tokens: int
@@ -530,9 +513,8 @@ class Ask:
 class Done:
     """A strategy has its answer: `low` works, `high` does not (None: nothing failed).
 
-    `low` and `high` are what the tallies show. `estimate` is the best single guess of the
-    threshold, if a strategy makes one: with noisy answers the two may differ, and the
-    estimate is nearer.
+    `low` and `high` follow from the tallies. `estimate` is the best single guess of the threshold,
+    if the strategy makes one: with noisy answers it may be outside of them, and it is nearer.
     """
 
     low: int
@@ -549,10 +531,10 @@ def missing_at(
     full: bool = False,
     order: Sequence[Region] = (),
 ) -> Ask | None:
-    """The questions that the verdict on a length still lacks; None if it has them.
+    """The questions still missing for the verdict on a length; None if none are.
 
-    With regions they are about one at a time, in `order` (default: the rule's own). Without,
-    `full` asks for `PassRule.full` answers in all, also if fewer have passed.
+    With regions they are about one region at a time, in `order` (default: the rule's). Without,
+    `full` asks for `PassRule.full` answers in all, even if fewer decide.
     """
     rule, baseline = problem.rule, problem.baseline
     known = seen or Observation(length_tokens=length)
@@ -570,25 +552,19 @@ def missing_at(
     if not missing:
         return None
     if problem.costs.facts > 1:
-        unasked = sum(wanted.values()) > missing
-        missing = _whole(sum(wanted.values()) if unasked else missing, problem)
-        region = None if unasked else region
+        total, facts = sum(wanted.values()), problem.costs.facts
+        region = None if total > missing else region
+        missing = ceil(total / facts) * facts  # the requests are full
     return Ask(length_tokens=length, trials=missing, region=region)
-
-
-def _whole(trials: int, problem: SearchProblem) -> int:
-    """As many questions as fill the requests that `trials` need anyway."""
-    facts = problem.costs.facts
-    return -(-trials // facts) * facts
 
 
 def spread(
     regions: Sequence[Region], history: Sequence[Observation], length_tokens: int, trials: int
 ) -> list[Region | None]:
-    """The regions that `trials` more questions at a length go to, if a strategy names none.
+    """The regions of `trials` more questions at a length, if a strategy names none.
 
-    Those with the fewest trials at this length come first, then those with the fewest at all
-    lengths. So a climb with two questions at each length looks everywhere in turn.
+    Regions with the fewest trials at this length come first, then those with the fewest at all
+    lengths, so a climb with two questions at each length covers all of them in turn.
     """
     if not regions:
         return [None] * trials

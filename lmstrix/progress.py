@@ -1,6 +1,6 @@
 """The current state of a measurement, from its events. The terminal and notebooks draw it.
 
-Nothing is escaped here: names, reasons and errors in it are untrusted.
+Names, reasons and errors in it are untrusted and not escaped.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ _PHASES = {
 }
 
 SEARCH_QUESTIONS, LEVEL_QUESTIONS, CERTIFY_QUESTIONS = 110, 6, 64
-"""How many questions a search with its regions, the levels after it, and a certificate ask: between
-simulated models that lapse or do not (90 and 56) and the demo model, which fades (125 and 60)."""
+"""Typical numbers of questions of a search with its regions, of the levels, and of a certificate:
+between simulated models with and without lapses (90 and 56) and the demo model (125 and 60)."""
 WEAK_QUESTIONS = 20
-"""How many more a certificate asks about a weak region, if there is one."""
+"""Further questions of a certificate about a weak region, if there is one."""
 SEVERAL_SEARCH, SEVERAL_CERTIFY = 32, 36
-"""The same if one request asks several questions: then each request reads everything again, and
-the search makes do with fewer."""
+"""The same if one request asks several questions: then each request reads everything again, and the
+search needs fewer."""
 FEWEST_TIMED = 4
-"""Replies that must be timed before the remaining time is told."""
+"""Fewest replies for an estimate of the remaining time."""
 FEWEST_NEW = 64
-"""New tokens from which on a reply's time is mostly that of reading."""
+"""Fewest new tokens for which a reply's time is mostly reading."""
 
 
 def say_phase(phase: str) -> str:
-    """What a phase does, in a few words; its own name if it is not known."""
+    """A phase in a few words; its own name if it is unknown."""
     return _PHASES.get(phase, phase)
 
 
@@ -77,24 +77,24 @@ def say_waiting(event: WaitingForTurn) -> str:
 
 @attrs.define
 class _Pace:
-    """How long reading and asking have taken, and so how long they will.
+    """The speed of reading and asking so far, and so the expected one.
 
-    Both grow with the length of the prompt, because of attention; a straight line is near enough.
-    If the engine reuses nothing, each question is one whole reading.
+    Both times grow with the length of the prompt, because of attention; a straight line is close
+    enough. If the engine reuses nothing, each question reads the whole prompt.
     """
 
     replies: int = 0
     asked: dict[int, list[float]] = attrs.field(factory=dict[int, list[float]])
     """Seconds of each reply whose document was read before, by length."""
     read: list[tuple[int, int, float]] = attrs.field(factory=list[tuple[int, int, float]])
-    """From which token to which, and seconds, of each reply that read more of a document."""
+    """First token, last token and seconds of each reply that read more of a document."""
     reuses: bool = False
-    """Whether the engine has read any prompt in part only, or does not say."""
+    """Whether the engine has read only a part of some prompt, or does not report it."""
     last: tuple[int, int] = (0, 0)
-    """The document of the last reply, and its length."""
+    """The last reply's document and its length."""
 
     def hear(self, trial: Trial, seconds: float) -> None:
-        """One more reply, which took `seconds`."""
+        """Count one more reply, which took `seconds`."""
         self.replies += 1
         self.reuses = self.reuses or trial.cached_tokens != 0
         document, length = self.last
@@ -108,14 +108,14 @@ class _Pace:
         self.last = trial.seed, trial.length_tokens
 
     def asking_s(self, length: float) -> float:
-        """One question at `length`; its document was read before, if the engine reuses that."""
+        """Seconds for one question at `length`; its document was read before, if it is reused."""
         known = [(n, fmean(s), len(s)) for n, s in self.asked.items()]
         if not self.reuses:
             known += [(end, seconds, 1) for _, end, seconds in self.read]
         return _on_line(known, length)
 
     def reading_s(self, start: float, end: float) -> float:
-        """The document from token `start` to token `end`, besides the questions."""
+        """Seconds for the document from token `start` to token `end`, without questions."""
         if not self.reuses:
             return 0.0
         speeds = [
@@ -125,8 +125,8 @@ class _Pace:
 
 
 def _on_line(points: Sequence[tuple[float, float, float]], at: float) -> float:
-    """The value at `at` on the straight line through (place, value, weight), which does not fall;
-    0 if there are none.
+    """The value at `at` on a line that does not fall, fitted to (place, value, weight); 0 without
+    points.
     """
     total = sum(w for _, _, w in points)
     if not total:
@@ -145,12 +145,10 @@ class ProgressState:
     model_key: str = ""
     phase: str = "start"
     activity: str = ""
-    """What is happening besides questions, in words: a load, a retry, waiting."""
+    """The current activity besides questions, in words: a load, a retry, waiting."""
     fraction: float | None = None
-    """How much of the load or of the prompt's new tokens is done, from 0 to 1, if it is known."""
+    """The finished share of the load or the prompt's new tokens, from 0 to 1; None if unknown."""
     length_tokens: int = 0
-    trials_wanted: int = 0
-    trials_done: int = 0
     judged: int = 0
     passes: int = 0
     tokens_per_second: float | None = None
@@ -165,11 +163,11 @@ class ProgressState:
     """The result, once there is one."""
     _pace: _Pace = attrs.field(factory=_Pace)
     _level_pace: _Pace = attrs.field(factory=_Pace)
-    """The same of the levels, whose replies may be far longer."""
+    """The same for the levels, whose replies may be far longer."""
     _replies: Counter[str] = attrs.field(factory=Counter[str])
     """Questions answered in each phase of this run."""
     _requests: int = 0
-    """Requests for those of the search and the certificate: one may ask several."""
+    """Requests of the search and the certificate, which may ask several questions each."""
     _longest: int = 0
     """The longest prompt of the search."""
     _since_s: float = 0.0
@@ -177,10 +175,7 @@ class ProgressState:
     def hear(  # noqa: C901, PLR0912 - one case for each kind
         self, event: Event, now_s: float | None = None
     ) -> None:
-        """Take over the information in `event`; events of other kinds change nothing.
-
-        `now_s` is the time by a monotonic clock, in seconds; None reads the clock.
-        """
+        """Update the state; `now_s` is the time by a monotonic clock, None to read the clock."""
         now_s = time.monotonic() if now_s is None else now_s
         self.model_key = event.model_key
         match event:
@@ -196,7 +191,7 @@ class ProgressState:
                 self._hear_load(event)
             case ProbeStarted():
                 self._start(event.phase)
-                self.length_tokens, self.trials_wanted = event.length_tokens, event.trials
+                self.length_tokens = event.length_tokens
                 self.judged = self.passes = 0
             case PrefillProgressed():
                 seen = event.progress
@@ -217,14 +212,13 @@ class ProgressState:
                 self._start("end")
                 self.report = event.report
                 self.low, self.high = event.report.bracket
-            case _:
+            case _:  # other kinds change nothing
                 pass
         if not isinstance(event, PrefillProgressed | ProbeFinished | BracketChanged):
             self._since_s = now_s
 
     def _start(self, phase: str, activity: str = "") -> None:
         self.phase, self.activity, self.fraction = phase, activity, None
-        self.trials_done = 0
 
     def _hear_load(self, event: LoadStarted | LoadProgressed | LoadFinished) -> None:
         self.activity, self.fraction = f"loading {event.context_length} tokens", None
@@ -236,7 +230,6 @@ class ProgressState:
             self.ceiling = event.effective_context or self.ceiling
 
     def _hear_reply(self, reply: Trial | ReplyTimed) -> None:
-        self.trials_done += 1
         if isinstance(reply, Trial):
             self.judged += 1
             self.passes += reply.judgement == "pass"
@@ -258,12 +251,12 @@ class ProgressState:
             self._longest = max(self._longest, trial.length_tokens)
 
     def longest_clean(self) -> int:
-        """The largest length that works, or at which every answer so far was right."""
+        """The largest length that works, or at which all answers so far are correct."""
         clean = [n for n, seen in self.probes.items() if 0 < seen.trials == seen.passes]
         return max([self.low, *clean])
 
     def _growth(self, length: int) -> float:
-        """How much longer a reply takes at `length` than at the length of the level's replies."""
+        """The time of a reply at `length`, over that at the length of the level's replies."""
         known = max(self._level_pace.asked, default=length)
         now_s = self._pace.asking_s(known)
         return self._pace.asking_s(length) / now_s if known < length and now_s else 1.0
@@ -271,8 +264,8 @@ class ProgressState:
     def seconds_left(self) -> float | None:
         """A rough estimate for the rest of the measurement, from its own speed so far.
 
-        While nothing has failed yet, it is for a model that reaches its `ceiling`, so it is the
-        most. None if there is too little information, and for maps and benchmarks.
+        Until something fails it assumes a model that reaches its `ceiling`, so it is an upper
+        limit. None if too little is known, and for maps and benchmarks.
         """
         end = self.high or self.ceiling
         if self._pace.replies < FEWEST_TIMED or not end or self.report is not None:
@@ -281,16 +274,14 @@ class ProgressState:
         per_reply = max(1.0, (done["search"] + done["certify"]) / max(1, self._requests))
         several = per_reply > 1
         certify = SEVERAL_CERTIFY if several else CERTIFY_QUESTIONS
+        last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
+        if self.phase in last:
+            questions, length = last[self.phase]
+            unread = 0 if done[self.phase] else 1 - (self.fraction or 0)
+            asking = max(1.0, (questions - done[self.phase]) / per_reply)
+            return unread * pace.reading_s(0, length) + asking * pace.asking_s(length)
         certify = certify - done["certify"] if self.certifies else 0
-        if self.phase == "weak":
-            unread = 0 if done["weak"] else 1 - (self.fraction or 0)
-            asking = max(1.0, (WEAK_QUESTIONS - done["weak"]) / per_reply)
-            return unread * pace.reading_s(0, self.low) + asking * pace.asking_s(self.low)
-        if self.phase == "certify":
-            unread = 0 if done["certify"] else 1 - (self.fraction or 0)
-            asking = max(1.0, certify / per_reply) * pace.asking_s(end)
-            return unread * pace.reading_s(0, end) + asking
-        # Some steps of every search are still to come until it ends.
+        # A search always has some questions left until it ends.
         search = SEVERAL_SEARCH if several else SEARCH_QUESTIONS
         search = max(search / 10, search - done["search"])
         levels = max(0, LEVEL_QUESTIONS - done["levels"])

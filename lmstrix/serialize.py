@@ -1,8 +1,8 @@
-"""The project's own cattrs converter: facts to JSON and back, versioned.
+"""Facts to JSON and back, with versions, by a cattrs converter of our own.
 
-Never the global converter, so that nobody else's hooks change our files. Reading is strict about
-types, refuses values that no measurement gives, and is lenient about keys that it does not know: a
-newer LMStrix may add some. Everything from a file, a store or a network comes through here.
+Hooks of others on the global converter do not change our files. Reading is strict about types,
+refuses values that no measurement gives, and ignores unknown keys, because a newer LMStrix may add
+some. Everything from a file, a store or a network comes through here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import make_converter
 
 from lmstrix.errors import LMStrixError
+from lmstrix.json_values import as_object
 from lmstrix.models import (
     MAP_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -51,24 +52,24 @@ _REFUSALS = (
     RecursionError,
     OverflowError,
 )
-"""What the json module, cattrs and our hooks raise for a value that does not fit."""
+"""Errors of the json module, cattrs and our hooks for a value that does not fit."""
 
 LARGEST = 2**127
-"""Whole numbers beyond this are refused. None means anything, and no float holds the largest."""
+"""Larger whole numbers are refused: they have no meaning, and some are too large for a float."""
 MOST = 2**63 - 1
-"""The largest count of anything; it is SQLite's largest integer."""
+"""The largest count: SQLite's largest integer."""
 FIRST_YEAR, LAST_YEAR = 1970, 2100
-"""A clock that was never set shows the first."""
+"""The first is that of a clock that was never set."""
 LONGEST_COMPLAINT = 200
-"""Characters of a complaint: it may quote the text that is wrong."""
+"""Characters of a complaint, which may quote the wrong text."""
 
 
 class FormatError(LMStrixError, ValueError):
-    """A text is not the JSON of the fact that was wanted."""
+    """A text is not the JSON of the wanted fact."""
 
 
 def _strict(kind: type, *also: type) -> Hook:
-    """A hook that takes exactly `kind`: JSON `true` is no integer, "12" is no number."""
+    """A hook that takes exactly `kind`: JSON `true` is not an integer, "12" is not a number."""
 
     def structure(value: object, _: object) -> object:
         if isinstance(value, bool) and kind is not bool:
@@ -88,7 +89,7 @@ def _int(value: object, kind: object) -> int:
 
 
 def _float(value: object, kind: object) -> float:
-    """A finite number; a literal such as 1e999 would otherwise be read as infinity."""
+    """A finite number; Python reads a literal such as 1e999 as infinity."""
     number: float = _strict(float, int)(value, kind)
     if not math.isfinite(number):
         raise ValueError("expected a finite number")
@@ -101,7 +102,7 @@ def _enum(value: object, kind: type[enum.Enum]) -> enum.Enum:
 
 
 def _datetime(value: object, _: object) -> datetime:
-    """A moment with its offset: one without cannot be put in order with the others."""
+    """A moment with its UTC offset: one without cannot be ordered with the others."""
     moment = datetime.fromisoformat(_strict(str)(value, str))
     if moment.tzinfo is None:
         raise ValueError("expected a time with its offset from UTC")
@@ -116,12 +117,8 @@ def _dump_datetime(moment: datetime) -> str:
     return moment.isoformat()
 
 
-def _is_tuple(kind: object) -> bool:
-    return kind is tuple or get_origin(kind) is tuple
-
-
 def _tuple_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401 - a type form
-    """From a JSON array alone: a string and an object can be iterated over too."""
+    """From a JSON array only; strings and objects are iterable too."""
     kinds = get_args(kind)
     many = len(kinds) == 2 and kinds[1] is Ellipsis
 
@@ -138,12 +135,8 @@ def _tuple_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401
     return structure
 
 
-def _is_mapping(kind: object) -> bool:
-    return get_origin(kind) in {Mapping, dict}
-
-
 def _mapping_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401 - a type form
-    """From a JSON object alone."""
+    """From a JSON object only."""
     key_kind, value_kind = get_args(kind)
 
     def structure(value: object, _: object) -> dict[Any, Any]:
@@ -160,20 +153,18 @@ def _mapping_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN4
 
 
 def _each(items: Iterable[tuple[Any, Any, Any]], converter: cattrs.Converter) -> list[Any]:
-    """Every item of an array or object by its kind. An error knows the item's number or key."""
+    """Each item of an array or object as its kind. The first error ends it and has the place."""
     found: list[Any] = []
     for at, item, kind in items:
         try:
             found.append(converter.structure(item, kind))
-        except _REFUSALS as error:
-            raise _Misplaced(f"[{at!r}]", error) from error
-        except cattrs.BaseValidationError as error:
+        except (cattrs.BaseValidationError, *_REFUSALS) as error:
             raise _Misplaced(f"[{at!r}]", error) from error
     return found
 
 
 class _Misplaced(ValueError):
-    """Something is wrong at a place within an array or an object."""
+    """An error at a place in an array or an object."""
 
     def __init__(self, place: str, inner: Exception) -> None:
         super().__init__(place)
@@ -182,7 +173,7 @@ class _Misplaced(ValueError):
 
 
 def _sound_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401 - a type form
-    """A fact of ours, if a measurement could give it."""
+    """One of our facts, if a measurement could give it."""
     structure = make_dict_structure_fn(kind, converter)
 
     def check(value: object, _: object) -> object:
@@ -195,7 +186,7 @@ def _sound_hook(kind: Any, converter: cattrs.Converter) -> Hook:  # noqa: ANN401
 
 
 Rule = Callable[[Any], Iterator[tuple[bool, str, str]]]
-"""For a fact: whether each relation holds, its place, and what is wrong if it does not."""
+"""For a fact: whether each relation holds, its place, and the complaint if it does not."""
 
 
 def _impossible(fact: attrs.AttrsInstance) -> Iterator[tuple[str, str]]:
@@ -250,8 +241,13 @@ def _report(fact: ContextReport) -> Iterator[tuple[bool, str, str]]:
     yield ascend, "curve", "the lengths do not ascend"
 
 
+def _lengths(fact: ContextMap) -> Iterator[tuple[bool, str, str]]:
+    yield min(fact.lengths, default=0) > 0, "lengths", "there are none, or one is 0"
+
+
 _RULES: Mapping[type, tuple[Rule, ...]] = {
     Baseline: (_passes,),
+    ContextMap: (_lengths,),
     ContextReport: (_bracket, _report),
     CurvePoint: (_passes, _depths),
     DepthTally: (_passes,),
@@ -265,44 +261,27 @@ _RULES: Mapping[type, tuple[Rule, ...]] = {
 }
 
 
-def _make() -> cattrs.Converter:
-    converter = make_converter(unstruct_collection_overrides={tuple: list})
-    converter.register_structure_hook(int, _int)
-    converter.register_structure_hook(float, _float)
-    converter.register_structure_hook(str, _strict(str))
-    converter.register_structure_hook(bool, _strict(bool))
-    converter.register_structure_hook(enum.StrEnum, _enum)
-    converter.register_structure_hook(datetime, _datetime)
-    converter.register_structure_hook_factory(_is_tuple, _tuple_hook)
-    converter.register_structure_hook_factory(_is_mapping, _mapping_hook)
-    converter.register_structure_hook_factory(attrs.has, _sound_hook)
-    converter.register_unstructure_hook(datetime, _dump_datetime)
-    return converter
-
-
-_CONVERTER = _make()
+_CONVERTER = make_converter(unstruct_collection_overrides={tuple: list})
+_CONVERTER.register_structure_hook(int, _int)
+_CONVERTER.register_structure_hook(float, _float)
+_CONVERTER.register_structure_hook(str, _strict(str))
+_CONVERTER.register_structure_hook(bool, _strict(bool))
+_CONVERTER.register_structure_hook(enum.StrEnum, _enum)
+_CONVERTER.register_structure_hook(datetime, _datetime)
+_CONVERTER.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _tuple_hook)
+_CONVERTER.register_structure_hook_factory(
+    lambda kind: get_origin(kind) in {Mapping, dict}, _mapping_hook
+)
+_CONVERTER.register_structure_hook_factory(attrs.has, _sound_hook)
+_CONVERTER.register_unstructure_hook(datetime, _dump_datetime)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _parse(text: str, kind: object) -> object:
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except _REFUSALS as error:
-        raise FormatError(f"not a {_name(kind)}: no valid JSON") from error
-
-
-def _structure(value: object, kind: type[T]) -> T:
-    try:
-        return _CONVERTER.structure(value, kind)
-    except (cattrs.BaseValidationError, *_REFUSALS) as error:
-        raise FormatError(f"not a {_name(kind)}: {_complaint(error)}") from error
-
-
 def _complaint(error: Exception, place: str = "") -> str:
-    """The first thing that is wrong, after its place: ``curve[3].passes: 5 of 4``."""
+    """The first error after its place: ``curve[3].passes: 5 of 4``."""
     if isinstance(error, _Misplaced):
         return _complaint(error.inner, place + error.place)
     if isinstance(error, cattrs.ClassValidationError):
@@ -318,58 +297,53 @@ def _complaint(error: Exception, place: str = "") -> str:
     return f"{place[:LONGEST_COMPLAINT].removeprefix('.')}: {said}" if place else said
 
 
-def _name(kind: object) -> str:
-    return str(getattr(kind, "__name__", kind))
-
-
 def to_json(fact: object, **more: str) -> str:
     """One line of JSON; the keys `more` come after the fact's own.
 
-    Raises `FormatError` for what JSON or the reader would not take: not-a-number, infinity,
-    a time without its offset. Text is written as it is, unless it cannot be written as
-    UTF-8 (a file name of undecodable bytes); then everything beyond ASCII is escaped.
+    Raises `FormatError` for values that JSON or the reader refuses: not-a-number, infinity, a time
+    without its offset. Text beyond ASCII is escaped only if it cannot be written as UTF-8 (a file
+    name of undecodable bytes).
     """
     try:
         plain = _CONVERTER.unstructure(fact)
         plain = {**plain, **more} if more else plain
         text = json.dumps(plain, allow_nan=False, ensure_ascii=False)
-        return text if _is_utf8(text) else json.dumps(plain, allow_nan=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = json.dumps(plain, allow_nan=False)
     except _REFUSALS as error:
         raise FormatError(f"{type(fact).__name__} cannot be written as JSON: {error}") from error
+    return text
 
 
-def _is_utf8(text: str) -> bool:
+def from_json(text: str, kind: type[T], *, newest: int | None = None) -> T:
+    """The fact of type `kind` in `text`.
+
+    Raises `FormatError`, also if `newest` is given and the fact's schema version is higher.
+    """
+    name = getattr(kind, "__name__", kind)
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def from_json(text: str, kind: type[T]) -> T:
-    """The fact of type `kind` that `text` holds; raises `FormatError`."""
-    return _structure(_parse(text, kind), kind)
+        value: object = json.loads(text, parse_constant=_refuse_constant)
+    except _REFUSALS as error:
+        raise FormatError(f"not a {name}: no valid JSON") from error
+    # First the version: a newer fact may have another shape in every other place.
+    version = as_object(value).get("schema_version")
+    if newest is not None and isinstance(version, int) and version > newest:
+        raise FormatError(
+            f"schema version {version} is newer than {newest}", hint="Update LMStrix to read it."
+        )
+    try:
+        return _CONVERTER.structure(value, kind)
+    except (cattrs.BaseValidationError, *_REFUSALS) as error:
+        raise FormatError(f"not a {name}: {_complaint(error)}") from error
 
 
 def load_report(text: str) -> ContextReport:
     """A report from its JSON; raises `FormatError`, also for a version newer than ours."""
-    value = _parse(text, ContextReport)
-    # First of all, because a newer report may have another shape in every other place.
-    if isinstance(value, dict):
-        version = cast("dict[str, Any]", value).get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise FormatError(
-                f"schema version {version} is newer than {SCHEMA_VERSION}",
-                hint="Update LMStrix to read this report.",
-            )
-    return _structure(cast("object", value), ContextReport)
+    return from_json(text, ContextReport, newest=SCHEMA_VERSION)
 
 
 def load_map(text: str) -> ContextMap:
     """A map from its JSON; raises `FormatError`, also for a version newer than ours."""
-    found = from_json(text, ContextMap)
-    if found.schema_version > MAP_SCHEMA_VERSION:
-        raise FormatError("a map is of a newer version", hint="Update LMStrix to read it.")
-    if not found.lengths or min(found.lengths) < 1:
-        raise FormatError("a map has no lengths")
-    return found
+    return from_json(text, ContextMap, newest=MAP_SCHEMA_VERSION)

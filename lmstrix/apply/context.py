@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 STEP_TOKENS = 256
-"""Contexts are rounded down to a multiple of this: the step of the search, and the size to which
-llama.cpp pads the KV cache."""
+"""Contexts are rounded down to a multiple of this, the step of the search. llama.cpp pads the KV
+cache to the same size."""
 LARGEST_SHOWN = 1e9
 """A message does not repeat larger percentages."""
 
@@ -92,7 +92,7 @@ def recommended_context(true_context: int, *, percent: float = 100, cap: int | N
 def caveats(
     reports: Sequence[StoredReport], report: ContextReport, *, engine: str = ""
 ) -> tuple[str, ...]:
-    """What to know before setting the context of `report`, one sentence each.
+    """Warnings before the context of `report` is set, one sentence each.
 
     `engine` is the adapter whose setting it is; empty for any.
     """
@@ -116,7 +116,7 @@ def caveats(
 
 
 def _is_same(one: ModelInfo, other: ModelInfo) -> bool:
-    """Whether two reports are of one model: files in two folders may have the same key."""
+    """Whether two reports are about one model: files in two folders may have the same key."""
     return one.path == other.path and (one.key == other.key or Path(one.path).is_absolute())
 
 
@@ -135,8 +135,8 @@ def llama_server_arguments(context: int) -> str:
 def ollama_modelfile(model: ModelInfo, context: int) -> str:
     r"""An Ollama Modelfile that sets the context, in tokens.
 
-    It names the measured GGUF file if there is one. Ollama has its own names for all other
-    models, so the user has to fill them in.
+    It names the measured GGUF file if there is one. Ollama has its own names for other models, so
+    the user has to fill them in.
 
     >>> print(ollama_modelfile(ModelInfo(key="some/model"), 8192))
     FROM NAME-OF-YOUR-MODEL
@@ -146,7 +146,7 @@ def ollama_modelfile(model: ModelInfo, context: int) -> str:
 
 
 def _source(model: ModelInfo) -> str:
-    """Paths are untrusted: one that could be read as more than a path is left out."""
+    """Paths are untrusted: one that Ollama could read as more than a path is left out."""
     path = model.path
     plain = path.isprintable() and not set(path) & set("\"'#")
     if plain and path.lower().endswith(".gguf") and Path(path).is_absolute():

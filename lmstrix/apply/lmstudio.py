@@ -1,4 +1,4 @@
-"""LM Studio's settings of one model: find the file, plan a change, write it, take it back.
+"""LM Studio's settings of one model: find the file, plan a change, write it, undo it.
 
 LM Studio names the file after the model's *indexed identifier*, below
 ``<home>/.internal/user-concrete-model-default-config``:
@@ -10,9 +10,9 @@ a virtual model (`model.yaml`)   ``publisher/name.json``
 one variant of a virtual model   ``publisher/name@publisher/repository/file.gguf.json``
 ===============================  ============================================================
 
-The listing's `path` is that identifier. A variant has no path, and neither has a model of which
-only the key is known; LM Studio's index (``.internal/model-index-cache.json``) has theirs.
-LM Studio documents none of this.
+The listing's `path` is that identifier. A variant has no path, nor has a model that is known only
+by its key; LM Studio's index (``.internal/model-index-cache.json``) has their identifiers.
+LM Studio does not document any of this.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ CONFIG_FOLDER = "user-concrete-model-default-config"
 _INDEX = "model-index-cache.json"
 _INDEX_BYTES = 64 * 1024**2
 _SETTINGS_BYTES = 8 * 1024**2
-"""A settings file has a few kilobytes, or some more with a prompt template in it."""
+"""A settings file has a few kilobytes, or a little more with a prompt template."""
 _LOCK_S = 10.0
 """How long to wait for another `apply`; each takes milliseconds."""
 _WIDEST = 200
-"""Longer lines of a difference are cut, in characters."""
+"""Longer lines of a diff are cut, in characters."""
 
 _MOST_PARTS = 8
 _LONGEST_PART = 180
@@ -71,17 +71,17 @@ _FORBIDDEN = frozenset('\\:*?"<>|')
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 """Names of Windows devices, whatever follows the first dot."""
 _ELSEWHERE = re.compile(r" \(on .+\)\Z", re.DOTALL)
-"""LMStrix adds this to the key of a model that is on another device."""
+"""The ending that LMStrix adds to the key of a model on another device."""
 
 _ABSENT = "absent"
 _BACKUP = re.compile(
     rf"\.lmstrix-([0-9]{{8}}T[0-9]{{12}})-([0-9a-f]{{16}}|{_ABSENT})-([0-9a-f]{{16}})\.bak"
 )
 """``file.json.lmstrix-TIME-BEFORE-AFTER.bak``: the digests of the file before and after a change
-tell whether the backup can be put back. It does not end in ``.json``, so LM Studio ignores it."""
+show whether the backup can be restored. It does not end in ``.json``, so LM Studio ignores it."""
 
 _NEW: dict[str, Any] = {"preset": "", "operation": {"fields": []}}
-"""A file without any setting, as LM Studio writes it."""
+"""A file without settings, as LM Studio writes it."""
 _IN_LM_STUDIO = "Set the context in LM Studio itself: My Models, the gear next to the model."
 _AGAIN = "Another program wrote it in the meantime. Try again."
 _LEFT = (
@@ -94,9 +94,9 @@ _LEFT = (
 class Change:
     """A change of one model's settings file, not yet written.
 
-    `before` and `after` are the content of the file, None if there is no file. `old_context`
-    and `new_context` are in tokens, None if not set. `restores` is the backup that this change
-    puts back, None for a new setting.
+    `before` and `after` are the content of the file, None without a file. `old_context` and
+    `new_context` are in tokens, None if not set. `restores` is the backup that this change
+    restores, None for a new setting.
     """
 
     path: Path
@@ -114,16 +114,16 @@ class Change:
     @property
     def difference(self) -> str:
         """The change as a unified diff of both contents in the same layout; empty if none."""
-        old, new = (_layout(content) if self.needed else [] for content in self._contents)
-        names = ("(no file)" if content is None else str(self.path) for content in self._contents)
+        contents = (self.before, self.after) if self.needed else (None, None)
+        old, new = (
+            [] if content is None else _dump(_parse(content)).decode().splitlines()
+            for content in contents
+        )
+        names = ("(no file)" if content is None else str(self.path) for content in contents)
         lines = difflib.unified_diff(old, new, *names, n=2, lineterm="")
         head = [*itertools.islice(lines, 2)]  # the path, never cut
         cut = (line if len(line) <= _WIDEST else f"{line[:_WIDEST]}…" for line in lines)
         return "\n".join([*head, *cut])
-
-    @property
-    def _contents(self) -> tuple[bytes | None, bytes | None]:
-        return self.before, self.after
 
     def write(self) -> Path | None:
         """Write the change; returns the new backup, or None if there is none.
@@ -172,7 +172,7 @@ class Change:
             raise SettingsError(f"{self.path} has changed", hint=_AGAIN)
 
     def _remove_empty_folders(self) -> None:
-        with suppress(OSError):  # not empty: somebody uses it
+        with suppress(OSError):  # it is not empty
             for folder in self.path.parents:
                 if folder.name == CONFIG_FOLDER:
                     return
@@ -198,10 +198,10 @@ def plan_change(home: Path, identifier: str, context: int) -> Change:
 
 
 def plan_undo(home: Path, identifier: str) -> Change:
-    """The change that takes back the latest one of the model `identifier`.
+    """The change that undoes the latest one of the model `identifier`.
 
-    Raises `SettingsError` if there is nothing to take back, if LM Studio or the user changed
-    the file since, and if the backup is damaged.
+    Raises `SettingsError` if there is nothing to undo, if LM Studio or the user has changed the
+    file since, or if the backup is damaged.
     """
     path = settings_path(home, identifier)
     now = _read(path)
@@ -243,7 +243,7 @@ def _nothing_to_undo(
 ) -> SettingsError:
     if not backups or backups[0][1] == _digest(now):
         reason = f"{path} is as it was before" if backups else f"{path} has no backup"
-        return SettingsError(f"there is nothing to take back: {reason}", hint=_IN_LM_STUDIO)
+        return SettingsError(f"there is nothing to undo: {reason}", hint=_IN_LM_STUDIO)
     backup, before, _ = backups[0]
     if before == _ABSENT:
         hint = "There was no such file before: remove it to go back."
@@ -260,7 +260,7 @@ def _digest(content: bytes | None) -> str:
 
 @contextmanager
 def _only_writer(path: Path) -> Generator[None]:
-    """One process at a time writes settings; an OSError becomes a `SettingsError`."""
+    """Only one process at a time writes settings. Raises `SettingsError` for an OSError."""
     try:
         folder = turns_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -278,7 +278,7 @@ def _only_writer(path: Path) -> Generator[None]:
 
 
 def _read(path: Path) -> bytes | None:
-    """The content of the file, None if there is no file; raises `SettingsError`."""
+    """The content of the file, None without a file; raises `SettingsError`."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
@@ -299,7 +299,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _parse(content: bytes) -> dict[str, Any]:
-    """The document, if writing it again loses nothing; raises `SettingsError`."""
+    """The document; raises `SettingsError` if writing it again would lose something."""
     try:
         document: object = json.loads(
             content.decode("utf-8"),
@@ -327,12 +327,8 @@ def _dump(document: dict[str, Any]) -> bytes:
         raise _odd(f"it cannot be written again: {error}") from error
 
 
-def _layout(content: bytes | None) -> list[str]:
-    return [] if content is None else _dump(_parse(content)).decode().splitlines()
-
-
 def _context_of(document: dict[str, Any]) -> float | None:
-    """The context length that the settings set, in tokens; checks all that a change relies on."""
+    """The context length in the settings, in tokens. Checks everything a change relies on."""
     load = document.get("load", {})
     fields: object = load.get("fields", []) if isinstance(load, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - any JSON
     if not isinstance(fields, list):

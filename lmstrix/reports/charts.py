@@ -1,7 +1,6 @@
-"""The series behind every chart, and where they lie in a drawing.
+"""The series behind every chart, and their places in a drawing. Pages and notebooks draw them.
 
-Pages and notebooks draw them as SVG. Reports come from files: numbers that cannot be drawn are left
-out.
+`lmstrix.serialize` refuses reports with impossible numbers. A length of 0 is left out.
 """
 
 from __future__ import annotations
@@ -11,8 +10,17 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from lmstrix.models import DEPTH_BINS, ContextMap, ContextReport, CurvePoint, Layer, MapCell, Region
+from lmstrix.models import (
+    DEPTH_BINS,
+    ContextMap,
+    ContextReport,
+    CurvePoint,
+    DepthTally,
+    Layer,
+    Region,
+)
 from lmstrix.reports.words import (
+    in_order,
     say_cause,
     say_kept,
     say_percent,
@@ -23,34 +31,16 @@ from lmstrix.reports.words import (
 
 __all__ = [
     "BOX",
-    "ENGINE_FAILED",
-    "Answers",
-    "Axis",
-    "Box",
     "Heat",
-    "NumberBars",
-    "RecallPlot",
-    "SpeedPlot",
-    "answers_by_length",
-    "bracket_of",
     "heat_of_layer",
     "heat_of_report",
-    "length_axis",
-    "map_cells",
     "number_bars",
-    "pass_rate",
     "plot_near",
     "plot_recall",
     "plot_speed",
     "plot_wait",
-    "share_axis",
-    "value_axis",
 ]
 
-MOST_TOKENS = 2**53
-"""The longest length that is drawn, in tokens."""
-MOST = 1e9
-"""The largest speed or time that is drawn: thirty years in seconds."""
 ENGINE_FAILED = "engine failed"
 """The verdict of a length at which nothing could be asked."""
 
@@ -78,16 +68,11 @@ class Answers:
 
 def answers_by_length(report: ContextReport) -> tuple[Answers, ...]:
     """Correct answers by length, in ascending order."""
-    return tuple(_answers(point) for point in _sound_points(report.curve))
+    return tuple(_answers(point) for point in _points(report))
 
 
-def _sound_points(curve: Iterable[CurvePoint]) -> list[CurvePoint]:
-    sound = (
-        point
-        for point in curve
-        if 0 < point.length_tokens <= MOST_TOKENS and 0 <= point.passes <= point.trials
-    )
-    return sorted(sound, key=lambda point: point.length_tokens)
+def _points(report: ContextReport) -> list[CurvePoint]:
+    return in_order(point for point in report.curve if point.length_tokens > 0)
 
 
 def _answers(point: CurvePoint) -> Answers:
@@ -102,42 +87,6 @@ def _answers(point: CurvePoint) -> Answers:
         f"{point.passes} of {point.trials}",
         say_verdict(point.verdict),
     )
-
-
-def pass_rate(report: ContextReport) -> float | None:
-    """The rate of correct answers that passes; None if it is not known."""
-    base = 1.0 if report.method.absolute else report.baseline.rate
-    rate = report.method.ratio * base
-    return rate if 0 < rate <= 1 else None
-
-
-def bracket_of(report: ContextReport) -> tuple[int, int | None] | None:
-    """The bracket, if it has a lower end that can be drawn."""
-    low, high = report.bracket
-    if not 0 < low <= MOST_TOKENS:
-        return None
-    return low, high if high is not None and low < high <= MOST_TOKENS else None
-
-
-def _answers_by_region(point: CurvePoint) -> dict[Region, tuple[int, int]]:
-    """Correct answers and answers by region."""
-    return {
-        tally.region: (tally.passes, tally.trials)
-        for tally in point.depths
-        if 0 <= tally.passes <= tally.trials and tally.trials
-    }
-
-
-def map_cells(layer: Layer) -> tuple[MapCell, ...]:
-    """The cells of a map that can be drawn, in ascending order of length and depth."""
-    sound = (
-        attrs.evolve(cell, score=min(1.0, max(0.0, cell.score)))
-        for cell in layer.cells
-        if cell.trials > 0
-        and 0 <= cell.depth_bin < DEPTH_BINS
-        and 0 < cell.length_tokens <= MOST_TOKENS
-    )
-    return tuple(sorted(sound, key=lambda cell: (cell.length_tokens, cell.depth_bin)))
 
 
 # Axes
@@ -186,7 +135,7 @@ class Axis:
     ticks: tuple[Tick, ...] = ()
 
     def at(self, value: float) -> float:
-        """The place of a value. A value beyond an end lies at that end."""
+        """The place of a value; a value beyond an end is drawn at that end."""
         value = min(max(value, self.low), self.high)
         if self.logarithmic:
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -200,9 +149,9 @@ class Axis:
 
 
 def length_axis(lengths: Sequence[int], *, close: bool = False) -> Axis:
-    """An axis that holds all `lengths`, which are positive and at least one.
+    """An axis for `lengths`, of which there is at least one and which are positive.
 
-    It begins at 0, or is logarithmic if they are far apart. With `close` it holds little else.
+    It begins at 0, or is logarithmic if they are far apart. With `close` it covers little else.
     """
     low, high = min(lengths), max(lengths)
     if close:
@@ -252,7 +201,7 @@ class RecallPlot:
     series: tuple[Answers, ...]
     bracket: tuple[int, int] | None
     rate: float | None
-    """The rate that passes."""
+    """The rate that passes; None if it is not known."""
     true: int | None
     """The true context, if it is in the drawing."""
 
@@ -288,21 +237,22 @@ def plot_near(report: ContextReport) -> RecallPlot | None:
 
 
 def _plot_answers(report: ContextReport, series: tuple[Answers, ...], x: Axis) -> RecallPlot:
-    low, high = bracket_of(report) or (0, None)
+    low, high = report.bracket
     true = report.true_context
+    base = 1.0 if report.method.absolute else report.baseline.rate
     return RecallPlot(
         x=x,
         y=share_axis(),
         series=series,
-        bracket=None if high is None else (low, high),
-        rate=pass_rate(report),
+        bracket=(low, high) if low and high else None,
+        rate=report.method.ratio * base or None,
         true=true if true and x.low <= true <= x.high else None,
     )
 
 
 @attrs.frozen
 class SpeedPlot:
-    """Speeds or times by length: (length, value, words), and the limit that was asked for."""
+    """Speeds or times by length: (length, value, words), and the limit the user asked for."""
 
     x: Axis
     y: Axis
@@ -321,7 +271,7 @@ class SpeedPlot:
 
 def plot_speed(report: ContextReport) -> SpeedPlot | None:
     """Generated tokens per second by length; None if nothing is known."""
-    points = _sound_points(report.curve)
+    points = _points(report)
     speeds = [(p.tokens_per_second, f"{p.tokens_per_second or 0:.1f} tokens/s") for p in points]
     wish = report.usable.min_tokens_per_second if report.usable else None
     words = ("Generation speed", "tokens per second", "The median of generation at each length.")
@@ -333,7 +283,7 @@ def plot_wait(report: ContextReport) -> SpeedPlot | None:
 
     It is the time of a fresh prompt if that is known at any length, and then of no other.
     """
-    points = _sound_points(report.curve)
+    points = _points(report)
     fresh = any(p.full_ttft_s is not None for p in points)
     waits = [p.full_ttft_s if fresh else p.ttft_s for p in points]
     caption = (
@@ -357,11 +307,10 @@ def _plot_values(
     known = tuple(
         (point.length_tokens, value, label)
         for point, (value, label) in zip(points, values, strict=True)
-        if value is not None and 0 <= value <= MOST
+        if value is not None
     )
     if not known:
         return None
-    wish = wish if wish is not None and 0 <= wish <= MOST else None
     title, unit, caption = words
     return SpeedPlot(
         # The axis of correct answers, so that the drawings can be compared.
@@ -405,8 +354,8 @@ class Heat:
 def heat_of_report(report: ContextReport) -> Heat | None:
     """The measurement's own questions by length and region; None if no region is known."""
     rows: list[tuple[str, tuple[Cell, ...]]] = []
-    for point in reversed(_sound_points(report.curve)):
-        tallies = _answers_by_region(point)
+    for point in reversed(_points(report)):
+        tallies = {tally.region: tally for tally in point.depths if tally.trials}
         cells = tuple(_tally(point, region, tallies.get(region)) for region in Region)
         if tallies:
             rows.append((say_tokens(point.length_tokens), cells))
@@ -424,12 +373,12 @@ def heat_of_report(report: ContextReport) -> Heat | None:
     )
 
 
-def _tally(point: CurvePoint, region: Region, tally: tuple[int, int] | None) -> Cell:
+def _tally(point: CurvePoint, region: Region, tally: DepthTally | None) -> Cell:
+    where = f"{point.length_tokens:,} tokens, {region}"
     if tally is None:
-        return Cell("", None, f"{point.length_tokens:,} tokens, {region}: not asked")
-    passes, trials = tally
-    label = f"{point.length_tokens:,} tokens, {region}: {passes} of {trials}"
-    return Cell(f"{passes}/{trials}", _step(passes / trials), label)
+        return Cell("", None, f"{where}: not asked")
+    passes, trials = tally.passes, tally.trials
+    return Cell(f"{passes}/{trials}", _step(passes / trials), f"{where}: {passes} of {trials}")
 
 
 def _step(share: float) -> int:
@@ -439,26 +388,15 @@ def _step(share: float) -> int:
 
 def heat_of_layer(found: ContextMap, layer: Layer) -> Heat | None:
     """One validator's part of a map; None if nothing was asked."""
-    layer = Layer(name=layer.name, cells=map_cells(layer))
-    known = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
     width = 100 // DEPTH_BINS
-    rows = [
-        (
-            say_tokens(length),
-            (
-                *(
-                    _graded(
-                        known.get((length, i)),
-                        f"{length:,} tokens, depth {width * i} to {width * (i + 1)}%",
-                    )
-                    for i in range(DEPTH_BINS)
-                ),
-                _graded(layer.rate(length), f"{length:,} tokens, all depths"),
-            ),
-        )
-        for length in sorted(set(found.lengths), reverse=True)
-        if any((length, i) in known for i in range(DEPTH_BINS))
-    ]
+    depths = [f"depth {width * i} to {width * (i + 1)}%" for i in range(DEPTH_BINS)]
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for length in sorted(set(found.lengths), reverse=True):
+        scores = layer.scores(length)
+        if any(score is not None for score in scores):
+            graded = zip(scores, [*depths, "all depths"], strict=True)
+            cells = tuple(_graded(score, f"{length:,} tokens, {where}") for score, where in graded)
+            rows.append((say_tokens(length), cells))
     if not rows:
         return None
     kept = say_kept(found, layer)
@@ -504,7 +442,7 @@ def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
         )
         for report in reports
     ]
-    longest = min(max((n or 0 for row in numbers for _, n in row), default=0), MOST_TOKENS)
+    longest = max((n or 0 for row in numbers for _, n in row), default=0)
     return tuple(
         NumberBars(
             tuple((name, _width(tokens, longest), say_tokens(tokens)) for name, tokens in row)
@@ -514,14 +452,13 @@ def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
 
 
 BAR_START = 256
-"""Where a bar begins, in tokens. The scale is logarithmic: a model that claims ten million would
-leave dots of all others.
-"""
+"""The beginning of a bar, in tokens. The scale is logarithmic, so that a model that claims ten
+million does not reduce all others to dots."""
 
 
 def _width(tokens: int | None, longest: int) -> float:
     """At least half a percent for any number above 0."""
-    if not tokens or tokens < 0 or longest <= 0:
+    if not tokens:
         return 0.0
     doublings = math.log2(max(longest, 2 * BAR_START) / BAR_START)
     return round(max(0.5, min(100.0, 100 * math.log2(tokens / BAR_START) / doublings)), 2)

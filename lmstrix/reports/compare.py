@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from lmstrix.models import ContextReport, CurvePoint, RegionReport
+from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.reports.words import (
     escape_controls,
     say_bytes,
@@ -40,7 +40,7 @@ _MEASURED = "measured"
 _CONTENT = "content"
 """The setting that distinguishes files of the same name."""
 _LAST = ("correct there", "tokens/s there", "first token there", "tokens read", "time spent")
-"""The facts that are shown behind the limits of regions and levels."""
+"""The facts that are shown after the limits of regions and levels."""
 MOST_COLUMNS = 4
 _FORMULA = ("=", "+", "-", "@")
 """The beginnings of a formula in a spreadsheet."""
@@ -62,7 +62,7 @@ class Comparison:
     names: tuple[str, ...]
     found: tuple[Row, ...]
     differing: tuple[Row, ...]
-    """Settings that are not the same in all, the time of measuring among them."""
+    """Settings that are not the same in all, including the time of the measurement."""
     same: tuple[tuple[str, str], ...]
 
     @property
@@ -90,8 +90,8 @@ class Comparison:
         apart = [
             row for row in self.differing if any(row.values[i] != row.values[index] for i in rivals)
         ]
-        told = [row for row in apart if row.label != _MEASURED] or apart
-        return ", ".join(f"{row.label} {row.values[index]}" for row in told)
+        shown = [row for row in apart if row.label != _MEASURED] or apart
+        return ", ".join(f"{row.label} {row.values[index]}" for row in shown)
 
 
 def compare(reports: Sequence[ContextReport]) -> Comparison:
@@ -166,7 +166,7 @@ def _found(reports: Sequence[ContextReport]) -> tuple[Row, ...]:
 def _facts(report: ContextReport) -> dict[str, str]:
     """The findings by name, in the order in which they are shown."""
     low, high = report.bracket
-    usable = report.usable
+    usable, cost, point = report.usable, report.cost, _point_at_limit(report)
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
         "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
@@ -177,41 +177,26 @@ def _facts(report: ContextReport) -> dict[str, str]:
         "bracket": f"{low:,} to {say_tokens(high, unknown='?')}" if low or high else NOT_KNOWN,
         "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
     }
-    facts |= {f"region {one.region}": _reach(one) for one in report.regions}
+    facts |= {f"region {one.region}": say_reach(one) for one in report.regions}
     facts |= {f"level {level.name}": say_reach(level) for level in report.levels}
-    return facts | _at_limit(report)
-
-
-def _reach(one: RegionReport) -> str:
-    """The limit of a region; "at least" if it never failed."""
-    at_least = "at least " if one.bracket[1] is None and one.limit_tokens else ""
-    return at_least + say_tokens(one.limit_tokens)
-
-
-def _at_limit(report: ContextReport) -> dict[str, str]:
-    point, cost = _point_at_limit(report), report.cost
-    facts = {
+    if point is not None:
+        wait = point.full_ttft_s
+        facts |= {
+            "correct there": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
+            "tokens/s there": say_speed(point.tokens_per_second),
+            "first token there": NOT_KNOWN if wait is None else say_seconds(wait),
+        }
+    return facts | {
         "tokens read": say_tokens(cost.prompt_tokens) if cost.prompt_tokens else NOT_KNOWN,
         "time spent": say_seconds(cost.seconds) if cost.seconds or cost.loads else NOT_KNOWN,
-    }
-    if point is None:
-        return facts
-    wait, speed = point.full_ttft_s, point.tokens_per_second
-    return facts | {
-        "correct there": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
-        "tokens/s there": say_speed(speed),
-        "first token there": NOT_KNOWN if wait is None else say_seconds(wait),
     }
 
 
 def comparison_json(compared: Comparison) -> str:
-    """One line of JSON: ``results``, and ``differs`` and ``same`` by the name of a setting."""
+    """One line of JSON: ``results``, then ``differs`` and ``same`` by the name of a setting."""
     document = {
         "results": [
-            _data(report)
-            | {"regions": {str(one.region): one.limit_tokens for one in report.regions}}
-            | {"levels": {level.name: level.limit_tokens for level in report.levels}}
-            | {"settings": dict(settings_of(report)), "summary": say_summary(report)}
+            _data(report) | _nested(report) | {"summary": say_summary(report)}
             for report in compared.reports
         ],
         "differs": {row.label: list(row.values) for row in compared.differing},
@@ -221,16 +206,12 @@ def comparison_json(compared: Comparison) -> str:
 
 
 def comparison_csv(compared: Comparison) -> str:
-    """A head, and one line for each result. What is not known is an empty cell.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe in front.
-    """
+    """A head, and one line for each result; unknown values are empty cells. See `csv_cell`."""
     rows: list[dict[str, object]] = []
     for report in compared.reports:
         flat = _data(report)
-        flat |= {f"region {one.region}": one.limit_tokens for one in report.regions}
-        flat |= {f"level {level.name}": level.limit_tokens for level in report.levels}
-        flat |= {f"setting {name}": value for name, value in settings_of(report).items()}
+        for group, values in _nested(report).items():
+            flat |= {f"{group.removesuffix('s')} {name}": value for name, value in values.items()}
         rows.append({str(csv_cell(name)): csv_cell(value) for name, value in flat.items()})
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -260,6 +241,14 @@ def _data(report: ContextReport) -> dict[str, object]:
         "prompt_tokens": report.cost.prompt_tokens,
         "seconds": report.cost.seconds,
         "finished_at": report.finished_at.isoformat(),
+    }
+
+
+def _nested(report: ContextReport) -> dict[str, Mapping[str, object]]:
+    return {
+        "regions": {str(one.region): one.limit_tokens for one in report.regions},
+        "levels": {level.name: level.limit_tokens for level in report.levels},
+        "settings": settings_of(report),
     }
 
 

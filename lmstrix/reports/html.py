@@ -1,4 +1,4 @@
-"""Reports as HTML: one file that loads nothing and runs nothing, or an element for another page."""
+"""Reports as HTML: a page that loads nothing and runs nothing, or an element for another page."""
 
 from __future__ import annotations
 
@@ -11,40 +11,22 @@ from typing import cast
 import jinja2
 
 from lmstrix.models import ContextMap, ContextReport
-from lmstrix.reports import charts
-from lmstrix.reports.compare import NOT_KNOWN, Comparison, compare, speed_there
+from lmstrix.reports import charts, words
+from lmstrix.reports.compare import NOT_KNOWN, Comparison, compare, settings_of, speed_there
 from lmstrix.reports.words import (
-    CURVE_HEAD,
-    REGION_HEAD,
-    curve_notes,
     curve_row,
     escape_controls,
     in_order,
     level_rows,
-    region_rows,
-    repeat_command,
     say_bytes,
     say_cause,
     say_count,
-    say_evidence,
-    say_limit,
-    say_model_facts,
-    say_moment,
-    say_next,
-    say_numbers,
     say_percent,
-    say_regions,
-    say_remarks,
-    say_seconds,
     say_speed,
-    say_summary,
     say_tokens,
-    say_why,
 )
 
 __all__ = [
-    "GENERATOR",
-    "curve_rows",
     "render_chart",
     "render_comparison",
     "render_fragment",
@@ -53,18 +35,15 @@ __all__ = [
     "templates",
 ]
 
-GENERATOR = '<meta name="generator" content="LMStrix'
-"""Stands near the beginning of every page of ours and distinguishes it from other files."""
-
 Section = Mapping[str, object]
-"""The words, tables and drawings of one report, by the names that ``parts.html.j2`` uses."""
+"""One report and its drawings, by the names that ``parts.html.j2`` uses."""
 
 
 def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = ()) -> str:
-    """One page with every report, in that order. Several reports get an overview.
+    """One page with all reports in the given order. Several reports get an overview.
 
-    A map is drawn in the section of the first report of the same model, or in one of its own.
-    The page is complete: it loads nothing, has no script, and escapes all untrusted text.
+    A map is drawn in the section of the first report of its model, or in a section of its own.
+    The page loads nothing, has no script, and escapes all untrusted text.
     """
     compared = compare(reports)
     owned, others = _share_out(reports, maps)
@@ -95,7 +74,7 @@ def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = (
 def render_fragment(report: ContextReport, maps: Sequence[ContextMap] = ()) -> str:
     """One report as an element for another page.
 
-    Its style affects nothing outside of it. It has no ``id``, so it may appear twice.
+    Its style affects nothing outside it. It has no ``id``, so a page may hold it twice.
     """
     section = _section(report, maps=maps)
     return templates().get_template("fragment.html.j2").render(s=section, chart=False)
@@ -139,7 +118,7 @@ def _page(
 
 
 def _share(report: ContextReport) -> str:
-    """The true context as a share of the claim."""
+    """The true context as a share of the declared one."""
     true, declared = report.true_context, report.declared_context
     if true is None or not declared:
         return NOT_KNOWN
@@ -193,52 +172,33 @@ def _section(
     distinction: str = "",
     maps: Sequence[ContextMap] = (),
 ) -> Section:
-    own = charts.heat_of_report(report)
+    own, path = charts.heat_of_report(report), report.model.path
     notes = (f"map: {note}" for found in maps for note in found.notes)
     baselines = [f"{x.baseline.passes} of {x.baseline.trials}" for x in report.levels]
     return {
+        "report": report,
         "anchor": anchor,
-        "name": report.model.key,
         "distinction": distinction,
-        "facts": say_model_facts(report),
-        "moment": say_moment(report.finished_at),
-        "numbers": say_numbers(report),
         "bars": charts.number_bars([report])[0],
-        "summary": say_summary(report),
-        "next": say_next(report),
-        "parts": say_regions(report),
         "size": say_bytes(report.model.size_bytes) or NOT_KNOWN,
         "speed": say_speed(speed_there(report)),
         "share": _share(report),
-        "cause": say_limit(report),
-        "why": say_why(report),
-        "certified": "yes" if report.certified else "no",
-        "evidence": say_evidence(report),
-        "remarks": [*say_remarks(report), *notes],
+        "remarks": [*words.say_remarks(report), *notes],
         "recall": charts.plot_recall(report),
         "near": charts.plot_near(report),
         "speeds": [p for p in (charts.plot_speed(report), charts.plot_wait(report)) if p],
         "heats": [*([own] if own else []), *(heat for m in maps for heat in _heats(m))],
-        "curve": curve_rows(report),
-        "curve_head": CURVE_HEAD,
-        "curve_notes": curve_notes(report.curve),
-        "regions": region_rows(report),
-        "region_head": REGION_HEAD,
+        "curve": _curve_rows(report),
         "levels": [(*row, b) for row, b in zip(level_rows(report), baselines, strict=True)],
-        "cost": _cost(report),
-        "method": _method(report),
-        "environment": _environment(report),
-        "command": repeat_command(report),
+        "settings": [*settings_of(report).items(), *([("path", path)] if path else [])],
     }
 
 
 def _map_section(found: ContextMap) -> Section:
     """A map of a model without a report."""
     return {
-        "name": found.model.key,
-        "moment": say_moment(found.finished_at),
+        "map": found,
         "heats": list(_heats(found)),
-        "notes": found.notes,
     }
 
 
@@ -247,7 +207,7 @@ def _heats(found: ContextMap) -> Iterator[charts.Heat]:
     return (heat for heat in heats if heat is not None)
 
 
-def curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
+def _curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
     """The cells of each length, with a failure of the engine next to the verdict."""
     rows: list[tuple[str, ...]] = []
     for point in in_order(report.curve):
@@ -256,48 +216,6 @@ def curve_rows(report: ContextReport) -> list[tuple[str, ...]]:
             verdict = f"{verdict} ({say_cause(point.failure)})"
         rows.append((length, correct, interval, verdict, *times))
     return rows
-
-
-Pairs = Sequence[tuple[str, str]]
-
-
-def _cost(report: ContextReport) -> Pairs:
-    cost = report.cost
-    return (
-        ("time", say_seconds(cost.seconds)),
-        ("loads", say_tokens(cost.loads)),
-        ("prompt tokens read", say_tokens(cost.prompt_tokens)),
-        ("reused from cache", say_tokens(cost.cached_tokens)),
-        ("tokens generated", say_tokens(cost.generated_tokens)),
-    )
-
-
-def _method(report: ContextReport) -> Pairs:
-    method = report.method
-    ratio = f"{say_percent(method.ratio)}{'' if method.absolute else ' of the baseline'}"
-    return (
-        ("strategy", method.strategy),
-        ("validator", method.validator),
-        ("levels", ", ".join(method.levels) or "none"),
-        ("tolerance", f"{method.tolerance:.6g}"),
-        ("ratio", ratio),
-        ("pass rate", "averaged over the window" if method.average else "of each region"),
-        ("seed", str(method.seed)),
-        ("largest length", say_tokens(method.max_context, unknown="as declared")),
-    )
-
-
-def _environment(report: ContextReport) -> Pairs:
-    where = report.environment
-    pairs = (
-        ("adapter", where.adapter),
-        ("engine", where.engine),
-        *where.versions.items(),
-        *((f"loaded with {name}", value) for name, value in where.load_config.items()),
-        ("model's path", report.model.path),
-        ("model's content", report.model.digest),
-    )
-    return tuple((name, value) for name, value in pairs if value)
 
 
 def _version() -> str:
@@ -309,8 +227,8 @@ def _version() -> str:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The environment of every template, for pages and notebooks. It escapes every value twice:
-    for HTML, and against characters that steer.
+    """The environment of all templates. It escapes every value for HTML, and every character that
+    steers a terminal.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lmstrix.reports"),
@@ -320,12 +238,12 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cast("dict[str, object]", environment.globals)["box"] = charts.BOX
+    cast("dict[str, object]", environment.globals).update(box=charts.BOX, texts=words)
     return environment
 
 
 def _harmless(value: object) -> object:
-    """Text without characters that steer. The HTML of our own macros is escaped already."""
+    """Text without characters that steer. The HTML of our macros is already escaped."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return escape_controls(value)
     return value

@@ -19,14 +19,12 @@ from lmstrix.reports.words import (
     region_rows,
     repeat_command,
     say_cause,
-    say_cost,
-    say_engine,
     say_evidence,
     say_kept,
     say_limit,
     say_model_facts,
-    say_moment,
     say_numbers,
+    say_provenance,
     say_regions,
     say_remarks,
     say_summary,
@@ -66,7 +64,7 @@ def escape_markdown(text: str) -> str:
 
 
 def code_span(text: str, *, in_table: bool = False) -> str:
-    r"""`text` as code on one line: within it nothing means anything, except a pipe in a table.
+    r"""`text` as code on one line. Nothing in it has a meaning, except a pipe in a table.
 
     >>> print(code_span("a`b"))
     ``a`b``
@@ -90,9 +88,9 @@ def _longest_run(text: str) -> int:
 
 
 def render_markdown(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = ()) -> str:
-    """Every report in that order, then every map. Several reports get an overview.
+    """All reports in the given order, then all maps, with untrusted text escaped.
 
-    Untrusted text in it is escaped.
+    Several reports get an overview.
     """
     blocks = [MARKER]
     if len(reports) > 1:
@@ -171,14 +169,7 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
     command = next_command(report)
     if command:
         yield f"To use {say_tokens(report.true_context)} tokens: {code_span(command)}"
-    engine = say_engine(report)
-    provenance = [
-        say_cost(report),
-        f"engine: {escape_markdown(engine)}" if engine else "",
-        f"finished: {say_moment(report.finished_at)}",
-        "repeat it with",
-    ]
-    yield _list([line for line in provenance if line])
+    yield _list([*_cells(*say_provenance(report)), "repeat it with"])
     yield code_block(repeat_command(report))
 
 
@@ -195,21 +186,15 @@ def _map(found: ContextMap) -> Iterator[str]:
 
 
 def _layer(found: ContextMap, layer: Layer) -> str:
-    known = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
     head = ["length", *(f"{100 * i // DEPTH_BINS}%" for i in range(DEPTH_BINS)), "all"]
     rows = [
         [
             say_tokens(length),
-            *(_percent(known.get((length, i))) for i in range(DEPTH_BINS)),
-            _percent(layer.rate(length)),
+            *("-" if score is None else f"{100 * score:.0f}" for score in layer.scores(length)),
         ]
         for length in found.lengths
     ]
     return _table(head, rows, words=())
-
-
-def _percent(score: float | None) -> str:
-    return "-" if score is None else f"{100 * score:.0f}"
 
 
 def _list(items: Sequence[str]) -> str:

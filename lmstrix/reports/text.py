@@ -26,15 +26,13 @@ from lmstrix.reports.words import (
     region_rows,
     repeat_command,
     say_cause,
-    say_cost,
-    say_engine,
     say_evidence,
     say_kept,
     say_model_facts,
-    say_moment,
     say_next,
     say_numbers,
     say_percent,
+    say_provenance,
     say_regions,
     say_remarks,
     say_seconds,
@@ -63,8 +61,8 @@ _MAP_CELL = 4
 def render_text(report: ContextReport, *, width: int = 80, options: Sequence[str] = ()) -> str:
     """The whole report without a final newline. Untrusted text in it is escaped.
 
-    Lines are at most `width` columns wide if their words can be wrapped; commands never are.
-    `options` stand in the command that repeats the measurement, before its own.
+    Lines are at most `width` columns wide; commands and long words are not wrapped. The command
+    that repeats the measurement begins with `options`.
     """
     width = max(width, NARROWEST)
     facts = say_model_facts(report)
@@ -87,17 +85,8 @@ def render_text(report: ContextReport, *, width: int = 80, options: Sequence[str
         ["levels", *_columns(level_rows(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
         [line] if (line := say_next(report)) else [],
-        [*_wrap_all(_provenance(report), width), f"repeat: {repeat_command(report, options)}"],
+        [*_wrap_all(say_provenance(report), width), f"repeat: {repeat_command(report, options)}"],
     )
-
-
-def _provenance(report: ContextReport) -> list[str]:
-    engine = say_engine(report)
-    return [
-        say_cost(report),
-        f"engine: {engine}" if engine else "",
-        f"finished: {say_moment(report.finished_at)}",
-    ]
 
 
 def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
@@ -146,10 +135,9 @@ def _layer(found: ContextMap, layer: Layer) -> Iterator[str]:
     yield escape_controls(_MAP_TITLES.get(layer.name, f"{layer.name}: mean score, in percent"))
     depths = "".join(f"{100 * i // DEPTH_BINS}".rjust(_MAP_CELL) for i in range(DEPTH_BINS))
     yield f"  length{depths}    all"
-    cells = {(cell.length_tokens, cell.depth_bin): cell.score for cell in layer.cells}
     for length in found.lengths:
-        row = "".join(_score(cells.get((length, i))) for i in range(DEPTH_BINS))
-        yield f"{length:>8,}{row}   {_score(layer.rate(length))}"
+        *row, all_depths = map(_score, layer.scores(length))
+        yield f"{length:>8,}{''.join(row)}   {all_depths}"
     kept = say_kept(found, layer)
     if kept:
         yield kept

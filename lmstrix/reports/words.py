@@ -1,7 +1,7 @@
-"""What reports say, and how they say it: the same words in text, Markdown, HTML and notebooks.
+"""The words of reports, the same in text, Markdown, HTML and notebooks.
 
-Only `escape_controls` and `repeat_command` escape anything. Names of models, engines and levels
-in the other texts are still untrusted.
+Only `escape_controls` and the commands escape anything. Names of models, engines and levels in the
+other texts are still untrusted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ __all__ = [
     "say_cause",
     "say_cost",
     "say_count",
-    "say_engine",
     "say_evidence",
     "say_interval",
     "say_kept",
@@ -60,6 +59,7 @@ __all__ = [
     "say_next",
     "say_numbers",
     "say_percent",
+    "say_provenance",
     "say_reach",
     "say_regions",
     "say_remarks",
@@ -76,19 +76,19 @@ __all__ = [
 # Untrusted text
 
 REPLY_KEEPS = "\n\t\u200c\u200d"
-r"""What stays in a model's reply: line breaks, tabs, and the joiners of Persian, Hindi and many
-emoji. Carriage returns do not: they overwrite a line."""
+r"""Characters that stay in a model's reply: line breaks, tabs, and the joiners of Persian, Hindi
+and many emoji. Carriage returns do not, because they overwrite a line."""
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that steer instead of showing: controls, formats (with the marks that reverse
-the reading direction), lone surrogates, line and paragraph separators."""
+"""Unicode categories that steer a terminal: controls, formats (such as the marks that reverse the
+reading direction), lone surrogates, line and paragraph separators."""
 
 
 def escape_controls(text: str, *, keep: str = "") -> str:
     r"""`text` with every character that could steer a terminal written as ``\xNN`` or ``\uNNNN``.
 
     Characters in `keep` stay. Each character is escaped by itself, so a text may be escaped in
-    pieces as it arrives.
+    pieces.
 
     >>> escape_controls("a\x1b[31mb")
     'a\\x1b[31mb'
@@ -158,7 +158,7 @@ def say_percent(share: float) -> str:
 
 
 def say_seconds(seconds: float) -> str:
-    """A duration with as many digits as its size deserves.
+    """A duration in the units that suit its size.
 
     >>> say_seconds(0.1234), say_seconds(66.5), say_seconds(3750)
     ('0.12 s', '1 min 06 s', '1 h 02 min')
@@ -175,7 +175,7 @@ def say_seconds(seconds: float) -> str:
 
 
 def say_wait(seconds: float | None) -> str:
-    """A time for a column of them: always in seconds, so that they are easy to compare.
+    """A time in a column of times: always in seconds, so that they are easy to compare.
 
     >>> say_wait(0.1234), say_wait(3750), say_wait(None)
     ('0.12 s', '3750 s', '-')
@@ -186,7 +186,7 @@ def say_wait(seconds: float | None) -> str:
 
 
 def say_speed(tokens_per_second: float | None) -> str:
-    """Tokens per second for a column of them.
+    """Tokens per second, in a column of speeds.
 
     >>> say_speed(38), say_speed(2345.6), say_speed(None)
     ('38.0', '2346', '-')
@@ -249,7 +249,7 @@ CAUSE_SENTENCES = {
     ),
     Cause.INCONCLUSIVE: "Too many replies could be judged neither right nor wrong.",
 }
-"""One sentence or two for each `Cause`, for people who have not read the documentation."""
+"""A sentence or two for each `Cause`, for people who have not read the documentation."""
 
 
 def say_cause(cause: Cause) -> str:
@@ -295,14 +295,12 @@ _BEYOND = {
     Cause.INTERRUPTED: "The measurement was interrupted.",
     Cause.INFRASTRUCTURE: "The engine was away or stopped answering.",
 }
-"""What comes after the true context. Other causes have sentences of their own."""
+"""The sentence after the true context. Other causes have sentences of their own."""
 _AT_LEAST = {Cause.MAX_CONTEXT, Cause.NOTHING_FAILED, *UNFINISHED}
 
 
 def say_summary(report: ContextReport) -> str:
-    """The answer in one sentence, and one on what ends it: the first thing that every form of a
-    report says.
-    """
+    """The answer, then the reason why it is not larger: the beginning of every form of a report."""
     declared, true = report.declared_context, report.true_context
     claims = "Claims no context" if declared is None else f"Claims {declared:,} tokens"
     if true is None or report.cause is Cause.NOT_MEASURABLE:
@@ -328,7 +326,7 @@ def _forgotten(report: ContextReport) -> str:
 
 
 def say_next(report: ContextReport) -> str:
-    """What to do with the true context; empty without one."""
+    """The next step for the user; empty without a true context."""
     command = next_command(report)
     return f"To use {say_tokens(report.true_context)} tokens: {command}" if command else ""
 
@@ -358,7 +356,7 @@ REGION_NAMES = {
     Region.LATE: ("the late part", "the late part"),
     Region.TAIL: ("the end", "the last tenth"),
 }
-"""What people call a region: in a headline, and in a statement about it."""
+"""Plain names of a region: in a headline, and in a statement about it."""
 
 _PARTS = {
     Region.HEAD: "beginning",
@@ -367,7 +365,7 @@ _PARTS = {
     Region.LATE: "late part",
     Region.TAIL: "end",
 }
-"""What the summary calls a region."""
+"""Names of a region in the summary."""
 
 REGION_HEAD = ("region", "part of the window", "works up to", "fails from", "cause")
 """The columns of `region_rows`."""
@@ -385,7 +383,7 @@ _AVERAGE = "averaged over the window: a lost region may hide in it."
 def say_regions(report: ContextReport) -> str:
     """Which parts of the window are lost, from which length on, and how far the others work.
 
-    An empty string if the questions were about no one place.
+    An empty string if the questions were not about places in the window.
     """
     if report.true_context is None:
         return ""
@@ -422,7 +420,7 @@ def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
 
 
 def say_limit(report: ContextReport) -> str:
-    """The cause in a few words, with the part of the window that it hits: "forgets the start"."""
+    """The cause in a few words, with the part of the window it affects: "forgets the start"."""
     groups = [] if report.method.average else _lost(report)
     if not groups or groups[0][0].cause is not report.cause:
         return say_cause(report.cause)
@@ -457,7 +455,7 @@ def _failure(one: RegionReport) -> int:
 
 
 def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> bool:
-    """Whether every region is lost for one cause, and none passed at a length at which another one
+    """Whether every region is lost for one cause, and none passed at a length at which another
     failed.
     """
     lost = [one for group in groups for one in group]
@@ -469,7 +467,7 @@ def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> b
 def _say_alike(lost: Sequence[RegionReport]) -> str:
     what = _HEADLINES[lost[0].cause].removesuffix(" about")
     text = " text" if lost[0].cause is Cause.TRUNCATED else ""
-    return f"{what}{text} everywhere alike from {_failure(lost[0]):,} tokens on."
+    return f"{what}{text} everywhere from {_failure(lost[0]):,} tokens on."
 
 
 def _say_lost(group: Sequence[RegionReport]) -> str:
@@ -482,8 +480,8 @@ def _say_lost(group: Sequence[RegionReport]) -> str:
 
 
 def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) -> str:
-    """How far regions work that never failed. They may not have been asked about at `lost_from`,
-    the length at which another region was lost.
+    """How far the regions that never failed work. At `lost_from`, the length at which another
+    region was lost, there may have been no questions about them.
     """
     works = [one for one in kept if (one.limit_tokens or 0) >= max(lost_from, 1)]
     short = [one for one in kept if one not in works and one.limit_tokens]
@@ -601,14 +599,14 @@ def _say_bracket(report: ContextReport) -> str:
 
 
 def _helps(estimate: int | None, low: int, high: int | None) -> bool:
-    """Whether a best guess says more than the bracket: between its ends, and they are far apart."""
+    """Whether a best guess adds to the bracket: it is between two ends that are far apart."""
     if estimate is None or high is None or not low < estimate < high:
         return False
     return high - low > low / 8
 
 
 def _open_end(report: ContextReport) -> str:
-    """What is known of longer prompts if no length is known to fail."""
+    """The result for longer prompts if no length is known to fail."""
     longer = [point for point in report.curve if point.length_tokens > report.bracket[0]]
     if any(point.passes < point.trials for point in longer):
         return "longer prompts are undecided"
@@ -627,7 +625,7 @@ def _how_it_fails(report: ContextReport, high: int) -> str:
 
 
 def say_interval(report: ContextReport) -> str:
-    """The interval of the true context. Nothing beyond the loadable context was tried."""
+    """The interval of the true context. Lengths beyond the loadable context were not tried."""
     low, high = report.interval.low, report.interval.high
     if high is not None:
         return f"{low:,} to {high:,}"
@@ -638,7 +636,7 @@ def say_interval(report: ContextReport) -> str:
 
 
 def _say_baseline(report: ContextReport) -> str:
-    """What counts as a pass; an empty string if nothing was asked."""
+    """The rule for a pass; an empty string if nothing was asked."""
     baseline, method = report.baseline, report.method
     if not baseline.trials:
         return ""
@@ -651,12 +649,11 @@ def _say_baseline(report: ContextReport) -> str:
     )
 
 
-def say_reach(level: LevelReport) -> str:
-    """How far a level reaches; "at least" if no failure is known."""
-    if level.limit_tokens is None:
+def say_reach(part: LevelReport | RegionReport) -> str:
+    """How far a level or a region reaches; "at least" if no failure is known."""
+    if part.limit_tokens is None:
         return "unknown"
-    low, high = level.bracket
-    return f"at least {low:,}" if high is None else f"{low:,}"
+    return f"{'at least ' if part.bracket[1] is None else ''}{part.limit_tokens:,}"
 
 
 def level_rows(report: ContextReport) -> list[tuple[str, str, str]]:
@@ -665,7 +662,7 @@ def level_rows(report: ContextReport) -> list[tuple[str, str, str]]:
 
 
 def say_remarks(report: ContextReport) -> Iterator[str]:
-    """What a reader should know besides the numbers."""
+    """Sentences that a reader should know besides the numbers."""
     if report.method.quick:
         yield (
             "quick: a wider bracket, and not confirmed on fresh documents. The same command without"
@@ -700,11 +697,14 @@ def say_cost(report: ContextReport) -> str:
     )
 
 
-def say_engine(report: ContextReport) -> str:
-    """The engine and the versions involved; an empty string if they are not known."""
+def say_provenance(report: ContextReport) -> list[str]:
+    """The cost, the engine with the versions involved, and the time, as far as they are known."""
     environment = report.environment
-    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
-    return ", ".join(part for part in (environment.engine, versions) if part)
+    versions = [f"{name} {version}" for name, version in environment.versions.items()]
+    engine = ", ".join(part for part in (environment.engine, *versions) if part)
+    finished = f"finished: {say_moment(report.finished_at)}"
+    lines = (say_cost(report), f"engine: {engine}" if engine else "", finished)
+    return [line for line in lines if line]
 
 
 def say_kept(found: ContextMap, layer: Layer) -> str:
@@ -723,7 +723,7 @@ CURVE_HEAD = ("length", "correct", "95% interval", "verdict", "TTFT", "tok/s")
 
 
 def in_order(curve: Iterable[CurvePoint]) -> list[CurvePoint]:
-    """The points as a table shows them: the shortest length first, and one kind of time.
+    """The points by length, the shortest first, with one kind of time.
 
     If the time of a fresh prompt is known at any length, times of partly cached prompts are left
     out: next to the others they would suggest that a longer prompt is faster.
@@ -749,14 +749,14 @@ def curve_row(point: CurvePoint) -> tuple[str, ...]:
 
 
 def curve_notes(curve: Iterable[CurvePoint]) -> list[str]:
-    """What a table of lengths needs to be understood."""
+    """Explanations of words in a table of lengths."""
     undecided = any(point.verdict is Verdict.UNDECIDED for point in curve)
     return [UNDECIDED] if undecided else []
 
 
 VERDICT_WORDS = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNDECIDED: "undecided"}
 UNDECIDED = "undecided: too few answers at this length for a verdict of its own"
-"""Explains that word where it appears, once."""
+"""Explains that word once if it appears."""
 
 
 def say_verdict(verdict: Verdict) -> str:
@@ -779,7 +779,7 @@ NO_LEVELS = "none"
 def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     """The command line that asks the same questions again, escaped and quoted for a POSIX shell.
 
-    `options` are those of the run that the report does not know, such as the server's address.
+    `options` are those that the report does not hold, such as the server's address.
     """
     method, environment = report.method, report.environment
     words = ["lmstrix", *options]

@@ -1,1 +1,1 @@
-"""Stores: where trials and reports are kept. Each does what `lmstrix.ports.Store` promises."""
+"""Stores keep trials and reports. Each meets the obligations of `lmstrix.ports.Store`."""

@@ -1,6 +1,6 @@
 """A store's contents as one JSON document, and the facts that are listed, moved and merged.
 
-The document may have been written by anybody: it is checked as a whole before any of it is used.
+The document is untrusted: it is checked as a whole before any of it is used.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ LARGEST_LENGTH = 2**63 - 1
 """Largest context length that a store can keep, in tokens. It is SQLite's largest integer."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_HINT = "Give a file that `lmstrix export` has written."
+_HINT = "Give a file written by `lmstrix export`."
 
 
 @attrs.frozen(kw_only=True)
 class KeptMeasurement:
-    """Everything that a store keeps of one measurement."""
+    """Everything that a store keeps about one measurement."""
 
     id: str
     key: str
@@ -65,26 +65,25 @@ class KeptMeasurement:
     deaths: tuple[int, ...] = ()
     """As in `lmstrix.models.StoredMeasurement`."""
     replaced: bool = False
-    """Whether another measurement was begun under the same key, so that this one is no longer
-    offered as unfinished."""
+    """Whether a later measurement was begun under the same key, so that this one is not resumed."""
     report: ContextReport | None = None
     """None while it is unfinished."""
 
 
 @attrs.frozen(kw_only=True)
 class StoreContents:
-    """All of a store, or a part that is to be merged into one; also the exported document."""
+    """All of a store, or a part to merge into one; also the exported document."""
 
     format: str = EXPORT_FORMAT
     schema_version: int = EXPORT_VERSION
     measurements: tuple[KeptMeasurement, ...] = ()
-    """The finished ones in the order in which they finished, the oldest first; then the
-    unfinished ones in the order in which they were begun."""
+    """The finished ones in the order in which they finished, then the unfinished ones in the order
+    in which they were begun."""
 
 
 @attrs.frozen(kw_only=True)
 class Merged:
-    """How much a merge added; all 0 if the store already had everything."""
+    """How much a merge added; 0 if the store already had everything."""
 
     measurements: int = 0
     trials: int = 0
@@ -94,7 +93,7 @@ class Merged:
 
 @attrs.frozen(kw_only=True)
 class ReportSummary:
-    """One line on a finished measurement: enough for a list, and quick to read."""
+    """One row about a finished measurement: enough for a list, and quick to read."""
 
     id: str
     key: str
@@ -127,7 +126,7 @@ class ReportSummary:
 
 @runtime_checkable
 class Archive(Protocol):
-    """What a `lmstrix.ports.Store` may offer as well: listing, export and merging."""
+    """Listing, export and merging, which a `lmstrix.ports.Store` may offer as well."""
 
     async def summaries(self) -> Sequence[ReportSummary]:
         """One summary for each of `Store.reports`, in the same order."""
@@ -138,14 +137,14 @@ class Archive(Protocol):
         ...
 
     async def contents(self) -> StoreContents:
-        """Everything that can be read. `Store.warnings` reports the rest."""
+        """Everything readable; `Store.warnings` reports the rest."""
         ...
 
     async def merge(self, contents: StoreContents) -> Merged:
-        """Add everything that is missing here; nothing that is here is changed or lost.
+        """Add everything that is missing here; existing records are not changed or lost.
 
-        Measurements are known by their id, their trials by the fields that name a trial. Reports
-        are ordered by the time at which they finished. All or nothing; raises `StoreError`.
+        Measurements are compared by id, their trials by the fields that name a trial. Reports are
+        ordered by the time at which they finished. All or nothing; raises `StoreError`.
         """
         ...
 
@@ -199,9 +198,10 @@ class _Head:
 
 
 def load_contents(text: str) -> StoreContents:
-    """The contents that `dump_contents` wrote. One wrong value, and all of it is refused.
+    """The contents that `dump_contents` wrote.
 
-    Raises `StoreError` for any other text, and for a document of a newer version.
+    Raises `StoreError` for any other text, for one with a wrong value, and for a document of a
+    newer version.
     """
     try:
         return _checked(text)
@@ -211,7 +211,7 @@ def load_contents(text: str) -> StoreContents:
 
 
 def _checked(text: str) -> StoreContents:
-    # First of all: a newer document may have another shape in every other place.
+    # First the version: a newer document may have another shape in every other place.
     head = from_json(text, _Head)
     if head.format != EXPORT_FORMAT:
         raise FormatError(f"its format is {head.format[:40]!r}")
@@ -219,21 +219,21 @@ def _checked(text: str) -> StoreContents:
         raise _newer("The export", head.schema_version)
     contents = from_json(text, StoreContents)
     for number, kept in enumerate(contents.measurements):
-        try:
-            check_measurement(kept)
-        except FormatError as error:
-            raise FormatError(f"measurements[{number}].{error}") from error
+        check_measurement(kept, place=f"measurements[{number}].")
     if len({kept.id for kept in contents.measurements}) < len(contents.measurements):
         raise FormatError("two measurements have the same id")
     return contents
 
 
-def check_measurement(kept: KeptMeasurement) -> None:
-    """Raises `FormatError` for values that no store writes, `StoreError` for a newer report."""
+def check_measurement(kept: KeptMeasurement, place: str = "") -> None:
+    """Raises `FormatError` for values that no store writes, `StoreError` for a newer report.
+
+    `place` is put before the name of the field.
+    """
     if not _ID.fullmatch(kept.id):
-        raise FormatError("id: no store makes such a one")
+        raise FormatError(f"{place}id: not an id of a store")
     if not all(0 < length <= LARGEST_LENGTH for length in kept.deaths):
-        raise FormatError("deaths: an impossible context length")
+        raise FormatError(f"{place}deaths: an impossible context length")
     if kept.report is not None and kept.report.schema_version > SCHEMA_VERSION:
         raise _newer("A report in the export", kept.report.schema_version)
 

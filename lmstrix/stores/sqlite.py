@@ -14,7 +14,7 @@ import stat
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,9 +57,9 @@ BUSY_S = 10.0
 """How long a call waits for another process. A transaction takes milliseconds; the rest is room
 for a slow disk."""
 CHECKED_BYTES = 16 << 20
-"""Files up to this size are read through whenever they are opened (about 40 ms), larger ones only
-if damage was met or the file was not closed cleanly, so that opening does not take longer with
-every measurement."""
+"""Files up to this size are checked whenever they are opened (about 40 ms), larger ones only after
+damage or if the file was not closed cleanly, so that opening does not become slower with every
+measurement."""
 
 _APPLICATION_ID = b"LMSX"
 """In the file's header, so that a database of another program is recognized."""
@@ -70,7 +70,7 @@ _TABLES = {
     # a `KeptMeasurement` without its trials, failures, deaths, cost and report.
     "measurements": "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL,"
     " body TEXT NOT NULL, cost TEXT, replaced INTEGER NOT NULL DEFAULT 0",
-    # `name` is all that names a trial: the same evidence is never counted twice.
+    # `name` identifies a trial: the same evidence is never counted twice.
     "trials": "seq INTEGER PRIMARY KEY, measurement INTEGER NOT NULL, name TEXT NOT NULL,"
     " body TEXT NOT NULL, UNIQUE (measurement, name)",
     "failures": "seq INTEGER PRIMARY KEY, measurement INTEGER NOT NULL, body TEXT NOT NULL",
@@ -93,7 +93,7 @@ _KEPT = (
 _PARTIAL = (
     "coalesce(CASE WHEN json_valid(summary) THEN json_extract(summary, '$.resumable') END, 0)"
 )
-"""Whether a report is only what is known so far. A damaged one counts as finished."""
+"""Whether a report holds only the results so far. A damaged one counts as finished."""
 _OPEN = (
     "NOT m.replaced AND NOT EXISTS"
     f" (SELECT 1 FROM reports WHERE measurement = m.seq AND NOT {_PARTIAL})"
@@ -113,15 +113,14 @@ _OTHER_FILE = "Name another file as the store; one that does not exist yet is cr
 class SqliteStore:
     """Keeps trials and reports in one SQLite file.
 
-    Without a `path` this is ``lmstrix.sqlite3`` in the user's data folder; with ``":memory:"``
-    nothing reaches the disk and everything is forgotten with the object. With `read_only` nothing
-    is created, changed or renamed, and a file that does not exist reads as an empty store. A file
-    that may not be written is read in the same way.
+    The default `path` is ``lmstrix.sqlite3`` in the user's data folder; with ``":memory:"``
+    everything is lost with the object. With `read_only` nothing is created, changed or renamed,
+    and a file that does not exist reads as an empty store. A file that may not be written is read
+    in the same way.
 
     The file is opened by the first call, and again by the first call after `aclose`. Each call is
     one short transaction in a worker thread. A call that has begun is not abandoned when its task
-    is cancelled: it ends within the busy timeout of 10 seconds, and has happened entirely or not
-    at all.
+    is cancelled: it ends within the busy timeout of 10 seconds, completely or without any effect.
     """
 
     def __init__(self, path: Path | str | None = None, *, read_only: bool = False) -> None:
@@ -149,7 +148,7 @@ class SqliteStore:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences for the user, about a file that was set aside and rows that were left out."""
+        """Sentences for the user: files that were set aside, and rows that were left out."""
         count = len(self._skipped)
         if not count:
             return tuple(self._notes)
@@ -183,7 +182,7 @@ class SqliteStore:
         return _as_stored(found[0]) if found else None
 
     async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
-        """Remember the trials of one request: all of them or none. Returns what is stored.
+        """Store the trials of one request: all of them or none. Returns the stored ones.
 
         A trial whose name is already there is not stored again.
         """
@@ -200,24 +199,24 @@ class SqliteStore:
         return await self._run(work, "IMMEDIATE")
 
     async def append_failure(self, measurement_id: str, failure: Observation) -> None:
-        """Remember that the engine failed at a length."""
+        """Store a failure of the engine at a length."""
         statement = "INSERT INTO failures (measurement, body) VALUES (?, ?)"
-        await self._change(measurement_id, statement, (_encode(failure),))
+        await self._change(measurement_id, statement, _encode(failure))
 
     async def save_cost(self, measurement_id: str, cost: Cost) -> None:
-        """Remember what the measurement has cost so far."""
-        await self._change(measurement_id, _SET_COST, (_encode(cost),))
+        """Store the cost of the measurement so far."""
+        await self._change(measurement_id, _SET_COST, _encode(cost))
 
     async def mark_load(self, measurement_id: str, context_length: int) -> None:
-        """Remember that a load at `context_length` is about to be tried."""
+        """Store a mark that a load at `context_length` begins."""
         if not 0 < context_length <= LARGEST_LENGTH:
             raise StoreError(f"{context_length} is not a context length.")
-        await self._change(measurement_id, _ADD_LOAD, (context_length,))
+        await self._change(measurement_id, _ADD_LOAD, context_length)
 
     async def clear_load(self, measurement_id: str) -> None:
         """Remove the newest mark: the load has ended."""
         newest = "SELECT max(seq) FROM loads WHERE measurement = ?"
-        await self._change(measurement_id, f"DELETE FROM loads WHERE seq = ({newest})", ())
+        await self._change(measurement_id, f"DELETE FROM loads WHERE seq = ({newest})")
 
     async def finish(self, measurement_id: str, report: ContextReport) -> None:
         """Keep the report; the measurement is no longer unfinished, unless the report is
@@ -231,7 +230,7 @@ class SqliteStore:
             seq, key = self._find(connection, measurement_id)
             (newest,) = connection.execute("SELECT max(finished) FROM reports").fetchone()
             finished = report.finished_at.timestamp()
-            if isinstance(newest, float):  # and not what a damaged row may hold, or nothing
+            if isinstance(newest, float):  # a damaged row may hold anything
                 finished = max(finished, newest)
             stored = StoredReport(id=measurement_id, key=from_json(_text(key), str), report=report)
             _add_report(connection, seq, finished, stored, body)
@@ -259,6 +258,7 @@ class SqliteStore:
         """Models with an interrupted measurement, newest first, each once."""
 
         def work(connection: sqlite3.Connection) -> tuple[ModelInfo, ...]:
+            # Without their trials, which may be damaged.
             rows = connection.execute(
                 f"SELECT m.seq, m.body FROM measurements m WHERE {_OPEN} ORDER BY m.seq DESC"
             )
@@ -288,7 +288,7 @@ class SqliteStore:
             await anyio.to_thread.run_sync(self._close)
 
     def _close(self) -> None:
-        # What is in memory would be lost: it goes with the object.
+        # A store in memory lives as long as the object.
         with self._lock:
             if self._connection is not None and not self._in_memory:
                 self._drop()
@@ -299,26 +299,22 @@ class SqliteStore:
             self._connection = None
 
     def _has_moved(self) -> bool:
-        """Whether the path no longer leads to the open file: SQLite would write to a file that
-        nobody finds again.
-        """
+        """Whether the path no longer leads to the open file: SQLite would write to a lost file."""
         if self._in_memory or self._connection is None:
             return False
         return _identity(self._path) != self._file
 
-    async def _change(
-        self, measurement_id: str, statement: str, *rows: tuple[str | int, ...]
-    ) -> None:
-        """Run `statement` for each of `rows`, with the measurement in front; all or nothing."""
+    async def _change(self, measurement_id: str, statement: str, *values: str | int) -> None:
+        """Run `statement` with the number of the measurement and `values`."""
 
         def work(connection: sqlite3.Connection) -> None:
             seq, _ = self._find(connection, measurement_id)
-            connection.executemany(statement, [(seq, *row) for row in rows])
+            connection.execute(statement, (seq, *values))
 
         await self._run(work, "IMMEDIATE")
 
     def _find(self, connection: sqlite3.Connection, measurement_id: str) -> tuple[int, bytes]:
-        """The number and the key of a measurement, which must be there."""
+        """The number and the key of a measurement. Raises `StoreError` if it is missing."""
         row: tuple[int, bytes] | None = connection.execute(
             "SELECT seq, key FROM measurements WHERE id = ?", (measurement_id,)
         ).fetchone()
@@ -331,23 +327,27 @@ class SqliteStore:
         return row
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], kind: str = "DEFERRED") -> T:
-        """Do `work` in a worker thread and one transaction. Every failure is a `StoreError`."""
+        """Do `work` in a worker thread, in one transaction; ``DEFERRED`` is for reading.
+
+        Raises `StoreError` for every failure.
+        """
         return await anyio.to_thread.run_sync(self._work, work, kind)
 
     def _work(self, work: Callable[[sqlite3.Connection], T], kind: str) -> T:
         reads = kind == "DEFERRED"
         with self._lock:
             try:
-                # What may only be read is opened anew: somebody else may write to it, and for a
-                # write the reason is to be said.
+                # A file that could not be written is opened again: another process may have
+                # written to it, and a write has to report the reason.
                 if self._has_moved() or not (self._may_write or self._read_only):
                     self._drop()
                 connection = self._connection or self._open(reads=reads)
-                with _transaction(connection, kind):
+                connection.execute(f"BEGIN {kind}")
+                with connection:  # all of it or nothing
                     result = work(connection)
             except StoreError:
                 raise
-            # A ValueError is a text that cannot be used, such as a path with a NUL in it.
+            # A ValueError is an unusable text, such as a path with a NUL.
             except (sqlite3.Error, OSError, ValueError) as error:
                 if _code(error) in _DAMAGE_CODES and not self._read_only:
                     with contextlib.suppress(OSError):
@@ -377,8 +377,8 @@ class SqliteStore:
                     raise
                 connection = _open_to_read(path)
                 self._may_write = False
-        # For a store that nobody closes, as `memory` never is. Not at exit: a forked process must
-        # not close its parent's connection.
+        # Closes a store that nobody else closes, such as `memory`. Not at exit: a forked process
+        # must not close its parent's connection.
         weakref.finalize(self, connection.close).atexit = False
         self._connection = connection
         self._file = _identity(self._path)
@@ -390,8 +390,8 @@ class SqliteStore:
         column: str,
         read: Callable[[object, object, object], Keyed],
     ) -> tuple[Keyed, ...]:
-        """The newest of each key that can be read: an older one stands in for a damaged one, and
-        for one of a measurement that did not end.
+        """The newest readable one of each key: an older one replaces a damaged one, and one of a
+        measurement that did not end.
         """
         rows = connection.execute(
             f"SELECT {_PARTIAL}, r.seq, m.id, m.key, r.{column} FROM reports r"
@@ -406,7 +406,7 @@ class SqliteStore:
                 fact = self._read(column, seq, lambda row=(identity, key, body): read(*row))
                 if fact is not None:
                     seen.add(key)
-                    # A damaged row may write the same key in another way.
+                    # A damaged row may spell the same key differently.
                     newest.setdefault(fact.key, (age, fact))
         return tuple(fact for _, fact in sorted(newest.values(), key=lambda found: found[0]))
 
@@ -461,7 +461,7 @@ class SqliteStore:
     def _merge(self, connection: sqlite3.Connection, contents: StoreContents) -> Merged:
         measurements = trials = reports = 0
         finished = -math.inf
-        # If a document has several unfinished ones of a key, the one begun last is resumed.
+        # If a document has several unfinished ones for a key, the one begun last is resumed.
         last = {kept.key: kept.id for kept in contents.measurements if _is_open(kept)}
         for kept in contents.measurements:
             key = json.dumps(kept.key)
@@ -518,14 +518,14 @@ def _encode(fact: object) -> str:
 
 
 def _text(value: object) -> str:
-    """A text column's value. It comes as bytes, and a damaged row may hold anything."""
+    """The value of a text column, which comes as bytes. A damaged row may hold anything."""
     if not isinstance(value, bytes):
         raise FormatError(f"expected text, got {type(value).__name__}")
     return value.decode()
 
 
 def _name(trial: Trial) -> str:
-    """All that names a trial within its measurement."""
+    """The identity of a trial within its measurement."""
     return json.dumps(
         [trial.level, trial.phase, trial.length_tokens, trial.seed, trial.region, trial.index]
     )
@@ -551,7 +551,7 @@ def _as_stored(kept: KeptMeasurement) -> StoredMeasurement:
 def _add_measurement(
     connection: sqlite3.Connection, kept: KeptMeasurement, key: str, *, is_last: bool
 ) -> int:
-    """Add a merged measurement; one that is unfinished here stays the one to resume."""
+    """Add a merged measurement. One that is unfinished here is still the one to resume."""
     head = KeptMeasurement(id=kept.id, key=kept.key, model=kept.model, started_at=kept.started_at)
     taken = connection.execute(
         f"SELECT 1 FROM measurements m WHERE key = ? AND {_OPEN}", (key,)
@@ -576,20 +576,6 @@ def _add_report(
     )
 
 
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection, kind: str) -> Generator[None]:
-    """All of it or nothing. ``DEFERRED`` gives a stable view for reading."""
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # SQLite may have rolled back by itself, as it does when the disk is full.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 class _Damaged(sqlite3.DatabaseError):
     """The file is a store, and cannot be used as it is."""
 
@@ -597,15 +583,15 @@ class _Damaged(sqlite3.DatabaseError):
 
 
 def _open_to_write(path: Path) -> tuple[sqlite3.Connection, str]:
-    """The store at `path`, and a sentence on a file that was set aside, or an empty one.
+    """The store at `path`, and a sentence about a file that was set aside, or an empty one.
 
-    Creates folder and file. A damaged store is renamed with everything that SQLite keeps next to
+    Creates folder and file. A damaged store is renamed with the files that SQLite keeps next to
     it. A file of another program is refused and left alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _refuse_others(path)  # before a lock file is made next to it
-    # Locked from the first look on: SQLite finds a log by its name, so a process that still had
-    # the damaged file open while it is renamed would use the new store's log with it.
+    # SQLite finds a log by its name, so a process that still has the damaged file open while it is
+    # renamed would use the new store's log with it.
     with FileLock(f"{path}.lock", timeout=BUSY_S, thread_local=False):
         try:
             return _connect(str(path), path), ""
@@ -621,7 +607,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     """The store at `path` as it is; an empty one if there is no file."""
     if not _refuse_others(path):
         return _fixed(_connect(MEMORY, None))
-    # Without a log nobody is writing, and SQLite needs no file of its own to read.
+    # Without a log no process is writing, and SQLite can read without creating a file.
     if not _log(path).exists():
         return _connect(f"{path.as_uri()}?immutable=1", path, read_only=True)
     try:
@@ -633,7 +619,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _copy(path: Path) -> sqlite3.Connection:
-    """A copy of the store in memory, with the commits that are in its log alone: SQLite cannot
+    """A copy of the store in memory, including the commits that only its log has: SQLite cannot
     read a log if it may not write next to it.
     """
     with TemporaryDirectory() as folder:
@@ -648,13 +634,13 @@ def _copy(path: Path) -> sqlite3.Connection:
 
 
 def _fixed(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """The connection, which from now on refuses to write."""
+    """The connection, which refuses to write from now on."""
     connection.execute("PRAGMA query_only=ON")
     return connection
 
 
 def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection to `database`, which is the file `path`, or in memory for None."""
+    """A connection to `database`: the file `path`, or memory if that is None."""
     thorough = path is not None and _is_doubtful(path)
     connection = sqlite3.connect(
         database, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=read_only
@@ -662,7 +648,7 @@ def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sq
     try:
         # Bytes, because one text that is not UTF-8 would otherwise fail the whole query.
         connection.text_factory = bytes
-        # The file may come from anybody: nothing in it is trusted to do more than be read.
+        # The file is untrusted: nothing in it may run.
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA cell_size_check=ON")
         if not read_only and connection.execute("PRAGMA page_count").fetchone() == (0,):
@@ -671,8 +657,8 @@ def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sq
         if path is not None:
             _check(connection, path, thorough=thorough)
         if path is not None and not read_only:
-            # On file systems without WAL (some network drives) SQLite stays with its rollback
-            # journal, which is as durable.
+            # On file systems without WAL (some network drives) SQLite keeps its rollback journal,
+            # which is as durable.
             connection.execute("PRAGMA journal_mode=WAL")
             # A commit returns only when the log is on the disk: it survives a power cut.
             connection.execute("PRAGMA synchronous=FULL")
@@ -684,7 +670,8 @@ def _connect(database: str, path: Path | None, *, read_only: bool = False) -> sq
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    with _transaction(connection, "IMMEDIATE"):
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
         for name, columns in _TABLES.items():
             connection.execute(f"CREATE TABLE {name} ({columns})")
         for name, columns in _INDICES.items():
@@ -749,8 +736,8 @@ def _refuse_others(path: Path) -> bool:
 
 
 def _is_doubtful(path: Path) -> bool:
-    """Whether the whole file is read when it is opened. A log that is there already is that of a
-    process which is writing, or died.
+    """Whether to check the whole file. An existing log belongs to a process that is writing or
+    has died.
     """
     if _suspicion(path).exists() or _log(path).exists():
         return True
@@ -763,12 +750,12 @@ def _log(path: Path) -> Path:
 
 
 def _suspicion(path: Path) -> Path:
-    """A file that is there after damage was met: the next opening reads the store through."""
+    """A file that marks damage: the next opening checks the whole store."""
     return Path(f"{path}.suspect")
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename the store and what belongs to it, under one new name that nothing has yet."""
+    """Rename the store and the files that belong to it; no existing file is replaced."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     aside = path.with_name(f"{path.name}.set-aside-{stamp}")
     # The log and the journal first: a new store must not use those.
@@ -793,7 +780,7 @@ def _is_forbidden(error: Exception) -> bool:
 
 
 def _store_error(error: Exception, path: Path) -> StoreError:
-    """What went wrong with the store at `path`, and what to do."""
+    """The error for the user: what happened to the store at `path`, then what to do."""
     code = _code(error)
     number = error.errno if isinstance(error, OSError) else None
     if code in _DAMAGE_CODES:

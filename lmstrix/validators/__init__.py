@@ -1,1 +1,1 @@
-"""Validators: what a model is asked, and how a reply is judged."""
+"""Validators: the questions for a model, and the judgement of its replies."""

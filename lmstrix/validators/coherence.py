@@ -6,6 +6,8 @@ with the model's own writing at a short length.
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
@@ -16,9 +18,9 @@ from lmstrix.validators.judging import Kind, answer_of, assess, is_refusal
 __all__ = ["REQUESTS", "WRITING_TOKENS", "Coherence"]
 
 WRITING_TOKENS = 64
-"""Enough for the statistics of a text, and short enough for small models, which begin to loop in a
-longer greedy text at any length: of 66 texts that SmolLM2-135M wrote behind 1k to 8k tokens, 58
-are language after 64 tokens, 50 after 96. Behind 11.5k and more 1 of 15 is."""
+"""Enough for statistics, and short enough for small models, which begin to loop in a longer greedy
+text at any length: of 66 texts that SmolLM2-135M wrote after 1k to 8k tokens, 58 are language after
+64 tokens and 50 after 96. After 11.5k or more, 1 of 15 is."""
 
 REQUESTS = (
     ("Explain at length why people like to work in a garden.", "People like"),
@@ -57,12 +59,14 @@ class Coherence:
         return _Requests(loaded, seed, self.spec)
 
     def judge(self, question: Question, reply: Reply) -> Judgement:
-        """See `lmstrix.ports.Validator`. Any language passes, whatever was asked for."""
+        """See `lmstrix.ports.Validator`. Any language passes, also one that was not asked for."""
         del question
         return _judged(reply, own=None)
 
     def compare(self, question: Question, reply: Reply, own: str) -> Judgement:
-        """See `lmstrix.ports.ComparingValidator`. Broken as at short length is inconclusive."""
+        """See `lmstrix.ports.ComparingValidator`. A text that is broken in the same way as the
+        model's own at a short length is inconclusive.
+        """
         del question
         return _judged(reply, own=own)
 
@@ -78,20 +82,20 @@ def _judged(reply: Reply, *, own: str | None) -> Judgement:
 
 
 class _Requests:
-    """Requests behind one document, for one loaded model."""
+    """Requests after one document, for one loaded model."""
 
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
-        frames = [_Frame(at) for at in range(len(REQUESTS))]
+        frames = [partial(_prompt, index=index) for index in range(len(REQUESTS))]
         self._haystack = Haystack(loaded, seed, spec, frames=frames, reply_tokens=WRITING_TOKENS)
 
     async def question(
         self, length_tokens: int, index: int, region: Region | None = None
     ) -> Question:
-        """See `lmstrix.ports.QuestionSource`. After all requests the first one comes again."""
+        """See `lmstrix.ports.QuestionSource`. After the last request the first comes again."""
         del region
         cut = await self._haystack.cut(length_tokens)
         return Question(
-            prompt=_Frame(index)(cut.text),
+            prompt=_prompt(cut.text, index),
             expected="",
             kind=f"writing {index % len(REQUESTS)}",  # a reply is compared with its own kind
             depth=None,
@@ -99,12 +103,6 @@ class _Requests:
         )
 
 
-@attrs.frozen
-class _Frame:
-    """The prompt of request number `index`."""
-
-    index: int
-
-    def __call__(self, document: str) -> Prompt:
-        request, start = REQUESTS[self.index % len(REQUESTS)]
-        return asked_of(document, request, answer_prefix=start)
+def _prompt(document: str, index: int) -> Prompt:
+    request, start = REQUESTS[index % len(REQUESTS)]
+    return asked_of(document, request, answer_prefix=start)

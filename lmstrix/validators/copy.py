@@ -1,15 +1,13 @@
-"""Copy: can the model still go on with a passage of its prompt, word by word?
+"""Copy: can the model still continue a passage of its prompt, word by word?
 
-One question shows the beginning of a passage and compares the few words that follow: so each is
-asked for behind the right words, as when a model is taught, and the share of words that are
-right falls slowly with the length. Left to write 48 tokens greedily, SmolLM2-135M soon
-strays into another sentence of the same make, at 512 tokens already, and after that nothing
-it writes says what it remembers.
+A question shows the beginning of a passage and compares the few words that follow. Each of them is
+asked for after the right words, as in training, so the share of right words falls slowly with the
+length. In a longer greedy copy (48 tokens) SmolLM2-135M soon strays into a similar sentence, even
+at 512 tokens, and the rest of the reply says nothing about its memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import attrs
@@ -21,16 +19,16 @@ from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Sent
 from lmstrix.validators.judging import answer_of, fold, judge_by, words_of
 from lmstrix.validators.needles import SHARES, region_of_turn
 
-__all__ = ["PASS_SCORE", "Copy", "CopyQuestions", "copied_share", "copy_score"]
+__all__ = ["PASS_SCORE", "Copy", "CopyQuestions", "copied_share"]
 
 SENTENCES = 3
-"""In one passage: some 30 words."""
+"""Sentences in a passage: about 30 words."""
 
 FEWEST_SHOWN, MOST_SHOWN = 8, 16
-"""Words of a passage that are shown: how many differs from question to question."""
+"""Words of a passage that are shown; the number differs from question to question."""
 
 SHOWN_STEP = 4
-"""Coprime to the number of possibilities, so that all of them come in turn."""
+"""Coprime to the number of possibilities, so that all of them take turns."""
 
 COMPARED_WORDS = 4
 
@@ -50,35 +48,20 @@ def passage_near(
     """A passage near a place, shown up to another word for each `turn`.
 
     One that begins within `within_tokens` is preferred, then one of filler alone: values cannot be
-    foreseen and would measure recall again. None if the document has no passage whose beginning
-    is its own.
+    predicted and would measure recall again. None if the beginning of every passage is repeated
+    elsewhere in the document.
     """
     begin, end = within_tokens
 
-    def distance(start: int) -> tuple[bool, float]:
-        position = cut.sentences[start].position_tokens
-        return not begin <= position < end, abs(position - target_tokens)
+    def rank(sentences: tuple[Sentence, ...]) -> tuple[bool, bool, float]:
+        position = sentences[0].position_tokens
+        has_fact = any(sentence.planted is not None for sentence in sentences)
+        return not begin <= position < end, has_fact, abs(position - target_tokens)
 
-    filler = set(_starts(cut.sentences, filler_only=True))
-    every = sorted(_starts(cut.sentences, filler_only=False), key=distance)
-    inside = [start for start in every if not distance(start)[0]]
-    ordered = (
-        *(start for start in inside if start in filler),
-        *inside,
-        *(start for start in every if start in filler),
-        *every,
-    )
-    passages = (_passage(cut.text, cut.sentences[i : i + SENTENCES], turn) for i in ordered)
+    starts = range(len(cut.sentences) - SENTENCES + 1)
+    ordered = sorted((cut.sentences[at : at + SENTENCES] for at in starts), key=rank)
+    passages = (_passage(cut.text, sentences, turn) for sentences in ordered)
     return next((passage for passage in passages if passage is not None), None)
-
-
-def _starts(sentences: Sequence[Sentence], *, filler_only: bool) -> Iterator[int]:
-    """Where runs of `SENTENCES` sentences begin."""
-    run = 0
-    for at, sentence in enumerate(sentences):
-        run = 0 if filler_only and sentence.planted is not None else run + 1
-        if run >= SENTENCES:
-            yield at - SENTENCES + 1
 
 
 def _passage(text: str, sentences: tuple[Sentence, ...], turn: int) -> Passage | None:
@@ -96,10 +79,10 @@ def _passage(text: str, sentences: tuple[Sentence, ...], turn: int) -> Passage |
 
 
 COPY_TOKENS = 16
-"""Reserved for the reply: four words."""
+"""Reserved for a reply of four words."""
 
 SHOWN_TOKENS = 40
-"""Reserved for the words that are shown, which are the answer's beginning."""
+"""Reserved for the shown words, with which the answer begins."""
 
 REQUEST = "Continue just as the text does, word by word."
 
@@ -131,7 +114,7 @@ class CopyQuestions:
         )
 
     async def at_depth(self, length_tokens: int, depth: float, turn: int = 0) -> Question:
-        """A question about the passage nearest to `depth`, about another word for each `turn`."""
+        """A question about the passage nearest to `depth`; each `turn` asks for another word."""
         return await self._asked(length_tokens, depth, turn, None)
 
     async def _asked(
@@ -160,22 +143,14 @@ class CopyQuestions:
 
 
 PASS_SCORE = 0.5
-"""A reply passes that copies the first two of four words."""
-
-
-def copy_score(question: Question, reply: Reply) -> float:
-    """How many of the words that follow are copied before the first slip, from 0 to 1.
-
-    Averaged over questions it is the cell of a map.
-    """
-    return copied_share(question.expected, answer_of(reply) or "")
+"""A reply passes if it copies the first two of four words."""
 
 
 def copied_share(expected: str, text: str) -> float:
-    """Leading words of `text` that are those of `expected`, over the words of `expected`.
+    """The share of the words of `expected` that `text` copies before the first slip.
 
-    Both are compared without case, punctuation and look-alikes. A word that follows the first
-    slip says nothing: the model goes on from its own words then, not from the text.
+    Case, punctuation and look-alike characters do not matter. After the first slip the model
+    continues its own words, not the text, so they say nothing.
     """
     wanted, written = words_of(fold(expected)), words_of(fold(text))
     right = takewhile(lambda pair: pair[0] == pair[1], zip(wanted, written, strict=False))
@@ -184,10 +159,7 @@ def copied_share(expected: str, text: str) -> float:
 
 @attrs.frozen(kw_only=True)
 class Copy:
-    """Verbatim continuation of a passage: its score falls before recall does.
-
-    `judge` passes at `PASS_SCORE`; `score` returns the score itself.
-    """
+    """Verbatim continuation of a passage: its score falls before recall does."""
 
     spec: HaystackSpec = PLAIN
     name: str = attrs.field(default="copy", init=False)
@@ -203,5 +175,5 @@ class Copy:
         return judge_by(reply, lambda text: copied_share(question.expected, text) >= PASS_SCORE)
 
     def score(self, question: Question, reply: Reply) -> float:
-        """See `lmstrix.ports.GradedValidator`."""
-        return copy_score(question, reply)
+        """See `lmstrix.ports.GradedValidator`. A map's cell is the mean of `copied_share`."""
+        return copied_share(question.expected, answer_of(reply) or "")

@@ -1,8 +1,8 @@
 """The haystack: one document that all validators ask about, cut so that a question fills a length.
 
-The same seed and spec give the same text, of which every prompt of every validator is a beginning:
-no validator makes the engine read what another one has had it read. It is sized with the model's
-own tokenizer, and each part of it is tokenised once or twice, however many lengths are asked for.
+The same seed and spec give the same text, and every prompt of every validator begins with a part
+of it, so no validator makes the engine read text again that it has read for another. Lengths are
+counted by the model's own tokenizer; each part is tokenized once or twice, however many are asked.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ Planted = Needle | Distractor | Entry | Link
 
 @attrs.frozen(kw_only=True)
 class HaystackSpec:
-    """What is planted besides the needles of recall, which are always there.
+    """The facts planted besides the needles of recall, which are always there.
 
-    Validators that share a measurement share one spec: then their prompts begin alike.
+    Validators of one measurement share one spec, so that their prompts begin alike.
     """
 
     crowd: bool = False
     chains: bool = False
 
     def __or__(self, other: HaystackSpec) -> HaystackSpec:
-        """What either asks for."""
+        """Everything that either one plants."""
         return HaystackSpec(crowd=self.crowd or other.crowd, chains=self.chains or other.chains)
 
 
@@ -74,7 +74,7 @@ WITH_CHAINS = HaystackSpec(chains=True)
 
 @attrs.define(kw_only=True)
 class _Row:
-    """Things of one kind, planted one after another, each at its position in tokens or later."""
+    """Facts of one kind, planted one after another, each at its position in tokens or later."""
 
     things: Iterator[Planted]
     positions: Iterator[float]
@@ -108,7 +108,7 @@ CHAINS = (36, 32, 1.03)
 
 
 def _rows(seed: int, spec: HaystackSpec) -> tuple[_Row, ...]:
-    """All that is planted in the document of `seed`, the rarest first."""
+    """The rows of facts in the document of `seed`, the rarest first."""
     placed, taken = placed_needles(seed), frozenset(n.value for n in deck(seed))
     planned = [
         _Row(things=distractors(placed, seed), positions=_apart(*DISTRACTORS)),
@@ -125,7 +125,7 @@ INTRODUCTION = "Read the text and remember the facts in it.\n\n"
 """The same for every validator, so that prompts begin alike."""
 
 Frame = Callable[[str], Prompt]
-"""Makes a prompt from a document: what a question puts around it."""
+"""Makes a question's prompt from a document."""
 
 Thing = TypeVar("Thing")
 
@@ -136,17 +136,17 @@ SHORTEST_TOKENS = 128
 """The shortest document, with everything around it except the reply."""
 
 MARGIN_TOKENS = 4
-"""Values differ by a few tokens from the ones that the overhead was counted with."""
+"""A value may be a few tokens longer than the one the overhead was counted with."""
 
 CHECK_RATIO = 4
-"""The whole prompt is counted whenever the document is so many times as long as at the last count:
-together a third more than the longest."""
+"""The whole prompt is counted again whenever the document is this many times as long as at the
+last count. Together these counts are a third of the longest prompt."""
 
 DRIFT_TOKENS = 2
-"""Counts of pieces add up if they miss the count of the whole by no more."""
+"""Counts of pieces add up if they differ from the count of the whole by no more than this."""
 
 MAX_CHECKS = 6
-"""How often a cut is made longer again if counts do not add up."""
+"""How many cuts are tried if counts do not add up."""
 
 RECENT_CUTS = 8
 
@@ -162,7 +162,7 @@ def asked_of(document: str, asked: str, *, closing: str = "", answer_prefix: str
 
 @attrs.frozen(kw_only=True)
 class Sentence:
-    """One sentence, where it stands in tokens from the start, and the fact in it, if any."""
+    """One sentence, its position in tokens from the start, and the fact in it, if any."""
 
     text: str
     position_tokens: int
@@ -171,7 +171,7 @@ class Sentence:
 
 @attrs.frozen(kw_only=True)
 class Placed(Generic[Thing]):
-    """Something that is planted in the document, and where it stands."""
+    """A fact in the document and its position."""
 
     thing: Thing
     position_tokens: int
@@ -186,7 +186,7 @@ class Cut:
     sentences: tuple[Sentence, ...]
 
     def placed(self, kind: type[Thing]) -> tuple[Placed[Thing], ...]:
-        """All things of one kind that stand in `text`, from the first to the last."""
+        """All facts of one kind in `text`, in order."""
         return tuple(
             Placed(thing=s.planted, position_tokens=s.position_tokens)
             for s in self.sentences
@@ -201,7 +201,7 @@ class _Block:
     first: int
     start_tokens: int
     known: dict[int, int]
-    """Tokens of the first so many sentences of the block, as far as they were counted."""
+    """By a number of sentences from the start of the block, their tokens, as far as counted."""
 
     @property
     def tokens(self) -> int:
@@ -209,11 +209,11 @@ class _Block:
 
 
 class MasterDocument:
-    """Grows as far as it is asked for, and never changes what it has.
+    """Grows on demand, and never changes the text it has.
 
-    Token counts add up: a piece is counted behind the sentence in front of it, whose own tokens
-    are subtracted. So neither a token that the tokenizer adds to every text nor one that crosses
-    the boundary is counted twice.
+    Token counts add up: a piece is counted together with the sentence in front of it, whose own
+    tokens are subtracted. So neither a token that the tokenizer adds to every text nor one that
+    crosses the boundary is counted twice.
     """
 
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
@@ -230,7 +230,7 @@ class MasterDocument:
         self.checked_tokens = 0
         """The longest cut whose whole prompt was counted."""
         self.adds_up = True
-        """Whether that count was the sum of its pieces. If not, every cut must be counted."""
+        """Whether that count was the sum of its pieces. If not, every cut is counted."""
 
     @property
     def tokens(self) -> int:
@@ -299,7 +299,7 @@ class MasterDocument:
         return await self._count(_joined(texts)) - self._context[first]
 
     async def _grow(self) -> None:
-        """Make one more block. Things are planted by estimate: only their order must hold."""
+        """Make one more block. Positions are estimates: only the order of the facts must hold."""
         made: list[tuple[str, Planted | None]] = []
         start, first = self.tokens, len(self._sentences)
         position = float(start)
@@ -338,7 +338,7 @@ class MasterDocument:
 
 
 def _joined(sentences: Iterable[str]) -> str:
-    """Sentences as they follow others: with a blank before each."""
+    """Sentences with a blank before each."""
     return "".join(f" {sentence}" for sentence in sentences)
 
 
@@ -348,7 +348,7 @@ _documents: WeakKeyDictionary[LoadedModel, dict[tuple[int, HaystackSpec], Master
 
 
 def _document_of(loaded: LoadedModel, seed: int, spec: HaystackSpec) -> MasterDocument:
-    """The document, which all validators that ask the same loaded model share."""
+    """The document shared by all validators that ask the same loaded model."""
     try:
         known = _documents.setdefault(loaded, {})
     except TypeError:  # cannot be a key, so nothing is shared
@@ -360,7 +360,7 @@ class Haystack:
     """The document of one seed, for one loaded model, cut to fit one validator's questions.
 
     `frames` are the prompts that its questions may make; the longest one decides.
-    `reply_tokens` is reserved for the reply, and for what frames do not show.
+    `reply_tokens` is reserved for the reply, and for text that the frames lack.
     """
 
     def __init__(
@@ -396,14 +396,14 @@ class Haystack:
         return cut
 
     async def cut_for(self, length_tokens: int, frame: Frame, reply_tokens: int) -> Cut:
-        """The beginning with which one request of another make fills `length_tokens`."""
+        """The beginning with which a request of another form fills `length_tokens`."""
         return await self._fit(length_tokens - reply_tokens, await self._around(frame), frame)
 
     async def _fit(self, prompt_tokens: int, overhead: int, frame: Frame) -> Cut:
         """The longest beginning with which a prompt has at most `prompt_tokens`.
 
-        Counts add up with every tokenizer that looks at words one by one. This is checked now and
-        then on the whole prompt; if they do not, every whole prompt is counted.
+        Counts add up with every tokenizer that splits text into words. This is checked now and
+        then on the whole prompt; if they do not add up, every whole prompt is counted.
         """
         room = prompt_tokens - MARGIN_TOKENS - DRIFT_TOKENS
         document, best, checks = self._document, None, 0
@@ -442,14 +442,16 @@ class Haystack:
 
 
 def share_haystack(validators: Sequence[Validator]) -> tuple[Validator, ...]:
-    """The same validators, each on the haystack that has what any of them needs.
+    """The same validators, each with a haystack that has everything any of them needs.
 
-    Those of others, without a `spec`, are left as they are.
+    Validators from other packages, which have no `spec`, are left as they are.
     """
     spec = PLAIN
     for validator in validators:
         spec |= _spec_of(validator) or PLAIN
-    return tuple(v if _spec_of(v) is None else _with(v, spec) for v in validators)
+    return tuple(
+        v if _spec_of(v) is None else attrs.evolve(cast("Any", v), spec=spec) for v in validators
+    )
 
 
 def _spec_of(validator: Validator) -> HaystackSpec | None:
@@ -457,12 +459,8 @@ def _spec_of(validator: Validator) -> HaystackSpec | None:
     return spec if isinstance(spec, HaystackSpec) and attrs.has(type(validator)) else None
 
 
-def _with(validator: Validator, spec: HaystackSpec) -> Validator:
-    return cast("Validator", attrs.evolve(cast("Any", validator), spec=spec))
-
-
-# A small English grammar, from word lists of our own: some 10^9 sentences, each drawn anew. One
-# constant block repeated over and over would be a special case: a model may compress it or loop.
+# A small English grammar with about 10^9 sentences, each drawn anew. One block repeated many times
+# would be a special case: a model may compress it, or loop.
 
 _PEOPLE = tuple(
     "the miller|the ferryman|a young surveyor|the harbour clerk|an old gardener|the night porter|"

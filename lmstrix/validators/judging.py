@@ -1,8 +1,8 @@
-"""Reads a reply: is the value in it, and if not, what is there instead?
+"""Judges a reply: does it hold the value, and if not, what kind of text is it?
 
-`judge_reply` looks for a value, `is_refusal` for words that decline, `assess` and `is_broken`
-tell language from loops, word salad and symbols. All of them count what is in the text: no second
-model is asked.
+`judge_reply` looks for a value, `is_refusal` for words that decline; `assess` and `is_broken`
+distinguish language from loops, word salad and symbols. They count words and characters, and ask no
+second model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ _SEPARATED_DIGITS = re.compile(
     r"(?<=\d)[\s,.'\u2019\u066c_](?=\d{3}(?!\d))"  # groups of three
     r"|(?<!\d\d)(?<=\d)[\s\-](?=\d(?!\d))"  # digit by digit
 )
-_DIGITS = re.compile(r"\d+")
 _CODE = re.compile(r"(?<![^\W_])(?=\w*[a-z])(?=\w*\d)[a-z\d]{3,8}(?![^\W_])")
 _AROUND_HYPHEN = re.compile(r"(?<=\w)\s*-\s*(?=\w)")
 _LISTED = re.compile(r"[,;/|\n]|\band\b|\bor\b")
@@ -52,20 +51,19 @@ MOST_CANDIDATES = 2
 """A reply that offers more values than this is a list, not an answer."""
 
 ECHO_CHARACTERS = 48
-"""A value that comes after so long a verbatim piece of the prompt was found by repeating the
-text, not by recalling. The longest stem is shorter once it was shown as the answer's beginning."""
+"""A value after a verbatim piece of the prompt that is this long was found by repeating the text,
+not by recalling. Stems are shorter without the part that was shown as the answer's beginning."""
 
 ECHO_READ_CHARACTERS = 1000
-"""Looked at in front of a value: time is bounded."""
+"""How far before a value the reply is searched, to bound the time."""
 
 
 def judge_reply(question: Question, reply: Reply) -> Judgement:
-    """Pass, or what kind of failure.
+    """Pass, or the kind of failure.
 
-    Digits may be grouped, codes may lose their hyphen, case and look-alike letters do not
-    matter. A reply that ended inside its thought, or was cancelled, or declines, is
-    inconclusive: it is not an answer. One that lists values, or repeats the prompt until
-    the value comes, is wrong.
+    Digits may be grouped and codes may lose their hyphen; case and look-alike letters do not
+    matter. A reply that ended inside its thought, was cancelled or declines is not an answer, so
+    it is inconclusive. One that lists values, or repeats the prompt up to the value, is wrong.
     """
     wanted = fold(question.expected)
 
@@ -76,7 +74,7 @@ def judge_reply(question: Question, reply: Reply) -> Judgement:
 
 
 def judge_by(reply: Reply, passes: Callable[[str], bool]) -> Judgement:
-    """The same for any other rule: `passes` is given the folded text of the reply."""
+    """Judge by any other rule; `passes` gets the folded text of the reply."""
     said = answer_of(reply)
     if said is None:
         return Judgement.INCONCLUSIVE
@@ -91,9 +89,7 @@ def judge_by(reply: Reply, passes: Callable[[str], bool]) -> Judgement:
 
 
 def answer_of(reply: Reply) -> str | None:
-    """The reply without its reasoning; None if it was cancelled, or cut off inside a
-    thought, before it said anything.
-    """
+    """The reply without its reasoning; None if it was cancelled, or cut off inside a thought."""
     if reply.stop_reason is StopReason.CANCELLED:
         return None
     said, thoughts = _THOUGHT.subn("", reply.text)
@@ -102,14 +98,9 @@ def answer_of(reply: Reply) -> str | None:
     return None if thought and ran_out and not fold(said).strip() else said
 
 
-def _numbers_in(folded: str) -> list[str]:
-    """The numbers in a folded text, with their groups joined."""
-    return _DIGITS.findall(_SEPARATED_DIGITS.sub("", folded))
-
-
 def _has_value(kind: str, wanted: str, text: str) -> bool:
     if kind == "number":
-        found = _numbers_in(text)
+        found = re.findall(r"\d+", _SEPARATED_DIGITS.sub("", text))
         return wanted in found and len(set(found)) <= MOST_CANDIDATES
     if kind == "code":
         joined = _AROUND_HYPHEN.sub("", text)
@@ -121,12 +112,8 @@ def _has_value(kind: str, wanted: str, text: str) -> bool:
 
 def _lists(text: str) -> bool:
     """Whether a text offers words one after another: each a word or two between separators."""
-    offered = {part for p in _LISTED.split(text) if (part := p.strip(" .")) and _is_short(part)}
-    return len(offered) > MOST_CANDIDATES
-
-
-def _is_short(part: str) -> bool:
-    return len(part.split()) <= 2
+    offered = {part.strip(" .") for part in _LISTED.split(text) if 0 < len(part.split()) <= 2}
+    return len(offered - {""}) > MOST_CANDIDATES
 
 
 def _is_echo(question: Question, text: str) -> bool:
@@ -141,10 +128,10 @@ def _is_echo(question: Question, text: str) -> bool:
     return any(before[at : at + ECHO_CHARACTERS] in prompt for at in pieces)
 
 
-# One form for each look --------------------------------------------------------------------------
+# One form for characters that look alike ---------------------------------------------------------
 
 HYPHENS = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\ufe58\ufe63\uff0d"
-"""All that is written for a hyphen."""
+"""Every character that is written for a hyphen."""
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u034f\u180e\u200b\u200c\u200d\u2060\ufeff"))
 _ALIKE = str.maketrans(
@@ -159,8 +146,8 @@ _WORDS = re.compile(r"[^\W_]+")
 
 
 def fold(text: str) -> str:
-    """`text` with one form for each look: compatibility forms (NFKC), invisible characters,
-    digits of other scripts, Cyrillic and Greek letters that look Latin, all hyphens, case.
+    """`text` in one form for everything that looks alike: compatibility forms (NFKC), invisible
+    characters, digits of other scripts, Cyrillic and Greek letters that look Latin, hyphens, case.
     """
     plain = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
     plain = "".join(_as_ascii_digit(c) for c in plain).translate(_ALIKE)
@@ -180,8 +167,8 @@ def _as_ascii_digit(character: str) -> str:
 
 
 # Refusals ----------------------------------------------------------------------------------------
-# A refusal says nothing about what the model knows. Not finding the answer ("I cannot find that in
-# the text") is not a refusal: it is a wrong answer.
+# A refusal says nothing about the model's memory. "I cannot find that in the text" is not a refusal
+# but a wrong answer.
 
 _DECLINED = (
     "(?:help|assist|comply|fulfil+|do that|do this|provide|share|disclose|discuss|"
@@ -220,15 +207,14 @@ _MISSES = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether `text` declines, in one of some ten languages, and gives another reason than
-    that the answer is not there.
+    """Whether `text` declines, in one of about ten languages, for another reason than that the
+    answer is not there.
     """
     plain = text.casefold().replace("\u2019", "'")
     if _MISSES.search(plain):
         return False
-    return bool(_REFUSES.search(plain) or _REFUSES.search(fold(plain))) or bool(
-        _REFUSES_ELSEWHERE.search(plain)
-    )
+    found = (_REFUSES.search(plain), _REFUSES.search(fold(plain)), _REFUSES_ELSEWHERE.search(plain))
+    return any(found)
 
 
 # Is it language? ---------------------------------------------------------------------------------
@@ -239,7 +225,7 @@ def is_refusal(text: str) -> bool:
 
 
 class Kind(enum.StrEnum):
-    """What a text is. `TOO_SHORT` and `LIKE_OWN` say nothing about the model."""
+    """Kinds of text. `TOO_SHORT` and `LIKE_OWN` say nothing about the model."""
 
     FINE = "fine"
     LOOP = "loop"
@@ -262,16 +248,16 @@ READ_CHARACTERS = 4000
 LEAST_WORDS, LEAST_CHARACTERS = 24, 100
 """A text with fewer of both is too short to tell (measured on English and on real failures)."""
 INSTANT_WORDS, INSTANT_SHARE = 6, 1 / 8
-"""A reply that ended with at most so many words, or such a share of the model's own, stopped at
-once. If its own writing is not much longer, a third of that is the limit."""
+"""A reply stopped at once if it ended with at most this many words, or this share of the model's
+own. If its own writing is not much longer, a third of that is the limit."""
 
 
 def assess(text: str, *, own: str | None = None, ended: bool = False) -> Kind:
-    """Tell what `text` is.
+    """The kind of `text`.
 
     Args:
         text: free writing of 64 tokens or more.
-        own: what the same model wrote at a short length. A text that is broken in the same way is
+        own: the same model's writing at a short length. A text that is broken in the same way is
             `Kind.LIKE_OWN`.
         ended: whether the model ended the reply itself, rather than a limit.
     """
@@ -293,10 +279,9 @@ def assess(text: str, *, own: str | None = None, ended: bool = False) -> Kind:
 def is_broken(text: str) -> bool:
     """Whether `text`, an answer of a few tokens that is not the right one, is not language.
 
-    Sixteen tokens are too few for statistics, so only what is certain counts: symbols, tight
-    loops, and forbidden neighbours in a text without punctuation (a sentence of prose mostly has
-    some). The rest counts as a wrong answer, which it is too: only the reported cause depends on
-    it.
+    Sixteen tokens are too few for statistics, so only certain signs count: symbols, tight loops,
+    and forbidden neighbours in a text without punctuation (a sentence of prose mostly has some).
+    Other broken text counts as a wrong answer; only the reported cause depends on it.
     """
     c = _count(text)
     if c.words == 0 or c.garbled > 0.1:
@@ -446,7 +431,7 @@ def _is_letter(character: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str:
-    """``Latin``, ``Cyrillic``...; Han and kana are one script; empty for what belongs to none."""
+    """``Latin``, ``Cyrillic``...; Han and kana are one script; empty for a mark of no script."""
     if unicodedata.category(character)[0] not in "LM":
         return ""
     name = unicodedata.name(character, "").split(" ")[0]
@@ -481,7 +466,7 @@ def _language(words: Sequence[str]) -> tuple[str, float]:
 
 
 def _clashes(text: str, language: str) -> int:
-    """Neighbours have nothing but a blank between them."""
+    """How many neighbours, with nothing but a blank between them, the language forbids."""
     forbidden, common = _FORBIDDEN.get(language, {}), _COMMON.get(language, frozenset())
     total = 0
     for first, second in pairwise(text.replace("\n", " . ").split()):
@@ -497,9 +482,9 @@ def _clashes(text: str, language: str) -> int:
 
 
 # Languages --------------------------------------------------------------------------------------
-# Written by hand from grammar: articles, prepositions, pronouns, conjunctions, auxiliaries. They
-# are 40 to 60 % of the words of a running text. In good text few neighbours are
-# forbidden ("the of", "der und"), in words without order one pair in ten.
+# Written by hand: articles, prepositions, pronouns, conjunctions and auxiliaries are 40 to 60 % of
+# the words of a text. Good text has few forbidden neighbours ("the of", "der und"); of words in no
+# order one pair in ten is forbidden.
 
 _EN_DET = "the a an my your our their its every"
 _EN_PREP, _EN_WE, _EN_AND = "of from with into at", "he she they we i", "and or but"

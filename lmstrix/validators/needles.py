@@ -1,16 +1,15 @@
-"""What a document hides: needles, and a crowd of alike facts or chains if a validator needs them.
+"""The facts in a document: needles, and a crowd of similar facts or chains if a validator asks.
 
-A needle is a fact that cannot be guessed, unlike all others in subject and kind of value. Many
-needles of one kind would measure how well a model tells them apart, as much as how far
-it reads. On SmolLM2-135M at 5k, of three or four codes in one document two or three were missed,
-mostly given for one another. So no two stems end alike: each says a unit or an object of its own
-just before the value, and there are two codes, of different shapes. And every stem says what
-kind of value follows ("under the code", "in pounds is"): one that a model would rather finish
-with a word of its own ("was invented by Professor") measures that habit, not its memory.
-All numbers have five digits: among numbers of four to six SmolLM2-135M at 5k stopped a digit too
-early or went on with two more (8311 for 83118, 299507 for 2995), 16 of 20 right against 19.
+A needle is a fact that cannot be guessed and differs from all others in subject and kind of value.
+Needles of one kind would also measure how well a model tells them apart: of three or four codes in
+one document, SmolLM2-135M at 5k missed two or three and mostly gave one for another. So no two
+stems end alike: each names a unit or an object of its own just before the value, and there are two
+codes, of different shapes. Every stem also announces its kind of value ("under the code", "in
+pounds is"): one that a model tends to finish with a word of its own ("was invented by Professor")
+measures that habit, not memory. All numbers have five digits: with four to six, SmolLM2-135M at 5k
+stopped a digit too early or added two (8311 for 83118, 299507 for 2995): 16 of 20 instead of 19.
 
-Where needles stand and which of them a question asks for are pure functions of numbers, which a
+The places of needles and the choice of the next one are pure functions of numbers, which a
 simulation uses without any text.
 """
 
@@ -296,10 +295,10 @@ NEAR: dict[str, str] = {
         "The weight of the little silver bell was noted on page"
     ),
 }
-"""Stems that are near to an asked one. Their sentences distract, and are never asked for.
+"""By stem, one with a similar subject. Its sentence distracts, and is never asked for.
 
-Near in subject, not in their last words: SmolLM2-135M finishes two sentences that end alike with
-each other's value at 4k already.
+The last words differ: SmolLM2-135M finishes two sentences that end alike with each other's value,
+even at 4k.
 """
 
 
@@ -311,7 +310,7 @@ _VALUE_WORDS = tuple(
     "pomegranate|blueberry|nectarine|grapefruit|banana|watermelon|lychee|mulberry|kiwi|"
     "persimmon|guava|blackcurrant|elderberry|gooseberry".split("|")
 )
-"""Fruits: words of an own kind, none of which stands in the haystack's grammar."""
+"""Fruits, none of which is in the haystack's grammar."""
 
 Draw = Callable[[Random], str]
 
@@ -352,13 +351,13 @@ class Needle:
 
     @property
     def sentence(self) -> str:
-        """What stands in the document."""
+        """The sentence in the document."""
         return f"{self.fact.stem} {self.value}."
 
 
 @attrs.frozen(kw_only=True)
 class Distractor:
-    """A sentence about a similar subject as a needle's, with another value."""
+    """A sentence about a subject similar to a needle's, with another value."""
 
     near: Needle
     sentence: str
@@ -378,7 +377,7 @@ FEWEST_WORDS = 4
 
 
 def beginning_of(stem: str) -> str:
-    """The first words of `stem`, as many as no other fact begins with."""
+    """The shortest beginning of `stem`, in whole words, that no other fact shares."""
     words = stem.split()
     others = [other for other in _STEMS if other != stem]
     for number in range(FEWEST_WORDS, len(words)):
@@ -392,22 +391,21 @@ SPARE_FACTS = 8
 """Facts kept out of the document, used only in the last sentence before a question."""
 
 PLACES = ("In the town of Aldport,", "In the valley of Merrow,", "On the isle of Tessing,")
-"""Once all facts are used, they come again about another place: 800 needles, enough for any
+"""Once all facts are used, they are repeated about another place: 800 needles, enough for any
 length (10M tokens hold 325)."""
 
 
 def deck(seed: int) -> tuple[Needle, ...]:
-    """All facts in an order of their own, each with a fresh value; the same for one `seed`.
+    """All facts, shuffled, each with a value that no other has; the same for the same `seed`.
 
-    No value is drawn twice. Facts that have a near one come early, so that both stand in
-    documents of a few thousand tokens.
+    Facts with a near one come early, so that documents of a few thousand tokens hold both.
     """
     rng = Random(f"needles {seed}")  # noqa: S311 - reproducible facts, not secrets
     order = [fact for fact in rng.sample(_FACTS, len(_FACTS)) if fact.stem not in NEAR]
     near = [fact for fact in rng.sample(_FACTS, len(_FACTS)) if fact.stem in NEAR]
     for turn, fact in enumerate(near):
         order.insert(SPARE_FACTS + 1 + NEAR_STEP * turn, fact)
-    elsewhere = [_told_of(place, fact) for place in PLACES for fact in order]
+    elsewhere = [_about(place, fact) for place in PLACES for fact in order]
     taken: set[str] = set()
     needles: list[Needle] = []
     for fact in [*order, *elsewhere]:
@@ -420,14 +418,14 @@ def deck(seed: int) -> tuple[Needle, ...]:
 NEAR_STEP = 4
 
 
-def _told_of(place: str, fact: Fact) -> Fact:
+def _about(place: str, fact: Fact) -> Fact:
     stem = f"{place} {fact.stem[0].lower()}{fact.stem[1:]}"
     return attrs.evolve(fact, stem=stem)
 
 
 _STEMS = frozenset(
     [*NUMBERS, *WORDS, *CODES, *NEAR.values()]
-    + [_told_of(place, fact).stem for place in PLACES for fact in _FACTS]
+    + [_about(place, fact).stem for place in PLACES for fact in _FACTS]
 )
 
 
@@ -437,17 +435,17 @@ def placed_needles(seed: int) -> tuple[Needle, ...]:
 
 
 def spare_needles(seed: int) -> tuple[Needle, ...]:
-    """Facts of the same deck that do not stand in the document."""
+    """The facts of the same deck that the document does not hold."""
     return deck(seed)[:SPARE_FACTS]
 
 
 def fresh_value(fact: Fact, rng: Random, taken: set[str]) -> str:
-    """A value for `fact` that is none of `taken`."""
+    """A value for `fact` that is not in `taken`."""
     return next(value for _ in iter(int, 1) if (value := fact.draw(rng)) not in taken)
 
 
 def distractors(needles: tuple[Needle, ...], seed: int) -> Iterator[Distractor]:
-    """What is near to some of `needles`, in their order."""
+    """The distractors of those `needles` that have one, in their order."""
     rng = Random(f"distractors {seed}")  # noqa: S311 - reproducible facts, not secrets
     taken = {needle.value for needle in needles}
     for needle in needles:
@@ -458,26 +456,26 @@ def distractors(needles: tuple[Needle, ...], seed: int) -> Iterator[Distractor]:
             yield Distractor(near=needle, sentence=f"{stem} {value}.")
 
 
-# Where needles stand, and which are asked for ----------------------------------------------------
+# The places of needles, and the choice of the next one --------------------------------------------
 
 FIRST_TOKENS = 48
-"""Position of the first needle. The very first lines are easy: attention rests on them."""
+"""Position of the first needle. The very first lines are easy, because attention rests on them."""
 
 GAP_TOKENS, GAP_RATIO = 96, 1.028
 """Distance of two neighbours: 96 tokens, or 2.8 % of the position if that is more.
 
-So from 4k tokens on every region holds at least 3 needles (the tail, the last 10 %, holds 3 or
-4; late 10, middle 12 or more), and one document has 41 at 4k, 67 at 8k, 168 at 128k, 241 at 1M.
-A lost segment is seen if it is longer than the distance there: 2.8 % of the window at its end.
-The needles of a second document stand half-way between those of the first (`needle_positions`),
-so a certificate sees segments half as long, a third and fourth document a quarter.
+From 4k tokens on every region holds at least 3 needles (the tail 3 or 4, late 10, middle 12 or
+more), and one document has 41 at 4k, 67 at 8k, 168 at 128k, 241 at 1M. A lost segment is seen if it
+is longer than the distance there: 2.8 % of the window at its end. The needles of a second document
+lie half-way between those of the first (`needle_positions`), so a certificate sees segments half as
+long, and a third and fourth document a quarter.
 """
 
 DOCUMENTS = 1000
 """A measurement's documents have the seeds ``seed * 1000 + 1`` and up."""
 
 END_TOKENS = 80
-"""About as many tokens at the end of the window hold the request and the reply, not the text."""
+"""About this many tokens at the end of the window hold the request and the reply, not the text."""
 
 CLOSING = None
 """The fact in the last sentence before the request, which is planted for one question only."""
@@ -492,8 +490,8 @@ TAIL_SHARES = (0.5, 1 / 14, CLOSING, 13 / 14, 3 / 14, CLOSING, 11 / 14, 5 / 14, 
 def document_number(seed: int) -> int:
     """The number of the document within its measurement, from 0.
 
-    The baseline's own document has the last seed and is laid out as the first one: a shifted
-    one has no needle in the head at short length.
+    The baseline's own document has the last seed and the layout of the first one: a shifted one
+    has no needle in the head at a short length.
     """
     number = (seed - 1) % DOCUMENTS
     return 0 if number == DOCUMENTS - 1 else number
@@ -578,7 +576,7 @@ def _grid(turn: float) -> float:
 
 
 def _van_der_corput(number: int) -> float:
-    """Number `number` of the sequence 0, 1/2, 1/4, 3/4, 1/8, 5/8, ..."""
+    """Item `number` of the sequence 0, 1/2, 1/4, 3/4, 1/8, 5/8, ..."""
     share, part = 0.0, 0.5
     while number:
         number, bit = divmod(number, 2)
@@ -588,8 +586,8 @@ def _van_der_corput(number: int) -> float:
 
 
 # The crowd ---------------------------------------------------------------------------------------
-# RULER's multi-key retrieval (arXiv 2404.06654): every sentence has the same words except for the
-# name, so a model has to match the key, not the topic.
+# RULER's multi-key retrieval (arXiv 2404.06654): sentences differ only in the name, so a model has
+# to match the key, not the topic.
 
 _GIVEN = tuple(
     "Agnes|Basil|Clara|Dorian|Edith|Felix|Greta|Hugo|Irene|Jasper|Karen|Lionel|Mabel|Nolan|"
@@ -605,7 +603,7 @@ _FAMILY = tuple(
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """One of the crowd."""
+    """One fact of the crowd."""
 
     name: str
     value: str
@@ -617,7 +615,7 @@ class Entry:
 
     @property
     def sentence(self) -> str:
-        """What stands in the document."""
+        """The sentence in the document."""
         return f"{self.stem} {self.value}."
 
 
@@ -633,8 +631,8 @@ def crowd_entries(seed: int, taken: frozenset[str]) -> Iterator[Entry]:
 
 
 # Chains ------------------------------------------------------------------------------------------
-# RULER's variable tracking: one sentence gives a number, the next ones say that another vessel
-# holds as much.
+# RULER's variable tracking: one sentence gives a number, each of the next ones says that another
+# vessel holds as much.
 
 CHAIN_LINKS = 3
 """Vessels in one chain: one with a number, two that refer back."""
@@ -667,14 +665,14 @@ class Link:
 
     @property
     def sentence(self) -> str:
-        """What stands in the document."""
+        """The sentence in the document."""
         if self.previous is None:
             return f"The flask with the {self.name} holds {self.value} drops."
         return f"The flask with the {self.name} holds as much as the one with the {self.previous}."
 
 
 def chain_links(seed: int, taken: frozenset[str]) -> Iterator[Link]:
-    """Chains one after another, each of `CHAIN_LINKS` links; no name and no value twice."""
+    """Chains one after another, each of `CHAIN_LINKS` links. No name or value is repeated."""
     rng = Random(f"chains {seed}")  # noqa: S311 - reproducible facts, not secrets
     names = [f"{colour} {mark}" for colour in _VESSELS for mark in _MARKS]
     rng.shuffle(names)
@@ -695,7 +693,7 @@ def stem_of(name: str) -> str:
 
 
 def names_stem(value: str) -> str:
-    """The first words of an answer that gives all names that hold `value`."""
+    """The first words of an answer that lists the names of all vessels that hold `value`."""
     return f"The flasks that hold {value} drops are those with the"
 
 

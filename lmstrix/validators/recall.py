@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from random import Random
 
 import attrs
@@ -31,13 +32,8 @@ from lmstrix.validators.needles import (
 
 __all__ = ["ANSWER_TOKENS", "PHRASINGS", "Recall", "RecallQuestions"]
 
-BASELINE_TOKENS = 512
-"""Short enough for any model, long enough to hold a head, a middle and a closing fact."""
-
 ANSWER_TOKENS = 16
 """Reserved for the reply: the longest value takes 8 tokens if each digit is one."""
-
-MOST_FACTS = 8
 
 PHRASINGS = (
     "Now repeat one of the facts from the text above.",
@@ -46,7 +42,7 @@ PHRASINGS = (
     "Quote a fact from the text word by word.",
     "Finish the sentence just as the text does.",
 )
-"""Ways of asking; they make further trials on one needle a little less alike.
+"""Ways of asking, so that further trials on one needle differ a little.
 
 None names the fact: the answer prefix does. So further questions at one length re-read the
 prefix alone, 9 tokens instead of 27 with a question of its own for each fact, and the model is
@@ -64,15 +60,12 @@ as the list does, with the next line, and never give a value."""
 LINE_TOKENS = 14
 """Reserved for the number of a line, a value and the line's end."""
 
-_LONGEST_PHRASING = max(PHRASINGS, key=len)
-_STOPS = (". ", "\n")
-
 
 class RecallQuestions:
     """Questions on one master document, for one loaded model.
 
     A third of the questions about the tail ask for a fact in the last sentence before the request.
-    It costs only its own tokens, and a model that misses it has collapsed rather than forgotten.
+    It costs only its own tokens, and a model that misses it has collapsed, not forgotten.
     """
 
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
@@ -85,7 +78,16 @@ class RecallQuestions:
             loaded,
             seed,
             spec,
-            frames=[_Longest(needle) for needle in self._spare],
+            # The longest prompts: all others lack the closing sentence.
+            frames=[
+                partial(
+                    asked_of,
+                    asked=max(PHRASINGS, key=len),
+                    closing=needle.sentence,
+                    answer_prefix=needle.fact.stem,
+                )
+                for needle in self._spare
+            ],
             reply_tokens=ANSWER_TOKENS,
         )
         self._stem_tokens: dict[str, int] = {}
@@ -97,20 +99,17 @@ class RecallQuestions:
         if region is None:
             region, index = region_of_turn(index)
         cut = await self._haystack.cut(length_tokens)
-        placed, asked, closing = self._choice(
-            cut.placed(Needle), cut.tokens, length_tokens, region, index
-        )
-        return _question(cut, length_tokens, region, placed, asked, closing)
+        chosen = self._choice(cut.placed(Needle), cut.tokens, length_tokens, region, index)
+        return _question(cut, length_tokens, region, *chosen)
 
     async def at_depth(self, length_tokens: int, depth: float, turn: int = 0) -> Question:
         """The question about the needle nearest to `depth`, in other words for each `turn`."""
         cut = await self._haystack.cut(length_tokens)
-        by_distance = sorted(
-            cut.placed(Needle), key=lambda p: abs(p.position_tokens - depth * length_tokens)
-        )
-        if not by_distance:
+        target = depth * length_tokens
+        needles = cut.placed(Needle)
+        if not needles:
             raise ConfigurationError(f"{length_tokens} tokens hold no needle")
-        placed = by_distance[0]
+        placed = min(needles, key=lambda needle: abs(needle.position_tokens - target))
         region = Region.at(placed.position_tokens / length_tokens)
         return _question(cut, length_tokens, region, placed, turn, "")
 
@@ -148,7 +147,13 @@ class RecallQuestions:
             if placed.thing.fact.stem in {n.fact.stem for n in self._spare}
         )
         phrasing = SEVERAL_PHRASINGS[max(n for _, n, _ in chosen) % len(SEVERAL_PHRASINGS)]
-        frame = _Several(tuple(lines), closing, phrasing)
+        listed = "".join(f"\n{n}. {beginning_of(stem)}" for n, stem in enumerate(lines, 1))
+        frame = partial(
+            asked_of,
+            asked=f"{phrasing}{listed}",
+            closing=closing,
+            answer_prefix=f"1. {next(iter(lines))}",
+        )
         reply_tokens = sum([await self._tokens_of(stem) + LINE_TOKENS for stem in lines])
         whole = await self._haystack.cut_for(length_tokens, frame, reply_tokens)
         return Question(
@@ -172,8 +177,8 @@ class RecallQuestions:
         region: Region,
         index: int,
     ) -> tuple[Placed[Needle], int, str]:
-        """What a question asks for, how often the region's questions asked for it before, and the
-        closing sentence if it is one.
+        """The needle a question asks for, how often earlier questions about the region asked for
+        it, and its sentence if that closes the text.
         """
         positions = [placed.position_tokens for placed in needles]
         picks = choices(positions, length_tokens, region, index + 1)
@@ -203,7 +208,8 @@ def _question(
     """Asks for one needle, for the `asked`-th time."""
     phrasing = PHRASINGS[asked % len(PHRASINGS)]
     part = _part(placed, length_tokens, region)
-    return attrs.evolve(part, prompt=_prompt(cut.text, closing, placed.thing, phrasing))
+    prompt = asked_of(cut.text, phrasing, closing=closing, answer_prefix=part.prompt.answer_prefix)
+    return attrs.evolve(part, prompt=prompt)
 
 
 def _part(placed: Placed[Needle], length_tokens: int, region: Region) -> Question:
@@ -215,56 +221,24 @@ def _part(placed: Placed[Needle], length_tokens: int, region: Region) -> Questio
         kind=needle.fact.kind,
         depth=min(1.0, max(0.0, placed.position_tokens / length_tokens)),
         max_tokens=ANSWER_TOKENS,
-        stop=_STOPS,
+        stop=(". ", "\n"),
         region=region,
     )
-
-
-def _prompt(document: str, closing: str, needle: Needle, phrasing: str) -> Prompt:
-    return asked_of(document, phrasing, closing=closing, answer_prefix=needle.fact.stem)
-
-
-@attrs.frozen
-class _Longest:
-    """The longest prompt that asks for a closing `needle`. Others lack the closing sentence."""
-
-    needle: Needle
-
-    def __call__(self, document: str) -> Prompt:
-        return _prompt(document, self.needle.sentence, self.needle, _LONGEST_PHRASING)
-
-
-@attrs.frozen
-class _Several:
-    """The prompt that asks for several needles."""
-
-    stems: tuple[str, ...]
-    closing: str
-    phrasing: str
-
-    def __call__(self, document: str) -> Prompt:
-        listed = "".join(f"\n{n}. {beginning_of(s)}" for n, s in enumerate(self.stems, 1))
-        return asked_of(
-            document,
-            f"{self.phrasing}{listed}",
-            closing=self.closing,
-            answer_prefix=f"1. {self.stems[0]}",
-        )
 
 
 @attrs.frozen(kw_only=True)
 class Recall:
     """One fact per question, or up to eight.
 
-    `spec` says what else is planted in the document: give all validators of one measurement the
-    same.
+    All validators of one measurement need the same `spec`, which says what else the document holds.
     """
 
     spec: HaystackSpec = PLAIN
     name: str = attrs.field(default="recall", init=False)
-    baseline_length: int = attrs.field(default=BASELINE_TOKENS, init=False)
+    baseline_length: int = attrs.field(default=512, init=False)
+    """Short enough for any model, long enough to hold a head, a middle and a closing fact."""
     regions: tuple[Region, ...] = attrs.field(default=tuple(Region), init=False)
-    most_facts: int = attrs.field(default=MOST_FACTS, init=False)
+    most_facts: int = attrs.field(default=8, init=False)
 
     def questions(self, loaded: LoadedModel, seed: int) -> RecallQuestions:
         """See `lmstrix.ports.Validator`."""
@@ -285,20 +259,20 @@ class Recall:
         return tuple(
             judge_reply(part, attrs.evolve(reply, text=answers[stem], reasoning=""))
             if (stem := part.prompt.answer_prefix) in answers
-            else _missing(part, reply)
+            else _judge_missing(part, reply)
             for part in question.parts
         )
 
 
-def _missing(part: Question, reply: Reply) -> Judgement:
-    """What is said of a part without an answer: wrong, unless the whole reply is not an answer."""
+def _judge_missing(part: Question, reply: Reply) -> Judgement:
+    """A part without an answer is wrong, unless the whole reply is not an answer."""
     judged = judge_reply(part, reply)
     return Judgement.WRONG if judged is Judgement.PASS else judged
 
 
 def _answers(stems: Sequence[str], said: str) -> dict[str, str]:
-    """What a reply says for each stem, as far as it does: behind the stem itself if the reply
-    repeats it, else behind its number, else on its line.
+    """The answer to each stem that the reply answers: the text after the stem itself if the reply
+    repeats it, else after its number, else on its line.
     """
     begun = re.match(rf"\s*(?:1[.):]\s*)?{re.escape(stems[0])}", said, re.IGNORECASE)
     text = said if begun else f"1. {stems[0]}{said}"
@@ -318,7 +292,7 @@ def _answers(stems: Sequence[str], said: str) -> dict[str, str]:
 
 
 def _number_marks(stems: Sequence[str], text: str) -> dict[str, tuple[int, int]]:
-    """Where each line's number stands, as far as they follow each other."""
+    """The place of each line's number, up to the first that is missing."""
     marks: dict[str, tuple[int, int]] = {}
     at = 0
     for number, stem in enumerate(stems, 1):

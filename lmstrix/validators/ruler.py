@@ -42,19 +42,19 @@ STEM_TOKENS = 28
 
 @attrs.frozen(kw_only=True)
 class _Kind(Generic[Thing]):
-    """What one of the two validators asks for."""
+    """The questions of one of the two validators."""
 
     things: Callable[[Cut], Sequence[Placed[Thing]]]
-    """All that a cut holds."""
+    """All facts of this kind in a cut."""
     answer: Callable[[Thing, int], tuple[str, str, str]]
-    """For a thing and the number of the question: kind, first words of the answer, value."""
+    """For a fact and the number of the question: kind, first words of the answer, value."""
     requests: tuple[str, ...]
-    """The next one comes when a thing is asked for again."""
+    """The next one is used when a fact is asked for again."""
     reply_tokens: int
     turns: int
-    """Questions in a row about one thing."""
+    """Questions in a row about one fact."""
     missing: str
-    """What a document that is too short lacks."""
+    """A message's name for the facts, which a document that is too short lacks."""
 
 
 class _Questions(Generic[Thing]):
@@ -114,20 +114,18 @@ _CROWD = _Kind[Entry](
     missing="crowd",
 )
 
-CROWD_BASELINE_TOKENS = 512
-"""Eight of the crowd are there already."""
-
 
 @attrs.frozen(kw_only=True)
 class Crowd:
-    """One fact per question, from a document that holds many alike ones.
+    """One fact per question, from a document that holds many similar ones.
 
     `spec` must plant the crowd.
     """
 
     spec: HaystackSpec = WITH_CROWD
     name: str = attrs.field(default="crowd", init=False)
-    baseline_length: int = attrs.field(default=CROWD_BASELINE_TOKENS, init=False)
+    baseline_length: int = attrs.field(default=512, init=False)
+    """Holds eight facts of the crowd."""
     regions: tuple[Region, ...] = attrs.field(default=tuple(Region), init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -150,7 +148,7 @@ NAMES = "names"
 
 
 def _chains(cut: Cut) -> tuple[Placed[Chain], ...]:
-    """All whole chains, each where its first link stands."""
+    """All whole chains, each with the position of its first link."""
     grouped = (tuple(g) for _, g in groupby(cut.placed(Link), key=lambda p: p.thing.chain))
     return tuple(
         Placed(thing=links, position_tokens=links[0].position_tokens)
@@ -182,24 +180,22 @@ _TRACING = _Kind[Chain](
     missing="whole chain",
 )
 
-TRACING_BASELINE_TOKENS = 1024
-"""Five whole chains are there already. Of the two or three at 512 a number is soon guessed:
-SmolLM2-135M answers 6 of 6 there, and no list of names."""
-
 MOST_STRANGERS = 1
-"""Names of other chains that an answer may hold: more is a list of all flasks."""
+"""Names of other chains that an answer may hold. More would be a list of all flasks."""
 
 
 @attrs.frozen(kw_only=True)
 class Tracing:
-    """Every other question asks for a number two links away, every other one for all names.
+    """Questions alternate between a number that is two links away and the names of a whole chain.
 
     `spec` must plant the chains.
     """
 
     spec: HaystackSpec = WITH_CHAINS
     name: str = attrs.field(default="tracing", init=False)
-    baseline_length: int = attrs.field(default=TRACING_BASELINE_TOKENS, init=False)
+    baseline_length: int = attrs.field(default=1024, init=False)
+    """Holds five whole chains. Of the two or three at 512 a number is easily guessed: SmolLM2-135M
+    answers 6 of 6 there, but no list of names."""
     regions: tuple[Region, ...] = attrs.field(default=tuple(Region), init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -108,7 +108,7 @@ def test_undo_restores_every_byte(home: Path, name: str) -> None:
     undo.write()
     assert files(home) == before
     assert sorted(path.name for path in (home / FOLDER).iterdir()) == ["LiquidAI", "google"]
-    with pytest.raises(SettingsError, match="nothing to take back"):
+    with pytest.raises(SettingsError, match="nothing to undo"):
         plan_undo(home, name)
 
 

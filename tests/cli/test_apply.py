@@ -108,7 +108,7 @@ def test_undo(shell: Shell, home: Path) -> None:
     assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
     result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
     assert result.exit_code == 1
-    assert "nothing to take back" in result.stderr
+    assert "nothing to undo" in result.stderr
 
 
 def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:

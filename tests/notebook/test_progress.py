@@ -38,8 +38,10 @@ class Outputs:
         self.shown: list[Mapping[str, str]] = []
         self.drawn = 0
 
-    def display(self, bundle: Mapping[str, str]) -> Output:
-        self.shown.append(bundle)
+    def display(self, obj: Mapping[str, str], *, raw: bool, display_id: bool) -> Output:
+        assert raw
+        assert display_id
+        self.shown.append(obj)
         self.drawn += 1
         return Output(self, len(self.shown) - 1)
 
@@ -48,8 +50,9 @@ class Output:
     def __init__(self, outputs: Outputs, place: int) -> None:
         self.outputs, self.place = outputs, place
 
-    def update(self, bundle: Mapping[str, str]) -> None:
-        self.outputs.shown[self.place] = bundle
+    def update(self, obj: Mapping[str, str], *, raw: bool) -> None:
+        assert raw
+        self.outputs.shown[self.place] = obj
         self.outputs.drawn += 1
 
 

@@ -76,7 +76,7 @@ CASES = {
     ),
     "all lost alike": (
         report(*(region(r, 6000 + i, 6400 + i) for i, r in enumerate(Region))),
-        "forgets everywhere alike from 6,400 tokens on.",
+        "forgets everywhere from 6,400 tokens on.",
     ),
     "nothing lost": (report(), "every part of the window still works at 8,192."),
     "nothing lost before the budget was": (

@@ -7,7 +7,7 @@ import pytest
 from lmstrix.models import Judgement, Region, Reply, StopReason
 from lmstrix.ports import GradedValidator, LoadedModel, Validator
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix.validators.copy import Copy, copied_share, copy_score
+from lmstrix.validators.copy import Copy, copied_share
 from lmstrix.validators.haystack import HaystackSpec
 from lmstrix.validators.needles import answer_from, names_stem, stem_of
 from lmstrix.validators.recall import Recall
@@ -68,7 +68,7 @@ async def test_a_slip_costs_what_follows(loaded: LoadedModel) -> None:
         (0, 0.0, Judgement.WRONG),
     ):
         given = reply(" ".join([*words[:right], "quickly", *words[right + 1 :]]))
-        assert copy_score(question, given) == Copy().score(question, given) == score
+        assert Copy().score(question, given) == score
         assert Copy().judge(question, given) is judgement
 
 
