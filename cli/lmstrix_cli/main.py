@@ -23,20 +23,18 @@ from lmstrix_cli.settings import Settings, add_shared_options
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["COMMANDS", "lmstrix", "main"]
-
 COMMANDS = {
     "apply": "Put a measured context into LM Studio's settings.",
     "bench": "Measure prefill and generation speed by context length.",
     "completion": "Print a script that completes commands and model names in your shell.",
     "compare": "Compare results side by side.",
     "demo": "Download a small model and measure it.",
-    "doctor": "Check everything that LMStrix needs, and explain how to fix it.",
+    "doctor": "Check everything that LMStrix needs, and explain how to fix problems.",
     "export": "Write all stored results to a file, for another machine.",
-    "import": "Add results from another machine or an earlier LMStrix.",
+    "import": "Add results that were exported on another machine.",
     "infer": "Ask a model a question at a context length that works.",
     "list": "List the stored results (also: ls).",
-    "map": "Show how much a model recalls by context length and depth.",
+    "map": "Show how much a model recalls, by context length and depth.",
     "report": "Write a report: one HTML page, or Markdown.",
     "scan": "List the available models.",
     "status": "Show the engine, loaded models, the store and interrupted measurements.",
@@ -56,12 +54,12 @@ First steps:
   lmstrix test path/to/model.gguf   measure one
   lmstrix list                      list the results
 
-The options above may also stand behind the command: lmstrix scan --host HOST:PORT
+These options also work after the command: lmstrix scan --host HOST:PORT
 
 \b
 Exit codes:
   0  measured, or done
-  1  anything else
+  1  any other failure
   2  wrong usage: an option, a name or a value
   3  server or engine not reachable
   4  model not found, or not measurable
@@ -92,10 +90,7 @@ class CommandGroup(click.Group):
         if command.epilog and COMMAND_EPILOG not in command.epilog:
             command.epilog += f"\n{COMMAND_EPILOG}"
         add_shared_options(command)
-        if ctx.resilient_parsing:  # a shell asks what could come next
-            from lmstrix_cli.commands.completion import complete_parameters  # noqa: PLC0415 - for shells only
-
-            complete_parameters(command)
+        _complete_if_asked(ctx, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -107,6 +102,7 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the typed words for messages."""
         ctx.meta[__name__] = tuple(args)
+        _complete_if_asked(ctx, self)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -164,46 +160,10 @@ def show_help(ctx: click.Context, name: str | None) -> None:
         click.echo(command.get_help(inner))
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
-    if not value or ctx.resilient_parsing:
-        return
-    click.echo(f"lmstrix {_version()}")
-    ctx.exit()
-
-
-def _version() -> str:
-    """From the name of the folder with our metadata, if there is just one: reading what is
-    in it, by `importlib.metadata`, takes as long as all the rest of ``lmstrix --version``.
-    """
-    for folder in sys.path:
-        try:
-            names = os.listdir(folder or os.curdir)  # noqa: PTH208 - pathlib is slower
-        except OSError:
-            continue
-        found = [n for n in names if n.startswith("lmstrix-") and n.endswith(".dist-info")]
-        if len(found) == 1:
-            return found[0].removeprefix("lmstrix-").removesuffix(".dist-info")
-        if found:
-            break
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - as above
-
-    try:
-        return version("lmstrix")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
-
-
 @click.group(
     cls=CommandGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Show the version and exit.",
-)
+@click.version_option(package_name="lmstrix", message="%(package)s %(version)s")
 @click.pass_context
 def lmstrix(ctx: click.Context) -> None:
     """Find out how much context a local model really handles.
@@ -285,6 +245,14 @@ def _reserve(number: int) -> None:
         os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
 
 
+def _complete_if_asked(ctx: click.Context, command: click.Command) -> None:
+    """Prepare `command` for a shell that asks what could come next."""
+    if ctx.resilient_parsing:
+        from lmstrix_cli.commands.completion import complete_parameters  # noqa: PLC0415 - for shells only
+
+        complete_parameters(command)
+
+
 def _before_command(
     group: click.Group, ctx: click.Context, error: click.NoSuchOption
 ) -> click.NoSuchOption | click.UsageError:
@@ -303,13 +271,7 @@ def _before_command(
 
 def _unknown_command(ctx: click.Context, typed: str) -> click.UsageError:
     """The error for a command that does not exist."""
-    from lmstrix import suggestion  # noqa: PLC0415 - for typing slips only
-
-    meant = suggestion(typed, COMMANDS)
-    if meant:
-        more = f" {meant}"
-    elif (typed.lower().endswith(".gguf") or "/" in typed) and typed.isprintable():
-        more = f" To measure a model: {shlex.join(['lmstrix', 'test', typed])}"
-    else:
-        more = ""
-    return click.UsageError(f"No such command {typed!r}.{more}", ctx)
+    if (typed.lower().endswith(".gguf") or "/" in typed) and typed.isprintable():
+        measure = shlex.join(["lmstrix", "test", typed])
+        return click.UsageError(f"No such command {typed!r}. To measure a model: {measure}", ctx)
+    return click.NoSuchCommand(typed, possibilities=COMMANDS, ctx=ctx)

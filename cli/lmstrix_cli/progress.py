@@ -7,9 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -32,17 +30,6 @@ from lmstrix_cli import output
 from lmstrix_cli.output import label
 from lmstrix_cli.settings import is_quiet
 
-__all__ = [
-    "LiveProgress",
-    "PlainProgress",
-    "Progress",
-    "Silence",
-    "base_name",
-    "choose_progress",
-    "event_line",
-    "status_line",
-]
-
 ACTIVITY_CELLS = 48
 REFRESH_PER_SECOND = 4
 _NAME_CELLS = (32, 24, 18, 12)
@@ -51,22 +38,27 @@ _SPARED = ("reading", "speed", "length", "name", "correct", "word", "phase", "ac
 """The parts that a narrow line leaves out, the first of them first."""
 
 
-class Progress(AbstractContextManager[object], Protocol):
-    """An observer that is shown between entering and leaving it."""
-
-    def __call__(self, event: Event, /) -> None:
-        """Hear one event."""
-        ...
-
-
 EXPLAINED = {
-    "load": "Loading the model at the context that it claims.",
-    "baseline": "Asking about short prompts: how well it answers there is the mark for long ones.",
+    "load": "Loading the model at the context that it declares.",
+    "baseline": "Asking with short prompts. Long prompts are compared with these answers.",
     "search": "Filling the window with text and asking about facts in it, to find where it stops.",
-    "levels": "Letting it write, to see up to which length it still writes language.",
+    "levels": "Letting it write, to find up to which length its text still makes sense.",
     "certify": "Loading it again, to check the answer on a fresh document.",
 }
 """A sentence for each phase, for those who see the first measurement of their life."""
+
+
+class Progress:
+    """An observer that is shown between entering and leaving it; this one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
 
 
 def choose_progress(*, explains: bool = False) -> Progress:
@@ -76,30 +68,12 @@ def choose_progress(*, explains: bool = False) -> Progress:
     each phase.
     """
     if is_quiet():
-        return Silence()
+        return Progress()
     redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return LiveProgress(explains=explains) if redraws else PlainProgress(explains=explains)
 
 
-class Silence:
-    """Hears everything and says nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
-
-    def __call__(self, event: Event, /) -> None:
-        """Hear one event."""
-
-
-class PlainProgress(Silence):
+class PlainProgress(Progress):
     """One line on stderr for each phase, load and probe."""
 
     def __init__(self, *, explains: bool = False) -> None:
@@ -151,7 +125,7 @@ def event_line(event: Event) -> str:
     return label(line)
 
 
-class LiveProgress:
+class LiveProgress(Progress):
     """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
 
     def __init__(self, console: Console | None = None, *, explains: bool = False) -> None:
@@ -174,12 +148,7 @@ class LiveProgress:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -235,10 +204,7 @@ def base_name(key: str) -> str:
 
 
 def _joined(name: str, parts: dict[str, str]) -> Text:
-    return Text(
-        "  ".join(filter(None, (name, *parts.values()))),
-        no_wrap=True,
-    )
+    return Text("  ".join(filter(None, (name, *parts.values()))), no_wrap=True)
 
 
 def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:

@@ -18,8 +18,6 @@ from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers
 from lmstrix_cli.settings import Settings
 
-__all__ = ["ScriptedAdapter", "Shell"]
-
 
 class ScriptedAdapter(SimulatedAdapter):
     """Simulated models whose listing and status can be said in advance."""

@@ -83,7 +83,7 @@ def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
 
 
 def test_markdown_shows_a_name_as_it_is() -> None:
-    shown = [Column[str](key="model", head="MODEL", text=str), Column[str](key="only in csv")]
+    shown = [Column[str]("model", "MODEL", str, str), Column[str]("only in csv", value=str)]
     [head, rule, row] = markdown_text(shown, [EVIL]).splitlines()
     assert (head, rule) == ("| model |", "| --- |")
     for harmless in ("\\|", "\\*", "\\`", "\\<b\\>", "\\\\x1b"):

@@ -198,7 +198,7 @@ def test_no_templates_yet(shell: Shell, templates: Path) -> None:
     [
         (("--template", "nosuch"), ": 'fixed', 'short'."),
         (("--template", "short", "x"), "needs a value for 'style', 'words'"),
-        (("--template", "short", "x"), "Hint: Say --var style=... --var words=... as well."),
+        (("--template", "short", "x"), "Hint: Add --var style=... --var words=...."),
         (("--template", "fixed", "x"), "takes no text"),
         (("--template", "fixed", "--var", "a=b"), "has no variable 'a'"),
         (("--template", "short", "--var", "prompt=x", "y"), "are the same"),

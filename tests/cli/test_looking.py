@@ -122,7 +122,7 @@ def test_status_shows_engine_store_and_what_is_loaded(shell: Shell) -> None:
     )
     result = shell.run("status")
     assert result.exit_code == 0
-    for expected in ("llama.cpp", "b 123", str(shell.store), "theirs", "4096", "another program"):
+    for expected in ("llama.cpp", "b 123", str(shell.store), "theirs", "4,096", "another program"):
         assert expected in result.stdout
     [document] = shell.lines("status", "--json")
     assert document["available"] is True

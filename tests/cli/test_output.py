@@ -132,7 +132,7 @@ QUICK = "from lmstrix_cli.main import lmstrix; lmstrix([{!r}], standalone_mode=F
     ("code", "heavy"),
     [
         (QUICK.format("--help"), "lmstrix attrs logging importlib.metadata"),
-        (QUICK.format("--version"), "lmstrix attrs logging importlib.metadata"),
+        (QUICK.format("--version"), "lmstrix attrs logging"),
         ("import lmstrix", "IPython jinja2"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Pa
     for words in ("report -o x.csv", "report -o x.pdf", "compare -o x.txt"):
         result = shell.run(*words.split())
         assert result.exit_code == 2
-        assert "say --format" in result.stderr
+        assert "add --format" in result.stderr
     assert list(here.iterdir()) == []
     assert shell.run("report", "-o", "page.pdf", "--format", "html").exit_code == 0
 
@@ -120,7 +120,7 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
         ('{"a": 1}', "document 1 of 'x' is not a report"),
         ("{", "is not valid JSON"),
         ("", "the input has no report"),
-        (dump_report(made("m")).replace("8192", "9" * 4000), "is not valid JSON"),
+        (dump_report(made("m")).replace("8192", "9" * 4000), "document 1 of 'x' is not a report"),
         ("[" * 100_000, "is not valid JSON"),
     ):
         (here / "x").write_text(text)

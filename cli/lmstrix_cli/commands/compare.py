@@ -30,9 +30,7 @@ from lmstrix_cli.results import (
     source_option,
     write_report,
 )
-from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
+from lmstrix_cli.settings import PATH, Settings, pass_settings
 
 EPILOG = """\b
 Examples:
@@ -61,14 +59,15 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "--format",
     "wanted",
     type=click.Choice(["table", *_RENDERERS]),
-    help="Default: as FILE ends, else table.",
+    help="Output format. Default: by the ending of FILE, else table.",
 )
 @click.option(
     "-o",
     "--output",
     "target",
+    type=PATH,
     metavar="FILE",
-    help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
+    help=f"The file to write; - is stdout. Default for html: {FILE} in this folder; else stdout.",
 )
 @source_option
 @click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
@@ -82,10 +81,10 @@ def command(
     sources: tuple[str, ...],
     force: bool,
 ) -> None:
-    """Put results side by side: the newest of every MODEL, or all results of one.
+    """Put results side by side: the newest of each MODEL, or all results of a single one.
 
-    Differences in settings, engine, method and date are shown apart from the settings that are
-    the same. Reads only the store and needs no engine.
+    Settings, engine, method and date are listed where they differ; what is the same in all comes
+    last. Reads only the store and needs no engine.
     """
     kind = choose_format(wanted, target, "table", _RENDERERS)
     if kind == "table" and target not in {None, STDOUT}:

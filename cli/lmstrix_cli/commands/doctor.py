@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from inspect import iscoroutinefunction
@@ -47,20 +49,8 @@ from lmstrix.demo import DEMO
 from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.servers import OTHER_SERVERS, named_or_answering
+from lmstrix_cli.options import json_option
 from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
-
-__all__ = [
-    "CHECKS",
-    "Check",
-    "Finding",
-    "Verdict",
-    "command",
-    "examine",
-    "ok",
-    "problem",
-    "warning",
-]
 
 DEADLINE_S = 10.0
 
@@ -73,19 +63,22 @@ class Verdict(enum.StrEnum):
     PROBLEM = "problem"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Finding:
     """What a check found, in one sentence, and what to do about it; the latter may be empty.
 
     Both may hold untrusted text, such as a path.
     """
 
-    check: str = ""
+    check: str = attrs.field(default="", kw_only=True)
     verdict: Verdict
     found: str
     advice: str = ""
 
 
+ok = partial(Finding, Verdict.OK)
+warning = partial(Finding, Verdict.WARNING)
+problem = partial(Finding, Verdict.PROBLEM)
 Look = Callable[[Settings], Finding] | Callable[[Settings], Awaitable[Finding]]
 
 
@@ -98,39 +91,18 @@ class Check:
     deadline_s: float = DEADLINE_S
 
 
-def ok(found: str, advice: str = "") -> Finding:
-    """Nothing is wrong."""
-    return Finding(verdict=Verdict.OK, found=found, advice=advice)
-
-
-def warning(found: str, advice: str) -> Finding:
-    """Something does not work that not everybody needs."""
-    return Finding(verdict=Verdict.WARNING, found=found, advice=advice)
-
-
-def problem(found: str, advice: str) -> Finding:
-    """Something has to be fixed first."""
-    return Finding(verdict=Verdict.PROBLEM, found=found, advice=advice)
-
-
-OLDEST = (3, 11)
 INSTALL = 'pip install . in a checkout, pip install -U "lmstrix>=2.0.0a1" after a release'
 _NEED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(;.*)?")
 _AT_LEAST = re.compile(r">=\s*([0-9.]+)")
 
 
-def check_python(settings: Settings) -> Finding:
+def check_python(_: Settings) -> Finding:
     """The interpreter's version."""
-    del settings
-    found = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}."
-    if sys.version_info < OLDEST:
-        return problem(found, f"Use Python {OLDEST[0]}.{OLDEST[1]} or newer.")
-    return ok(found)
+    return ok(f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}.")
 
 
-def check_packages(settings: Settings) -> Finding:
+def check_packages(_: Settings) -> Finding:
     """Every package that LMStrix requires is there, and new enough."""
-    del settings
     try:
         needed = requires("lmstrix") or []
         versions = [f"lmstrix {version('lmstrix')}"]
@@ -169,7 +141,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def has_engine() -> bool:
-    """Whether the embedded engine is installed; nothing of it is imported."""
+    """Whether the embedded engine is installed; it is not imported."""
     return find_spec(ENGINE_PACKAGE) is not None
 
 
@@ -206,12 +178,15 @@ async def check_other_servers(settings: Settings) -> Finding:
     """Whether the server that was named answers, or which others do on this machine."""
     if settings.adapter in {"lmstudio", EMBEDDED_ADAPTER}:
         return ok("Not looked for: another adapter was named.")
-    found = await named_or_answering(settings)
+    named = settings.adapter
+    host = settings.host if named else None
+    async with session.open_client(replace(settings, host=host, store="memory")) as client:
+        found = [await client.status()] if named else await client.other_servers()
     away = [status for status in found if not status.available]
     if away:
         return problem(f"{away[0].detail}.", away[0].hint)
     said = " ".join(f"{one.engine}: {one.detail}" for one in found)
-    return ok(said or f"None of {', '.join(OTHER_SERVERS)} answers on this machine.")
+    return ok(said or f"Neither {' nor '.join(session.OTHER_SERVERS)} answers on this machine.")
 
 
 async def check_server(settings: Settings) -> Finding:
@@ -239,9 +214,8 @@ async def check_server(settings: Settings) -> Finding:
     return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
 
 
-def check_lmstudio_sdk(settings: Settings) -> Finding:
+def check_lmstudio_sdk(_: Settings) -> Finding:
     """The version of the SDK, and whether it has what the adapter uses."""
-    del settings
     try:
         # Imported here because a broken SDK must not keep the other checks from running.
         from lmstrix.adapters.lmstudio.sdk import check_sdk, sdk_version  # noqa: PLC0415
@@ -257,9 +231,8 @@ def check_lmstudio_sdk(settings: Settings) -> Finding:
     return ok(f"lmstudio {sdk_version()} has everything that LMStrix uses.")
 
 
-def check_home(settings: Settings) -> Finding:
+def check_home(_: Settings) -> Finding:
     """LM Studio's own folder."""
-    del settings
     try:
         found = existing_home()
     except SettingsError as error:
@@ -269,9 +242,8 @@ def check_home(settings: Settings) -> Finding:
     return ok(f"LM Studio's home is {found}.")
 
 
-def check_model_settings(settings: Settings) -> Finding:
+def check_model_settings(_: Settings) -> Finding:
     """Where `lmstrix apply` writes."""
-    del settings
     try:
         folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
@@ -297,9 +269,8 @@ NO_BYTES = 20_000_000
 _OTHER_STORE = "Name another file with --store, in a folder that you can write to."
 
 
-def check_models(settings: Settings) -> Finding:
+def check_models(_: Settings) -> Finding:
     """GGUF files in the usual folders."""
-    del settings
     folders = default_folders()
     where = " and ".join(str(folder) for folder in folders)
     try:
@@ -312,13 +283,11 @@ def check_models(settings: Settings) -> Finding:
             "Get a model in LM Studio, get a small one with `lmstrix demo`, or name a file by"
             " its path.",
         )
-    files = "is 1 GGUF file" if count == 1 else f"are {count} GGUF files"
-    return ok(f"there {files} in {where}.")
+    return ok(f"{say_count(count, 'GGUF file')} in {where}.")
 
 
-def check_demo_model(settings: Settings) -> Finding:
+def check_demo_model(_: Settings) -> Finding:
     """Present and of the right size; its content is checked when it is used."""
-    del settings
     path = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
     if not path.is_file():
         return ok("it is not downloaded yet.", "`lmstrix demo` downloads it.")
@@ -361,9 +330,8 @@ async def check_disk(settings: Settings) -> Finding:
     return ok(found)
 
 
-def check_locks(settings: Settings) -> Finding:
+def check_locks(_: Settings) -> Finding:
     """Where measurements that take turns keep their locks."""
-    del settings
     folder = _existing(platformdirs.user_data_path("lmstrix"))
     if not os.access(folder, os.W_OK):
         return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
@@ -391,9 +359,8 @@ NARROWEST = 60
 """Columns that the tables of reports need."""
 
 
-def check_memory(settings: Settings) -> Finding:
+def check_memory(_: Settings) -> Finding:
     """What a load could use now."""
-    del settings
     free = available_memory()
     if free is None:
         return ok("this system does not report its free memory.")
@@ -403,9 +370,8 @@ def check_memory(settings: Settings) -> Finding:
     return ok(found)
 
 
-def check_terminal(settings: Settings) -> Finding:
+def check_terminal(_: Settings) -> Finding:
     """Encoding, width, colours."""
-    del settings
     encoding = (getattr(sys.stdout, "encoding", None) or "unknown").lower()
     width = shutil.get_terminal_size().columns
     found = f"encoding {encoding}, {width} columns, {_colours()}."
@@ -494,11 +460,11 @@ Examples:
 
 
 @click.command(name="doctor", epilog=EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option("One JSON object.")
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
-    """Check everything that LMStrix needs, and explain how to fix it.
+    """Check everything that LMStrix needs, and explain how to fix problems.
 
     Loads nothing and changes nothing. The exit code is 0 if there is no problem, else 1. A
     warning is about something that not everybody needs.

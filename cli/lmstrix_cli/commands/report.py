@@ -23,9 +23,7 @@ from lmstrix_cli.results import (
     source_option,
     write_report,
 )
-from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
+from lmstrix_cli.settings import PATH, Settings, pass_settings
 
 EPILOG = """\b
 Examples:
@@ -42,19 +40,22 @@ KINDS = ("html", "md", "json")
 
 @click.command(name="report", epilog=EPILOG)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--all", "all_models", is_flag=True, help="Every model, as if you name none.")
+@click.option(
+    "--all", "all_models", is_flag=True, help="Every measured model; the same as naming none."
+)
 @click.option(
     "-o",
     "--output",
     "target",
+    type=PATH,
     metavar="FILE",
-    help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
+    help=f"The file to write; - is stdout. Default for html: {FILE} in this folder; else stdout.",
 )
 @click.option(
     "--format",
     "wanted",
     type=click.Choice(KINDS),
-    help="One HTML page, Markdown, or JSON Lines. Default: as FILE ends, else html.",
+    help="One HTML page, Markdown, or JSON Lines. Default: by the ending of FILE, else html.",
 )
 @source_option
 @click.option(
