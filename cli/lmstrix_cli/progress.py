@@ -22,6 +22,7 @@ from lmstrix import (
     ProbeFinished,
     ReplyTimed,
     Retrying,
+    Verdict,
     WaitingForTurn,
 )
 from lmstrix.progress import ProgressState, say_phase, say_waiting
@@ -107,9 +108,7 @@ def event_line(event: Event) -> str:
         case LoadFinished():
             line = f"    asked for {event.context_length:,}, loaded {event.effective_context:,}"
         case ProbeFinished():
-            verdict = say_verdict(event.verdict)
-            verdict += f" ({say_cause(event.failure)})" if event.failure else ""
-            line = f"    {event.length_tokens:,}: {event.passes} of {event.trials}, {verdict}"
+            line = f"    {event.length_tokens:,}: {_probe_words(event)}"
         case ReplyTimed():
             read = event.prompt_tokens - (event.cached_tokens or 0)
             ttft = (
@@ -123,6 +122,15 @@ def event_line(event: Event) -> str:
         case _:
             line = ""
     return label(line)
+
+
+def _probe_words(event: ProbeFinished) -> str:
+    """The answers, and the verdict once there is one."""
+    words = [f"{event.passes} of {event.trials} correct"] if event.trials else []
+    if event.verdict is not Verdict.UNDECIDED:
+        cause = f" ({say_cause(event.failure)})" if event.failure else ""
+        words.append(f"{say_verdict(event.verdict)}{cause}")
+    return ", ".join(words)
 
 
 class LiveProgress(Progress):

@@ -62,8 +62,8 @@ def _check(check: SizeCheck) -> Iterator[str]:
         short = check.baseline
         yield (
             f"{check.passes} of {check.trials} correct"
-            f" (95% interval {100 * low:.0f} to {say_percent(high)}),"
-            f" at {short.length_tokens:,} tokens {short.passes} of {short.trials}"
+            f" (95% interval {100 * low:.0f} to {say_percent(high)});"
+            f" at {short.length_tokens:,} tokens: {short.passes} of {short.trials}"
         )
     for level in check.levels:
         if level.name != check.method.validator:

@@ -82,7 +82,7 @@ async def test_a_check_that_fails_or_hangs_does_not_end_the_others() -> None:
     checks = [Check("a", hangs, 0.01), Check("b", fails), Check("c", fine)]
     found = await examine(Settings(), checks)
     assert [one.verdict for one in found] == [Verdict.PROBLEM, Verdict.PROBLEM, Verdict.OK]
-    assert "no answer within" in found[0].found
+    assert "No answer within" in found[0].found
     assert "RuntimeError: oops" in found[1].found
 
 

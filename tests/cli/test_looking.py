@@ -85,6 +85,7 @@ def test_scan_with_neither_lm_studio_nor_files(shell: Shell, files: Path) -> Non
     result = shell.run("scan")
     assert result.exit_code == 3
     assert NOBODY in result.stderr
+    assert "lmstrix demo" in result.stderr
 
 
 def test_scan_lists_lm_studios_models_and_other_files(

@@ -39,7 +39,7 @@ def test_another_store_has_it_all_after_an_import(
     assert shell.run("list", "--json").stdout == listed
     again = shell.run("import", str(exported)).stdout
     assert "added 0 measurements" in again
-    assert "1 known already" in again
+    assert "1 already in the store" in again
 
 
 def test_what_was_added_before_a_file_that_cannot_be_is_said(

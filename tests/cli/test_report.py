@@ -213,6 +213,7 @@ def test_all_results_of_one_model(shell: Shell) -> None:
     assert seeds == ["seed", "10", "9", "7"]
     result = shell.run("compare", "other")
     assert "Only one result" in result.stderr
+    assert "lmstrix test" in result.stderr
     assert result.exit_code == 0
 
 

@@ -94,7 +94,10 @@ def command(
     reports = gather(settings, sources)
     compared = compare(_choose(reports, models, everything=bool(sources)))
     if len(compared.reports) == 1:
-        output.note("Only one result: there is nothing to compare it with.")
+        output.note(
+            "Only one result: there is nothing to compare it with. Measure another model, or the"
+            " same one with other options: lmstrix test MODEL."
+        )
     if kind == "table":
         output.out(*_side_by_side(compared))
         return

@@ -108,7 +108,7 @@ def check_packages(_: Settings) -> Finding:
         versions = [f"lmstrix {version('lmstrix')}"]
     except PackageNotFoundError:
         return warning(
-            "lmstrix is not installed; it runs from a source folder.",
+            "LMStrix is not installed; it runs from a source folder.",
             f"Install it, so that it finds its plug-ins: {INSTALL}.",
         )
     wrong: list[str] = []
@@ -223,7 +223,7 @@ def check_lmstudio_sdk(_: Settings) -> Finding:
         check_sdk()
     except ImportError as error:
         return problem(
-            f"the package lmstudio cannot be imported: {error}.",
+            f"The package lmstudio cannot be imported: {error}.",
             "Reinstall it: pip install -U lmstudio.",
         )
     except LMStrixError as error:
@@ -247,15 +247,15 @@ def check_model_settings(_: Settings) -> Finding:
     try:
         folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
-        return warning("there are none: LM Studio has no home here.", _ONCE)
+        return warning("There are none: LM Studio has no home here.", _ONCE)
     if not folder.is_dir():
-        return ok(f"there are no settings of models yet; they will be in {folder}.")
+        return ok(f"There are no settings of models yet; they will be in {folder}.")
     if not _readable(folder) or not os.access(folder, os.W_OK):
         return problem(
             f"{folder} cannot be read and written.",
             "Check who owns it; `lmstrix apply` writes there.",
         )
-    return ok(f"settings of models are in {folder}.")
+    return ok(f"Settings of models are in {folder}.")
 
 
 def _readable(folder: Path) -> bool:
@@ -279,7 +279,7 @@ def check_models(_: Settings) -> Finding:
         return problem(f"{error}.", error.hint)
     if not count:
         return warning(
-            f"there is no GGUF file in {where}.",
+            f"There is no GGUF file in {where}.",
             "Get a model in LM Studio, get a small one with `lmstrix demo`, or name a file by"
             " its path.",
         )
@@ -290,17 +290,17 @@ def check_demo_model(_: Settings) -> Finding:
     """Present and of the right size; its content is checked when it is used."""
     path = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
     if not path.is_file():
-        return ok("it is not downloaded yet.", "`lmstrix demo` downloads it.")
+        return ok("It is not downloaded yet.", "`lmstrix demo` downloads it.")
     if path.stat().st_size != DEMO.size_bytes:
         return warning(f"{path} is not the expected file.", "`lmstrix demo` downloads it again.")
-    return ok(f"it is there: {path}.")
+    return ok(f"It is at {path}.")
 
 
 async def check_store(settings: Settings) -> Finding:
     """Whether the store's file can be read and written. Nothing is created or changed."""
     path = await _store_path(settings)
     if path is None:
-        return ok("there is none: nothing is kept.")
+        return ok("There is none: nothing is kept.")
     found = SqliteStore(path, read_only=True)
     try:
         reports = say_count(len(await found.summaries()), "report")
@@ -313,7 +313,7 @@ async def check_store(settings: Settings) -> Finding:
         if not os.access(place, os.W_OK):
             return problem(f"{place} is not writable.", _OTHER_STORE)
     if not exists:
-        return ok(f"there is none yet; it will be {path}.")
+        return ok(f"There is none yet; it will be {path}.")
     return ok(f"{path} holds {reports} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
 
 
@@ -335,7 +335,7 @@ def check_locks(_: Settings) -> Finding:
     folder = _existing(platformdirs.user_data_path("lmstrix"))
     if not os.access(folder, os.W_OK):
         return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
-    return ok(f"locks can be kept in {folder}.")
+    return ok(f"Locks can be kept in {folder}.")
 
 
 async def _store_path(settings: Settings) -> Path | None:
@@ -363,7 +363,7 @@ def check_memory(_: Settings) -> Finding:
     """What a load could use now."""
     free = available_memory()
     if free is None:
-        return ok("this system does not report its free memory.")
+        return ok("This system does not report its free memory.")
     found = f"{say_bytes(free) or '0 B'} are free for a model."
     if free < SMALL_BYTES:
         return warning(found, "Close other programs, or measure a small model.")
@@ -374,7 +374,7 @@ def check_terminal(_: Settings) -> Finding:
     """Encoding, width, colours."""
     encoding = (getattr(sys.stdout, "encoding", None) or "unknown").lower()
     width = shutil.get_terminal_size().columns
-    found = f"encoding {encoding}, {width} columns, {_colours()}."
+    found = f"Encoding {encoding}, {width} columns, {_colours()}."
     if encoding.replace("-", "") != "utf8":
         return warning(found, "Set PYTHONUTF8=1 to see every letter of a model's name.")
     if sys.stdout.isatty() and width < NARROWEST:
@@ -439,14 +439,14 @@ async def _finding(check: Check, settings: Settings) -> Finding:
             return await anyio.to_thread.run_sync(look, settings, abandon_on_cancel=True)
     except TimeoutError:
         return problem(
-            f"no answer within {check.deadline_s:g} s.",
+            f"No answer within {check.deadline_s:g} s.",
             "Look for a disk or a network that hangs, and try again.",
         )
     except LMStrixError as error:
         return problem(f"{error}.", error.hint or "See the documentation.")
     except Exception as error:  # noqa: BLE001 - one broken check must not end the others
         return problem(
-            f"the check itself failed: {type(error).__name__}: {error}.",
+            f"The check itself failed: {type(error).__name__}: {error}.",
             "Report this as a bug, with the output of `lmstrix doctor --json`.",
         )
 

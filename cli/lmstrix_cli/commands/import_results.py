@@ -69,5 +69,5 @@ async def _merge(settings: Settings, found: Mapping[str, StoreContents], *, dry_
                 f"{source}: {'would add' if dry_run else 'added'}"
                 f" {say_count(merged.measurements, 'measurement')}"
                 f" with {say_count(merged.trials, 'trial')},"
-                f" {say_count(merged.reports, 'report')}; {known:,} known already."
+                f" {say_count(merged.reports, 'report')}; {known:,} already in the store."
             )

@@ -121,7 +121,9 @@ def _ask(settings: Settings) -> tuple[str, ...]:
         size = say_bytes(model.size_bytes)
         click.echo(f"{number:3}  {output.label(model.key)}  {size}".rstrip(), err=True)
     try:
-        answer = click.prompt("Which one? Number", type=click.IntRange(1, len(found)), err=True)
+        answer = click.prompt(
+            "Number of the model to measure", type=click.IntRange(1, len(found)), err=True
+        )
     except click.Abort:  # the end of what is typed
         return ()
     return (found[answer - 1].key,)
