@@ -169,7 +169,7 @@ class Engine:
     ) -> LMStrixError:
         """What a load without progress is: hung, or the engine is away."""
         hung = hung or LoadHung(
-            f"the load of {context_length} tokens made no progress for {patience_s:.3g} s",
+            f"the load of {context_length:,} tokens made no progress for {patience_s:.3g} s",
             hint="Some loads take longer: allow more with --load-timeout.",
         )
         if await self.answers_again(ANSWER_S):

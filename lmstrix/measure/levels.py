@@ -59,7 +59,7 @@ class Levels:
             length, key = level.validator.baseline_length, level.key
             if length > main.ceiling:
                 self._state.announcer.note(
-                    f"{key}: its shortest questions need {length} tokens, of {main.ceiling}"
+                    f"{key}: its shortest questions need {length:,} tokens, of {main.ceiling:,}"
                 )
                 continue
             missing = BASELINE_TRIALS - self._state.asked(BASELINE, length, document, key).total()
@@ -75,8 +75,8 @@ class Levels:
                 self._state.level_problems[key] = self._problem(level)
             else:
                 self._state.announcer.note(
-                    f"{key}: at {length} tokens it passes {baseline.passes} of {baseline.trials}, "
-                    "so nothing can be said about longer prompts"
+                    f"{key}: at {length:,} tokens it passes {baseline.passes} of {baseline.trials},"
+                    " so nothing can be said about longer prompts"
                 )
 
     async def measure(self, main: SearchProblem, document: int) -> bool:
@@ -183,7 +183,7 @@ class Levels:
             self._state.announcer.probed(key, after, rule.verdict(after, problem.baseline))
             if after == seen or rule.is_mute(after):  # the same where the engine failed
                 self._state.announcer.note(
-                    f"{key}: at {length} tokens too few replies could be judged"
+                    f"{key}: at {length:,} tokens too few replies could be judged"
                 )
                 return Verdict.UNDECIDED
 

@@ -146,7 +146,7 @@ async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     if not search.low:
         raise search.error or LoadFailed("nothing was loaded")
     if search.loaded != search.low and not await search.load(engine, search.low):
-        message = f"{search.low} tokens loaded before, and do not any more: {search.error}"
+        message = f"{search.low:,} tokens loaded before, and do not any more: {search.error}"
         raise EngineUnavailable(message, hint=search.error.hint if search.error else "")
     if search.error is None and not search.clamped and bound is not None:
         return Loadable(
@@ -231,7 +231,7 @@ def _explain(estimate: MemoryEstimate, guard: MemoryGuard) -> str:
     gib = 1024**3
     allowed = estimate.available_bytes == guard.max_bytes
     return (
-        f"{estimate.context_length} tokens need about {estimate.total_bytes / gib:.1f} GiB, "
+        f"{estimate.context_length:,} tokens need about {estimate.total_bytes / gib:.1f} GiB, "
         f"and {(estimate.available_bytes or 0) / gib:.1f} GiB are "
         f"{'allowed' if allowed else 'available'}"
     )

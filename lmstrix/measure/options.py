@@ -130,7 +130,7 @@ class MeasureOptions:
         for tokens in (self.only_at, self.max_context):
             if tokens is not None and tokens < shortest:
                 raise ConfigurationError(
-                    f"{tokens} tokens are too few: the questions at short length alone need"
+                    f"{tokens:,} tokens are too few: the questions at short length alone need"
                     f" {shortest}"
                 )
 

@@ -240,10 +240,10 @@ class Measurement:
         shortest = state.validator.baseline_length
         wanted = wanted_context(model, options.max_context)
         if model.declared_context is None and options.max_context is None:
-            self._announcer.note(f"it declares no context, so at most {wanted} tokens are tried")
+            self._announcer.note(f"it declares no context, so at most {wanted:,} tokens are tried")
         if wanted < (options.only_at or 0):
             self._announcer.note(
-                f"it declares {wanted} tokens, so {options.only_at} were not tried"
+                f"it declares {wanted:,} tokens, so {options.only_at:,} were not tried"
             )
             return Cause.DECLARED_MAXIMUM
         try:
@@ -269,7 +269,7 @@ class Measurement:
             return Cause.CLAMPED
         if loadable.context_length < shortest:
             self._announcer.note(
-                f"the engine gives {loadable.context_length} tokens, and the baseline alone "
+                f"the engine gives {loadable.context_length:,} tokens, and the baseline alone "
                 f"needs {shortest}"
             )
             return Cause.NOT_MEASURABLE
@@ -297,7 +297,7 @@ class Measurement:
             try:
                 await self._asker.ask(main, BASELINE, length, document, missing)
             except ConfigurationError as error:  # a chat template may be longer than that
-                self._announcer.note(f"at {length} tokens nothing can be asked: {error}")
+                self._announcer.note(f"at {length:,} tokens nothing can be asked: {error}")
                 return Cause.NOT_MEASURABLE
             if length in state.failures:
                 return state.failures[length]
@@ -316,7 +316,7 @@ class Measurement:
         # With an absolute pass rate the baseline itself may miss it.
         if baseline.rate < LOWEST_BASELINE or problem.rule.refutes(at_floor, baseline):
             self._announcer.note(
-                f"at {length} tokens it passes {baseline.passes} of {baseline.trials} "
+                f"at {length:,} tokens it passes {baseline.passes} of {baseline.trials} "
                 f"{main.validator.name} questions, so nothing can be said about longer prompts"
             )
             return Cause.NOT_MEASURABLE
@@ -425,8 +425,8 @@ class Measurement:
         if kept is not None and abs(kept - low) < low * KEPT_WITHIN:
             state.truncated_to = kept
             self._announcer.note(
-                f"of {length} tokens the server seems to read about {kept}: it drops the middle "
-                "of longer prompts without saying so"
+                f"of {length:,} tokens the server seems to read about {kept:,}: it drops the"
+                " middle of longer prompts without saying so"
             )
 
     async def _search(self, document: int) -> Cause | None:
@@ -508,8 +508,8 @@ class Measurement:
         """With what is known all the same: below that length there may have been an answer."""
         right = [o.length_tokens for o in self._state.evidence() if o.trials == o.passes]
         longest = max((n for n in right if n < length), default=None)
-        known = "" if longest is None else f"; at {longest} tokens every answer was right"
-        self._announcer.note(f"at {length} tokens too few replies could be judged{known}")
+        known = "" if longest is None else f"; at {longest:,} tokens every answer was right"
+        self._announcer.note(f"at {length:,} tokens too few replies could be judged{known}")
 
     async def _certify(self, certificate: int) -> bool:
         """Whether both ends of the bracket hold on a fresh load, on each of fresh documents, and
@@ -534,7 +534,7 @@ class Measurement:
                 if high is None or high in state.failures:
                     continue
                 if not await self._fails_again(high, document):
-                    self._announcer.note(f"{high} did not fail again on a fresh document")
+                    self._announcer.note(f"{high:,} did not fail again on a fresh document")
                     return False
             if await self._holds_where_weak(low, spare):
                 return True
@@ -547,7 +547,7 @@ class Measurement:
         enough to `size`, which is loaded; else the search has to go on.
         """
         state, problem = self._state, self._problem
-        self._announcer.note(f"{low} did not hold on a fresh load and a fresh document")
+        self._announcer.note(f"{low:,} did not hold on a fresh load and a fresh document")
         if low <= problem.floor:  # the baseline's own length: there is no lower answer
             return False
         await self._asker.record_failure(low, limit_of(state.at(low)))
@@ -568,7 +568,7 @@ class Measurement:
         await self._ask_fresh(length, document, count)
         alone = state.certificate(length, document)
         if alone.failure is None and alone.inconclusive * 2 > count:
-            raise _Unjudged(length)
+            raise _Unjudged(f"{length:,}")
         while state.verdict(length) is Verdict.UNDECIDED:
             costing = state.refreshed(problem, document)
             ask = missing_at(costing, length, state.observation(length))
@@ -582,7 +582,7 @@ class Measurement:
             after = state.observation(length)
             if after.failure is None and after.trials == before.trials:
                 # Not one could be judged: asked again, it would be so again.
-                raise _Unjudged(length)
+                raise _Unjudged(f"{length:,}")
         alone = state.certificate(length, document)
         passes = state.verdict(length) is Verdict.PASS
         # All answers decide by their rate; the new ones alone, by what chance cannot explain.

@@ -151,7 +151,7 @@ async def _swept(
             announcer.note(loadable.detail)
         if sweep.context < SHORTEST:
             raise ConfigurationError(
-                f"the questions need {SHORTEST} tokens; {sweep.context} are loaded"
+                f"the questions need {SHORTEST:,} tokens; {sweep.context:,} are loaded"
             )
         yield sweep
 
@@ -270,7 +270,7 @@ def _check_reuse(
     """After the first length: were its later questions read from the cache?"""
     if reading.cached or reading.replies < 2:
         return
-    price = f"about {reading.replies * sum(lengths)} prompt tokens instead of {lengths[-1]}"
+    price = f"about {reading.replies * sum(lengths):,} prompt tokens instead of {lengths[-1]:,}"
     if not options.force:
         raise ConfigurationError(
             f"this engine reads every prompt anew: the map would read {price}",
@@ -352,7 +352,7 @@ async def _time_lengths(
         except PredictionError as error:
             if not points and not samples:
                 raise
-            sweep.announcer.note(f"at {length} tokens: {error}")
+            sweep.announcer.note(f"at {length:,} tokens: {error}")
             return False
         finally:
             if samples:

@@ -306,7 +306,7 @@ class Asker:
             self._state.truncated_to = error.read_tokens
             raise _EngineFailed(
                 Cause.TRUNCATED,
-                f"the server read {error.read_tokens} of {error.sent_tokens} prompt tokens: it "
+                f"the server read {error.read_tokens:,} of {error.sent_tokens:,} prompt tokens: it "
                 "dropped the rest of the prompt",
             ) from error
         except ContextOverflow as error:

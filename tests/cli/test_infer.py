@@ -219,7 +219,7 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_asked(shell: Shel
     assert (result.exit_code, result.stdout, adapter.counters.replies) == (1, "", 0)
     error, hint = result.stderr.splitlines()
     assert re.search(r"prompt is 1\d\d tokens long", error)
-    assert "tested: not yet, declared: 1024" in error
+    assert "tested: not yet, declared: 1,024" in error
     assert "reply of at most" in hint
     assert re.search(r"reply of at most \d tokens \(--max-tokens\)", hint)
     assert re.search(r"at least (11\d) \(--context \1\)", hint)
@@ -239,7 +239,7 @@ def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
     result = shell.run(*words, "word " * 1000)
     assert (result.exit_code, adapter.counters.replies) == (0, replies + 1)
     assert re.fullmatch(
-        r"Note: Prompt and reply may need 1\d{3} tokens; .* wrong\.\n", result.stderr
+        r"Note: Prompt and reply may need 1,\d{3} tokens; .* wrong\.\n", result.stderr
     )
     assert json.loads(result.stdout)["prompt_tokens"] > 1000
     assert shell.run(*words, "Why?").stderr == ""

@@ -97,7 +97,7 @@ async def test_what_was_measured_below_a_crash_is_the_result() -> None:
     found, _ = await bench(crashing)
     assert [p.length_tokens for p in found.points] == [512, 1024]
     assert not found.complete
-    assert found.notes[-1].startswith("at 2048 tokens: ")
+    assert found.notes[-1].startswith("at 2,048 tokens: ")
     assert "ended before the longest length" in render_bench(found)
     with pytest.raises(PredictionError):
         await bench(attrs.evolve(crashing, true_context=100))

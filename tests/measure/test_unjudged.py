@@ -102,9 +102,9 @@ async def test_no_number_is_told_but_what_is_known() -> None:
     (note,) = report.notes
     longest = max(point.length_tokens for point in report.curve)
     assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
-    assert note.startswith("at 1280 tokens too few replies could be judged; at ")
+    assert note.startswith("at 1,280 tokens too few replies could be judged; at ")
     right = max(p.length_tokens for p in report.curve if p.passes)
-    assert f"at {right} tokens every answer was right" in note
+    assert f"at {right:,} tokens every answer was right" in note
     assert longest <= 1536
 
 
@@ -112,7 +112,7 @@ async def test_a_certificate_needs_replies_that_can_be_judged() -> None:
     report = await measure(Mute(last_seed=1001))
     assert report.true_context == 1280
     assert not report.certified
-    assert "not certified: at 1280 tokens too few replies could be judged" in report.notes
+    assert "not certified: at 1,280 tokens too few replies could be judged" in report.notes
 
 
 async def test_what_never_writes_language_is_not_measurable() -> None:

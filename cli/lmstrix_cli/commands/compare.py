@@ -141,11 +141,15 @@ def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
     yield output.table(("#", *(row.label.upper() for row in rows)), lines)
     details = [row for row in compared.found if row.label.startswith(("region ", "level "))]
     details += compared.differing
-    if details:
+    known = [
+        ", ".join(f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
+        for n in range(len(names))
+    ]
+    if any(known):
         yield "\ndifferences"
-    for n in range(len(names)) if details else ():
-        known = (f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
-        yield output.prose(output.grid((str(n + 1), ", ".join(known)), gap=2))
+    for n, words in enumerate(known, start=1):
+        if words:
+            yield output.prose(output.grid((str(n), words), gap=2))
 
 
 def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
