@@ -301,38 +301,35 @@ def _table_of(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
         cut = max(0, min(excess, spare))
         fitted[number] -= cut
         excess -= cut
-    made = _empty_table()
-    for column, head, wide in zip(shown, heads, fitted, strict=True):
-        made.add_column(
-            Text(head),
-            justify="right" if column.right else "left",
-            no_wrap=not column.least,
-            overflow="fold",
-            width=wide,
-        )
-    for row in cells:
-        made.add_row(*map(verdict, row))
-    return made
+    right = [number for number, column in enumerate(shown) if column.right]
+    return table(heads, cells, right=right, widths=fitted)
 
 
-def _empty_table(*, show_header: bool = True) -> Table:
-    return Table(
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    widths: Sequence[int] = (),
+) -> Table:
+    """A table; columns in `right` are aligned to the right. With `widths`, in cells, longer texts
+    are folded; without, none is.
+    """
+    made = Table(
         box=None,
         pad_edge=False,
         padding=(0, _GAP, 0, 0),
         header_style="bold",
-        show_header=show_header,
+        show_header=any(head),
     )
-
-
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
-) -> Table:
-    """A table whose cells are never broken; columns in `right` are aligned to the right."""
-    made = _empty_table(show_header=any(head))
     for number, name in enumerate(head):
-        justify = "right" if number in right else "left"
-        made.add_column(Text(label(name)), justify=justify, no_wrap=True)
+        made.add_column(
+            Text(label(name)),
+            justify="right" if number in right else "left",
+            no_wrap=not widths,
+            overflow="fold",
+            width=widths[number] if widths else None,
+        )
     for row in rows:
         made.add_row(*map(verdict, row))
     return made

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
@@ -235,14 +236,11 @@ def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
     if state.tokens_per_second:
         yield "speed", f"{state.tokens_per_second:.0f} tok/s"
     left = state.seconds_left()
-    yield "time", f"elapsed {_clock(elapsed_s)}" + ("" if left is None else f" · {_say_left(left)}")
-
-
-def _clock(seconds: float) -> str:
-    """``1:20``, or ``1:01:20`` from an hour on."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    yield (
+        "time",
+        f"elapsed {timedelta(seconds=int(elapsed_s))}"
+        + ("" if left is None else f" · {_say_left(left)}"),
+    )
 
 
 def _say_left(seconds: float) -> str:

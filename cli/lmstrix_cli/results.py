@@ -26,7 +26,8 @@ from lmstrix import (
 )
 from lmstrix.files import replace_file
 from lmstrix_cli import output, session
-from lmstrix_cli.settings import Settings
+from lmstrix_cli.options import Decorator, chain, force_option
+from lmstrix_cli.settings import PATH, Settings
 
 # Read
 
@@ -38,14 +39,29 @@ _EXPORT_HEAD = '{"format": '
 _STORE_HINT = "Use it as the store instead: lmstrix --store FILE COMMAND."
 _MAP_HINT = "Give the output of `lmstrix map --json`."
 
-source_option = click.option(
-    "--from",
-    "sources",
-    type=SOURCE,
-    multiple=True,
-    metavar="FILE",
-    help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
-)
+
+def target_options(default: str) -> Decorator:
+    """``--output`` as `target`, ``--from`` and ``--force``; `default` is the HTML page's name."""
+    return chain(
+        click.option(
+            "-o",
+            "--output",
+            "target",
+            type=PATH,
+            metavar="FILE",
+            help="The file to write; - is stdout."
+            f" Default for html: {default} in this folder; else stdout.",
+        ),
+        click.option(
+            "--from",
+            "sources",
+            type=SOURCE,
+            multiple=True,
+            metavar="FILE",
+            help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
+        ),
+        force_option("Replace FILE even if it is not an LMStrix report."),
+    )
 
 
 def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport]:
@@ -58,13 +74,13 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
         if not found:
             raise NotMeasured("the input has no report", hint=_HINT)
         return found
-    reports = session.run(lambda: _stored(settings))
+    reports = stored(settings)
     if not reports:
         raise NotMeasured(
             "nothing was measured yet",
             hint="Measure a model first: lmstrix test MODEL. No model at hand: lmstrix demo.",
         )
-    return [stored.report for stored in reports]
+    return [one.report for one in reports]
 
 
 def newest_of(reports: Sequence[ContextReport], names: Sequence[str]) -> list[ContextReport]:
@@ -106,9 +122,14 @@ def read_maps(sources: Sequence[str]) -> list[ContextMap]:
     return [_map(text, s) for s in sources for text in _documents(s, _MAP_HINT)]
 
 
-async def _stored(settings: Settings) -> Sequence[StoredReport]:
-    async with session.client(settings) as client:
-        return await client.reports()
+def stored(settings: Settings) -> Sequence[StoredReport]:
+    """Every report in the store, newest first."""
+
+    async def read() -> Sequence[StoredReport]:
+        async with session.client(settings) as client:
+            return await client.reports()
+
+    return session.run(read)
 
 
 def _read_reports(source: str) -> Iterator[ContextReport]:
@@ -188,14 +209,8 @@ MARKERS = {
     "csv": (b"model,declared_context,loadable_context,",),
 }
 """What stands near the beginning of each kind of file of ours."""
-_SUFFIXES = {
-    ".html": "html",
-    ".htm": "html",
-    ".md": "md",
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-}
+_KINDS = {"htm": "html", "jsonl": "json"}
+"""The format of files whose name does not end in its own."""
 _HEAD_BYTES = 1024
 
 
@@ -206,10 +221,10 @@ def choose_format(
 
     A usage error if the name ends like none of `kinds`: a file should hold what its name says.
     """
-    suffix = "" if target in {None, STDOUT} else Path(target or "").suffix.lower()
-    if wanted is not None or not suffix:
+    ending = "" if target in {None, STDOUT} else Path(target or "").suffix.lower()[1:]
+    if wanted is not None or not ending:
         return wanted or default
-    kind = _SUFFIXES.get(suffix, "")
+    kind = _KINDS.get(ending, ending)
     if kind not in kinds:
         endings = " or ".join(f".{name}" for name in kinds)
         raise click.UsageError(f"{target!r} does not end in {endings}: add --format.")

@@ -71,7 +71,7 @@ def test_the_line_tells_phase_length_bracket_answers_and_speed() -> None:
         "reading 50%",
         "works to 4,096",
         "40 tok/s",
-        "elapsed 1:20",
+        "elapsed 0:01:20",
     )
     assert all(part in line for part in expected)
     assert "\x1b" not in line
@@ -124,7 +124,7 @@ def test_a_narrow_line_keeps_the_time(width: int) -> None:
     state = after(*events)
     line = status_line(state, 700.0, width)
     assert line.cell_len <= width
-    assert "elapsed 11:40" in line.plain
+    assert "elapsed 0:11:40" in line.plain
     assert "works to 4,096" in line.plain
     assert status_line(state, 700.0, 200).plain.startswith("publisher/")
 

@@ -12,9 +12,10 @@ import attrs
 import click
 
 from lmstrix import ContextReport, LMStrixError, ModelInfo, NotMeasured, StoredReport, apply
-from lmstrix_cli import output, session
+from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, explain_known, worst
 from lmstrix_cli.options import TOKENS, json_option
+from lmstrix_cli.results import stored
 from lmstrix_cli.settings import Settings, pass_settings
 
 EPILOG = """\b
@@ -117,7 +118,7 @@ def command(
         raise click.UsageError("name a measured model (see `lmstrix list`), or use --all.")
     wish = _Wish(model=model or "", **wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish, undo=undo)
-    reports = session.run(lambda: _reports(settings))
+    reports = stored(settings)
     if every:
         code = _apply_all(wish, reports)
     elif undo:
@@ -135,7 +136,7 @@ def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     """The newest result of every model that the program can have; the others are left out."""
     home = apply.existing_home(wish.home) if wish.target == LMSTUDIO else None
     codes: list[ExitCode] = []
-    for key in dict.fromkeys(stored.report.model.key for stored in reports):
+    for key in dict.fromkeys(one.report.model.key for one in reports):
         try:
             model = apply.choose_report(reports, key).model
             if home is not None:
@@ -167,11 +168,6 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
         raise click.UsageError("--undo takes neither --percent nor --cap.")
     if wish.yes and wish.dry_run:
         raise click.UsageError("give --yes or --dry-run, not both.")
-
-
-async def _reports(settings: Settings) -> Sequence[StoredReport]:
-    async with session.client(settings) as client:
-        return await client.reports()
 
 
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:

@@ -27,10 +27,10 @@ from lmstrix_cli.results import (
     gather,
     newest_of,
     newest_of_each,
-    source_option,
+    target_options,
     write_report,
 )
-from lmstrix_cli.settings import PATH, Settings, pass_settings
+from lmstrix_cli.settings import Settings, pass_settings
 
 EPILOG = """\b
 Examples:
@@ -61,16 +61,7 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     type=click.Choice(["table", *_RENDERERS]),
     help="Output format. Default: by the ending of FILE, else table.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=PATH,
-    metavar="FILE",
-    help=f"The file to write; - is stdout. Default for html: {FILE} in this folder; else stdout.",
-)
-@source_option
-@click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
+@target_options(FILE)
 @pass_settings
 def command(
     settings: Settings,

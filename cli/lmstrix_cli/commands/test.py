@@ -114,7 +114,12 @@ def _somebody_is_there() -> bool:
 
 def _ask(settings: Settings) -> tuple[str, ...]:
     """The model that a person chooses by its number; none if there is none, or no answer."""
-    found = session.run(lambda: _smallest_first(settings))
+
+    async def read() -> Sequence[ModelInfo]:
+        async with session.client(settings) as client:
+            return _in_order(await session.every_model(client, settings))
+
+    found = session.run(read)
     if not found:
         return ()
     for number, model in enumerate(found, start=1):
@@ -127,11 +132,6 @@ def _ask(settings: Settings) -> tuple[str, ...]:
     except click.Abort:  # the end of what is typed
         return ()
     return (found[answer - 1].key,)
-
-
-async def _smallest_first(settings: Settings) -> Sequence[ModelInfo]:
-    async with session.client(settings) as client:
-        return _in_order(await session.every_model(client, settings))
 
 
 def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool) -> None:
