@@ -44,6 +44,7 @@ COMMANDS = {
 MODULES = {"import": "import_results"}
 """Commands whose name is a Python keyword."""
 ALIASES = {"ls": "list"}
+STDERR = 2
 INTERRUPTED = 5
 """`lmstrix_cli.errors.ExitCode.PARTIAL`, without importing the library."""
 
@@ -200,18 +201,17 @@ def _interrupted(_: int, __: FrameType | None) -> None:
     sys.exit(INTERRUPTED)
 
 
-_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
-
-
 def prepare_streams() -> None:
     """Fill in the streams that this process was started without, as by ``>&-`` or a daemon.
 
     A missing one is a null device under its own number. Else the next file to be opened would
     get that number, and with it all that an engine's process prints.
     """
-    for number, (name, mode) in enumerate(_STREAMS):
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            _reserve(number)
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         # A model's name must not break the output of a terminal that is not UTF-8.
@@ -231,18 +231,6 @@ def discard_unwritten() -> None:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)
-
-
-def _reserve(number: int) -> None:
-    """Put the null device under `number`, unless something has it already."""
-    try:
-        os.fstat(number)
-    except OSError:
-        null = os.open(os.devnull, os.O_RDWR)
-        if null != number:
-            os.dup2(null, number)
-            os.close(null)
-        os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
 
 
 def _complete_if_asked(ctx: click.Context, command: click.Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
@@ -104,7 +103,7 @@ def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool)
     """Print them: a table, or one object for each model."""
     if as_json:
         for plan in plans:
-            output.json_line(json.dumps(_facts(plan, options), ensure_ascii=False))
+            output.json_object(_facts(plan, options))
         return
     if not plans:
         return  # the errors were printed

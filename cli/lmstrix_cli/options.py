@@ -315,12 +315,11 @@ def name_matches(name: str, patterns: Sequence[str]) -> bool:
     >>> name_matches("qwen/Qwen3-8B", ["qwen3"]), name_matches("qwen/Qwen3-8B", ["qwen3*"])
     (True, False)
     """
-    folded = name.casefold()
-    return not patterns or any(_matches(folded, pattern.casefold()) for pattern in patterns)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(name, pattern) if _GLOB & set(pattern) else pattern in name
+    name = name.casefold()
+    return not patterns or any(
+        fnmatch.fnmatchcase(name, pattern) if _GLOB & set(pattern) else pattern in name
+        for pattern in _folded(patterns)
+    )
 
 
 def _folded(words: Iterable[str]) -> tuple[str, ...]:

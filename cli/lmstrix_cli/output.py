@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -178,6 +178,11 @@ def json_line(document: str) -> None:
         click.echo(_BEYOND.sub(lambda match: _shown(match[0]), document))
     else:
         click.echo(_NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], document))
+
+
+def json_object(facts: Mapping[str, object]) -> None:
+    """Print `facts` as one line of JSON."""
+    json_line(json.dumps(facts, ensure_ascii=False))
 
 
 def _shown(char: str) -> str:

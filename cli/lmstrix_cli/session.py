@@ -114,7 +114,7 @@ async def every_model(opened: LMStrix, settings: Settings) -> list[ModelInfo]:
     served = tuple(f"/{model.path}" for model in found if model.path)
     others = [one for one in files if not Path(one.path).as_posix().endswith(served)]
     if away and not found and not others:
-        away[0].hint += " No model at hand: lmstrix demo."
+        away[0].hint = f"{away[0].hint} No model at hand: lmstrix demo.".strip()
         raise away[0]
     for error in away:
         output.note(f"{error}. {error.hint}".rstrip())

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix.models import Cause, Environment
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli.commands import apply
-from lmstrix_cli.testing import Shell
 
 FOLDER = Path(".internal", "user-concrete-model-default-config")
 KEY = "google/gemma-3-4b"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from cli_shell import ScriptedAdapter, Shell
+
 from lmstrix.testing.simulated import Beyond, SimulatedModel
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 MODEL = SimulatedModel(key="fine\x1b[2J", declared=2048, true_context=10**6)
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import click
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_model, sample_report
@@ -15,7 +16,6 @@ from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands import test
 from lmstrix_cli.options import SIZE, ModelFilter, name_matches
 from lmstrix_cli.output import Column, csv_text, markdown_text
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
 

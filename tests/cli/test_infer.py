@@ -11,12 +11,12 @@ from typing import Any
 
 import platformdirs
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 import lmstrix.demo
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.prompts import MAX_TEXT_BYTES
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 REPLY = Reply(
     text="blue\x1b[31m\r sky",

@@ -8,13 +8,13 @@ from pathlib import Path
 import platformdirs
 import pytest
 from anyio.from_thread import start_blocking_portal
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.models import LoadedInstance, Status
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli import session
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 REAL = session.open_client
 NOBODY = "127.0.0.1:9"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix import LMStrix
 from lmstrix.errors import EngineUnavailable, StoreError
@@ -12,7 +13,6 @@ from lmstrix.models import Cause, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)

@@ -10,10 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix import dump_report
 from lmstrix.testing.samples import sample_report
-from lmstrix_cli.testing import Shell
 
 
 @pytest.fixture

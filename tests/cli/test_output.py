@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 from click.shell_completion import BashComplete
 
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import main, settings
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 ROOT = Path(main.__file__).parents[2]
 FINE = SimulatedModel(key="fine", declared=1024, true_context=10**6)

@@ -9,13 +9,13 @@ import anyio
 import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.models import Cause, Cost, Environment, MemoryEstimate, ModelInfo
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 SHORT = SimulatedModel(key="short", declared=8192, true_context=3000)

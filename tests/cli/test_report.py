@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from cli_shell import Shell
 
 from lmstrix import LMStrix, dump_report
 from lmstrix.models import ContextReport
@@ -20,7 +21,6 @@ from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
 from lmstrix_cli.results import MARKERS
-from lmstrix_cli.testing import Shell
 
 EVIL = "evil\x1b]0;title\x07<b>\u202e"
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Cause, LoadedInstance, Status
@@ -15,7 +16,6 @@ from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands.status import command_to_go_on
 from lmstrix_cli.settings import Settings
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 HOLDS = """
 import anyio

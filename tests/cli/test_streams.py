@@ -12,9 +12,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix_cli import main, output, session
-from lmstrix_cli.testing import Shell
 
 ROOT = Path(main.__file__).parents[2]
 FULL = Path("/dev/full")

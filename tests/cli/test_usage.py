@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix_cli import session
-from lmstrix_cli.testing import Shell
 
 REAL = session.open_client
 

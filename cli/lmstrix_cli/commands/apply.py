@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -308,7 +307,7 @@ def _end(
 ) -> ExitCode:
     """Print the end: `outcome` is a word for programs, `said` a sentence for people."""
     if wish.as_json:
-        output.json_line(json.dumps(facts | {"outcome": outcome}, ensure_ascii=False))
+        output.json_object(facts | {"outcome": outcome})
     elif said:
         output.out(said)
     return code

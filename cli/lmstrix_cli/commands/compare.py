@@ -8,11 +8,9 @@ import click
 from rich.console import RenderableType
 from rich.table import Table
 
-from lmstrix import ContextReport
 from lmstrix.reports.compare import (
     NOT_KNOWN,
     Comparison,
-    Row,
     compare,
     comparison_csv,
     comparison_json,
@@ -83,7 +81,13 @@ def command(
     if sources.count(STDOUT) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
     reports = gather(settings, sources)
-    compared = compare(_choose(reports, models, everything=bool(sources)))
+    if len(models) == 1:
+        reports = all_of(reports, models[0])
+    elif models:
+        reports = newest_of(reports, models)
+    elif not sources:
+        reports = newest_of_each(reports)
+    compared = compare(reports)
     if len(compared.reports) == 1:
         output.note(
             "Only one result: there is nothing to compare it with. Measure another model, or the"
@@ -94,17 +98,6 @@ def command(
         return
     target = target or (FILE if kind == "html" else STDOUT)
     write_report(target, _RENDERERS[kind](compared), kind, force=force)
-
-
-def _choose(
-    reports: Sequence[ContextReport], models: Sequence[str], *, everything: bool
-) -> Sequence[ContextReport]:
-    """Which results: those of one model, the newest of several, or all that there are."""
-    if len(models) == 1:
-        return all_of(reports, models[0])
-    if models:
-        return newest_of(reports, models)
-    return reports if everything else newest_of_each(reports)
 
 
 def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
@@ -159,12 +152,9 @@ def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]
 
 
 def _columns(compared: Comparison, heads: Sequence[str]) -> Table:
-    rows = [_cells(row) for row in compared.found]
+    rows = [(row.label, *row.values) for row in compared.found]
     if compared.differing:
         blank = ("",) * len(heads)
-        rows += [("", *blank), ("differences", *blank), *map(_cells, compared.differing)]
+        rows += [("", *blank), ("differences", *blank)]
+        rows += [(row.label, *row.values) for row in compared.differing]
     return output.table(("", *heads), rows, right=range(1, len(heads) + 1))
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (row.label, *row.values)

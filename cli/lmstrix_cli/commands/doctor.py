@@ -472,20 +472,17 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
     findings = session.run(lambda: examine(settings))
     if as_json:
-        output.json_line(_as_json(findings))
+        output.json_object(
+            {
+                "checks": [json.loads(to_json(finding)) for finding in findings],
+                "problems": _count(findings, Verdict.PROBLEM),
+                "warnings": _count(findings, Verdict.WARNING),
+            }
+        )
     else:
         output.out(*_screen(findings))
     if _count(findings, Verdict.PROBLEM):
         ctx.exit(ExitCode.OTHER)
-
-
-def _as_json(findings: Sequence[Finding]) -> str:
-    document = {
-        "checks": [json.loads(to_json(finding)) for finding in findings],
-        "problems": _count(findings, Verdict.PROBLEM),
-        "warnings": _count(findings, Verdict.WARNING),
-    }
-    return json.dumps(document, ensure_ascii=False)
 
 
 def _screen(findings: Sequence[Finding]) -> Iterator[RenderableType]:

@@ -43,7 +43,7 @@ def command(settings: Settings, *, kind: str | None, as_json: bool, **filters: A
         for model in kept:
             document = json.loads(to_json(model))
             document["tested_context"] = tested.get(model.identity)
-            output.json_line(json.dumps(document, ensure_ascii=False))
+            output.json_object(document)
     elif kept or kind == "csv":
         show_rows(kind, _columns(tested), kept)
     elif found:

@@ -6,6 +6,7 @@ import enum
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import anyio.to_thread
 import attrs
@@ -107,7 +108,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """
     overview = session.run(lambda: _overview(settings))
     if as_json:
-        output.json_line(_as_json(overview))
+        output.json_object(_as_json(overview))
     else:
         output.out(*_screen(overview))
     if not overview.status.available:
@@ -150,9 +151,9 @@ async def _unfinished(client: LMStrix) -> Sequence[tuple[str, str]]:
     return [(model.key, "") for model in await client.unfinished_models()]
 
 
-def _as_json(overview: _Overview) -> str:
+def _as_json(overview: _Overview) -> Json:
     """The status, with more keys."""
-    document = json.loads(to_json(overview.status))
+    document: dict[str, Any] = json.loads(to_json(overview.status))
     for shown, loaded in zip(document["loaded"], overview.loaded, strict=True):
         shown["tested_context"] = loaded.tested
         shown["fit"] = loaded.fit.replace(" ", "_")
@@ -162,7 +163,7 @@ def _as_json(overview: _Overview) -> str:
     document["running"] = [one.model for one in overview.unfinished if one.running]
     document["unfinished"] = [one.model for one in idle]
     document["go_on"] = [one.command for one in idle]
-    return json.dumps(document, ensure_ascii=False)
+    return document
 
 
 def _screen(overview: _Overview) -> Iterator[RenderableType]:

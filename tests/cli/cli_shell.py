@@ -1,4 +1,4 @@
-"""For tests of the command line: run it in this process, over any adapter."""
+"""Runs the command line in this process, over any adapter."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Shell:
     adapter: Adapter = attrs.field(factory=ScriptedAdapter)
     settings: Settings | None = None
 
-    def open_client(self, settings: Settings, **parts: Any) -> LMStrix:  # noqa: ANN401 - as the real one's
+    def open_client(self, settings: Settings, **parts: Any) -> LMStrix:
         """A client over `adapter`, whatever the options say."""
         self.settings = settings
         return LMStrix(
