@@ -221,12 +221,12 @@ class ProgressState:
         self.phase, self.activity, self.fraction = phase, activity, None
 
     def _hear_load(self, event: LoadStarted | LoadProgressed | LoadFinished) -> None:
-        self.activity, self.fraction = f"loading {event.context_length} tokens", None
+        self.activity, self.fraction = f"loading {event.context_length:,} tokens", None
         if isinstance(event, LoadProgressed):
             self.fraction = event.fraction
         elif isinstance(event, LoadFinished):
             failed = event.effective_context is None
-            self.activity = f"{event.context_length} tokens did not load" if failed else ""
+            self.activity = f"{event.context_length:,} tokens did not load" if failed else ""
             self.ceiling = event.effective_context or self.ceiling
 
     def _hear_reply(self, reply: Trial | ReplyTimed) -> None:

@@ -69,15 +69,16 @@ async def require_room(
     if needed <= context:
         if tested is not None and needed > tested and on_note is not None:
             on_note(
-                f"Prompt and reply may need {needed} tokens; this model was found to work up to"
-                f" {tested}. What it says beyond that may be wrong."
+                f"Prompt and reply may need {needed:,} tokens; this model was found to work up to"
+                f" {tested:,}. What it says beyond that may be wrong."
             )
         return
     declared = loaded.model.declared_context
     raise ContextOverflow(
-        f"the prompt is {tokens} tokens long; with {max_tokens} for the reply it does not fit"
-        f" the context of {context} that is loaded (tested: {tested or 'not yet'}, declared:"
-        f" {declared or 'unknown'})",
+        f"the prompt is {tokens:,} tokens long; with {max_tokens:,} for the reply it does not fit"
+        f" the context of {context:,} that is loaded (tested:"
+        f" {f'{tested:,}' if tested else 'not yet'}, declared:"
+        f" {f'{declared:,}' if declared else 'unknown'})",
         prompt_tokens=tokens,
         context_length=context,
         hint=_advice(tokens, max_tokens, context, tested=tested, declared=declared),
@@ -90,12 +91,12 @@ def _advice(
     """What would make it fit, one sentence."""
     ways = ["Shorten the prompt"]
     if tokens < context:
-        ways.append(f"allow a reply of at most {context - tokens} tokens (--max-tokens)")
+        ways.append(f"allow a reply of at most {context - tokens:,} tokens (--max-tokens)")
     needed = tokens + max_tokens
     if needed <= (declared or needed):
         beyond = (
             "" if tested is None or needed <= tested else ", which is more than was found to work"
         )
-        ways.append(f"load a context of at least {needed} (--context {needed}){beyond}")
+        ways.append(f"load a context of at least {needed:,} (--context {needed}){beyond}")
     said = ", or ".join(ways) + "."
     return said if tested else f"{said} What it really handles is not known: see `lmstrix test`."

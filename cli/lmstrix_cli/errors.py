@@ -19,8 +19,6 @@ from lmstrix import (
 from lmstrix_cli import output
 from lmstrix_cli.session import Interrupted
 
-__all__ = ["ExitCode", "code_of_error", "code_of_report", "explain", "explain_known", "worst"]
-
 
 class ExitCode(enum.IntEnum):
     """Exit codes that scripts can rely on."""

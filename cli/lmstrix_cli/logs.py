@@ -22,8 +22,6 @@ from lmstrix import Event, MeasurementFinished
 from lmstrix_cli import output
 from lmstrix_cli.output import label
 
-__all__ = ["EventLog", "event_words", "log", "others"]
-
 OURS = ("lmstrix", "lmstrix_cli")
 LONGEST = 1000
 """Characters of one message: no prompt is that short, no sentence of ours that long."""
@@ -58,16 +56,13 @@ class _LogFile(logging.FileHandler):
         error = sys.exc_info()[1]
         reason = error.strerror if isinstance(error, OSError) else error
         self._broken = True
-        output.error(f"the log file {self._path} cannot be written: {reason}. It ends here.")
+        path = repr(self.baseFilename)
+        output.error(f"the log file {path} cannot be written: {reason}. It ends here.")
 
     def close(self) -> None:
         """Close the file. Idempotent."""
         with suppress(OSError):  # what could not be written cannot be flushed either
             super().close()
-
-    @property
-    def _path(self) -> str:
-        return repr(self.baseFilename)
 
 
 @contextmanager
@@ -145,13 +140,9 @@ class _Lines(logging.Formatter):
         head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name}:"
         said = [label(record.getMessage(), LONGEST)]
         if record.exc_info:
-            said += [f"| {label(line, LONGEST)}" for line in self._traceback(record)]
+            traceback = self.formatException(record.exc_info).splitlines()
+            said += [f"| {label(line, LONGEST)}" for line in traceback]
         return "\n".join(f"{head} {words}" for words in said)
-
-    def _traceback(self, record: logging.LogRecord) -> list[str]:
-        if not record.exc_info:
-            return []
-        return self.formatException(record.exc_info).splitlines()
 
 
 class EventLog:

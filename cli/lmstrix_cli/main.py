@@ -23,20 +23,18 @@ from lmstrix_cli.settings import Settings, add_shared_options
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["COMMANDS", "lmstrix", "main"]
-
 COMMANDS = {
     "apply": "Put a measured context into LM Studio's settings.",
     "bench": "Measure prefill and generation speed by context length.",
     "completion": "Print a script that completes commands and model names in your shell.",
     "compare": "Compare results side by side.",
     "demo": "Download a small model and measure it.",
-    "doctor": "Check everything that LMStrix needs, and explain how to fix it.",
+    "doctor": "Check everything that LMStrix needs, and explain how to fix problems.",
     "export": "Write all stored results to a file, for another machine.",
-    "import": "Add results from another machine or an earlier LMStrix.",
+    "import": "Add results that were exported on another machine.",
     "infer": "Ask a model a question at a context length that works.",
     "list": "List the stored results (also: ls).",
-    "map": "Show how much a model recalls by context length and depth.",
+    "map": "Show how much a model recalls, by context length and depth.",
     "report": "Write a report: one HTML page, or Markdown.",
     "scan": "List the available models.",
     "status": "Show the engine, loaded models, the store and interrupted measurements.",
@@ -46,6 +44,7 @@ COMMANDS = {
 MODULES = {"import": "import_results"}
 """Commands whose name is a Python keyword."""
 ALIASES = {"ls": "list"}
+STDERR = 2
 INTERRUPTED = 5
 """`lmstrix_cli.errors.ExitCode.PARTIAL`, without importing the library."""
 
@@ -56,12 +55,12 @@ First steps:
   lmstrix test path/to/model.gguf   measure one
   lmstrix list                      list the results
 
-The options above may also stand behind the command: lmstrix scan --host HOST:PORT
+These options also work after the command: lmstrix scan --host HOST:PORT
 
 \b
 Exit codes:
   0  measured, or done
-  1  anything else
+  1  any other failure
   2  wrong usage: an option, a name or a value
   3  server or engine not reachable
   4  model not found, or not measurable
@@ -92,10 +91,7 @@ class CommandGroup(click.Group):
         if command.epilog and COMMAND_EPILOG not in command.epilog:
             command.epilog += f"\n{COMMAND_EPILOG}"
         add_shared_options(command)
-        if ctx.resilient_parsing:  # a shell asks what could come next
-            from lmstrix_cli.commands.completion import complete_parameters  # noqa: PLC0415 - for shells only
-
-            complete_parameters(command)
+        _complete_if_asked(ctx, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -107,6 +103,7 @@ class CommandGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the typed words for messages."""
         ctx.meta[__name__] = tuple(args)
+        _complete_if_asked(ctx, self)
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -164,46 +161,10 @@ def show_help(ctx: click.Context, name: str | None) -> None:
         click.echo(command.get_help(inner))
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
-    if not value or ctx.resilient_parsing:
-        return
-    click.echo(f"lmstrix {_version()}")
-    ctx.exit()
-
-
-def _version() -> str:
-    """From the name of the folder with our metadata, if there is just one: reading what is
-    in it, by `importlib.metadata`, takes as long as all the rest of ``lmstrix --version``.
-    """
-    for folder in sys.path:
-        try:
-            names = os.listdir(folder or os.curdir)  # noqa: PTH208 - pathlib is slower
-        except OSError:
-            continue
-        found = [n for n in names if n.startswith("lmstrix-") and n.endswith(".dist-info")]
-        if len(found) == 1:
-            return found[0].removeprefix("lmstrix-").removesuffix(".dist-info")
-        if found:
-            break
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - as above
-
-    try:
-        return version("lmstrix")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
-
-
 @click.group(
     cls=CommandGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Show the version and exit.",
-)
+@click.version_option(package_name="lmstrix", message="%(package)s %(version)s")
 @click.pass_context
 def lmstrix(ctx: click.Context) -> None:
     """Find out how much context a local model really handles.
@@ -240,18 +201,17 @@ def _interrupted(_: int, __: FrameType | None) -> None:
     sys.exit(INTERRUPTED)
 
 
-_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
-
-
 def prepare_streams() -> None:
     """Fill in the streams that this process was started without, as by ``>&-`` or a daemon.
 
     A missing one is a null device under its own number. Else the next file to be opened would
     get that number, and with it all that an engine's process prints.
     """
-    for number, (name, mode) in enumerate(_STREAMS):
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            _reserve(number)
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         # A model's name must not break the output of a terminal that is not UTF-8.
@@ -273,16 +233,12 @@ def discard_unwritten() -> None:
             os.close(null)
 
 
-def _reserve(number: int) -> None:
-    """Put the null device under `number`, unless something has it already."""
-    try:
-        os.fstat(number)
-    except OSError:
-        null = os.open(os.devnull, os.O_RDWR)
-        if null != number:
-            os.dup2(null, number)
-            os.close(null)
-        os.set_inheritable(number, True)  # noqa: FBT003 - the function takes it by place only
+def _complete_if_asked(ctx: click.Context, command: click.Command) -> None:
+    """Prepare `command` for a shell that asks what could come next."""
+    if ctx.resilient_parsing:
+        from lmstrix_cli.commands.completion import complete_parameters  # noqa: PLC0415 - for shells only
+
+        complete_parameters(command)
 
 
 def _before_command(
@@ -303,13 +259,7 @@ def _before_command(
 
 def _unknown_command(ctx: click.Context, typed: str) -> click.UsageError:
     """The error for a command that does not exist."""
-    from lmstrix import suggestion  # noqa: PLC0415 - for typing slips only
-
-    meant = suggestion(typed, COMMANDS)
-    if meant:
-        more = f" {meant}"
-    elif (typed.lower().endswith(".gguf") or "/" in typed) and typed.isprintable():
-        more = f" To measure a model: {shlex.join(['lmstrix', 'test', typed])}"
-    else:
-        more = ""
-    return click.UsageError(f"No such command {typed!r}.{more}", ctx)
+    if (typed.lower().endswith(".gguf") or "/" in typed) and typed.isprintable():
+        measure = shlex.join(["lmstrix", "test", typed])
+        return click.UsageError(f"No such command {typed!r}. To measure a model: {measure}", ctx)
+    return click.NoSuchCommand(typed, possibilities=COMMANDS, ctx=ctx)

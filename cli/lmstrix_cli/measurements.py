@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 
 import attrs
 from rich.console import RenderableType
@@ -28,7 +28,7 @@ from lmstrix import (
     dump_report,
     to_json,
 )
-from lmstrix.reports.words import say_bytes, say_cause, say_seconds, say_tokens
+from lmstrix.reports.words import say_bytes, say_cause, say_count, say_seconds, say_tokens
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.output import Column, show_rows
@@ -36,15 +36,6 @@ from lmstrix_cli.progress import base_name, choose_progress
 from lmstrix_cli.screens import check_screen, report_screen
 from lmstrix_cli.session import Interrupted, run
 from lmstrix_cli.settings import Settings
-
-__all__ = [
-    "Batch",
-    "Plan",
-    "code_of_check",
-    "plan_models",
-    "show_plans",
-]
-
 
 UNKNOWN = "unknown"
 
@@ -112,18 +103,21 @@ def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool)
     """Print them: a table, or one object for each model."""
     if as_json:
         for plan in plans:
-            output.json_line(json.dumps(_facts(plan, options), ensure_ascii=False))
+            output.json_object(_facts(plan, options))
         return
     if not plans:
         return  # the errors were printed
-    show_rows("table", _COLUMNS, plans)
+    show_rows("table", _COLUMNS, [_cells(plan) for plan in plans])
     output.out(output.prose("", *_sum_up(plans, options), "Nothing was loaded."))
 
 
 def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     fresh = [plan for plan in plans if plan.known is None]
     if not fresh:
-        yield f"Nothing to measure: {len(plans)} known. --fresh measures again."
+        yield (
+            f"Nothing to measure: {say_count(len(plans), 'stored result')} still valid. --fresh"
+            " measures again."
+        )
         return
     tokens = sum(plan.forecast.usual_prompt_tokens for plan in fresh)
     times = [plan.seconds for plan in fresh if plan.seconds is not None]
@@ -132,11 +126,11 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
         time += f", and {len(fresh) - len(times)} unknown"
     budget = "" if options.budget_s is None else f" ({say_seconds(options.budget_s)} each at most)"
     loads = sum(plan.forecast.loads for plan in fresh)
-    yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} known."
-    yield f"About {_say_count(tokens)} prompt tokens, {loads} loads or more, time: {time}."
+    yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} to skip."
+    yield f"About {_say_thousands(tokens)} prompt tokens, {loads} loads or more, time: {time}."
     yield (
-        "TOKENS: if the answer is LARGEST and the engine reuses its KV cache; then the worst case."
-        " An engine that reuses nothing reads several times as many."
+        "TOKENS: the usual number if the model works up to LARGEST, and the worst case. An engine"
+        " that does not reuse its KV cache reads several times as many."
     )
 
 
@@ -159,45 +153,35 @@ def _facts(plan: Plan, options: MeasureOptions) -> dict[str, object]:
     }
 
 
-def _say_memory(plan: Plan) -> str:
-    memory = plan.forecast.memory
-    return say_bytes(memory.total_bytes) if memory else UNKNOWN
+def _cells(plan: Plan) -> tuple[str, ...]:
+    forecast, memory, is_known = plan.forecast, plan.forecast.memory, plan.known is not None
+    counts = (forecast.usual_prompt_tokens, forecast.most_prompt_tokens)
+    tokens = " to ".join(dict.fromkeys(map(_say_thousands, counts)))
+    time = UNKNOWN if plan.seconds is None else say_seconds(plan.seconds)
+    return (
+        plan.model.key,
+        "skip" if is_known else "measure",
+        say_tokens(forecast.largest_length),
+        say_bytes(memory.total_bytes) if memory else UNKNOWN,
+        UNKNOWN if plan.fits is None else "yes" if plan.fits else "no",
+        "0" if is_known else tokens,
+        "-" if is_known else time,
+    )
 
 
-def _say_fits(plan: Plan) -> str:
-    return UNKNOWN if plan.fits is None else "yes" if plan.fits else "no"
-
-
-def _say_known(plan: Plan) -> str:
-    return "measure" if plan.known is None else "known"
-
-
-def _say_tokens(plan: Plan) -> str:
-    usual, most = plan.forecast.usual_prompt_tokens, plan.forecast.most_prompt_tokens
-    if plan.known is not None:
-        return "0"
-    return _say_count(usual) if usual == most else f"{_say_count(usual)} to {_say_count(most)}"
-
-
-def _say_count(tokens: int) -> str:
+def _say_thousands(tokens: int) -> str:
     """It is an estimate: no more digits than that, and the same unit in all rows."""
     return f"{max(1, round(tokens / 1024))}k" if tokens else "0"
 
 
-def _say_time(plan: Plan) -> str:
-    if plan.known is not None:
-        return "-"
-    return UNKNOWN if plan.seconds is None else say_seconds(plan.seconds)
-
-
-_COLUMNS: list[Column[Plan]] = [
-    Column(head="MODEL", least=14, text=lambda plan: plan.model.key),
-    Column(head="PLAN", text=_say_known),
-    Column(head="LARGEST", right=True, text=lambda plan: say_tokens(plan.forecast.largest_length)),
-    Column(head="MEMORY", right=True, text=_say_memory),
-    Column(head="FITS", text=_say_fits),
-    Column(head="TOKENS", right=True, text=_say_tokens),
-    Column(head="TIME", text=_say_time),
+_COLUMNS: list[Column[tuple[str, ...]]] = [
+    Column("", "MODEL", itemgetter(0), least=14),
+    Column("", "PLAN", itemgetter(1)),
+    Column("", "LARGEST", itemgetter(2), right=True),
+    Column("", "MEMORY", itemgetter(3), right=True),
+    Column("", "FITS", itemgetter(4)),
+    Column("", "TOKENS", itemgetter(5), right=True),
+    Column("", "TIME", itemgetter(6)),
 ]
 
 
@@ -254,11 +238,11 @@ class Batch:
         Those in `known`, by their key, are skipped: their report is what is printed.
         """
         for number, model in enumerate(models, start=1):
+            key = model if isinstance(model, str) else model.key
             if len(models) > 1:
-                name = base_name(model if isinstance(model, str) else model.key)
-                output.note(f"model {number} of {len(models)}: {output.label(name)}")
-            if isinstance(model, ModelInfo) and known and model.key in known:
-                self._skip(known[model.key])
+                output.note(f"model {number} of {len(models)}: {output.label(base_name(key))}")
+            if isinstance(model, ModelInfo) and known and key in known:
+                self._skip(known[key])
                 continue
             try:
                 report = await self._measure_one(client, model)
@@ -266,11 +250,10 @@ class Batch:
                 raise  # not about this model: the next would meet the same
             except LMStrixError as error:
                 explain_known(error)
-                name = model if isinstance(model, str) else model.key
-                finished = self._finished
-                report = (
-                    finished.report if finished else client.unmeasured(name, error, self._options)
-                )
+                if self._finished:
+                    report = self._finished.report
+                else:
+                    report = client.unmeasured(key, error, self._options)
                 self._record(report, shown=False)
             else:
                 self._record(report, shown=True)
@@ -296,11 +279,8 @@ class Batch:
 
     def _skip(self, report: ContextReport) -> None:
         """Name the stored result; with ``--json`` print it."""
-        found = (
-            "not measurable"
-            if report.true_context is None
-            else f"true {say_tokens(report.true_context)}"
-        )
+        true = report.true_context
+        found = "not measurable" if true is None else f"true {true:,}"
         output.note(
             f"skipped: {output.label(report.model.key)} ({found}) has a valid result;"
             " --fresh measures it again"
@@ -328,7 +308,7 @@ class Batch:
             output.note("This result was not stored: save the printed report.")
             self._codes.append(ExitCode.OTHER)
         if report.cause is Cause.BUDGET_SPENT:
-            output.note(f"The budget is spent. {self._go_on('To continue')}")
+            output.note(f"The budget is spent. {self._go_on()}")
 
     def _shown(self, report: ContextReport) -> tuple[ExitCode, str, RenderableType]:
         """Exit code, JSON and screen: of the report, or of what it says about one length."""
@@ -342,17 +322,17 @@ class Batch:
         self._codes.append(ExitCode.PARTIAL)
         if self._finished is not None:
             self._record(self._finished.report, shown=True)
-        output.note(f"Interrupted. {self._go_on('To continue')}")
+        output.note(f"Interrupted. {self._go_on()}")
 
-    def _go_on(self, words: str) -> str:
-        """How to continue; a check of one length stores nothing."""
-        kept = self._options.only_at is None
-        return f"{words}: {self._settings.command_again()}" if kept else "Nothing was stored."
+    def _go_on(self) -> str:
+        if self._options.only_at is not None:
+            return "Nothing was stored."  # a check of one length never is
+        return f"To continue: {self._settings.command_again()}"
 
 
 def _failures(reports: Sequence[ContextReport]) -> RenderableType:
     return output.table(
-        ("MODEL", "CLAIMED", "TRUE", "CAUSE", "TIME"),
+        ("MODEL", "DECLARED", "TRUE", "CAUSE", "TIME"),
         [
             (
                 base_name(report.model.key),

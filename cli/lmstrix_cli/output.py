@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -26,32 +26,6 @@ from lmstrix.reports.markdown import escape_markdown
 from lmstrix.reports.words import escape_controls
 from lmstrix_cli.options import Decorator, chain, json_option
 from lmstrix_cli.settings import is_quiet
-
-__all__ = [
-    "JSON",
-    "TABLE",
-    "Column",
-    "Paragraph",
-    "cells",
-    "choose_format",
-    "csv_text",
-    "error",
-    "format_options",
-    "grid",
-    "json_line",
-    "label",
-    "line_width",
-    "markdown_text",
-    "note",
-    "out",
-    "prose",
-    "records",
-    "show_rows",
-    "table",
-    "verbatim",
-    "verdict",
-    "width",
-]
 
 T = TypeVar("T")
 
@@ -206,6 +180,11 @@ def json_line(document: str) -> None:
         click.echo(_NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], document))
 
 
+def json_object(facts: Mapping[str, object]) -> None:
+    """Print `facts` as one line of JSON."""
+    json_line(json.dumps(facts, ensure_ascii=False))
+
+
 def _shown(char: str) -> str:
     return char if escape_controls(char) == char else json.dumps(char)[1:-1]
 
@@ -213,23 +192,27 @@ def _shown(char: str) -> str:
 # Tables
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Column(Generic[T]):
     """One fact about each row. Texts are escaped when they are printed, not here."""
 
     key: str = ""
     """Its name in CSV; empty if it is for people only."""
-    value: Callable[[T], object] = str
-    """The value in CSV; None is an empty cell."""
     head: str = ""
     """Its name for people; empty if it is in CSV only."""
     text: Callable[[T], str] | None = None
     """The text for people, if it is not the value."""
-    short: str = ""
+    value: Callable[[T], object] | None = None
+    """The value in CSV, if it is not the attribute `key`; None is an empty cell."""
+    short: str = attrs.field(default="", kw_only=True)
     """Its name if there is little room."""
-    least: int = 0
+    least: int = attrs.field(default=0, kw_only=True)
     """The least width of a text that may be wrapped, in cells; 0 if it never is."""
-    right: bool = False
+    right: bool = attrs.field(default=False, kw_only=True)
+
+    def of(self, row: T) -> object:
+        """The value in CSV."""
+        return getattr(row, self.key) if self.value is None else self.value(row)
 
     def shown(self, row: T) -> str:
         """The text for people: whole numbers with their digits grouped, a dash for what is not
@@ -237,7 +220,7 @@ class Column(Generic[T]):
         """
         if self.text is not None:
             return self.text(row)
-        value = self.value(row)
+        value = self.of(row)
         if type(value) is int:
             return f"{value:,}"
         return "-" if value is None else str(value)
@@ -256,9 +239,9 @@ def format_options(what: str) -> Decorator:
             "--format",
             "kind",
             type=click.Choice(_KINDS),
-            help="Default: table, which fits the terminal.",
+            help="Output format. Default: table, which fits the terminal.",
         ),
-        json_option(f"Short for --format json: {what} (JSON Lines)."),
+        json_option(f"The same as --format json: {what}."),
     )
 
 
@@ -287,7 +270,7 @@ def csv_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     kept = [column for column in shown if column.key]
     writer.writerow(column.key for column in kept)
-    writer.writerows([csv_cell(column.value(row)) for column in kept] for row in rows)
+    writer.writerows([csv_cell(column.of(row)) for column in kept] for row in rows)
     return text.getvalue()
 
 
@@ -311,7 +294,10 @@ def _table_of(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
         if least - _GAP <= room:
             break
     else:
-        return records([c.head for c in shown], cells)
+        blocks: list[RenderableType] = []
+        for row in cells:
+            blocks += [grid(*zip([c.head for c in shown], row, strict=True)), ""]
+        return Group(*blocks[:-1])
     # rich's own shrinking takes too little if two columns can be wrapped.
     fitted = [max(wide, cell_len(head)) for wide, head in zip(widths, heads, strict=True)]
     excess = sum(fitted) + _GAP * (len(fitted) - 1) - room
@@ -320,24 +306,20 @@ def _table_of(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
         cut = max(0, min(excess, spare))
         fitted[number] -= cut
         excess -= cut
-    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    for column, head, wide in zip(shown, heads, fitted, strict=True):
-        made.add_column(
-            Text(head),
-            justify="right" if column.right else "left",
-            no_wrap=not column.least,
-            overflow="fold",
-            width=wide,
-        )
-    for row in cells:
-        made.add_row(*map(verdict, row))
-    return made
+    right = [number for number, column in enumerate(shown) if column.right]
+    return table(heads, cells, right=right, widths=fitted)
 
 
 def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[int] = (),
+    widths: Sequence[int] = (),
 ) -> Table:
-    """A table whose cells are never broken; columns in `right` are aligned to the right."""
+    """A table; columns in `right` are aligned to the right. With `widths`, in cells, longer texts
+    are folded; without, none is.
+    """
     made = Table(
         box=None,
         pad_edge=False,
@@ -346,8 +328,13 @@ def table(
         show_header=any(head),
     )
     for number, name in enumerate(head):
-        justify = "right" if number in right else "left"
-        made.add_column(Text(label(name)), justify=justify, no_wrap=True)
+        made.add_column(
+            Text(label(name)),
+            justify="right" if number in right else "left",
+            no_wrap=not widths,
+            overflow="fold",
+            width=widths[number] if widths else None,
+        )
     for row in rows:
         made.add_row(*map(verdict, row))
     return made
@@ -357,18 +344,6 @@ def cells(shown: RenderableType) -> int:
     """How wide `shown` is where there is room for all of it."""
     console = _console()
     return console.measure(shown, options=console.options.update(width=UNLIMITED)).maximum
-
-
-def records(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Group:
-    """One block of lines for each row, for a terminal that is too narrow for a table."""
-
-    def blocks() -> Iterator[RenderableType]:
-        for number, row in enumerate(rows):
-            if number:
-                yield Text()
-            yield grid(*((name, cell) for name, cell in zip(head, row, strict=True)))
-
-    return Group(*blocks())
 
 
 def grid(*rows: Sequence[str | Text], gap: int = 1) -> Table:

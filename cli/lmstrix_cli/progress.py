@@ -7,9 +7,8 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Protocol, Self
+from datetime import timedelta
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -24,6 +23,7 @@ from lmstrix import (
     ProbeFinished,
     ReplyTimed,
     Retrying,
+    Verdict,
     WaitingForTurn,
 )
 from lmstrix.progress import ProgressState, say_phase, say_waiting
@@ -31,17 +31,6 @@ from lmstrix.reports.words import say_cause, say_count, say_percent, say_seconds
 from lmstrix_cli import output
 from lmstrix_cli.output import label
 from lmstrix_cli.settings import is_quiet
-
-__all__ = [
-    "LiveProgress",
-    "PlainProgress",
-    "Progress",
-    "Silence",
-    "base_name",
-    "choose_progress",
-    "event_line",
-    "status_line",
-]
 
 ACTIVITY_CELLS = 48
 REFRESH_PER_SECOND = 4
@@ -51,22 +40,27 @@ _SPARED = ("reading", "speed", "length", "name", "correct", "word", "phase", "ac
 """The parts that a narrow line leaves out, the first of them first."""
 
 
-class Progress(AbstractContextManager[object], Protocol):
-    """An observer that is shown between entering and leaving it."""
-
-    def __call__(self, event: Event, /) -> None:
-        """Hear one event."""
-        ...
-
-
 EXPLAINED = {
-    "load": "Loading the model at the context that it claims.",
-    "baseline": "Asking about short prompts: how well it answers there is the mark for long ones.",
+    "load": "Loading the model at the context that it declares.",
+    "baseline": "Asking with short prompts. Long prompts are compared with these answers.",
     "search": "Filling the window with text and asking about facts in it, to find where it stops.",
-    "levels": "Letting it write, to see up to which length it still writes language.",
+    "levels": "Letting it write, to find up to which length its text still makes sense.",
     "certify": "Loading it again, to check the answer on a fresh document.",
 }
 """A sentence for each phase, for those who see the first measurement of their life."""
+
+
+class Progress:
+    """An observer that is shown between entering and leaving it; this one shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def __call__(self, event: Event, /) -> None:
+        """Hear one event."""
 
 
 def choose_progress(*, explains: bool = False) -> Progress:
@@ -76,30 +70,12 @@ def choose_progress(*, explains: bool = False) -> Progress:
     each phase.
     """
     if is_quiet():
-        return Silence()
+        return Progress()
     redraws = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return LiveProgress(explains=explains) if redraws else PlainProgress(explains=explains)
 
 
-class Silence:
-    """Hears everything and says nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
-
-    def __call__(self, event: Event, /) -> None:
-        """Hear one event."""
-
-
-class PlainProgress(Silence):
+class PlainProgress(Progress):
     """One line on stderr for each phase, load and probe."""
 
     def __init__(self, *, explains: bool = False) -> None:
@@ -133,9 +109,7 @@ def event_line(event: Event) -> str:
         case LoadFinished():
             line = f"    asked for {event.context_length:,}, loaded {event.effective_context:,}"
         case ProbeFinished():
-            verdict = say_verdict(event.verdict)
-            verdict += f" ({say_cause(event.failure)})" if event.failure else ""
-            line = f"    {event.length_tokens:,}: {event.passes} of {event.trials}, {verdict}"
+            line = f"    {event.length_tokens:,}: {_probe_words(event)}"
         case ReplyTimed():
             read = event.prompt_tokens - (event.cached_tokens or 0)
             ttft = (
@@ -151,7 +125,16 @@ def event_line(event: Event) -> str:
     return label(line)
 
 
-class LiveProgress:
+def _probe_words(event: ProbeFinished) -> str:
+    """The answers, and the verdict once there is one."""
+    words = [f"{event.passes} of {event.trials} correct"] if event.trials else []
+    if event.verdict is not Verdict.UNDECIDED:
+        cause = f" ({say_cause(event.failure)})" if event.failure else ""
+        words.append(f"{say_verdict(event.verdict)}{cause}")
+    return ", ".join(words)
+
+
+class LiveProgress(Progress):
     """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
 
     def __init__(self, console: Console | None = None, *, explains: bool = False) -> None:
@@ -174,12 +157,7 @@ class LiveProgress:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -235,10 +213,7 @@ def base_name(key: str) -> str:
 
 
 def _joined(name: str, parts: dict[str, str]) -> Text:
-    return Text(
-        "  ".join(filter(None, (name, *parts.values()))),
-        no_wrap=True,
-    )
+    return Text("  ".join(filter(None, (name, *parts.values()))), no_wrap=True)
 
 
 def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
@@ -261,14 +236,11 @@ def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
     if state.tokens_per_second:
         yield "speed", f"{state.tokens_per_second:.0f} tok/s"
     left = state.seconds_left()
-    yield "time", f"elapsed {_clock(elapsed_s)}" + ("" if left is None else f" · {_say_left(left)}")
-
-
-def _clock(seconds: float) -> str:
-    """``1:20``, or ``1:01:20`` from an hour on."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    yield (
+        "time",
+        f"elapsed {str(timedelta(seconds=int(elapsed_s))).removeprefix('0:').removeprefix('0')}"
+        + ("" if left is None else f" · {_say_left(left)}"),
+    )
 
 
 def _say_left(seconds: float) -> str:

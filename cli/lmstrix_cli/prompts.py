@@ -4,70 +4,51 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import attrs
 import click
 import platformdirs
 
 from lmstrix import ConfigurationError, Prompt
+from lmstrix_cli import output
 from lmstrix_cli.options import Decorator, chain
+from lmstrix_cli.settings import is_quiet
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_TEXT_BYTES",
-    "STDIN",
-    "Asked",
-    "Sources",
-    "Template",
-    "choose_template",
-    "fill",
-    "how_to_make_one",
-    "parse_templates",
-    "read_stdin",
-    "read_templates",
-    "read_text",
-    "sources_options",
-    "user_templates",
-]
-
+STDIN = Path("-")
+TEXT = "prompt"
+"""The placeholder that stands for PROMPT, stdin and files."""
 MAX_TEXT_BYTES = 64 * 1024 * 1024
 """Largest text of a prompt, in bytes: more than ten million tokens, which no model takes."""
+PATIENCE_S = 3.0
+"""How long stdin may be silent before a note says what is waited for."""
+WAITING = (
+    "Waiting for text on stdin: end it with Ctrl-D, or add `< /dev/null` to the command if there"
+    " is none."
+)
 
 
 def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The text of a file or a named pipe.
+    """The text of a file or a named pipe; the path ``-`` is stdin.
 
     Raises `ConfigurationError` if it cannot be read, is too large, or is not UTF-8 text.
     """
-    name = repr(str(path))
+    name = "stdin" if path == STDIN else repr(str(path))
     try:
-        with path.open("rb") as file:
-            return _decoded(file, name, most_bytes)
+        if path == STDIN:
+            data = _read_stdin(most_bytes + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(most_bytes + 1)
     except (OSError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        why = (error.strerror if isinstance(error, OSError) else None) or error
+        why = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"{name} cannot be read: {why}") from error
-
-
-def read_stdin() -> str:
-    """All that comes through stdin; raises `ConfigurationError` as `read_text` does."""
-    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - started without one
-        raise ConfigurationError("there is no stdin to read", hint="Give PROMPT or --file.")
-    try:
-        return _decoded(sys.stdin.buffer, "what stands on stdin", MAX_TEXT_BYTES)
-    except OSError as error:
-        raise ConfigurationError(f"stdin cannot be read: {error.strerror or error}") from error
-
-
-def _decoded(file: BinaryIO, name: str, most_bytes: int) -> str:
-    data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
-        raise ConfigurationError(f"{name} is larger than {most_bytes} bytes")
+        raise ConfigurationError(f"{name} is larger than {most_bytes:,} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -79,12 +60,22 @@ def _decoded(file: BinaryIO, name: str, most_bytes: int) -> str:
     return text
 
 
+def _read_stdin(most_bytes: int) -> bytes:
+    """All of it. A pipe that stays open and silent cannot be told from a slow one."""
+    waiting = threading.Timer(PATIENCE_S, output.note, [WAITING])
+    waiting.daemon = True
+    if not is_quiet():
+        waiting.start()
+    try:
+        return sys.stdin.buffer.read(most_bytes)
+    finally:
+        waiting.cancel()
+
+
 MAX_FILE_BYTES = 256 * 1024
 """Largest file of templates, in bytes: instructions, not documents."""
 FILE = "prompts.toml"
 """The file in the user's folder."""
-MAX_FILES = 200
-"""Most files in the user's folder."""
 MAX_REPLY_TOKENS = 1 << 24
 """Largest `max_tokens`: above the longest context of any model."""
 
@@ -120,8 +111,6 @@ def parse_templates(text: str, source: str) -> dict[str, Template]:
 
     Raises `ConfigurationError` for invalid TOML, and for a table that is not a template.
     """
-    if len(text) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{source} is too large for a file of templates")
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -142,8 +131,11 @@ def user_templates(folder: Path | None = None) -> dict[str, Template]:
     folder of LMStrix). Raises `ConfigurationError` if a file is wrong, or two have the same
     name.
     """
+    folder = folder or _folder()
     found: dict[str, Template] = {}
-    for path in _files(folder or _folder()):
+    for path in [folder / FILE, *sorted((folder / "prompts").glob("*.toml"))]:
+        if not path.is_file():
+            continue
         for name, template in read_templates(path).items():
             if name in found:
                 raise ConfigurationError(
@@ -170,12 +162,8 @@ def choose_template(name: str | None, path: Path | None) -> Template:
         wanted = "several templates: choose one with --template NAME" if there else "no templates"
     else:
         wanted = f"there is no template {name!r}"
-    hint = f"{_count(there)} {where}: {_listed(there)}." if there else how_to_make_one(path)
+    hint = f"Templates {where}: {_listed(there)}." if there else how_to_make_one(path)
     raise ConfigurationError(wanted, hint=hint)
-
-
-def _count(there: Mapping[str, Template]) -> str:
-    return "There is one" if len(there) == 1 else f"There are {len(there)}"
 
 
 def how_to_make_one(path: Path | None) -> str:
@@ -202,7 +190,7 @@ def fill(template: Template, values: Mapping[str, str]) -> Template:
         given = " ".join(f"--var {name}=..." for name in missing)
         raise ConfigurationError(
             f"the template needs a value for {_listed(missing)}",
-            hint=f"Say {given} as well. {hint}",
+            hint=f"Add {given}. {hint}",
         )
     return attrs.evolve(
         template, user=_filled(template.user, values), system=_filled(template.system, values)
@@ -276,32 +264,8 @@ def _folder() -> Path:
     return platformdirs.user_config_path("lmstrix")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Where templates may stand, in an order that is the same every time."""
-    single = folder / FILE
-    if single.is_file():
-        yield single
-    found = sorted((folder / "prompts").glob("*.toml"))
-    if len(found) > MAX_FILES:
-        raise ConfigurationError(f"there are more than {MAX_FILES} files of templates")
-    yield from found
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names) or "no variables"
-
-
-STDIN = "-"
-TEXT = "prompt"
-"""The placeholder that stands for PROMPT, stdin and files."""
-
-
-@attrs.frozen(kw_only=True)
-class Asked:
-    """A prompt, and how long a reply its template wants, in tokens."""
-
-    prompt: Prompt
-    max_tokens: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -315,17 +279,28 @@ class Sources:
     template_file: Path | None = None
     variables: Mapping[str, str] = attrs.field(factory=dict[str, str])
 
-    def read(self) -> Asked:
-        """Read what is named. Raises `ConfigurationError`, and `click.UsageError` for options
-        that do not go together.
-        """
-        if self.template is None and self.template_file is None:
-            if self.variables:
-                raise click.UsageError("--var is for templates; name one with --template.")
-            return self._checked(Asked(prompt=Prompt(user=self._text())))
-        return self._checked(self._filled(choose_template(self.template, self.template_file)))
+    def read(self) -> tuple[Prompt, int | None]:
+        """The prompt, and how long a reply its template wants, in tokens.
 
-    def _filled(self, template: Template) -> Asked:
+        Raises `ConfigurationError`, and `click.UsageError` for options that do not go together.
+        """
+        if self.template is not None or self.template_file is not None:
+            template = self._filled(choose_template(self.template, self.template_file))
+        elif self.variables:
+            raise click.UsageError("--var is for templates; name one with --template.")
+        else:
+            template = Template(name="", user=self._text())
+        system = template.system if self.system is None else self.system
+        for text in (template.user, system):
+            if len(text) > MAX_TEXT_BYTES:
+                raise ConfigurationError(f"the prompt is larger than {MAX_TEXT_BYTES:,} bytes")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # bytes of another encoding on the command line
+                raise ConfigurationError("the prompt is not text in UTF-8") from error
+        return Prompt(user=template.user, system=system), template.max_tokens
+
+    def _filled(self, template: Template) -> Template:
         takes_text = TEXT in template.variables
         if not takes_text and (self.words is not None or self.files):
             raise ConfigurationError(
@@ -336,47 +311,29 @@ class Sources:
             raise click.UsageError(f"--var {TEXT}=… and PROMPT or --file are the same.")
         values = dict(self.variables)
         if takes_text and TEXT not in values:
-            fill(template, {**values, TEXT: ""})  # a wrong --var is told before stdin is waited for
+            # A wrong --var is reported before stdin is read, which may take time.
+            fill(template, {**values, TEXT: ""})
             values[TEXT] = self._text()
-        filled = fill(template, values)
-        return Asked(
-            prompt=Prompt(user=filled.user, system=filled.system), max_tokens=filled.max_tokens
-        )
+        return fill(template, values)
 
     def _text(self) -> str:
         """Files in their order, then stdin, then PROMPT: a question stands behind its text."""
+        dash = self.words == str(STDIN)
         parts = [read_text(path) for path in self.files]
-        piped = read_stdin() if self.words == STDIN or _is_piped() else ""
-        if piped or self.words == STDIN:
+        piped = read_text(STDIN) if dash or not sys.stdin.isatty() else ""
+        if piped or dash:
             parts.append(piped)
-        if self.words not in {None, STDIN}:
-            parts.append(self.words or "")
-        if not parts:
-            raise click.UsageError("there is no prompt: give PROMPT, --file, or text on stdin.")
+        if self.words and not dash:
+            parts.append(self.words)
         text = "\n\n".join(parts)
         if not text.strip():
-            raise click.UsageError("the prompt is empty.")
+            given = self.words is not None or parts
+            raise click.UsageError(
+                "the prompt is empty."
+                if given
+                else "there is no prompt: give PROMPT, --file, or text on stdin."
+            )
         return text
-
-    def _checked(self, asked: Asked) -> Asked:
-        if self.system is not None:
-            asked = attrs.evolve(asked, prompt=attrs.evolve(asked.prompt, system=self.system))
-        for text in (asked.prompt.user, asked.prompt.system):
-            if len(text) > MAX_TEXT_BYTES:
-                raise ConfigurationError(f"the prompt is larger than {MAX_TEXT_BYTES} bytes")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:  # bytes of another encoding on the command line
-                raise ConfigurationError("the prompt is not text in UTF-8") from error
-        return asked
-
-
-def _is_piped() -> bool:
-    """Whether something other than a person is at the other end of stdin."""
-    try:
-        return not sys.stdin.isatty()
-    except (AttributeError, ValueError):  # none at all, or closed
-        return False
 
 
 def _variables(
@@ -401,14 +358,14 @@ sources_options: Decorator = chain(
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="PATH",
-        help="A UTF-8 text to put before PROMPT. May be repeated.",
+        help="A text file (UTF-8) to put before PROMPT. May be repeated.",
     ),
     click.option("--system", metavar="TEXT", help="Instructions for the model: a system prompt."),
     click.option(
         "--template",
         metavar="NAME",
-        help="A template of yours: the prompt, with places for --var. PROMPT, stdin and --file"
-        " are its {prompt}.",
+        help="One of your templates: a prompt with places for --var. PROMPT, stdin and --file are"
+        " its {prompt}.",
     ),
     click.option(
         "--template-file",

@@ -3,61 +3,65 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from lmstrix import (
+    UNFINISHED,
     ContextMap,
     ContextReport,
     FormatError,
     LMStrixError,
     NotMeasured,
+    ReportSummary,
     StoredReport,
     is_store,
     load_map,
     load_report,
     reports_of,
 )
+from lmstrix.files import replace_file
 from lmstrix_cli import output, session
-from lmstrix_cli.settings import Settings
-
-__all__ = [
-    "MARKERS",
-    "SOURCE",
-    "STDOUT",
-    "all_of",
-    "choose_format",
-    "gather",
-    "newest_of",
-    "newest_of_each",
-    "read_maps",
-    "read_text",
-    "source_option",
-    "write_report",
-]
+from lmstrix_cli.options import Decorator, chain, force_option
+from lmstrix_cli.settings import PATH, Settings
 
 # Read
 
 SOURCE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 MOST_BYTES = 1 << 30
 """Largest file that is read: a hundred thousand reports, or an export with all their trials."""
-LARGEST = 2**63 - 1
-"""Largest whole number that a report may hold."""
 _HINT = "Give the output of `lmstrix test --json` or `lmstrix list --json`."
 _EXPORT_HEAD = '{"format": '
 _STORE_HINT = "Use it as the store instead: lmstrix --store FILE COMMAND."
 _MAP_HINT = "Give the output of `lmstrix map --json`."
 
-source_option = click.option(
-    "--from",
-    "sources",
-    type=SOURCE,
-    multiple=True,
-    metavar="FILE",
-    help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
-)
+
+def target_options(default: str) -> Decorator:
+    """``--output`` as `target`, ``--from`` and ``--force``; `default` is the HTML page's name."""
+    return chain(
+        click.option(
+            "-o",
+            "--output",
+            "target",
+            type=PATH,
+            metavar="FILE",
+            help="The file to write; - is stdout."
+            f" Default for html: {default} in this folder; else stdout.",
+        ),
+        click.option(
+            "--from",
+            "sources",
+            type=SOURCE,
+            multiple=True,
+            metavar="FILE",
+            help="Read the output of `lmstrix test --json` instead of the store; - is stdin.",
+        ),
+        force_option("Replace FILE even if it is not an LMStrix report."),
+    )
 
 
 def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport]:
@@ -70,18 +74,18 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
         if not found:
             raise NotMeasured("the input has no report", hint=_HINT)
         return found
-    reports = session.run(lambda: _stored(settings))
+    reports = stored(settings)
     if not reports:
         raise NotMeasured(
             "nothing was measured yet",
             hint="Measure a model first: lmstrix test MODEL. No model at hand: lmstrix demo.",
         )
-    return [stored.report for stored in reports]
+    return [one.report for one in reports]
 
 
 def newest_of(reports: Sequence[ContextReport], names: Sequence[str]) -> list[ContextReport]:
     """The newest report of each model in `names`, each once; raises what `all_of` raises."""
-    newest = [_newest_first(all_of(reports, name))[0] for name in names]
+    newest = [max(all_of(reports, name), key=_finished) for name in names]
     return list({id(report): report for report in newest}.values())
 
 
@@ -93,9 +97,24 @@ def all_of(reports: Sequence[ContextReport], name: str) -> list[ContextReport]:
 def newest_of_each(reports: Sequence[ContextReport]) -> list[ContextReport]:
     """The newest report of every model, the newest of all first."""
     newest: dict[str, ContextReport] = {}
-    for report in _newest_first(reports):
+    for report in sorted(reports, key=_finished, reverse=True):
         newest.setdefault(report.model.key, report)
     return list(newest.values())
+
+
+def _finished(report: ContextReport) -> datetime:
+    return report.finished_at
+
+
+def newest_true(summaries: Sequence[ReportSummary], *, by: str) -> dict[str, ReportSummary]:
+    """The newest finished true context of each model, by ``model_key`` or ``model_identity``;
+    `summaries` are newest first.
+    """
+    known: dict[str, ReportSummary] = {}
+    for summary in summaries:
+        if summary.true_context is not None and summary.cause not in UNFINISHED:
+            known.setdefault(getattr(summary, by), summary)
+    return known
 
 
 def read_maps(sources: Sequence[str]) -> list[ContextMap]:
@@ -103,13 +122,14 @@ def read_maps(sources: Sequence[str]) -> list[ContextMap]:
     return [_map(text, s) for s in sources for text in _documents(s, _MAP_HINT)]
 
 
-def _newest_first(reports: Sequence[ContextReport]) -> list[ContextReport]:
-    return sorted(reports, key=lambda report: report.finished_at, reverse=True)
+def stored(settings: Settings) -> Sequence[StoredReport]:
+    """Every report in the store, newest first."""
 
+    async def read() -> Sequence[StoredReport]:
+        async with session.client(settings) as client:
+            return await client.reports()
 
-async def _stored(settings: Settings) -> Sequence[StoredReport]:
-    async with session.client(settings) as client:
-        return await client.reports()
+    return session.run(read)
 
 
 def _read_reports(source: str) -> Iterator[ContextReport]:
@@ -145,28 +165,18 @@ def _first(error: FormatError) -> str:
 def _documents(source: str, hint: str) -> Iterator[str]:
     """The JSON documents in a file, one on a line or not; ``-`` is stdin."""
     text = read_text(source, hint)
-    decoder = json.JSONDecoder(parse_int=_count)
-    start = _skip_space(text, 0)
+    decode = json.JSONDecoder().raw_decode
+    start = 0
     while start < len(text):
+        if text[start].isspace():
+            start += 1
+            continue
         try:
-            _, end = decoder.raw_decode(text, start)
+            _, end = decode(text, start)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{source!r} is not valid JSON", hint=hint) from error
         yield text[start:end]
-        start = _skip_space(text, end)
-
-
-def _count(digits: str) -> int:
-    number = int(digits)
-    if abs(number) > LARGEST:
-        raise ValueError("a number is impossibly large")
-    return number
-
-
-def _skip_space(text: str, start: int) -> int:
-    while start < len(text) and text[start].isspace():
-        start += 1
-    return start
+        start = end
 
 
 def read_text(source: str, hint: str, store_hint: str = _STORE_HINT) -> str:
@@ -180,7 +190,7 @@ def read_text(source: str, hint: str, store_hint: str = _STORE_HINT) -> str:
     except OSError as error:
         raise LMStrixError(f"{source!r} cannot be read: {error.strerror}", hint=hint) from error
     if len(data) > MOST_BYTES:
-        raise FormatError(f"{source!r} is too large", hint=hint)
+        raise FormatError(f"{source!r} is larger than {MOST_BYTES:,} bytes", hint=hint)
     if is_store(data):
         raise FormatError(f"{source!r} is a store", hint=store_hint)
     try:
@@ -199,14 +209,8 @@ MARKERS = {
     "csv": (b"model,declared_context,loadable_context,",),
 }
 """What stands near the beginning of each kind of file of ours."""
-_SUFFIXES = {
-    ".html": "html",
-    ".htm": "html",
-    ".md": "md",
-    ".json": "json",
-    ".jsonl": "json",
-    ".csv": "csv",
-}
+_KINDS = {"htm": "html", "jsonl": "json"}
+"""The format of files whose name does not end in its own."""
 _HEAD_BYTES = 1024
 
 
@@ -217,13 +221,13 @@ def choose_format(
 
     A usage error if the name ends like none of `kinds`: a file should hold what its name says.
     """
-    suffix = "" if target in {None, STDOUT} else Path(target or "").suffix.lower()
-    if wanted is not None or not suffix:
+    ending = "" if target in {None, STDOUT} else Path(target or "").suffix.lower()[1:]
+    if wanted is not None or not ending:
         return wanted or default
-    kind = _SUFFIXES.get(suffix, "")
+    kind = _KINDS.get(ending, ending)
     if kind not in kinds:
         endings = " or ".join(f".{name}" for name in kinds)
-        raise click.UsageError(f"{target!r} does not end in {endings}: say --format as well.")
+        raise click.UsageError(f"{target!r} does not end in {endings}: add --format.")
     return kind
 
 
@@ -233,37 +237,47 @@ def write_report(target: str, text: str, kind: str, *, force: bool) -> None:
     A file is replaced only if it is a report of ours, or empty, or with `force`. Raises
     `LMStrixError` if it is neither, or cannot be written.
     """
-    if target == STDOUT:
-        _print(text, kind)
-        return
-    path = Path(target)
-    try:
-        if not force and not _is_ours(path, kind):
+    if target != STDOUT:
+        if not force and not _is_ours(Path(target), kind):
             raise LMStrixError(
                 f"{target!r} already exists and is not an LMStrix report in this format",
                 hint="Give another name with --output, or replace it with --force.",
             )
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise LMStrixError(
-            f"{target!r} cannot be written: {error.strerror or error}",
-            hint="Give another file with --output; its folder must exist.",
-        ) from error
-    output.note(f"Written: {target}")
-
-
-def _print(text: str, kind: str) -> None:
-    if kind == "json":
+        write_file(Path(target), text)
+        output.note(f"Written: {target}")
+    elif kind == "json":
         for line in text.splitlines():
             output.json_line(line)
     else:
         click.echo(text.rstrip("\n"))
 
 
+def write_file(path: Path, text: str) -> None:
+    """All of it or nothing: whoever reads meanwhile finds the old file or the new one.
+
+    A pipe or a device takes the text as it is: in its place no file may be put. Raises
+    `LMStrixError`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            target = Path(os.path.realpath(path))  # a link stays one
+            replace_file(target, text.encode(), like=target)
+    except OSError as error:
+        raise LMStrixError(
+            f"{str(path)!r} cannot be written: {error.strerror or error}",
+            hint="Name another file, in a folder that exists.",
+        ) from error
+
+
 def _is_ours(path: Path, kind: str) -> bool:
-    """Whether nothing would be lost: no file, no regular one (a pipe), an empty one, or ours."""
-    if not path.exists() or not (path.is_file() or path.is_dir()):
+    """Whether nothing would be lost: no regular file (a pipe), an empty one, or ours."""
+    if not path.is_file():
         return True
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:  # not known to be ours
+        return False
     return not head or any(marker in head for marker in MARKERS[kind])

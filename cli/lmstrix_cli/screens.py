@@ -1,22 +1,19 @@
-"""Reports, checks, maps and benchmarks as a terminal shows them."""
+"""Reports and checks as a terminal shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from lmstrix import (
     Cause,
-    ContextMap,
     ContextReport,
     LevelReport,
     Outcome,
     SizeCheck,
-    SpeedBench,
 )
-from lmstrix.reports.text import render_bench, render_map, render_text
+from lmstrix.reports.text import render_text
 from lmstrix.reports.words import (
     CAUSE_SENTENCES,
     say_cause,
@@ -25,8 +22,6 @@ from lmstrix.reports.words import (
     say_seconds,
 )
 from lmstrix_cli import output
-
-__all__ = ["bench_screen", "check_screen", "map_screen", "report_screen"]
 
 _STYLES = {
     r"(?m)^(declared|loadable|true|usable) (at least )?\S+(?=  )": "bold",
@@ -39,7 +34,7 @@ _STYLES = {
 
 def report_screen(report: ContextReport, *, options: Sequence[str] = ()) -> RenderableType:
     """The whole report. `options` stand in the command that repeats it, before its own."""
-    text = _verbatim(render_text(report, width=output.line_width(), options=options))
+    text = output.verbatim(render_text(report, width=output.line_width(), options=options))
     for words, style in _STYLES.items():
         text.highlight_regex(words, style)
     return text
@@ -58,7 +53,7 @@ def check_screen(check: SizeCheck) -> RenderableType:
 def _check(check: SizeCheck) -> Iterator[str]:
     tried = check.trials or check.cause not in _NO_FAILURE
     found = check.outcome if tried else NOT_TRIED
-    yield f"{check.model.key} at {check.length_tokens} tokens: {found}"
+    yield f"{check.model.key} at {check.length_tokens:,} tokens: {found}"
     if check.cause is not None:
         said = f". {CAUSE_SENTENCES[check.cause]}" if tried else ""
         yield f"cause: {say_cause(check.cause)}{said}"
@@ -67,8 +62,8 @@ def _check(check: SizeCheck) -> Iterator[str]:
         short = check.baseline
         yield (
             f"{check.passes} of {check.trials} correct"
-            f" (95% interval {100 * low:.0f} to {say_percent(high)}),"
-            f" at {short.length_tokens} tokens {short.passes} of {short.trials}"
+            f" (95% interval {100 * low:.0f} to {say_percent(high)});"
+            f" at {short.length_tokens:,} tokens: {short.passes} of {short.trials}"
         )
     for level in check.levels:
         if level.name != check.method.validator:
@@ -78,7 +73,7 @@ def _check(check: SizeCheck) -> Iterator[str]:
     yield from (f"note: {note}" for note in check.notes)
     cost = check.cost
     yield (
-        f"cost: {say_count(cost.loads, 'load')}, {cost.prompt_tokens} prompt tokens,"
+        f"cost: {say_count(cost.loads, 'load')}, {cost.prompt_tokens:,} prompt tokens,"
         f" {say_seconds(cost.seconds)}"
     )
     yield "No true context: no other length was tested, and nothing was stored."
@@ -89,18 +84,3 @@ def _at(level: LevelReport, length: int) -> Outcome:
     if failed is not None and failed <= length:
         return Outcome.FAIL
     return Outcome.PASS if (level.limit_tokens or 0) >= length else Outcome.INCONCLUSIVE
-
-
-def map_screen(found: ContextMap) -> RenderableType:
-    """The map: for each validator a table of lengths by depths."""
-    return _verbatim(render_map(found, width=output.line_width()))
-
-
-def bench_screen(found: SpeedBench) -> RenderableType:
-    """The benchmark: one line for each length."""
-    return _verbatim(render_bench(found, width=output.line_width()))
-
-
-def _verbatim(text: str) -> Text:
-    """Lines as they are: their text is escaped and wrapped already."""
-    return Text(text, no_wrap=True, overflow="ignore")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import attrs
@@ -30,27 +30,25 @@ from lmstrix import (
 )
 from lmstrix_cli import output
 from lmstrix_cli.logs import EventLog
-from lmstrix_cli.servers import check_cost, other_servers, server_settings
 from lmstrix_cli.settings import Settings
-
-__all__ = [
-    "Body",
-    "Interrupted",
-    "archive_of",
-    "choose_store",
-    "client",
-    "every_model",
-    "observers",
-    "open_client",
-    "run",
-    "store_bytes",
-    "supervise",
-]
 
 T = TypeVar("T")
 Body = Callable[[], Awaitable[T]]
 
 # The client
+
+OTHER_SERVERS = ("ollama", "llama-server")
+"""Adapters whose servers have ports of their own on this machine, besides LM Studio: without
+``--adapter`` and ``--host`` a model is looked for there too."""
+_ADAPTERS = {
+    "declared": "openai",
+    "accept_cost": "openai",
+    "binary": "llama-server",
+    "server_args": "llama-server",
+}
+"""The shared options that are for one adapter only."""
+_MEASURES = {"test", "map", "bench"}
+"""Commands that may cost money on another machine."""
 
 
 def open_client(
@@ -65,8 +63,8 @@ def open_client(
     return LMStrix(
         adapter=settings.adapter,
         host=_host(settings),
-        adapter_settings=server_settings(settings.adapter),
-        others=other_servers() if nowhere else {},
+        adapter_settings=_adapter_settings(settings, settings.adapter),
+        others={n: _adapter_settings(settings, n) for n in OTHER_SERVERS} if nowhere else {},
         strategy=strategy,
         validator=validator,
         levels=levels,
@@ -82,8 +80,7 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
     try:
         async with opened:
             try:
-                if settings.adapter is not None:
-                    check_cost(opened.adapter)
+                _check_cost(settings, opened)
                 yield opened
             finally:
                 for warning in opened.store.warnings:
@@ -117,6 +114,7 @@ async def every_model(opened: LMStrix, settings: Settings) -> list[ModelInfo]:
     served = tuple(f"/{model.path}" for model in found if model.path)
     others = [one for one in files if not Path(one.path).as_posix().endswith(served)]
     if away and not found and not others:
+        away[0].hint = f"{away[0].hint} No model at hand: lmstrix demo.".strip()
         raise away[0]
     for error in away:
         output.note(f"{error}. {error.hint}".rstrip())
@@ -136,6 +134,37 @@ def archive_of(opened: LMStrix) -> Archive:
 def observers(settings: Settings) -> tuple[Observer, ...]:
     """Who hears the events of every command: the log file, if there is one."""
     return (EventLog(),) if settings.log_file else ()
+
+
+def _adapter_settings(settings: Settings, adapter: str | None) -> dict[str, object]:
+    """What `adapter` takes besides the host; a usage error for an option of another one."""
+    given: dict[str, object] = {
+        name: value for name in _ADAPTERS if (value := getattr(settings, name))
+    }
+    for name in given:
+        if _ADAPTERS[name] != adapter:
+            option = "yes" if name == "accept_cost" else name.replace("_", "-")
+            raise click.UsageError(f"--{option} is for --adapter {_ADAPTERS[name]}.")
+    ctx = click.get_current_context(silent=True)
+    if ctx and adapter == "ollama" and ctx.params.get("force"):
+        given["force"] = True
+    # One reply is what was asked for; so is a measurement with a limit.
+    if (
+        ctx
+        and adapter == "openai"
+        and (ctx.params.get("budget_tokens") or ctx.info_name == "infer")
+    ):
+        given["accept_cost"] = True
+    return given
+
+
+def _check_cost(settings: Settings, opened: LMStrix) -> None:
+    """Let an adapter that knows of costs refuse a measurement before anything is sent."""
+    ctx = click.get_current_context(silent=True)
+    if settings.adapter and ctx and ctx.info_name in _MEASURES and not ctx.params.get("dry_run"):
+        check = getattr(opened.adapter, "check_cost", None)
+        if check is not None:
+            check()
 
 
 def _host(settings: Settings) -> str | None:
@@ -176,14 +205,6 @@ class Interrupted(Exception):
     """A signal ended the work; everything was released in an orderly way."""
 
 
-@attrs.define
-class _Outcome(Generic[T]):
-    """What the body left: exceptions leave the task group by hand, not as a group."""
-
-    value: T | None = None
-    error: Exception | None = None
-
-
 def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """Run `body` to its end. The first SIGINT, SIGTERM or SIGHUP cancels it; once it has
     released everything, `Interrupted` is raised. The second one ends this process at once.
@@ -203,23 +224,25 @@ def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
 
 async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """What `run` runs; raises `Interrupted` if a signal cancelled `body`."""
-    outcome = _Outcome[T]()
+    # Exceptions leave the task group by hand, not as a group.
+    values: list[T] = []
+    errors: list[Exception] = []
     scope = anyio.CancelScope()
     async with anyio.create_task_group() as group:
         with scope:
             await group.start(_watch_signals, scope, on_signal)
             try:
-                outcome.value = await body()
+                values.append(await body())
             except Exception as error:  # noqa: BLE001 - raised again below, outside the group
-                outcome.error = error
+                errors.append(error)
         group.cancel_scope.cancel()
     # A Ctrl-C reaches the engine's process too: its last messages are not errors of ours.
-    broken_off = scope.cancel_called and isinstance(outcome.error, LMStrixError)
+    broken_off = scope.cancel_called and errors and isinstance(errors[0], LMStrixError)
     if scope.cancelled_caught or broken_off:
         raise Interrupted
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value  # type: ignore[return-value] - the body returned: it is a T
+    if errors:
+        raise errors[0]
+    return values[0]
 
 
 def _signals() -> list[signal.Signals]:

@@ -9,16 +9,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-from lmstrix_cli.servers import add_server_options
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
-__all__ = ["Settings", "add_shared_options", "colours_wanted", "is_quiet", "pass_settings"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -33,6 +26,10 @@ class Settings:
     verbose: bool = False
     quiet: bool = False
     log_file: str | None = None
+    declared: int | None = None
+    accept_cost: bool = False
+    binary: str | None = None
+    server_args: str | None = None
     arguments: tuple[str, ...] = ()
     """The whole command line after ``lmstrix``, so that it can be shown again."""
 
@@ -54,9 +51,6 @@ def is_quiet() -> bool:
     return settings is not None and settings.quiet
 
 
-COLOUR_MODES = ("auto", "always", "never")
-
-
 def colours_wanted(mode: str, environment: Mapping[str, str] | None = None) -> bool | None:
     """Whether to use colours: yes, no, or None if each stream decides by being a terminal.
 
@@ -74,23 +68,18 @@ def colours_wanted(mode: str, environment: Mapping[str, str] | None = None) -> b
     return False if environment.get("TERM") == "dumb" else None
 
 
-def _settings(ctx: click.Context) -> Settings:
-    settings: Settings = ctx.ensure_object(Settings)
-    return settings
-
-
 def _keep(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
     """Remember a value that was given; one behind the command goes before one in front of it."""
     if value:
-        setattr(_settings(ctx), parameter.name or "", value)
+        setattr(ctx.ensure_object(Settings), parameter.name or "", value)
 
 
-def _keep_host(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+def _keep_host(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    _keep(ctx, parameter, value)
     if value:
-        settings = _settings(ctx)
         source = ctx.get_parameter_source("host")
-        settings.host = value
-        settings.host_is_typed = source is click.core.ParameterSource.COMMANDLINE
+        typed = source is click.core.ParameterSource.COMMANDLINE
+        ctx.ensure_object(Settings).host_is_typed = typed
 
 
 def _keep_store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -107,102 +96,117 @@ def _keep_colours(ctx: click.Context, _: click.Parameter, value: str | None) -> 
         ctx.color = colours_wanted(value or "auto")
 
 
-def _start_logs(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+def _start_logs(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     """Every command's last step before it begins: who hears what is logged."""
-    settings = _settings(ctx)
-    settings.log_file = value or settings.log_file
+    _keep(ctx, parameter, value)
     if ctx.parent is None or ctx.resilient_parsing:
         return
     # Imported here because it pulls in the library.
     from lmstrix_cli.logs import log, others  # noqa: PLC0415
 
-    root = ctx.find_root()
+    settings, root = ctx.ensure_object(Settings), ctx.find_root()
     root.with_resource(others(shown=settings.verbose))
     if settings.log_file:
         root.with_resource(log(settings.log_file, ctx.info_name or ""))
 
 
-def _complete_path(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return click.Path().shell_complete(ctx, parameter, incomplete)
-
-
-def _complete_adapter(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from lmstrix_cli.commands.completion import complete_adapter  # noqa: PLC0415 - for shells only
-
-    return complete_adapter(ctx, parameter, incomplete)
-
-
-def _options(*, of_group: bool) -> list[click.Option]:
-    """The shared options. Only the group's own look at the environment and are in its help."""
-
-    def option(*names: str, envvar: str | None = None, **rest: Any) -> click.Option:  # noqa: ANN401 - click's
-        return click.Option(
-            [*names],
-            envvar=envvar if of_group else None,
-            hidden=not of_group,
-            expose_value=False,
-            callback=rest.pop("callback", _keep),
-            **rest,
-        )
-
-    return [
-        option(
-            "--adapter",
-            metavar="NAME",
-            envvar="LMSTRIX_ADAPTER",
-            shell_complete=_complete_adapter,
-            help="The engine: `lmstudio`, `llamacpp` (GGUF files; the default if you give the path"
-            " of one), `ollama`, `llama-server`, `openai` (any server with OpenAI's API), or a"
-            " plug-in. Default: the server of this machine that has the model, else `lmstudio`."
-            "  [env: LMSTRIX_ADAPTER]",
-        ),
-        option(
-            "--host",
-            metavar="HOST:PORT",
-            envvar="LMSTRIX_HOST",
-            callback=_keep_host,
-            help="Address of the server: HOST:PORT, or a URL. Default: found on this machine."
-            "  [env: LMSTRIX_HOST]",
-        ),
-        option(
-            "--store",
-            metavar="PATH",
-            envvar="LMSTRIX_STORE",
-            callback=_keep_store,
-            shell_complete=_complete_path,
-            help="File for trials and reports; `memory` keeps nothing. Default: a file in your"
-            " data folder, see `lmstrix status`.  [env: LMSTRIX_STORE]",
-        ),
-        option("-q", "--quiet", is_flag=True, help="Only the result: no notes and no progress."),
-        option(
-            "--verbose",
-            is_flag=True,
-            is_eager=True,
-            help="Show a traceback if something goes wrong, and what other packages log.",
-        ),
-        option(
-            "--color",
-            type=click.Choice(COLOUR_MODES),
-            callback=_keep_colours,
-            help="Colours: on a terminal only (auto, the default), always or never. NO_COLOR and"
-            " FORCE_COLOR also work.",
-        ),
-        option(
-            "--log-file",
-            metavar="PATH",
-            callback=_start_logs,
-            shell_complete=_complete_path,
-            help="Append events and errors with their tracebacks to this file. No prompts.",
-        ),
-    ]
+PATH = click.Path(readable=False)
+"""Any path: shells complete it, and what is wrong with it is reported where it is opened."""
 
 
 def add_shared_options(command: click.Command, *, of_group: bool = False) -> None:
-    """Let `command` take the shared options. They set the fields of its `Settings`."""
-    if not any(option.name == "log_file" for option in command.params):
-        command.params.extend(_options(of_group=of_group))
-        add_server_options(command, of_group=of_group)
+    """Let `command` take the shared options. They set the fields of its `Settings`.
+
+    Only the group's own look at the environment and are in its help. An option of the command's
+    own goes before one of the same name.
+    """
+    if any(option.name == "log_file" for option in command.params):
+        return
+    taken = {name for option in command.params for name in option.opts}
+
+    def add(*names: str, envvar: str | None = None, **rest: Any) -> None:  # noqa: ANN401 - click's
+        if taken.isdisjoint(names):
+            option = click.Option(
+                [*names],
+                envvar=envvar if of_group else None,
+                hidden=not of_group,
+                expose_value=False,
+                callback=rest.pop("callback", _keep),
+                **rest,
+            )
+            command.params.append(option)
+
+    add(
+        "--adapter",
+        metavar="NAME",
+        envvar="LMSTRIX_ADAPTER",
+        help="The engine: `lmstudio`, `llamacpp` (GGUF files; the default if you give the path"
+        " of one), `ollama`, `llama-server`, `openai` (any server with OpenAI's API), or a"
+        " plug-in. Default: the server of this machine that has the model, else `lmstudio`."
+        "  [env: LMSTRIX_ADAPTER]",
+    )
+    add(
+        "--host",
+        metavar="HOST:PORT",
+        envvar="LMSTRIX_HOST",
+        callback=_keep_host,
+        help="Address of the server: HOST:PORT, or a URL. Default: found on this machine."
+        "  [env: LMSTRIX_HOST]",
+    )
+    add(
+        "--store",
+        type=PATH,
+        metavar="PATH",
+        envvar="LMSTRIX_STORE",
+        callback=_keep_store,
+        help="File for trials and reports; `memory` keeps nothing. Default: a file in your"
+        " data folder, see `lmstrix status`.  [env: LMSTRIX_STORE]",
+    )
+    add("-q", "--quiet", is_flag=True, help="Only the result: no notes and no progress.")
+    add(
+        "--verbose",
+        is_flag=True,
+        is_eager=True,
+        help="Show a traceback if something goes wrong, and what other packages log.",
+    )
+    add(
+        "--color",
+        type=click.Choice(("auto", "always", "never")),
+        callback=_keep_colours,
+        help="Colours: on a terminal only (auto, the default), always or never. The variables"
+        " NO_COLOR and FORCE_COLOR also work.",
+    )
+    add(
+        "--log-file",
+        type=PATH,
+        metavar="PATH",
+        callback=_start_logs,
+        help="Append events, and errors with their tracebacks, to this file. Prompts are never"
+        " logged.",
+    )
+    add(
+        "--declared",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --adapter openai: the context that the model declares, in tokens, if the server"
+        " does not say.",
+    )
+    add(
+        "--yes",
+        "accept_cost",
+        is_flag=True,
+        help="With --adapter openai: measure on another machine without a token limit, which may"
+        " cost money. `test --budget-tokens N` sets a limit.",
+    )
+    add(
+        "--binary",
+        metavar="PATH",
+        help="With --adapter llama-server: the program to run for each load of a GGUF file, such"
+        " as a build for your GPU. Without it, a running server is used.",
+    )
+    add(
+        "--server-args",
+        metavar="TEXT",
+        help='With --binary: more arguments for it, such as "-ngl 99 -fa on -ctk q8_0". Results'
+        " with other arguments are stored apart.",
+    )

@@ -157,8 +157,8 @@ class OllamaAdapter(ServerAdapter):
         users = await self._users_own(model.key)
         if users is not None and not self._force:
             raise ModelInUse(
-                f"{model.key!r} is loaded in Ollama by somebody else, with {users.context} tokens;"
-                " another context would replace it",
+                f"{model.key!r} is loaded in Ollama by somebody else, with {users.context:,}"
+                " tokens; another context would replace it",
                 hint=f"Unload it first (ollama stop {model.key}), or replace it with --force.",
             )
         loaded: CountedModel | None = None

@@ -112,7 +112,7 @@ class OpenAIAdapter(ServerAdapter):
             return
         reads = "reads a context several times, about four times"
         if context_length is not None:
-            reads = f"of {context_length} tokens reads about {4 * context_length} tokens"
+            reads = f"of {context_length:,} tokens reads about {4 * context_length:,} tokens"
         raise ConfigurationError(
             f"{self._address} is not this machine: a measurement {reads} with a prefix"
             " cache and more without one, and may cost money",

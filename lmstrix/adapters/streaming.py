@@ -123,8 +123,8 @@ def require_room(prompt_tokens: int, max_tokens: int, context_length: int) -> No
     """Raise `ContextOverflow` if prompt and reply together exceed `context_length`."""
     if prompt_tokens + max_tokens > context_length:
         raise ContextOverflow(
-            f"{prompt_tokens} prompt tokens and a reply of {max_tokens} "
-            f"do not fit a context of {context_length}",
+            f"{prompt_tokens:,} prompt tokens and a reply of {max_tokens:,} "
+            f"do not fit a context of {context_length:,}",
             prompt_tokens=prompt_tokens,
             context_length=context_length,
         )
@@ -169,13 +169,13 @@ class Generation(ABC):
             self._events_left -= 1
         if self._events_left < 0 or self._text_left < 0:
             raise EngineUnavailable(
-                f"the engine did not end a reply of {self._max_tokens} tokens",
+                f"the engine did not end a reply of {self._max_tokens:,} tokens",
                 hint="Restart the server: it ignores the number of tokens to predict.",
             )
         writing_s = 0.0 if self._ttft_s is None else elapsed_s - self._ttft_s
         if writing_s > WRITING_S + SECONDS_PER_TOKEN * self._max_tokens:
             raise EngineTimeout(
-                f"the engine did not end a reply of {self._max_tokens} tokens "
+                f"the engine did not end a reply of {self._max_tokens:,} tokens "
                 f"in {spoken_s(writing_s)}"
             )
         return facts

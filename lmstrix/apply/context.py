@@ -75,14 +75,14 @@ def recommended_context(true_context: int, *, percent: float = 100, cap: int | N
         raise ConfigurationError(f"{cap} is not a context length", hint="Give a positive number.")
     if true_context < STEP_TOKENS:
         raise NotMeasured(
-            f"its true context is {true_context} tokens: no setting makes it usable",
+            f"its true context is {true_context:,} tokens: no setting makes it usable",
             hint="Use another model.",
         )
     part = int(true_context * Fraction(str(percent)) / 100)
     rounded = part // STEP_TOKENS * STEP_TOKENS
     if rounded < STEP_TOKENS:
         raise ConfigurationError(
-            f"{percent:g} % of a true context of {true_context} tokens is less than"
+            f"{percent:g} % of a true context of {true_context:,} tokens is less than"
             f" {STEP_TOKENS}: too little to set",
             hint="Use a larger part of it.",
         )

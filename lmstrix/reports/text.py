@@ -38,6 +38,7 @@ from lmstrix.reports.words import (
     say_seconds,
     say_speed,
     say_summary,
+    say_tokens,
     say_wait,
     say_why,
 )
@@ -119,7 +120,7 @@ def render_map(found: ContextMap, *, width: int = 80) -> str:
     share = cost.document_tokens / found.lengths[-1]
     spent = (
         f"cost: {cost.document_tokens:,} tokens of the document read ({share:.2f} times its"
-        f" length), {cost.question_tokens:,} of {cost.questions} questions,"
+        f" length), {cost.question_tokens:,} of {cost.questions:,} questions,"
         f" {cost.cached_tokens:,} reused from cache, {cost.generated_tokens:,} generated,"
         f" {say_seconds(cost.seconds)}."
     )
@@ -178,7 +179,7 @@ def render_bench(found: SpeedBench, *, width: int = 80) -> str:
 def bench_row(point: BenchPoint) -> tuple[str, ...]:
     """The cells of one length, as `BENCH_HEAD` names them. The bars are empty."""
     return (
-        str(point.length_tokens),
+        say_tokens(point.length_tokens),
         say_speed(point.prefill_tokens_per_second),
         "",
         say_wait(point.ttft_s),

@@ -133,7 +133,7 @@ def say_count(count: int, noun: str) -> str:
     >>> say_count(1, "report"), say_count(0, "report")
     ('1 report', '0 reports')
     """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def say_moment(moment: datetime) -> str:

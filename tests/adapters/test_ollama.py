@@ -147,7 +147,7 @@ async def test_a_load_that_does_not_fit() -> None:
 
 async def test_the_users_model_is_left_alone() -> None:
     async with serving(preload=True) as (server, adapter):
-        with pytest.raises(ModelInUse, match="4096") as caught:
+        with pytest.raises(ModelInUse, match="4,096") as caught:
             async with loading(adapter):
                 raise AssertionError
         assert "--force" in caught.value.hint

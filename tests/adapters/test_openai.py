@@ -148,7 +148,7 @@ async def test_a_server_elsewhere_costs_money() -> None:
     """It is refused before anything is sent there."""
     adapter = OpenAIAdapter("https://models.example.invalid/v1")
     async with loading() as (_, _, loaded):
-        with pytest.raises(ConfigurationError, match="32768 tokens") as caught:
+        with pytest.raises(ConfigurationError, match="32,768 tokens") as caught:
             async with adapter.load(loaded.model, 8192):
                 raise AssertionError
     assert "--budget-tokens" in caught.value.hint

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix_cli import session
-from lmstrix_cli.testing import Shell
 
 
 @pytest.fixture

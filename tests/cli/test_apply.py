@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix.models import Cause, Environment
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli.commands import apply
-from lmstrix_cli.testing import Shell
 
 FOLDER = Path(".internal", "user-concrete-model-default-config")
 KEY = "google/gemma-3-4b"
@@ -58,9 +58,9 @@ def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) 
     assert path.read_text() == OLD.replace("4096", "6144")
     lines = result.stdout.splitlines()
     assert lines[:3] == [
-        f"{KEY}: true context 6144, measured on 2026-01-02",
+        f"{KEY}: true context 6,144, measured on 2026-01-02",
         str(path),
-        "  llm.load.contextLength: 4096 -> 6144",
+        "  llm.load.contextLength: 4,096 -> 6,144",
     ]
     assert '-        "value": 4096' in lines
     assert '+        "value": 6144' in lines
@@ -103,7 +103,7 @@ def test_undo(shell: Shell, home: Path) -> None:
     shell.run("apply", KEY, "--home", str(home), "--yes")
     result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
     assert result.exit_code == 0
-    assert "llm.load.contextLength: 6144 -> 4096" in result.stdout
+    assert "llm.load.contextLength: 6,144 -> 4,096" in result.stdout
     assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
     assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
     result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
@@ -127,7 +127,7 @@ def test_without_a_terminal_nothing_is_written_unasked(shell: Shell, home: Path)
     remember(shell)
     result = shell.run("apply", KEY, "--home", str(home), typed="y\n")
     assert result.exit_code == 2
-    assert "4096 -> 6144" in result.stdout
+    assert "4,096 -> 6,144" in result.stdout
     assert "no terminal" in result.stderr
     assert "--yes" in result.stderr
     assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
@@ -137,7 +137,7 @@ def test_a_dry_run_writes_nothing(shell: Shell, home: Path) -> None:
     remember(shell)
     result = shell.run("apply", KEY, "--home", str(home), "--dry-run", "--percent", "50")
     assert result.exit_code == 0
-    assert "4096 -> 3072" in result.stdout
+    assert "4,096 -> 3,072" in result.stdout
     assert "nothing was written" in result.stdout
     assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
 
@@ -183,7 +183,7 @@ def test_json_is_the_only_thing_on_stdout(shell: Shell, home: Path) -> None:
     assert (told["outcome"], told["before"], told["context"]) == ("undone", 6144, 4096)
     result = shell.run("apply", KEY, "--home", str(home), "--json")
     assert json.loads(result.stdout)["outcome"] == "refused"
-    assert "4096 -> 6144" in result.stderr
+    assert "4,096 -> 6,144" in result.stderr
 
 
 def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:

@@ -1,9 +1,10 @@
-"""``lmstrix bench``."""
+"""``lmstrix bench`` and ``lmstrix map``."""
 
 from __future__ import annotations
 
+from cli_shell import ScriptedAdapter, Shell
+
 from lmstrix.testing.simulated import Beyond, SimulatedModel
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 MODEL = SimulatedModel(key="fine\x1b[2J", declared=2048, true_context=10**6)
 
@@ -15,7 +16,7 @@ def test_a_table_with_bars(shell: Shell) -> None:
     name, _, head, *rows = result.stdout.splitlines()
     assert name == "fine\\x1b[2J"
     assert head.split()[:3] == ["length", "prefill", "TTFT"]
-    assert [row.split()[0] for row in rows[:2]] == ["512", "1024"]
+    assert [row.split()[0] for row in rows[:2]] == ["512", "1,024"]
     assert "[########]" in rows[0]
     assert "tokens read" in result.stderr
 
@@ -38,3 +39,12 @@ def test_a_model_that_cannot_be_benched(shell: Shell) -> None:
     )
     assert shell.run("bench", "nosuch").exit_code == 4
     assert shell.run("bench", "m", "--max-context", "100").exit_code == 2
+
+
+def test_a_map_has_scores_and_no_verdicts(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(MODEL)
+    result = shell.run("map", MODEL.key, "--lengths", "2", "--trials", "2")
+    assert result.exit_code == 0
+    assert "keeps 85% of its score at 512 up to 2,048 tokens" in result.stdout
+    assert "512: 2 of 2 correct" in result.stderr
+    assert "undecided" not in result.stderr

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import click
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_model, sample_report
@@ -15,7 +16,6 @@ from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands import test
 from lmstrix_cli.options import SIZE, ModelFilter, name_matches
 from lmstrix_cli.output import Column, csv_text, markdown_text
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
 
@@ -83,7 +83,7 @@ def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
 
 
 def test_markdown_shows_a_name_as_it_is() -> None:
-    shown = [Column[str](key="model", head="MODEL", text=str), Column[str](key="only in csv")]
+    shown = [Column[str]("model", "MODEL", str, str), Column[str]("only in csv", value=str)]
     [head, rule, row] = markdown_text(shown, [EVIL]).splitlines()
     assert (head, rule) == ("| model |", "| --- |")
     for harmless in ("\\|", "\\*", "\\`", "\\<b\\>", "\\\\x1b"):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+from cli_shell import Shell
 
 from lmstrix_cli.commands import doctor
 from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Verdict, examine, ok
 from lmstrix_cli.settings import Settings
-from lmstrix_cli.testing import Shell
 
 NOBODY = "127.0.0.1:9"
 """The port that throws everything away: nothing of ours listens there."""
@@ -82,7 +82,7 @@ async def test_a_check_that_fails_or_hangs_does_not_end_the_others() -> None:
     checks = [Check("a", hangs, 0.01), Check("b", fails), Check("c", fine)]
     found = await examine(Settings(), checks)
     assert [one.verdict for one in found] == [Verdict.PROBLEM, Verdict.PROBLEM, Verdict.OK]
-    assert "no answer within" in found[0].found
+    assert "No answer within" in found[0].found
     assert "RuntimeError: oops" in found[1].found
 
 

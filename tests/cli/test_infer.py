@@ -11,12 +11,12 @@ from typing import Any
 
 import platformdirs
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 import lmstrix.demo
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.prompts import MAX_TEXT_BYTES
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 REPLY = Reply(
     text="blue\x1b[31m\r sky",
@@ -198,7 +198,7 @@ def test_no_templates_yet(shell: Shell, templates: Path) -> None:
     [
         (("--template", "nosuch"), ": 'fixed', 'short'."),
         (("--template", "short", "x"), "needs a value for 'style', 'words'"),
-        (("--template", "short", "x"), "Hint: Say --var style=... --var words=... as well."),
+        (("--template", "short", "x"), "Hint: Add --var style=... --var words=...."),
         (("--template", "fixed", "x"), "takes no text"),
         (("--template", "fixed", "--var", "a=b"), "has no variable 'a'"),
         (("--template", "short", "--var", "prompt=x", "y"), "are the same"),
@@ -219,7 +219,7 @@ def test_a_prompt_that_does_not_fit_is_told_before_anything_is_asked(shell: Shel
     assert (result.exit_code, result.stdout, adapter.counters.replies) == (1, "", 0)
     error, hint = result.stderr.splitlines()
     assert re.search(r"prompt is 1\d\d tokens long", error)
-    assert "tested: not yet, declared: 1024" in error
+    assert "tested: not yet, declared: 1,024" in error
     assert "reply of at most" in hint
     assert re.search(r"reply of at most \d tokens \(--max-tokens\)", hint)
     assert re.search(r"at least (11\d) \(--context \1\)", hint)
@@ -239,7 +239,7 @@ def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
     result = shell.run(*words, "word " * 1000)
     assert (result.exit_code, adapter.counters.replies) == (0, replies + 1)
     assert re.fullmatch(
-        r"Note: Prompt and reply may need 1\d{3} tokens; .* wrong\.\n", result.stderr
+        r"Note: Prompt and reply may need 1,\d{3} tokens; .* wrong\.\n", result.stderr
     )
     assert json.loads(result.stdout)["prompt_tokens"] > 1000
     assert shell.run(*words, "Why?").stderr == ""

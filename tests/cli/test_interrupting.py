@@ -13,10 +13,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.errors import EngineUnavailable
 from lmstrix_cli import main, session
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 ROOT = Path(main.__file__).parents[2]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import platformdirs
 import pytest
 from anyio.from_thread import start_blocking_portal
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.models import LoadedInstance, Status
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli import session
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 REAL = session.open_client
 NOBODY = "127.0.0.1:9"
@@ -85,6 +85,7 @@ def test_scan_with_neither_lm_studio_nor_files(shell: Shell, files: Path) -> Non
     result = shell.run("scan")
     assert result.exit_code == 3
     assert NOBODY in result.stderr
+    assert "lmstrix demo" in result.stderr
 
 
 def test_scan_lists_lm_studios_models_and_other_files(
@@ -122,7 +123,7 @@ def test_status_shows_engine_store_and_what_is_loaded(shell: Shell) -> None:
     )
     result = shell.run("status")
     assert result.exit_code == 0
-    for expected in ("llama.cpp", "b 123", str(shell.store), "theirs", "4096", "another program"):
+    for expected in ("llama.cpp", "b 123", str(shell.store), "theirs", "4,096", "another program"):
         assert expected in result.stdout
     [document] = shell.lines("status", "--json")
     assert document["available"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix import LMStrix
 from lmstrix.errors import EngineUnavailable, StoreError
@@ -12,7 +13,6 @@ from lmstrix.models import Cause, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)
@@ -35,7 +35,7 @@ def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell)
     for number, name in enumerate(("fine", "clueless", "nosuch"), start=1):
         assert f"model {number} of 3: {name}\n" in result.stderr
     head, *rows = result.stderr.partition("not fully measured: 2 of 3 models\n")[2].splitlines()
-    assert head.split() == ["MODEL", "CLAIMED", "TRUE", "CAUSE", "TIME"]
+    assert head.split() == ["MODEL", "DECLARED", "TRUE", "CAUSE", "TIME"]
     clueless, nosuch = (row.split() for row in rows)
     assert clueless[:5] == ["clueless", "2,048", "unknown", "not", "measurable"]
     assert nosuch == ["nosuch", "unknown", "unknown", "model", "not", "found", "-"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix import EngineUnavailable, ModelInfo
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.settings import Settings
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 LONG = SimulatedModel(key="long", declared=16384, true_context=10**6)
 

@@ -9,13 +9,13 @@ import anyio
 import attrs
 import pytest
 from anyio.from_thread import start_blocking_portal
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.models import Cause, Cost, Environment, MemoryEstimate, ModelInfo
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 SHORT = SimulatedModel(key="short", declared=8192, true_context=3000)
@@ -78,10 +78,10 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert adapter.counters.loads == 0
     assert shell.run("test", "fine", "-q").exit_code == 0
     text = shell.run("test", "--all", "--dry-run", "--budget", "1h").stdout
-    assert text.splitlines()[1].split()[:3] == ["fine", "known", "2,048"]
+    assert text.splitlines()[1].split()[:3] == ["fine", "skip", "2,048"]
     assert (
-        "1 to measure (1 h 00 min each at most), 1 known.\nAbout 18k prompt tokens, 2 loads or more"
-        in text
+        "1 to measure (1 h 00 min each at most), 1 to skip.\n"
+        "About 18k prompt tokens, 2 loads or more" in text
     )
     assert max(map(len, text.splitlines())) <= 80
     assert "time: unknown" in text
@@ -89,7 +89,7 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert fine["seconds"] > 0
     assert shell.run("test", "nosuch", "--dry-run").stdout == ""
     all_known = shell.run("test", "--all", "--name", "fine", "--dry-run").stdout
-    assert "Nothing to measure: 1 known." in all_known
+    assert "Nothing to measure: 1 stored result still valid." in all_known
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SHORT)
     result = shell.run("test", "short", "--at", "999k", "-q")
     assert result.exit_code == 1
-    assert "short at 1022976 tokens: not tried\n" in result.stdout
+    assert "short at 1,022,976 tokens: not tried\n" in result.stdout
     assert "fail" not in result.stdout
 
 
@@ -195,7 +195,7 @@ def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     adapter = shell.adapter = Tight(SHORT)
     result = shell.run("test", "short", "--at", "2k", "-q")
     assert result.exit_code == 1
-    assert "short at 2048 tokens: fail\ncause: load refused" in result.stdout
+    assert "short at 2,048 tokens: fail\ncause: load refused" in result.stdout
     assert adapter.counters.loads == 0
 
 

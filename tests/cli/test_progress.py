@@ -139,7 +139,7 @@ def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
         "measuring [red]m\\x1b[0m, continuing after 3 trials",
         "  loading the model",
         "    asked for 8,192, loaded 7,936",
-        "    8,192: 0 of 0, failed (crashed on fill)",
+        "    8,192: failed (crashed on fill)",
         "    asked for 9,000, failed: no\\x0amemory",
     ]
 

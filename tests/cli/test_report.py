@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from cli_shell import Shell
 
 from lmstrix import LMStrix, dump_report
 from lmstrix.models import ContextReport
@@ -20,7 +21,6 @@ from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
 from lmstrix_cli.results import MARKERS
-from lmstrix_cli.testing import Shell
 
 EVIL = "evil\x1b]0;title\x07<b>\u202e"
 
@@ -90,7 +90,7 @@ def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Pa
     for words in ("report -o x.csv", "report -o x.pdf", "compare -o x.txt"):
         result = shell.run(*words.split())
         assert result.exit_code == 2
-        assert "say --format" in result.stderr
+        assert "add --format" in result.stderr
     assert list(here.iterdir()) == []
     assert shell.run("report", "-o", "page.pdf", "--format", "html").exit_code == 0
 
@@ -120,7 +120,7 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
         ('{"a": 1}', "document 1 of 'x' is not a report"),
         ("{", "is not valid JSON"),
         ("", "the input has no report"),
-        (dump_report(made("m")).replace("8192", "9" * 4000), "is not valid JSON"),
+        (dump_report(made("m")).replace("8192", "9" * 4000), "document 1 of 'x' is not a report"),
         ("[" * 100_000, "is not valid JSON"),
     ):
         (here / "x").write_text(text)
@@ -213,6 +213,7 @@ def test_all_results_of_one_model(shell: Shell) -> None:
     assert seeds == ["seed", "10", "9", "7"]
     result = shell.run("compare", "other")
     assert "Only one result" in result.stderr
+    assert "lmstrix test" in result.stderr
     assert result.exit_code == 0
 
 

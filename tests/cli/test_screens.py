@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 from rich.cells import cell_len
 
 from lmstrix.models import Cause, ContextReport
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix_cli import session
 from lmstrix_cli.main import COMMANDS, lmstrix
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 LONG = "someone/a-model-with-a-rather-long-name-that-is-hard-to-fit-8x22b-instruct-q4_k_m"
 NOBODY = "127.0.0.1:9"

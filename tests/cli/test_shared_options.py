@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import main
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 ROOT = Path(main.__file__).parents[2]
 FINE = SimulatedModel(key="fine", declared=1024, true_context=10**6)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Cause, LoadedInstance, Status
@@ -15,7 +16,6 @@ from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands.status import command_to_go_on
 from lmstrix_cli.settings import Settings
-from lmstrix_cli.testing import ScriptedAdapter, Shell
 
 HOLDS = """
 import anyio
@@ -56,9 +56,9 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
     text = shell.run("status").stdout
     said = [line[11:].strip() for line in text.splitlines() if line.startswith("loaded")]
     assert said == [
-        "big at 32768: too large, true context 7424",
-        "small at 7424: fine, true context 7424",
-        "new at 4096: not tested",
+        "big at 32,768: too large, true context 7,424",
+        "small at 7,424: fine, true context 7,424",
+        "new at 4,096: not tested",
         "x context unknown: not tested",
     ]
     assert "lmstrix apply big\n" in text
@@ -81,7 +81,10 @@ def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(status=status)
     [document] = shell.lines("status", "--json")
     assert [one["fit"] for one in document["loaded"]] == ["not_tested"]
-    assert "m at 4096: not tested, only up to 1024 (--max-context)" in shell.run("status").stdout
+    assert (
+        "m at 4,096: not tested, only tested up to 1,024 (--max-context)"
+        in shell.run("status").stdout
+    )
 
 
 def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:

@@ -6,14 +6,15 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix_cli import main, output, session
-from lmstrix_cli.testing import Shell
 
 ROOT = Path(main.__file__).parents[2]
 FULL = Path("/dev/full")
@@ -117,3 +118,24 @@ def test_long_lines_break_between_words_and_never_in_a_command(
         "say so:",
         "`a b c d e f g h i j k l m n o p q r s t u v` now",
     ]
+
+
+def test_a_pipe_that_nobody_writes_to_is_named(tmp_path: Path) -> None:
+    words = ["--store", "memory", "infer", str(tmp_path / "away.gguf"), "Why?"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lmstrix_cli", *words],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}", "HOME": str(tmp_path)},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        close = threading.Timer(20, process.stdin.close)  # a program that says nothing ends too
+        close.start()
+        said = process.stderr.readline()
+        close.cancel()
+        assert "Waiting for text on stdin" in said
+        process.stdin.close()
+        assert "Error: " in process.stderr.read()
+        assert process.wait(timeout=30) == 4

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cli_shell import Shell
 
 from lmstrix_cli import session
-from lmstrix_cli.testing import Shell
 
 REAL = session.open_client
 
@@ -15,7 +15,7 @@ REAL = session.open_client
     [
         ("--json list", "--json is an option of list and belongs after it"),
         ("--store x --json list", "lmstrix list --json ..."),
-        ("tets", "No such command 'tets'. Did you mean \"test\"?"),
+        ("tets", "No such command 'tets'. Did you mean 'test'?"),
         ("help nosuch", "No such command 'nosuch'."),
         ("a/model.gguf", "To measure a model: lmstrix test a/model.gguf"),
         ("a/\x1b[2J", "No such command 'a/\\x1b[2J'.\n"),

@@ -65,7 +65,7 @@ async def test_its_limit_is_the_last_length_that_keeps_its_score() -> None:
 async def test_without_reuse_it_says_the_price_and_stops() -> None:
     forgetful = attrs.evolve(MODEL, reuses_prefixes=False)
     adapter = SimulatedAdapter(forgetful)
-    with pytest.raises(ConfigurationError, match="prompt tokens instead of 4096") as caught:
+    with pytest.raises(ConfigurationError, match="prompt tokens instead of 4,096") as caught:
         await draw(adapter, model=forgetful)
     assert "--force" in caught.value.hint
     assert adapter.counters.prompt_tokens < 2 * OPTIONS.trials * 512

@@ -91,10 +91,10 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (LoadProgressed(model_key=KEY, context_length=8192, fraction=0.5), "loading 8192 tokens"),
+        (LoadProgressed(model_key=KEY, context_length=8192, fraction=0.5), "loading 8,192 tokens"),
         (
             LoadFinished(model_key=KEY, context_length=8192, effective_context=None, error="x"),
-            "8192 tokens did not load",
+            "8,192 tokens did not load",
         ),
         (Retrying(model_key=KEY, attempt=2, reason="\x07away"), "attempt 2: \\x07away"),
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,12 +11,11 @@ import attrs
 import click
 
 from lmstrix import ContextReport, LMStrixError, ModelInfo, NotMeasured, StoredReport, apply
-from lmstrix_cli import output, session
+from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, explain_known, worst
-from lmstrix_cli.options import TOKENS
+from lmstrix_cli.options import TOKENS, json_option
+from lmstrix_cli.results import stored
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -30,7 +28,7 @@ Examples:
 
 \b
 Exit codes:
-  0  written, taken back, printed, or nothing to do
+  0  written, restored, printed, or nothing to do
   1  the file cannot be changed safely, or you answered no
   2  wrong usage, or there is no terminal to ask on and no --yes
   4  the model has no finished true context
@@ -63,22 +61,13 @@ class _Wish:
         )
 
 
-@attrs.frozen
-class _Outcome:
-    """The result: a word for programs, a sentence for people, the exit code."""
-
-    name: str
-    said: str = ""
-    code: ExitCode = ExitCode.MEASURED
-
-
 @click.command(name="apply", epilog=EPILOG)
 @click.argument("model", required=False)
 @click.option(
     "--all",
     "every",
     is_flag=True,
-    help="Every measured model that LM Studio keeps settings for; the others are named on stderr.",
+    help="Every measured model that LM Studio has; the others are named on stderr.",
 )
 @click.option(
     "--percent",
@@ -93,11 +82,9 @@ class _Outcome:
     type=click.Choice([LMSTUDIO, LLAMA_SERVER, OLLAMA]),
     default=LMSTUDIO,
     show_default=True,
-    help="The program to set it for. For llama-server and ollama it is only printed.",
+    help="The program to set it for. For llama-server and ollama, the setting is only printed.",
 )
-@click.option(
-    "--undo", is_flag=True, help="Restore the file from before the last change, to the byte."
-)
+@click.option("--undo", is_flag=True, help="Restore the file as it was before the last change.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and write nothing.")
 @click.option(
@@ -106,9 +93,7 @@ class _Outcome:
     metavar="PATH",
     help="LM Studio's home. Default: where LM Studio's own tools look, usually ~/.lmstudio.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object for each model."
-)
+@json_option("Print the result as one JSON object for each model.")
 @click.pass_context
 @pass_settings
 def command(
@@ -132,7 +117,7 @@ def command(
         raise click.UsageError("name a measured model (see `lmstrix list`), or use --all.")
     wish = _Wish(model=model or "", **wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
     _check_usage(wish, undo=undo)
-    reports = session.run(lambda: _reports(settings))
+    reports = stored(settings)
     if every:
         code = _apply_all(wish, reports)
     elif undo:
@@ -150,7 +135,7 @@ def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     """The newest result of every model that the program can have; the others are left out."""
     home = apply.existing_home(wish.home) if wish.target == LMSTUDIO else None
     codes: list[ExitCode] = []
-    for key in dict.fromkeys(stored.report.model.key for stored in reports):
+    for key in dict.fromkeys(one.report.model.key for one in reports):
         try:
             model = apply.choose_report(reports, key).model
             if home is not None:
@@ -167,7 +152,9 @@ def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
         except LMStrixError as error:
             codes.append(explain_known(error))
     if not codes:
-        raise NotMeasured("there is no measured model to apply", hint="See `lmstrix test --all`.")
+        raise NotMeasured(
+            "there is no measured model to apply", hint="Measure one first: lmstrix test MODEL."
+        )
     return worst(codes)
 
 
@@ -182,29 +169,17 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
         raise click.UsageError("give --yes or --dry-run, not both.")
 
 
-async def _reports(settings: Settings) -> Sequence[StoredReport]:
-    async with session.client(settings) as client:
-        return await client.reports()
-
-
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     report = apply.choose_report(reports, wish.model)
     home = apply.existing_home(wish.home)
     change = apply.plan_change(
         home, apply.settings_identifier(report.model, home), wish.context(report)
     )
-    told = _facts(wish, reports, report) | _contexts(change)
+    facts = _facts(wish, reports, report)
     if not change.needed:
         said = f"Nothing to do: {output.label(str(change.path))} already sets this context."
-        return _end(wish, told, _Outcome("unchanged", said))
-    _show(wish, change)
-    outcome = _ask(wish, "Write this?")
-    if outcome is None:
-        backup = str(change.write())
-        told["backup"] = backup
-        said = f"Written. Backup: {output.label(backup)}\n{RELOAD}"
-        outcome = _Outcome("written", f"{said}\nTo undo: {_undo_command(wish)}")
-    return _end(wish, told, outcome)
+        return _end(wish, facts | _contexts(change), "unchanged", said)
+    return _settle(wish, facts, change, question="Write this?")
 
 
 def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
@@ -214,13 +189,45 @@ def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     except NotMeasured:
         model = ModelInfo(key=wish.model)  # the store may be another one by now
     change = apply.plan_undo(home, apply.settings_identifier(model, home))
+    facts: dict[str, object] = {"model": model.key, "for": wish.target}
+    return _settle(wish, facts, change, question="Restore this?")
+
+
+def _settle(
+    wish: _Wish, facts: dict[str, object], change: apply.Change, *, question: str
+) -> ExitCode:
+    """Show the change, ask, and write it."""
     _show(wish, change)
-    outcome = _ask(wish, "Restore this?")
-    if outcome is None:
-        change.write()
-        outcome = _Outcome("undone", f"Restored, to the byte. {RELOAD}")
-    told: dict[str, object] = {"model": model.key, "for": wish.target}
-    return _end(wish, told | _contexts(change), outcome)
+    facts |= _contexts(change)
+    if wish.dry_run:
+        return _end(wish, facts, "dry_run", "Dry run: nothing was written.")
+    if not wish.yes and not _somebody_is_there():
+        output.error(
+            "nothing was written: there is no terminal to ask on",
+            "Give --yes to write, or --dry-run to see the change.",
+        )
+        return _end(wish, facts, "refused", code=ExitCode.USAGE)
+    if not wish.yes and not _agreed(question):
+        output.error("nothing was written")
+        return _end(wish, facts, "refused", code=ExitCode.OTHER)
+    backup = change.write()
+    if change.restores is not None:
+        return _end(wish, facts, "undone", f"Restored the file as it was. {RELOAD}")
+    facts["backup"] = str(backup)
+    said = f"Written. Backup: {output.label(str(backup))}\n{RELOAD}"
+    return _end(wish, facts, "written", f"{said}\nTo undo: {_undo_command(wish)}")
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # Ctrl-C, or the end of what is typed
+        output.note("")
+        return False
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
 
 
 def _contexts(change: apply.Change) -> dict[str, object]:
@@ -243,11 +250,11 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
             "save this as a file named Modelfile, then run `ollama create NAME -f Modelfile` and"
             f" `ollama run NAME`. For one session: `/set parameter num_ctx {context}`."
         )
-    told = _facts(wish, reports, report) | {"context": context, "setting": text}
+    facts = _facts(wish, reports, report) | {"context": context, "setting": text}
     if not wish.as_json:
         output.out(output.verbatim(text))
         output.note(f"How to use it: {how}")
-    return _end(wish, told, _Outcome("printed"))
+    return _end(wish, facts, "printed")
 
 
 def _facts(
@@ -259,7 +266,7 @@ def _facts(
     if not wish.as_json:
         say = output.out if wish.target == LMSTUDIO else output.note
         when = report.finished_at.date().isoformat()
-        say(f"{report.model.key}: true context {report.true_context}, measured on {when}")
+        say(f"{report.model.key}: true context {report.true_context:,}, measured on {when}")
         for sentence in notes:
             output.note(f"Note: {sentence}")
     return {
@@ -275,27 +282,10 @@ def _show(wish: _Wish, change: apply.Change) -> None:
     """The difference; with ``--json`` on stderr, so that stdout has the object alone."""
     say = output.note if wish.as_json else output.out
     contexts = (change.old_context, change.new_context)
-    old, new = ("not set" if context is None else f"{context}" for context in contexts)
+    old, new = ("not set" if context is None else f"{context:,}" for context in contexts)
     lines = [output.label(str(change.path)), f"  {apply.CONTEXT_KEY}: {old} -> {new}"]
     lines += map(output.label, change.difference.split("\n") if change.difference else ())
     say(output.verbatim("\n".join(lines)))
-
-
-def _ask(wish: _Wish, question: str) -> _Outcome | None:
-    """None to go on, else the outcome."""
-    if wish.dry_run:
-        return _Outcome("dry_run", "Dry run: nothing was written.")
-    if wish.yes:
-        return None
-    if not _somebody_is_there():
-        said = "nothing was written: there is no terminal to ask on"
-        return _Outcome("refused", said, ExitCode.USAGE)
-    try:
-        if click.confirm(question, err=True):
-            return None
-    except click.Abort:  # Ctrl-C, or the end of what is typed
-        output.note("")
-    return _Outcome("refused", "nothing was written", ExitCode.OTHER)
 
 
 def _undo_command(wish: _Wish) -> str:
@@ -307,17 +297,17 @@ def _undo_command(wish: _Wish) -> str:
     return output.label(shlex.join(["lmstrix", *store, "apply", "--undo", *home, *model]))
 
 
-def _somebody_is_there() -> bool:
-    return sys.stdin.isatty()
-
-
-def _end(wish: _Wish, told: dict[str, object], outcome: _Outcome) -> ExitCode:
-    if outcome.code:
-        hint = "Give --yes to write, or --dry-run to look." if outcome.code == 2 else ""
-        output.error(outcome.said, hint)
-    elif outcome.said and not wish.as_json:
-        output.out(outcome.said)
+def _end(
+    wish: _Wish,
+    facts: dict[str, object],
+    outcome: str,
+    said: str = "",
+    *,
+    code: ExitCode = ExitCode.MEASURED,
+) -> ExitCode:
+    """Print the end: `outcome` is a word for programs, `said` a sentence for people."""
     if wish.as_json:
-        document = told | {"outcome": outcome.name}
-        output.json_line(json.dumps(document, ensure_ascii=False))
-    return outcome.code
+        output.json_object(facts | {"outcome": outcome})
+    elif said:
+        output.out(said)
+    return code

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Any
 
 import click
 
 from lmstrix import BenchFinished, BenchOptions, BenchPoint, Event, SpeedBench, to_json
-from lmstrix.reports.text import BENCH_HEAD, bench_row
+from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.options import max_context_option, seed_option
 from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.progress import choose_progress
-from lmstrix_cli.screens import bench_screen
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -28,13 +24,7 @@ Examples:
 
 
 def _column(at: int, key: str) -> Column[BenchPoint]:
-    return Column(
-        key=key,
-        value=attrgetter(key),
-        head=BENCH_HEAD[at],
-        text=lambda point: bench_row(point)[at],
-        right=True,
-    )
+    return Column(key, BENCH_HEAD[at], lambda point: bench_row(point)[at], right=True)
 
 
 _COLUMNS = [
@@ -60,10 +50,10 @@ DEFAULTS = BenchOptions()
     default=DEFAULTS.rounds,
     show_default=True,
     metavar="N",
-    help="How often each length is measured, on another text each time.",
+    help="How often each length is measured, each time with another text.",
 )
 @seed_option(DEFAULTS.seed, "Another number creates other texts.")
-@format_options("one object, each reply included")
+@format_options("one object, with every reply")
 @click.pass_context
 @pass_settings
 def command(
@@ -75,11 +65,11 @@ def command(
     as_json: bool,
     **options: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
-    """Measure how fast MODEL reads and writes, at lengths that double.
+    """Measure how fast MODEL reads a prompt (prefill) and generates, at lengths that double.
 
-    At each length it sends a new text, and then the same text with another request at the end:
-    that shows the reading speed, the time to first token, the writing speed, and what the engine
-    reuses of the text that it has read. It loads no more than memory is expected to hold.
+    At each length it sends a new text, and then the same text with another request at the end.
+    That shows both speeds, the time to first token, and how much of the text the engine reuses
+    from its KV cache. It loads no more than memory is expected to hold.
     """
     kind = choose_format(kind, as_json=as_json)
     progress = choose_progress()
@@ -109,6 +99,6 @@ def _show(found: SpeedBench, *, kind: str) -> None:
     if kind == JSON:
         output.json_line(to_json(found))
     elif kind == TABLE:
-        output.out(bench_screen(found))
+        output.out(output.verbatim(render_bench(found, width=output.line_width())))
     else:
         show_rows(kind, _COLUMNS, found.points)

@@ -8,11 +8,9 @@ import click
 from rich.console import RenderableType
 from rich.table import Table
 
-from lmstrix import ContextReport
 from lmstrix.reports.compare import (
     NOT_KNOWN,
     Comparison,
-    Row,
     compare,
     comparison_csv,
     comparison_json,
@@ -27,12 +25,10 @@ from lmstrix_cli.results import (
     gather,
     newest_of,
     newest_of_each,
-    source_option,
+    target_options,
     write_report,
 )
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -61,17 +57,9 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "--format",
     "wanted",
     type=click.Choice(["table", *_RENDERERS]),
-    help="Default: as FILE ends, else table.",
+    help="Output format. Default: by the ending of FILE, else table.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    metavar="FILE",
-    help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
-)
-@source_option
-@click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
+@target_options(FILE)
 @pass_settings
 def command(
     settings: Settings,
@@ -82,10 +70,10 @@ def command(
     sources: tuple[str, ...],
     force: bool,
 ) -> None:
-    """Put results side by side: the newest of every MODEL, or all results of one.
+    """Put results side by side: the newest of each MODEL, or all results of a single one.
 
-    Differences in settings, engine, method and date are shown apart from the settings that are
-    the same. Reads only the store and needs no engine.
+    Settings, engine, method and date are listed where they differ; what is the same in all comes
+    last. Reads only the store and needs no engine.
     """
     kind = choose_format(wanted, target, "table", _RENDERERS)
     if kind == "table" and target not in {None, STDOUT}:
@@ -93,25 +81,23 @@ def command(
     if sources.count(STDOUT) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
     reports = gather(settings, sources)
-    compared = compare(_choose(reports, models, everything=bool(sources)))
+    if len(models) == 1:
+        reports = all_of(reports, models[0])
+    elif models:
+        reports = newest_of(reports, models)
+    elif not sources:
+        reports = newest_of_each(reports)
+    compared = compare(reports)
     if len(compared.reports) == 1:
-        output.note("Only one result: there is nothing to compare it with.")
+        output.note(
+            "Only one result: there is nothing to compare it with. Measure another model, or the"
+            " same one with other options: lmstrix test MODEL."
+        )
     if kind == "table":
         output.out(*_side_by_side(compared))
         return
     target = target or (FILE if kind == "html" else STDOUT)
     write_report(target, _RENDERERS[kind](compared), kind, force=force)
-
-
-def _choose(
-    reports: Sequence[ContextReport], models: Sequence[str], *, everything: bool
-) -> Sequence[ContextReport]:
-    """Which results: those of one model, the newest of several, or all that there are."""
-    if len(models) == 1:
-        return all_of(reports, models[0])
-    if models:
-        return newest_of(reports, models)
-    return reports if everything else newest_of_each(reports)
 
 
 def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
@@ -139,11 +125,15 @@ def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
     yield output.table(("#", *(row.label.upper() for row in rows)), lines)
     details = [row for row in compared.found if row.label.startswith(("region ", "level "))]
     details += compared.differing
-    if details:
+    known = [
+        ", ".join(f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
+        for n in range(len(names))
+    ]
+    if any(known):
         yield "\ndifferences"
-    for n in range(len(names)) if details else ():
-        known = (f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
-        yield output.prose(output.grid((str(n + 1), ", ".join(known)), gap=2))
+    for n, words in enumerate(known, start=1):
+        if words:
+            yield output.prose(output.grid((str(n), words), gap=2))
 
 
 def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
@@ -162,12 +152,9 @@ def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]
 
 
 def _columns(compared: Comparison, heads: Sequence[str]) -> Table:
-    rows = [_cells(row) for row in compared.found]
+    rows = [(row.label, *row.values) for row in compared.found]
     if compared.differing:
         blank = ("",) * len(heads)
-        rows += [("", *blank), ("differences", *blank), *map(_cells, compared.differing)]
+        rows += [("", *blank), ("differences", *blank)]
+        rows += [(row.label, *row.values) for row in compared.differing]
     return output.table(("", *heads), rows, right=range(1, len(heads) + 1))
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (row.label, *row.values)

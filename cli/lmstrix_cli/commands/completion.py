@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import click
@@ -17,20 +18,22 @@ from lmstrix_cli import output, session
 from lmstrix_cli.prompts import read_templates, user_templates
 from lmstrix_cli.settings import Settings
 
-__all__ = ["command", "complete_adapter", "complete_parameters"]
 
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+class Complete(Protocol):
+    """What a parameter's `shell_complete` is replaced with."""
+
+    def __call__(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What may be typed from `incomplete` on."""
+        ...
+
 
 _PLAIN = re.compile(r"[\w./@:+,=%-]+")
 MOST = 200
 """Names offered at once: more than a screen holds."""
 
 
-def complete_models(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def complete_models(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Keys in the store and of GGUF files; files by their path, which any adapter takes."""
-    del parameter
     names = dict.fromkeys(
         name for name in _models(ctx) if name.startswith(incomplete) and _PLAIN.fullmatch(name)
     )
@@ -73,10 +76,8 @@ async def _stored(location: str) -> list[str]:
 
 
 def _plugins(group: str, *, several: bool = False) -> Complete:
-    def complete(
-        ctx: click.Context, parameter: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        del ctx, parameter
+    def complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        del ctx
         before, comma, last = incomplete.rpartition(",") if several else ("", "", incomplete)
         return [
             CompletionItem(f"{before}{comma}{name}")
@@ -87,19 +88,8 @@ def _plugins(group: str, *, several: bool = False) -> Complete:
     return complete
 
 
-def complete_files(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """What the shell itself offers for a file."""
-    del ctx, parameter
-    return [CompletionItem(incomplete, type="file")]
-
-
-def complete_templates(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
+def complete_templates(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The user's own templates, or those of ``--template-file``."""
-    del parameter
     path = ctx.params.get("template_file")
     try:
         there = user_templates() if path is None else read_templates(Path(path))
@@ -112,50 +102,24 @@ def complete_templates(
     ]
 
 
-complete_adapter = _plugins("lmstrix.adapters")
-
 _BY_NAME: dict[str, Complete] = {
+    "adapter": _plugins("lmstrix.adapters"),
     "model": complete_models,
     "models": complete_models,
     "strategy": _plugins("lmstrix.strategies"),
     "validator": _plugins("lmstrix.validators"),
     "levels": _plugins("lmstrix.validators", several=True),
-    "file": complete_files,
-    "files": complete_files,
-    "target": complete_files,
     "template": complete_templates,
 }
 """By a parameter's name, the same in every command."""
-
-
-class _Completed(click.ParamType[object]):
-    """A parameter's own type, and what completes it."""
-
-    def __init__(self, inner: click.ParamType[object], complete: Complete) -> None:
-        self.name = inner.name
-        self._inner = inner
-        self._complete = complete
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> object:
-        """As the parameter's own type does."""
-        return self._inner.convert(value, param, ctx)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """The names that fit."""
-        return self._complete(ctx, param, incomplete)
 
 
 def complete_parameters(command: click.Command) -> None:
     """Make the parameters of `command` complete what they are named for."""
     for parameter in command.params:
         complete = _BY_NAME.get(parameter.name or "")
-        plain = not isinstance(parameter.type, (_Completed, click.Choice, click.Path))
-        if complete is not None and plain:
-            parameter.type = _Completed(parameter.type, complete)
+        if complete is not None:
+            parameter.shell_complete = complete
 
 
 EPILOG = """\b
@@ -170,14 +134,14 @@ VARIABLE = "_LMSTRIX_COMPLETE"
 """What click asks for if the program is called ``lmstrix``."""
 _INSTALL = {
     "bash": "lmstrix completion bash >> ~/.bashrc",
+    "fish": "lmstrix completion fish > ~/.config/fish/completions/lmstrix.fish",
     "zsh": "mkdir -p ~/.zfunc; lmstrix completion zsh > ~/.zfunc/_lmstrix"
     "  # with fpath+=~/.zfunc before compinit in ~/.zshrc",
-    "fish": "lmstrix completion fish > ~/.config/fish/completions/lmstrix.fish",
 }
 
 
 @click.command(name="completion", epilog=EPILOG)
-@click.argument("shell", type=click.Choice(sorted(_INSTALL)))
+@click.argument("shell", type=click.Choice(_INSTALL))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
     """Print a script that completes commands, options and model names in your shell.

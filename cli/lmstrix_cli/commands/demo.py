@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import click
 
-from lmstrix import EMBEDDED_ADAPTER, EngineUnavailable, LMStrix, MeasureOptions, demo
+from lmstrix import EMBEDDED_ADAPTER, EngineUnavailable, MeasureOptions, demo
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.measurements import Batch
+from lmstrix_cli.options import json_option
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -22,6 +21,12 @@ Examples:
 """
 
 
+WHAT_NEXT = """
+What next:
+  lmstrix infer {} "Why is the sky blue?"
+  lmstrix list                      list the results
+  lmstrix scan                      list the available models
+  lmstrix test path/to/model.gguf   measure one of yours"""
 HOW_LONG = (
     "This measures a model of 135 million parameters. It takes about 5 to 15 minutes on a laptop's"
     " CPU, and downloads 100 MB the first time. Ctrl-C stops it; the next run continues."
@@ -29,15 +34,15 @@ HOW_LONG = (
 
 
 @click.command(name="demo", epilog=EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="The report as one JSON object.")
+@json_option("The report as one JSON object.")
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Download a small model and measure it with the embedded engine.
 
-    Takes about 5 to 15 minutes on a laptop's CPU. The model (100 MB) is fetched once and kept in
-    your cache folder. Needs the embedded engine: pip install xllamacpp. No server is used;
-    --adapter and --host do not matter.
+    Takes about 5 to 15 minutes on a laptop's CPU. The model (100 MB) is downloaded once and kept in
+    your cache folder. Needs the embedded engine: pip install xllamacpp. No server is used:
+    --adapter and --host are ignored.
     """
     settings = replace(settings, adapter=EMBEDDED_ADAPTER, host=None)
     batch = Batch(settings, options=MeasureOptions(), as_json=as_json, explains=True)
@@ -45,7 +50,10 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
 
     async def body() -> None:
         async with session.client(settings) as client:
-            await _check_engine(client)
+            status = await client.status()
+            if not status.available:  # nothing is downloaded for an engine that is not there
+                reason = status.detail or f"the engine {status.engine} is not available"
+                raise EngineUnavailable(reason, hint=status.hint)
             output.note(HOW_LONG)
             path = await demo.fetch_demo_model(announce=output.note)
             paths.append(str(path))
@@ -53,26 +61,5 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
 
     code = batch.run(body)
     if code is ExitCode.MEASURED:
-        output.note(_what_next(paths[0]))
+        output.note(WHAT_NEXT.format(shlex.quote(paths[0])))
     ctx.exit(code)
-
-
-async def _check_engine(client: LMStrix) -> None:
-    """Nothing is downloaded for an engine that is not there."""
-    status = await client.status()
-    if not status.available:
-        reason = status.detail or f"the engine {status.engine} is not available"
-        raise EngineUnavailable(reason, hint=status.hint)
-
-
-def _what_next(path: str) -> str:
-    return "\n".join(
-        (
-            "",
-            "What next:",
-            f'  lmstrix infer {shlex.quote(path)} "Why is the sky blue?"',
-            "  lmstrix list                      list the results",
-            "  lmstrix scan                      which models are there?",
-            "  lmstrix test path/to/model.gguf   measure one of yours",
-        )
-    )

@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from inspect import iscoroutinefunction
@@ -47,20 +49,8 @@ from lmstrix.demo import DEMO
 from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.servers import OTHER_SERVERS, named_or_answering
+from lmstrix_cli.options import json_option
 from lmstrix_cli.settings import Settings, colours_wanted, pass_settings
-
-__all__ = [
-    "CHECKS",
-    "Check",
-    "Finding",
-    "Verdict",
-    "command",
-    "examine",
-    "ok",
-    "problem",
-    "warning",
-]
 
 DEADLINE_S = 10.0
 
@@ -73,19 +63,22 @@ class Verdict(enum.StrEnum):
     PROBLEM = "problem"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Finding:
     """What a check found, in one sentence, and what to do about it; the latter may be empty.
 
     Both may hold untrusted text, such as a path.
     """
 
-    check: str = ""
+    check: str = attrs.field(default="", kw_only=True)
     verdict: Verdict
     found: str
     advice: str = ""
 
 
+ok = partial(Finding, Verdict.OK)
+warning = partial(Finding, Verdict.WARNING)
+problem = partial(Finding, Verdict.PROBLEM)
 Look = Callable[[Settings], Finding] | Callable[[Settings], Awaitable[Finding]]
 
 
@@ -98,45 +91,24 @@ class Check:
     deadline_s: float = DEADLINE_S
 
 
-def ok(found: str, advice: str = "") -> Finding:
-    """Nothing is wrong."""
-    return Finding(verdict=Verdict.OK, found=found, advice=advice)
-
-
-def warning(found: str, advice: str) -> Finding:
-    """Something does not work that not everybody needs."""
-    return Finding(verdict=Verdict.WARNING, found=found, advice=advice)
-
-
-def problem(found: str, advice: str) -> Finding:
-    """Something has to be fixed first."""
-    return Finding(verdict=Verdict.PROBLEM, found=found, advice=advice)
-
-
-OLDEST = (3, 11)
 INSTALL = 'pip install . in a checkout, pip install -U "lmstrix>=2.0.0a1" after a release'
 _NEED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(;.*)?")
 _AT_LEAST = re.compile(r">=\s*([0-9.]+)")
 
 
-def check_python(settings: Settings) -> Finding:
+def check_python(_: Settings) -> Finding:
     """The interpreter's version."""
-    del settings
-    found = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}."
-    if sys.version_info < OLDEST:
-        return problem(found, f"Use Python {OLDEST[0]}.{OLDEST[1]} or newer.")
-    return ok(found)
+    return ok(f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}.")
 
 
-def check_packages(settings: Settings) -> Finding:
+def check_packages(_: Settings) -> Finding:
     """Every package that LMStrix requires is there, and new enough."""
-    del settings
     try:
         needed = requires("lmstrix") or []
         versions = [f"lmstrix {version('lmstrix')}"]
     except PackageNotFoundError:
         return warning(
-            "lmstrix is not installed; it runs from a source folder.",
+            "LMStrix is not installed; it runs from a source folder.",
             f"Install it, so that it finds its plug-ins: {INSTALL}.",
         )
     wrong: list[str] = []
@@ -169,7 +141,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def has_engine() -> bool:
-    """Whether the embedded engine is installed; nothing of it is imported."""
+    """Whether the embedded engine is installed; it is not imported."""
     return find_spec(ENGINE_PACKAGE) is not None
 
 
@@ -206,12 +178,15 @@ async def check_other_servers(settings: Settings) -> Finding:
     """Whether the server that was named answers, or which others do on this machine."""
     if settings.adapter in {"lmstudio", EMBEDDED_ADAPTER}:
         return ok("Not looked for: another adapter was named.")
-    found = await named_or_answering(settings)
+    named = settings.adapter
+    host = settings.host if named else None
+    async with session.open_client(replace(settings, host=host, store="memory")) as client:
+        found = [await client.status()] if named else await client.other_servers()
     away = [status for status in found if not status.available]
     if away:
         return problem(f"{away[0].detail}.", away[0].hint)
     said = " ".join(f"{one.engine}: {one.detail}" for one in found)
-    return ok(said or f"None of {', '.join(OTHER_SERVERS)} answers on this machine.")
+    return ok(said or f"Neither {' nor '.join(session.OTHER_SERVERS)} answers on this machine.")
 
 
 async def check_server(settings: Settings) -> Finding:
@@ -239,9 +214,8 @@ async def check_server(settings: Settings) -> Finding:
     return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
 
 
-def check_lmstudio_sdk(settings: Settings) -> Finding:
+def check_lmstudio_sdk(_: Settings) -> Finding:
     """The version of the SDK, and whether it has what the adapter uses."""
-    del settings
     try:
         # Imported here because a broken SDK must not keep the other checks from running.
         from lmstrix.adapters.lmstudio.sdk import check_sdk, sdk_version  # noqa: PLC0415
@@ -249,7 +223,7 @@ def check_lmstudio_sdk(settings: Settings) -> Finding:
         check_sdk()
     except ImportError as error:
         return problem(
-            f"the package lmstudio cannot be imported: {error}.",
+            f"The package lmstudio cannot be imported: {error}.",
             "Reinstall it: pip install -U lmstudio.",
         )
     except LMStrixError as error:
@@ -257,9 +231,8 @@ def check_lmstudio_sdk(settings: Settings) -> Finding:
     return ok(f"lmstudio {sdk_version()} has everything that LMStrix uses.")
 
 
-def check_home(settings: Settings) -> Finding:
+def check_home(_: Settings) -> Finding:
     """LM Studio's own folder."""
-    del settings
     try:
         found = existing_home()
     except SettingsError as error:
@@ -269,21 +242,20 @@ def check_home(settings: Settings) -> Finding:
     return ok(f"LM Studio's home is {found}.")
 
 
-def check_model_settings(settings: Settings) -> Finding:
+def check_model_settings(_: Settings) -> Finding:
     """Where `lmstrix apply` writes."""
-    del settings
     try:
         folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
-        return warning("there are none: LM Studio has no home here.", _ONCE)
+        return warning("There are none: LM Studio has no home here.", _ONCE)
     if not folder.is_dir():
-        return ok(f"there are no settings of models yet; they will be in {folder}.")
+        return ok(f"There are no settings of models yet; they will be in {folder}.")
     if not _readable(folder) or not os.access(folder, os.W_OK):
         return problem(
             f"{folder} cannot be read and written.",
             "Check who owns it; `lmstrix apply` writes there.",
         )
-    return ok(f"settings of models are in {folder}.")
+    return ok(f"Settings of models are in {folder}.")
 
 
 def _readable(folder: Path) -> bool:
@@ -297,9 +269,8 @@ NO_BYTES = 20_000_000
 _OTHER_STORE = "Name another file with --store, in a folder that you can write to."
 
 
-def check_models(settings: Settings) -> Finding:
+def check_models(_: Settings) -> Finding:
     """GGUF files in the usual folders."""
-    del settings
     folders = default_folders()
     where = " and ".join(str(folder) for folder in folders)
     try:
@@ -308,30 +279,28 @@ def check_models(settings: Settings) -> Finding:
         return problem(f"{error}.", error.hint)
     if not count:
         return warning(
-            f"there is no GGUF file in {where}.",
+            f"There is no GGUF file in {where}.",
             "Get a model in LM Studio, get a small one with `lmstrix demo`, or name a file by"
             " its path.",
         )
-    files = "is 1 GGUF file" if count == 1 else f"are {count} GGUF files"
-    return ok(f"there {files} in {where}.")
+    return ok(f"{say_count(count, 'GGUF file')} in {where}.")
 
 
-def check_demo_model(settings: Settings) -> Finding:
+def check_demo_model(_: Settings) -> Finding:
     """Present and of the right size; its content is checked when it is used."""
-    del settings
     path = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
     if not path.is_file():
-        return ok("it is not downloaded yet.", "`lmstrix demo` downloads it.")
+        return ok("It is not downloaded yet.", "`lmstrix demo` downloads it.")
     if path.stat().st_size != DEMO.size_bytes:
         return warning(f"{path} is not the expected file.", "`lmstrix demo` downloads it again.")
-    return ok(f"it is there: {path}.")
+    return ok(f"It is at {path}.")
 
 
 async def check_store(settings: Settings) -> Finding:
     """Whether the store's file can be read and written. Nothing is created or changed."""
     path = await _store_path(settings)
     if path is None:
-        return ok("there is none: nothing is kept.")
+        return ok("There is none: nothing is kept.")
     found = SqliteStore(path, read_only=True)
     try:
         reports = say_count(len(await found.summaries()), "report")
@@ -344,7 +313,7 @@ async def check_store(settings: Settings) -> Finding:
         if not os.access(place, os.W_OK):
             return problem(f"{place} is not writable.", _OTHER_STORE)
     if not exists:
-        return ok(f"there is none yet; it will be {path}.")
+        return ok(f"There is none yet; it will be {path}.")
     return ok(f"{path} holds {reports} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
 
 
@@ -361,13 +330,12 @@ async def check_disk(settings: Settings) -> Finding:
     return ok(found)
 
 
-def check_locks(settings: Settings) -> Finding:
+def check_locks(_: Settings) -> Finding:
     """Where measurements that take turns keep their locks."""
-    del settings
     folder = _existing(platformdirs.user_data_path("lmstrix"))
     if not os.access(folder, os.W_OK):
         return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
-    return ok(f"locks can be kept in {folder}.")
+    return ok(f"Locks can be kept in {folder}.")
 
 
 async def _store_path(settings: Settings) -> Path | None:
@@ -391,24 +359,22 @@ NARROWEST = 60
 """Columns that the tables of reports need."""
 
 
-def check_memory(settings: Settings) -> Finding:
+def check_memory(_: Settings) -> Finding:
     """What a load could use now."""
-    del settings
     free = available_memory()
     if free is None:
-        return ok("this system does not report its free memory.")
+        return ok("This system does not report its free memory.")
     found = f"{say_bytes(free) or '0 B'} are free for a model."
     if free < SMALL_BYTES:
         return warning(found, "Close other programs, or measure a small model.")
     return ok(found)
 
 
-def check_terminal(settings: Settings) -> Finding:
+def check_terminal(_: Settings) -> Finding:
     """Encoding, width, colours."""
-    del settings
     encoding = (getattr(sys.stdout, "encoding", None) or "unknown").lower()
     width = shutil.get_terminal_size().columns
-    found = f"encoding {encoding}, {width} columns, {_colours()}."
+    found = f"Encoding {encoding}, {width} columns, {_colours()}."
     if encoding.replace("-", "") != "utf8":
         return warning(found, "Set PYTHONUTF8=1 to see every letter of a model's name.")
     if sys.stdout.isatty() and width < NARROWEST:
@@ -473,14 +439,14 @@ async def _finding(check: Check, settings: Settings) -> Finding:
             return await anyio.to_thread.run_sync(look, settings, abandon_on_cancel=True)
     except TimeoutError:
         return problem(
-            f"no answer within {check.deadline_s:g} s.",
+            f"No answer within {check.deadline_s:g} s.",
             "Look for a disk or a network that hangs, and try again.",
         )
     except LMStrixError as error:
         return problem(f"{error}.", error.hint or "See the documentation.")
     except Exception as error:  # noqa: BLE001 - one broken check must not end the others
         return problem(
-            f"the check itself failed: {type(error).__name__}: {error}.",
+            f"The check itself failed: {type(error).__name__}: {error}.",
             "Report this as a bug, with the output of `lmstrix doctor --json`.",
         )
 
@@ -494,11 +460,11 @@ Examples:
 
 
 @click.command(name="doctor", epilog=EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option("One JSON object.")
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
-    """Check everything that LMStrix needs, and explain how to fix it.
+    """Check everything that LMStrix needs, and explain how to fix problems.
 
     Loads nothing and changes nothing. The exit code is 0 if there is no problem, else 1. A
     warning is about something that not everybody needs.
@@ -506,20 +472,17 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
     findings = session.run(lambda: examine(settings))
     if as_json:
-        output.json_line(_as_json(findings))
+        output.json_object(
+            {
+                "checks": [json.loads(to_json(finding)) for finding in findings],
+                "problems": _count(findings, Verdict.PROBLEM),
+                "warnings": _count(findings, Verdict.WARNING),
+            }
+        )
     else:
         output.out(*_screen(findings))
     if _count(findings, Verdict.PROBLEM):
         ctx.exit(ExitCode.OTHER)
-
-
-def _as_json(findings: Sequence[Finding]) -> str:
-    document = {
-        "checks": [json.loads(to_json(finding)) for finding in findings],
-        "problems": _count(findings, Verdict.PROBLEM),
-        "warnings": _count(findings, Verdict.WARNING),
-    }
-    return json.dumps(document, ensure_ascii=False)
 
 
 def _screen(findings: Sequence[Finding]) -> Iterator[RenderableType]:

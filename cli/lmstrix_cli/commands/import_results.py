@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-import attrs
 import click
 
-from lmstrix import Archive, Merged, SqliteStore, StoreContents, StoreError, load_contents
+from lmstrix import Archive, SqliteStore, StoreContents, StoreError, load_contents
 from lmstrix.reports.words import say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.results import SOURCE, read_text
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -33,14 +30,6 @@ _REPORT_HEAD = '{"model": {"key": '
 """How a line of ``lmstrix list --json`` begins."""
 
 
-@attrs.frozen(kw_only=True)
-class _Found:
-    """The contents of one source."""
-
-    source: str
-    contents: StoreContents
-
-
 @click.command(name="import", epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=SOURCE)
 @click.option("--dry-run", is_flag=True, help="Only show what would be added.")
@@ -53,20 +42,19 @@ def command(settings: Settings, files: tuple[str, ...], *, dry_run: bool) -> Non
     if files.count(STDIN) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
     # All are read before any is merged: a mistyped name adds nothing.
-    found = [_read(file) for file in files]
+    found = {"stdin" if file == STDIN else file: _read(file) for file in files}
     session.run(lambda: _merge(settings, found, dry_run=dry_run))
 
 
-def _read(source: str) -> _Found:
-    name = "stdin" if source == STDIN else source
+def _read(source: str) -> StoreContents:
     text = read_text(source, _HINT, _STORE_HINT)
     if _EXPORT_HEAD not in text[:_HEAD_CHARACTERS]:
         hint = _REPORTS_HINT if text.startswith(_REPORT_HEAD) else _HINT
-        raise StoreError(f"{name!r} is not an LMStrix export.", hint=hint)
-    return _Found(source=name, contents=load_contents(text))
+        raise StoreError(f"{source!r} is not an LMStrix export", hint=hint)
+    return load_contents(text)
 
 
-async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) -> None:
+async def _merge(settings: Settings, found: Mapping[str, StoreContents], *, dry_run: bool) -> None:
     """One after the other, each shown at once: a later failure does not hide what was added."""
     async with session.client(settings) as client:
         archive: Archive = session.archive_of(client)
@@ -74,16 +62,12 @@ async def _merge(settings: Settings, found: Sequence[_Found], *, dry_run: bool) 
             copy = SqliteStore.in_memory()
             await copy.merge(await archive.contents())
             archive = copy
-        for one in found:
-            output.out(_say(one, await archive.merge(one.contents), dry_run=dry_run))
-
-
-def _say(found: _Found, merged: Merged, *, dry_run: bool) -> str:
-    """One line on what was added, and what was there already."""
-    verb = "would add" if dry_run else "added"
-    known = len(found.contents.measurements) - merged.measurements
-    return (
-        f"{found.source}: {verb} {say_count(merged.measurements, 'measurement')}"
-        f" with {say_count(merged.trials, 'trial')}, {say_count(merged.reports, 'report')};"
-        f" {known} known already."
-    )
+        for source, contents in found.items():
+            merged = await archive.merge(contents)
+            known = len(contents.measurements) - merged.measurements
+            output.out(
+                f"{source}: {'would add' if dry_run else 'added'}"
+                f" {say_count(merged.measurements, 'measurement')}"
+                f" with {say_count(merged.trials, 'trial')},"
+                f" {say_count(merged.reports, 'report')}; {known:,} already in the store."
+            )

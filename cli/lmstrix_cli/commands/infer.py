@@ -10,9 +10,8 @@ import click
 from lmstrix import REPLY_TOKENS, Reply, ReplyChunk, to_json
 from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
 from lmstrix_cli import output, session
-from lmstrix_cli.options import TOKENS
+from lmstrix_cli.options import TOKENS, json_option
 from lmstrix_cli.prompts import (
-    Asked,
     Sources,
     how_to_make_one,
     read_templates,
@@ -20,8 +19,6 @@ from lmstrix_cli.prompts import (
     user_templates,
 )
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -47,9 +44,9 @@ Examples:
     type=TOKENS,
     metavar="N",
     help="Context length to load, in tokens. Default: the true context if the model was"
-    " measured, else at most 4096.",
+    " measured, else at most 4,096.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The whole reply as one JSON object.")
+@json_option("The whole reply as one JSON object.")
 @click.option("--list-templates", is_flag=True, help="Show your templates and exit.")
 @pass_settings
 def command(
@@ -65,61 +62,42 @@ def command(
 ) -> None:
     """Send one prompt to MODEL and print the reply.
 
-    The reply goes to stdout as it is written; reasoning and statistics go to stderr. Text from
-    files and from a pipe stands before PROMPT; - as the PROMPT is stdin alone. A prompt that
-    does not fit is an error before anything is asked; it is never shortened.
+    The reply goes to stdout as it is generated; reasoning and statistics go to stderr. Text from
+    files and from a pipe comes before PROMPT; if PROMPT is -, stdin is the prompt. A prompt that
+    does not fit is an error before anything is sent; it is never shortened.
     """
     if list_templates:
         _list_templates(sources["template_file"])
         return
     if model is None:
         raise click.UsageError("name a MODEL: see `lmstrix scan`.")
-    asked = Sources(words=prompt, **sources).read()
-    quiet = settings.quiet
-    speaker = _Speaker(silent=as_json, thinks_aloud=not quiet)
-    try:
-        session.run(
-            lambda: _ask(
-                settings,
+    words, template_tokens = Sources(words=prompt, **sources).read()
+    speaker = _Speaker(silent=as_json, thinks_aloud=not settings.quiet)
+
+    async def ask() -> None:
+        async with (
+            session.client(settings) as client,
+            client.stream(
                 model,
-                asked,
-                speaker,
-                max_tokens=max_tokens or asked.max_tokens or REPLY_TOKENS,
-                context=context,
-            )
-        )
-    except session.Interrupted:
+                words,
+                max_tokens=max_tokens or template_tokens or REPLY_TOKENS,
+                context_length=context,
+                on_note=lambda note: output.note(f"Note: {output.label(note)}"),
+            ) as pieces,
+        ):
+            async for piece in pieces:
+                speaker.hear(piece)
+
+    try:
+        session.run(ask)
+    finally:
         speaker.end_line()
-        raise
-    speaker.end_line()
     if speaker.reply is None:
         return
     if as_json:
         output.json_line(to_json(speaker.reply))
-    elif not quiet:
+    else:
         output.note(_statistics(speaker.reply))
-
-
-async def _ask(
-    settings: Settings,
-    model: str,
-    asked: Asked,
-    speaker: _Speaker,
-    *,
-    max_tokens: int,
-    context: int | None,
-) -> None:
-    async with session.client(settings) as client:
-        stream = client.stream(
-            model,
-            asked.prompt,
-            max_tokens=max_tokens,
-            context_length=context,
-            on_note=lambda note: output.note(f"Note: {output.label(note)}"),
-        )
-        async with stream as pieces:
-            async for piece in pieces:
-                speaker.hear(piece)
 
 
 def _list_templates(path: Path | None) -> None:
@@ -153,29 +131,31 @@ class _Speaker:
         self._spoke = True
         self._say(piece.text, is_reasoning=piece.is_reasoning)
 
-    def end_line(self) -> None:
-        """Leave the cursor at the start of a line, on both streams."""
-        for is_reasoning in (True, False):
-            self._end_line(is_reasoning=is_reasoning)
+    def end_line(self, *streams: bool) -> None:
+        """Leave the cursor at the start of a line, on both streams or on those of the reasoning
+        (True) or the answer (False) alone.
+        """
+        for is_reasoning in streams or (True, False):
+            if self._open[is_reasoning]:
+                click.echo(err=is_reasoning)
+                self._open[is_reasoning] = False
 
     def _say(self, text: str, *, is_reasoning: bool) -> None:
         if self._silent or not text or (is_reasoning and not self._thinks_aloud):
             return
-        self._end_line(is_reasoning=not is_reasoning)
+        self.end_line(not is_reasoning)
         safe = escape_controls(text, keep=REPLY_KEEPS)
         shown = click.style(safe, dim=True) if is_reasoning else safe
         click.echo(shown, nl=False, err=is_reasoning)
         self._open[is_reasoning] = not text.endswith("\n")
 
-    def _end_line(self, *, is_reasoning: bool) -> None:
-        if self._open[is_reasoning]:
-            click.echo(err=is_reasoning)
-            self._open[is_reasoning] = False
-
 
 def _statistics(reply: Reply) -> str:
-    cached = "" if reply.cached_tokens is None else f" ({reply.cached_tokens} cached)"
-    parts = [f"{reply.prompt_tokens} prompt tokens{cached}", f"{reply.generated_tokens} generated"]
+    cached = "" if reply.cached_tokens is None else f" ({reply.cached_tokens:,} cached)"
+    parts = [
+        f"{reply.prompt_tokens:,} prompt tokens{cached}",
+        f"{reply.generated_tokens:,} generated",
+    ]
     if reply.ttft_s is not None:
         parts.append(f"first after {say_seconds(reply.ttft_s)}")
     if reply.tokens_per_second is not None:

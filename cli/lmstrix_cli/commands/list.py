@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
 
-import attrs
 import click
 
-from lmstrix import UNFINISHED, ContextReport, ReportSummary
+from lmstrix import UNFINISHED, Cause, ContextReport, ReportSummary
 from lmstrix.reports.words import (
     dump_report,
     say_cause,
@@ -19,11 +17,9 @@ from lmstrix.reports.words import (
     say_tokens,
 )
 from lmstrix_cli import output, session
-from lmstrix_cli.options import ReportFilter, report_filters
+from lmstrix_cli.options import TOKENS, name_matches, name_option
 from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -43,22 +39,34 @@ _SORTS: dict[str, Callable[[_Row], str | float | None]] = {
     "speed": lambda row: row.tokens_per_second,
     "true": lambda row: row.true_context,
 }
+NOTHING = """\
+Nothing measured yet.
+
+What next:
+  lmstrix scan         list the models that are there
+  lmstrix test MODEL   measure one
+  lmstrix demo         get a small model and measure it"""
 FOOTNOTE = "+ at least: the measurement did not end; the same `lmstrix test` continues it."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
 
-@attrs.frozen(kw_only=True)
-class _Known:
-    """The contents of the store."""
-
-    rows: Sequence[ReportSummary]
-    reports: Mapping[str, ContextReport]
-    """Only if whole reports are printed."""
-
-
 @click.command(name="list", epilog=EPILOG)
-@report_filters
+@name_option
+@click.option(
+    "--cause",
+    "causes",
+    multiple=True,
+    type=click.Choice([str(cause) for cause in Cause]),
+    metavar="CAUSE",
+    help="Only results with this cause: forgets, declared_maximum, ... May be repeated.",
+)
+@click.option(
+    "--certified/--not-certified", default=None, help="Only results that are certified, or not."
+)
+@click.option(
+    "--min-true", type=TOKENS, metavar="N", help="Only a true context of N tokens or more: 32k."
+)
 @click.option(
     "--sort",
     "key",
@@ -68,12 +76,15 @@ class _Known:
     help="Newest, largest or fastest first; names from A to Z.",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order. Unknown values stay last.")
-@format_options("one report for each result")
+@format_options("one report on each line (JSON Lines)")
 @pass_settings
-def command(
+def command(  # noqa: PLR0913 - one for each option
     settings: Settings,
     *,
-    chosen: ReportFilter,
+    names: tuple[str, ...],
+    causes: tuple[str, ...],
+    certified: bool | None,
+    min_true: int | None,
     key: str,
     reverse: bool,
     kind: str | None,
@@ -85,34 +96,38 @@ def command(
     marks an unfinished measurement. Reads only the store and needs no engine or server.
     """
     kind = choose_format(kind, as_json=as_json)
-    known = session.run(lambda: _read(settings, in_full=kind == JSON))
-    kept = _sorted(chosen.keep(known.rows), key, reverse=reverse)
+    found, reports = session.run(lambda: _read(settings, in_full=kind == JSON))
+    kept = [
+        row
+        for row in found
+        if name_matches(row.model_key, names)
+        and (not causes or row.cause in causes)
+        and certified in {None, row.certified}
+        and (min_true is None or (row.true_context or 0) >= min_true)
+    ]
+    kept = _sorted(kept, key, reverse=reverse)
     if kind == JSON:
-        for summary in kept:
-            output.json_line(dump_report(known.reports[summary.id]))
+        for row in kept:
+            output.json_line(dump_report(reports[row.id]))
     elif kept or kind == "csv":
         show_rows(kind, _columns(datetime.now(UTC)), kept)
         if kind == TABLE and any(_is_partial(row) for row in kept):
             output.out(f"\n{FOOTNOTE}")
-    elif known.rows:
-        output.note(f"No match among {say_count(len(known.rows), 'result')}.")
+    elif found:
+        output.note(f"No match among {say_count(len(found), 'result')}.")
     else:
-        output.out(
-            "Nothing measured yet.\n\nWhat next:\n"
-            "  lmstrix scan         list the models that are there\n"
-            "  lmstrix test MODEL   measure one\n"
-            "  lmstrix demo         get a small model and measure it"
-        )
+        output.out(NOTHING)
 
 
-async def _read(settings: Settings, *, in_full: bool) -> _Known:
+async def _read(
+    settings: Settings, *, in_full: bool
+) -> tuple[Sequence[_Row], Mapping[str, ContextReport]]:
     """Summaries, which are quick to read; whole reports only if they are printed."""
     async with session.client(settings) as client:
         found = await client.summaries()
         stored = await client.reports() if in_full else ()
         reports = {one.id: one.report for one in stored}
-        rows = [row for row in found if not in_full or row.id in reports]
-        return _Known(rows=rows, reports=reports)
+        return [row for row in found if not in_full or row.id in reports], reports
 
 
 def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
@@ -125,75 +140,38 @@ def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
 def _columns(now: datetime) -> list[Column[_Row]]:
     """The columns that are shown, then those of CSV only."""
     return [
-        Column(key="model", head="MODEL", least=16, value=lambda r: r.model_key),
+        Column("model", "MODEL", value=lambda row: row.model_key, least=16),
+        Column("declared_context", "DECLARED", short="DECL", right=True),
+        Column("loadable_context", "LOADABLE", short="LOAD", right=True),
+        Column("true_context", "TRUE", _say_true, right=True),
+        Column("cause", "CAUSE", lambda row: say_cause(row.cause), least=10),
         Column(
-            key="declared_context",
-            head="DECLARED",
-            short="DECL",
-            right=True,
-            value=lambda r: r.declared_context,
+            "certified", "CERTIFIED", lambda row: "yes" if row.certified else "no", short="CERT"
         ),
         Column(
-            key="loadable_context",
-            head="LOADABLE",
-            short="LOAD",
-            right=True,
-            value=lambda r: r.loadable_context,
+            "tokens_per_second", "SPEED", lambda row: say_speed(row.tokens_per_second), right=True
         ),
         Column(
-            key="true_context",
-            head="TRUE",
-            right=True,
-            value=lambda r: r.true_context,
-            text=_say_true,
+            "finished_at",
+            "AGE",
+            lambda row: _age(row.finished_at, now),
+            lambda row: row.finished_at.isoformat(),
         ),
-        Column(
-            key="cause",
-            head="CAUSE",
-            least=10,
-            value=lambda r: str(r.cause),
-            text=lambda r: say_cause(r.cause),
-        ),
-        Column(
-            key="certified",
-            head="CERTIFIED",
-            short="CERT",
-            value=lambda r: r.certified,
-            text=lambda r: "yes" if r.certified else "no",
-        ),
-        Column(
-            key="tokens_per_second",
-            head="SPEED",
-            right=True,
-            value=lambda r: r.tokens_per_second,
-            text=lambda r: say_speed(r.tokens_per_second),
-        ),
-        Column(
-            key="finished_at",
-            head="AGE",
-            value=lambda r: r.finished_at.isoformat(),
-            text=lambda r: _age(r.finished_at, now),
-        ),
-        *_ONLY_IN_CSV,
+        Column("size_bytes", value=lambda row: row.size_bytes or None),
+        *map(Column[_Row], _ONLY_IN_CSV),
     ]
 
 
-_ONLY_IN_CSV: list[Column[_Row]] = [
-    Column(key="size_bytes", value=lambda r: r.size_bytes or None),
-    *(
-        Column(key=name, value=attrgetter(name))
-        for name in (
-            "ttft_s",
-            "quantization",
-            "architecture",
-            "model_path",
-            "model_digest",
-            "adapter",
-            "validator",
-            "seconds",
-        )
-    ),
-]
+_ONLY_IN_CSV = (
+    "ttft_s",
+    "quantization",
+    "architecture",
+    "model_path",
+    "model_digest",
+    "adapter",
+    "validator",
+    "seconds",
+)
 
 
 def _say_true(row: _Row) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from lmstrix import ContextMap, MapOptions, to_json
+from lmstrix.reports.text import render_map
 from lmstrix_cli import output, session
 from lmstrix_cli.options import (
     force_option,
@@ -16,10 +17,7 @@ from lmstrix_cli.options import (
     seed_option,
 )
 from lmstrix_cli.progress import choose_progress
-from lmstrix_cli.screens import map_screen
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -32,16 +30,14 @@ DEFAULTS = MapOptions()
 
 @click.command(name="map", epilog=EPILOG)
 @click.argument("model")
-@max_context_option(
-    "Largest length to map: 8192, 8k. Default: what the model declares, at most 32k."
-)
+@max_context_option("Largest length to map: 8192, 8k. Default: the declared context, at most 32k.")
 @click.option(
     "--lengths",
     type=click.IntRange(min=2),
     default=DEFAULTS.lengths,
     show_default=True,
     metavar="N",
-    help="How many lengths, evenly spaced.",
+    help="Number of lengths, evenly spaced.",
 )
 @click.option(
     "--trials",
@@ -51,7 +47,7 @@ DEFAULTS = MapOptions()
     metavar="N",
     help="Questions of each kind at each length.",
 )
-@ratio_option(DEFAULTS.ratio, "Part of the shortest length's score that still counts as kept.")
+@ratio_option(DEFAULTS.ratio, "Fraction of the score at the shortest length that counts as kept.")
 @seed_option(DEFAULTS.seed, "Another number creates another document and other questions.")
 @force_option("Map even if the engine reads every prompt again from the start.")
 @json_option("The map as one JSON object.")
@@ -65,9 +61,8 @@ def command(
 ) -> None:
     """Show what MODEL still knows, by length and by depth of the window.
 
-    One document is read once, from its beginning on; at each length facts and passages of
-    every depth are asked for. If the engine cannot reuse its KV cache, shows
-    the cost first, and reads nothing without --force.
+    Reads one document, and asks at each length for facts and passages from every depth. If the
+    engine cannot reuse its KV cache, this costs far more: then nothing is read without --force.
     """
     progress = choose_progress()
 
@@ -80,4 +75,4 @@ def command(
     if as_json:
         output.json_line(to_json(found))
     else:
-        output.out(map_screen(found))
+        output.out(output.verbatim(render_map(found, width=output.line_width())))

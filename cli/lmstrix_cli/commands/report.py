@@ -20,12 +20,10 @@ from lmstrix_cli.results import (
     newest_of,
     newest_of_each,
     read_maps,
-    source_option,
+    target_options,
     write_report,
 )
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -42,21 +40,16 @@ KINDS = ("html", "md", "json")
 
 @click.command(name="report", epilog=EPILOG)
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--all", "all_models", is_flag=True, help="Every model, as if you name none.")
 @click.option(
-    "-o",
-    "--output",
-    "target",
-    metavar="FILE",
-    help=f"The file to write; - is stdout. Default: {FILE} here for html, else stdout.",
+    "--all", "all_models", is_flag=True, help="Every measured model; the same as naming none."
 )
 @click.option(
     "--format",
     "wanted",
     type=click.Choice(KINDS),
-    help="One HTML page, Markdown, or JSON Lines. Default: as FILE ends, else html.",
+    help="One HTML page, Markdown, or JSON Lines. Default: by the ending of FILE, else html.",
 )
-@source_option
+@target_options(FILE)
 @click.option(
     "--map",
     "map_files",
@@ -66,7 +59,6 @@ KINDS = ("html", "md", "json")
     help="Also show a map: the output of `lmstrix map --json`.",
 )
 @click.option("--open", "open_it", is_flag=True, help="Show the page in your browser.")
-@click.option("--force", is_flag=True, help="Replace FILE even if it is not an LMStrix report.")
 @pass_settings
 def command(  # noqa: PLR0913 - one for each option
     settings: Settings,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import anyio.to_thread
 import attrs
@@ -17,7 +17,6 @@ from lmstrix import (
     DEFAULT_ADAPTER,
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
-    UNFINISHED,
     Archive,
     Cause,
     LMStrix,
@@ -28,13 +27,14 @@ from lmstrix import (
     StoreError,
     to_json,
 )
+from lmstrix.json_values import Json, as_list, as_object, as_text, parse_object
 from lmstrix.locks import holders
 from lmstrix.reports.words import NO_LEVELS, say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
+from lmstrix_cli.options import json_option
+from lmstrix_cli.results import newest_true
 from lmstrix_cli.settings import Settings, pass_settings
-
-__all__ = ["Fit", "command", "command_to_go_on"]
 
 EPILOG = """\b
 Examples:
@@ -76,14 +76,6 @@ class _Instance:
 
 
 @attrs.frozen(kw_only=True)
-class _StoreFacts:
-    location: str
-    reports: int
-    size_bytes: int
-    warnings: tuple[str, ...]
-
-
-@attrs.frozen(kw_only=True)
 class _Interrupted:
     """A measurement that can go on; `pid` is None unless a process runs it right now."""
 
@@ -97,12 +89,15 @@ class _Interrupted:
 class _Overview:
     status: Status
     loaded: Sequence[_Instance]
-    store: _StoreFacts
     unfinished: Sequence[_Interrupted]
+    store: str
+    store_reports: int
+    store_bytes: int
+    store_warnings: tuple[str, ...]
 
 
 @click.command(name="status", epilog=EPILOG)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option("One JSON object.")
 @click.pass_context
 @pass_settings
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
@@ -113,7 +108,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """
     overview = session.run(lambda: _overview(settings))
     if as_json:
-        output.json_line(_as_json(overview))
+        output.json_object(_as_json(overview))
     else:
         output.out(*_screen(overview))
     if not overview.status.available:
@@ -128,17 +123,11 @@ async def _overview(settings: Settings) -> _Overview:
             trouble = ()
         except StoreError as error:  # the engine can be shown all the same
             summaries, unfinished, trouble = (), (), (str(error),)
-        tested = _tested(summaries)
+        tested = newest_true(summaries, by="model_key")
         turns = {one.model_key: one.pid for one in await anyio.to_thread.run_sync(holders)}
         return _Overview(
             status=status,
             loaded=[_Instance(instance=i, result=tested.get(i.key)) for i in status.loaded],
-            store=_StoreFacts(
-                location=client.store.location,
-                reports=len(summaries),
-                size_bytes=session.store_bytes(client.store.location),
-                warnings=(*trouble, *client.store.warnings),
-            ),
             unfinished=[
                 _Interrupted(
                     model=name,
@@ -148,6 +137,10 @@ async def _overview(settings: Settings) -> _Overview:
                 )
                 for name, key in unfinished
             ],
+            store=client.store.location,
+            store_reports=len(summaries),
+            store_bytes=session.store_bytes(client.store.location),
+            store_warnings=(*trouble, *client.store.warnings),
         )
 
 
@@ -158,51 +151,40 @@ async def _unfinished(client: LMStrix) -> Sequence[tuple[str, str]]:
     return [(model.key, "") for model in await client.unfinished_models()]
 
 
-def _tested(summaries: Sequence[ReportSummary]) -> Mapping[str, ReportSummary]:
-    """The newest true context of each model; `summaries` are newest first."""
-    known: dict[str, ReportSummary] = {}
-    for summary in summaries:
-        if summary.true_context is not None and summary.cause not in UNFINISHED:
-            known.setdefault(summary.model_key, summary)
-    return known
-
-
-def _as_json(overview: _Overview) -> str:
+def _as_json(overview: _Overview) -> Json:
     """The status, with more keys."""
-    document = json.loads(to_json(overview.status))
+    document: dict[str, Any] = json.loads(to_json(overview.status))
     for shown, loaded in zip(document["loaded"], overview.loaded, strict=True):
         shown["tested_context"] = loaded.tested
         shown["fit"] = loaded.fit.replace(" ", "_")
-    store = overview.store
-    document["store"] = store.location
-    document["store_reports"] = store.reports
-    document["store_bytes"] = store.size_bytes
-    document["store_warnings"] = list(store.warnings)
+    for name in ("store", "store_reports", "store_bytes", "store_warnings"):
+        document[name] = getattr(overview, name)
     idle = [one for one in overview.unfinished if not one.running]
     document["running"] = [one.model for one in overview.unfinished if one.running]
     document["unfinished"] = [one.model for one in idle]
     document["go_on"] = [one.command for one in idle]
-    return json.dumps(document, ensure_ascii=False)
+    return document
 
 
 def _screen(overview: _Overview) -> Iterator[RenderableType]:
-    yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview.store), gap=2)
-    too_large = [one for one in overview.loaded if one.fit is Fit.TOO_LARGE]
-    for one in too_large:
-        key = one.instance.key
-        words = ["lmstrix", "apply", *(["--"] if key[:1] == "-" else []), key]
-        yield output.verbatim(f"\nTo load it with {one.tested} from now on: {_shell(words)}")
+    yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview), gap=2)
+    for one in overview.loaded:
+        if one.fit is Fit.TOO_LARGE:
+            words = ["lmstrix", "apply", *_as_argument(one.instance.key)]
+            command = output.label(shlex.join(words))
+            yield output.verbatim(f"\nTo load it with {one.tested:,} from now on: {command}")
     for one in overview.unfinished:
         if one.running:
             process = "another process" if one.pid is None else f"process {one.pid}"
             yield output.verbatim(f"\nrunning {output.label(one.model)} ({process})")
-            continue
-        yield output.verbatim(f"\nunfinished {output.label(one.model)}")
-        yield output.verbatim(f"To continue: {output.label(one.command)}")
+        else:
+            yield output.verbatim(f"\nunfinished {output.label(one.model)}")
+            yield output.verbatim(f"To continue: {output.label(one.command)}")
 
 
-def _shell(words: Sequence[str]) -> str:
-    return output.label(shlex.join(words))
+def _as_argument(model: str) -> list[str]:
+    """The words that mean this model, also if its name looks like an option."""
+    return ["--", model] if model.startswith("-") else [model]
 
 
 def _engine(status: Status) -> Iterator[tuple[str, str]]:
@@ -222,26 +204,23 @@ def _engine(status: Status) -> Iterator[tuple[str, str]]:
 def _loaded(overview: _Overview) -> Iterator[tuple[str, str]]:
     for one in overview.loaded:
         length = one.instance.context_length
-        at = "context unknown" if length is None else f"at {length}"
-        tested = "" if one.tested is None else f", true context {one.tested}"
+        at = "context unknown" if length is None else f"at {length:,}"
+        tested = "" if one.tested is None else f", true context {one.tested:,}"
         if tested and length and one.fit is Fit.NOT_TESTED:
-            tested = f", only up to {one.tested} (--max-context)"
+            tested = f", only tested up to {one.tested:,} (--max-context)"
         yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
         yield "", f"loaded by {'LMStrix' if one.instance.ours else 'another program'}"
 
 
-def _store(store: _StoreFacts) -> Iterator[tuple[str, str]]:
-    if not store.location:
+def _store(overview: _Overview) -> Iterator[tuple[str, str]]:
+    if not overview.store:
         yield "store", "none, nothing is kept"
         return
-    yield "store", store.location
-    size = say_bytes(store.size_bytes) or "no file yet"
-    yield "", f"{say_count(store.reports, 'report')}, {size}"
-    for warning in store.warnings:
+    yield "store", overview.store
+    size = say_bytes(overview.store_bytes) or "no file yet"
+    yield "", f"{say_count(overview.store_reports, 'report')}, {size}"
+    for warning in overview.store_warnings:
         yield "warning", warning
-
-
-DEFAULT_VALIDATOR = "recall"
 
 
 def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
@@ -249,49 +228,27 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
 
     If the key cannot be read, the model alone.
     """
-    depends = _object(key)
+    depends = parse_object(key) or {}
     words = ["lmstrix"]
-    adapter = depends.get("adapter")
-    is_file = model_key.lower().endswith(".gguf")
-    if isinstance(adapter, str) and adapter != DEFAULT_ADAPTER and not is_file:
-        words += ["--adapter", adapter]
-    elif settings.host and not is_file:
-        words += ["--host", settings.host]
+    if not model_key.lower().endswith(".gguf"):
+        adapter = as_text(depends.get("adapter"))
+        if adapter and adapter != DEFAULT_ADAPTER:
+            words += ["--adapter", adapter]
+        elif settings.host:
+            words += ["--host", settings.host]
     if settings.store:
         words += ["--store", settings.store]
-    words += ["test", *_method_options(_object(json.dumps(depends.get("method"))))]
-    words += [*(["--"] if model_key.startswith("-") else []), model_key]
-    return shlex.join(words)
+    words += ["test", *_method_options(as_object(depends.get("method")))]
+    return shlex.join([*words, *_as_argument(model_key)])
 
 
-def _object(text: str) -> dict[str, Any]:
-    """A JSON object; an empty one for any other text."""
-    try:
-        found: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-
-
-def _method_options(method: Mapping[str, Any]) -> Iterator[str]:
-    defaults = MeasureOptions()
-    usual: Mapping[str, object] = {
-        "max_context": defaults.max_context,
-        "tolerance": defaults.tolerance,
-        "ratio": defaults.ratio,
-        "seed": defaults.seed,
-        "strategy": DEFAULT_STRATEGY,
-        "validator": DEFAULT_VALIDATOR,
-    }
-    for name, default in usual.items():
-        value = method.get(name, default)
-        if value != default and isinstance(value, str | int | float):
+def _method_options(method: Json) -> Iterator[str]:
+    usual = attrs.asdict(MeasureOptions()) | {"strategy": DEFAULT_STRATEGY, "validator": "recall"}
+    for name in ("max_context", "tolerance", "ratio", "seed", "strategy", "validator"):
+        value = method.get(name, usual[name])
+        if value != usual[name] and isinstance(value, str | int | float):
             yield from (f"--{name.replace('_', '-')}", str(value))
-    if method.get("absolute") is True:
-        yield "--absolute"
-    if method.get("average") is True:
-        yield "--average"
-    levels = method.get("levels", list(DEFAULT_LEVELS))
-    if isinstance(levels, list) and levels != list(DEFAULT_LEVELS):
-        names = [level for level in cast("list[object]", levels) if isinstance(level, str)]
-        yield from ("--levels", ",".join(names) or NO_LEVELS)
+    yield from (f"--{name}" for name in ("absolute", "average") if method.get(name) is True)
+    levels = as_list(method.get("levels", list(DEFAULT_LEVELS)))
+    if levels != list(DEFAULT_LEVELS):
+        yield from ("--levels", ",".join(map(as_text, levels)) or NO_LEVELS)

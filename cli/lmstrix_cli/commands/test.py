@@ -22,8 +22,6 @@ from lmstrix_cli.options import (
 )
 from lmstrix_cli.settings import Settings, pass_settings
 
-__all__ = ["command"]
-
 EPILOG = """\b
 Examples:
   lmstrix test path/to/model.gguf
@@ -36,16 +34,19 @@ Examples:
 \b
 Exit codes:
   0  every model was measured; with --at: it passes
-  1  anything else; with --at: it fails
+  1  any other failure; with --at: it fails
   2  wrong usage: an option, a name or a value
   3  server or engine not reachable
   4  a model was not found, or is not measurable
   5  interrupted (which ends the batch) or budget spent; the report is partial
-With several models the first of 5, 3, 1, 4, 0 that happened.
+With several models, the code is the first of 5, 3, 2, 1, 4, 0 that occurred.
 """
 
-Chosen = Sequence[str | ModelInfo]
-Known = Mapping[str, ContextReport]
+NO_MATCH = (
+    "no model matches these filters",
+    "`lmstrix scan` takes the same options; without them it lists all models.",
+)
+NO_MODEL = ("there is no model to measure", "`lmstrix scan` shows where LMStrix looks for models.")
 
 
 @click.command(name="test", epilog=EPILOG)
@@ -54,12 +55,12 @@ Known = Mapping[str, ContextReport]
     "--all",
     "all_models",
     is_flag=True,
-    help="Measure every model of LM Studio, or of --adapter, smallest first. Skips models whose"
-    " stored result is still valid.",
+    help="Measure every model of LM Studio, smallest first; for those of another engine, add"
+    " --adapter. Skips models whose stored result is still valid.",
 )
 @model_filters("--format")
 @click.option("--dry-run", is_flag=True, help="Show the plan and its expected cost. Loads nothing.")
-@json_option("One report for each model (JSON Lines).")
+@json_option("One report on each line (JSON Lines).")
 @measure_limits
 @measure_method
 @click.pass_context
@@ -70,18 +71,18 @@ def command(
     models: tuple[str, ...],
     *,
     all_models: bool,
-    chosen: ModelFilter,
     dry_run: bool,
     as_json: bool,
     **method: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
     """Measure how much context models really handle, one after another.
 
-    MODEL is a name from `lmstrix scan` or the path of a GGUF file. Without one you choose from a
-    list, on a terminal. The report goes to stdout, progress to stderr. Every answer is stored at
-    once: after Ctrl-C, a crash or a spent budget the same command continues. Models that LMStrix
-    did not load are never touched.
+    MODEL is a name from `lmstrix scan` or the path of a GGUF file. Without one, a terminal shows
+    a list to choose from. The report goes to stdout, progress to stderr. Every answer is stored at
+    once: after Ctrl-C, a crash or a spent budget, the same command continues. LMStrix never
+    unloads a model that it did not load.
     """
+    chosen = ModelFilter.take(method)
     if not (models or all_models or chosen or as_json) and _somebody_is_there():
         models = _ask(settings)
     _check_usage(models, chosen, all_models=all_models)
@@ -99,7 +100,7 @@ def command(
                     for code in codes:
                         batch.record(code)
             if not wanted:
-                output.error(*_nothing(chosen))
+                output.error(*(NO_MATCH if chosen else NO_MODEL))
                 batch.record(ExitCode.NOT_MEASURABLE)
             elif not dry_run:
                 await batch.measure(client, wanted, known)
@@ -113,32 +114,24 @@ def _somebody_is_there() -> bool:
 
 def _ask(settings: Settings) -> tuple[str, ...]:
     """The model that a person chooses by its number; none if there is none, or no answer."""
-    found = session.run(lambda: _smallest_first(settings))
+
+    async def read() -> Sequence[ModelInfo]:
+        async with session.client(settings) as client:
+            return _in_order(await session.every_model(client, settings))
+
+    found = session.run(read)
     if not found:
         return ()
     for number, model in enumerate(found, start=1):
         size = say_bytes(model.size_bytes)
         click.echo(f"{number:3}  {output.label(model.key)}  {size}".rstrip(), err=True)
     try:
-        answer = click.prompt("Which one? Number", type=click.IntRange(1, len(found)), err=True)
+        answer = click.prompt(
+            "Number of the model to measure", type=click.IntRange(1, len(found)), err=True
+        )
     except click.Abort:  # the end of what is typed
         return ()
     return (found[answer - 1].key,)
-
-
-async def _smallest_first(settings: Settings) -> Sequence[ModelInfo]:
-    async with session.client(settings) as client:
-        return _in_order(await session.every_model(client, settings))
-
-
-def _nothing(chosen: ModelFilter) -> tuple[str, str]:
-    """Message and hint if ``--all`` finds no model."""
-    if chosen:
-        return (
-            "no model matches these filters",
-            "`lmstrix scan` takes the same options; without them it lists all models.",
-        )
-    return "there is no model to measure", "See `lmstrix scan`."
 
 
 def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool) -> None:
@@ -159,21 +152,16 @@ def _measure_options(*, no_certify: bool, budget: float | None, **numbers: Any) 
 
 async def _choose(
     client: LMStrix, models: Sequence[str], chosen: ModelFilter, options: MeasureOptions
-) -> tuple[Chosen, Known]:
+) -> tuple[Sequence[str | ModelInfo], Mapping[str, ContextReport]]:
     """The named models; without names, all that generate text, and their valid results."""
     if models:
         return models, {}
-    everything = await _everything(client, chosen)
-    return everything, await client.known_reports(everything, options)
-
-
-async def _everything(client: LMStrix, chosen: ModelFilter) -> Sequence[ModelInfo]:
-    """All that generate text, smallest first; the others are named on stderr."""
     found = chosen.keep(await client.list_models())
     for model in found:
         if not _speaks(model):
             output.note(f"left out: {model.key} ({model.type})")
-    return _in_order(found)
+    everything = _in_order(found)
+    return everything, await client.known_reports(everything, options)
 
 
 def _in_order(models: Sequence[ModelInfo]) -> Sequence[ModelInfo]:

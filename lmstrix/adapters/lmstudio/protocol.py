@@ -338,7 +338,7 @@ class Generation(streaming.Generation):
         over = asked is not None and asked + self._max_tokens > self._context
         if over or not (generated or self._pieces):
             raise ContextOverflow(
-                f"the engine reached the end of its context of {self._context} tokens with a "
+                f"the engine reached the end of its context of {self._context:,} tokens with a "
                 f"prompt of {'?' if asked is None else asked} and a reply of {generated}",
                 prompt_tokens=asked,
                 context_length=self._context,

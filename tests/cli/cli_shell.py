@@ -1,4 +1,4 @@
-"""For tests of the command line: run it in this process, over any adapter."""
+"""Runs the command line in this process, over any adapter."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers
 from lmstrix_cli.settings import Settings
-
-__all__ = ["ScriptedAdapter", "Shell"]
 
 
 class ScriptedAdapter(SimulatedAdapter):
@@ -66,7 +64,7 @@ class Shell:
     adapter: Adapter = attrs.field(factory=ScriptedAdapter)
     settings: Settings | None = None
 
-    def open_client(self, settings: Settings, **parts: Any) -> LMStrix:  # noqa: ANN401 - as the real one's
+    def open_client(self, settings: Settings, **parts: Any) -> LMStrix:
         """A client over `adapter`, whatever the options say."""
         self.settings = settings
         return LMStrix(
