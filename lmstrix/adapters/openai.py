@@ -53,7 +53,11 @@ _CONTINUE: Mapping[str, object] = {
 FORMS = ("continued", "last message", "asked for", "asked for, without a temperature")
 """How the first words of an answer are given: the first form that the server accepts."""
 
-_STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
+_STOP_REASONS = {
+    "stop": StopReason.END,
+    "length": StopReason.MAX_TOKENS,
+    "content_filter": StopReason.CANCELLED,
+}
 
 
 class OpenAIAdapter(ServerAdapter):
@@ -201,6 +205,8 @@ class _Generation(Generation):
         self._usage = as_object(event.get("usage")) or self._usage
         choice = as_object(next(iter(as_list(event.get("choices"))), None))
         self._reason = as_text(choice.get("finish_reason")) or self._reason
+        if event.get("done") is True:  # some servers say no more than that
+            self._reason = self._reason or "done"
         delta = as_object(choice.get("delta"))
         content = delta.get("content")
         pieces = self._thought(delta.get("reasoning_content") or delta.get("reasoning"), elapsed_s)
