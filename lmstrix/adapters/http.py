@@ -388,15 +388,22 @@ class Server:
             chunks = response.aiter_bytes()
             try:
                 rest, patience_s, last_s = b"", first_s, 0.0
-                while chunk := await self._next(chunks, patience_s):
-                    *lines, rest = (rest + chunk).split(b"\n")
+                chunk = b"\n"
+                while chunk:
+                    chunk = await self._next(chunks, patience_s)
+                    *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
                     if len(rest) > MAX_LINE_BYTES:
                         raise EngineUnavailable(f"{self.name} sent a line without an end")
                     for line in lines:
                         if line.strip() == b"data: [DONE]":
                             yield {"done": True}, perf_counter() - started
                             return
-                        event = event_in(self._hidden(line), self.name)
+                        try:
+                            event = event_in(self._hidden(line), self.name)
+                        except EngineUnavailable:
+                            if chunk:
+                                raise
+                            return  # it broke off within a line
                         if event is not None:
                             if event.get("error"):
                                 raise classify(Refusal.read(self.name, 500, event))

@@ -207,7 +207,8 @@ class _Generation(Generation):
         self._reason = as_text(choice.get("finish_reason")) or self._reason
         if event.get("done") is True:  # some servers say no more than that
             self._reason = self._reason or "done"
-        delta = as_object(choice.get("delta"))
+        # A server that cannot stream sends the whole message.
+        delta = as_object(choice.get("delta") or choice.get("message"))
         content = delta.get("content")
         pieces = self._thought(delta.get("reasoning_content") or delta.get("reasoning"), elapsed_s)
         text = self._echo.removed(content if isinstance(content, str) else "")

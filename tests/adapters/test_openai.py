@@ -151,6 +151,44 @@ async def test_comments_without_an_event_are_no_progress() -> None:
                 raise AssertionError
 
 
+END = b'"finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}'
+
+
+class FixedServer(OpenAIServer):
+    """Answers the same bytes to every request for a reply."""
+
+    data = b""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """The bytes."""
+        if request.method == "POST":
+            await answer.begin("application/json")
+            await answer.piece(self.data)
+            await answer.end()
+        else:
+            await super().handle(request, answer)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'data: {"choices": [{"delta": {"content": "x"}, ' + END,
+        b'{"choices": [{"message": {"content": "x"}, ' + END,
+    ],
+    ids=["last line without an end", "not streamed"],
+)
+async def test_replies_in_other_forms(data: bytes) -> None:
+    async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        server.data = data
+        adapter = OpenAIAdapter(server.host)
+        async with adapter.load(await adapter.find_model("m"), 8192) as loaded:
+            assert (await loaded.complete(QUESTION, max_tokens=4)).text == "x"
+        server.data = data[:-9]
+        with pytest.raises(ConnectionLost, match="too early"):
+            async with adapter.load(await adapter.find_model("m"), 8192):
+                raise AssertionError
+
+
 async def test_a_filtered_reply_is_no_answer() -> None:
     async with loading(OpenAIScript(filters=True)) as (_, _, loaded):
         reply = await loaded.complete(QUESTION, max_tokens=4)
