@@ -23,7 +23,7 @@
     │   └── EngineCrashed                 the engine died while it worked
     ├── InfrastructureError (ConnectionError)
     │   ├── EngineUnavailable             the engine is not installed or does not answer
-    │   │   └── ConnectionLost            the connection ended during a call
+    │   │   └── ConnectionLost            the connection ended during a call, or the server failed
     │   └── EngineTimeout (TimeoutError)  the engine stopped making progress
     ├── SettingsError                     a settings file cannot be changed safely
     ├── StoreError (OSError)              the store cannot be read or written
@@ -133,7 +133,14 @@ class LoadHung(LoadError):
 
 
 class PredictionError(LMStrixError):
-    """The engine did not give a reply to a prompt."""
+    """The engine did not give a reply to a prompt.
+
+    `refused` says that a server declined the request, rather than failed at it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", refused: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.refused = refused
 
 
 class ContextOverflow(PredictionError, ValueError):
@@ -194,7 +201,7 @@ class EngineUnavailable(InfrastructureError):
 
 
 class ConnectionLost(EngineUnavailable):
-    """The connection to the engine ended during a call."""
+    """The connection to the engine ended during a call, or the server failed at the call."""
 
 
 class EngineTimeout(InfrastructureError, TimeoutError):

@@ -18,7 +18,7 @@ import anyio
 import attrs
 import httpx
 
-from lmstrix.adapters.streaming import StallDeadline
+from lmstrix.adapters.streaming import StallDeadline, spoken_s
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -77,6 +77,10 @@ MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
 """Statuses that are waited for, unless the words say that it is about the prompt or the model."""
+TOO_MANY = frozenset({429, 529})
+"""Those that are about the rate of requests."""
+FAILED_S = 10.0
+"""How long a server may answer 500, which says nothing of being busy."""
 
 MEMORY_WORDS = re.compile(
     r"out of (?:device |host |video )?memory|insufficient memory|bad_alloc|unable to allocate"
@@ -319,8 +323,8 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
     if refusal.status == 404:
         return ModelNotFound(str(refusal))
     if refusal.status in BUSY:
-        return EngineUnavailable(str(refusal))
-    return PredictionError(str(refusal))
+        return (EngineUnavailable if refusal.status in TOO_MANY else ConnectionLost)(str(refusal))
+    return PredictionError(str(refusal), refused=True)
 
 
 class Server:
@@ -373,8 +377,9 @@ class Server:
     ) -> AsyncGenerator[tuple[Json, float], None]:
         """Events of a streamed reply, and the seconds since its request.
 
-        Lines of JSON or server-sent events. The first may take as long as reading the whole prompt
-        takes; each further one `stall_s`, or ten times the slowest so far.
+        Lines of JSON or server-sent events; the end of those is the event ``{"done": true}``. The
+        first may take as long as reading the whole prompt takes; each further one `stall_s`, or ten
+        times the slowest so far.
         """
         started = perf_counter()
         first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
@@ -382,20 +387,32 @@ class Server:
             response = await self._opened(client, "POST", path, body, first_s, classify, None)
             chunks = response.aiter_bytes()
             try:
-                rest, patience_s = b"", first_s
-                while chunk := await self._next(chunks, patience_s):
-                    *lines, rest = (rest + chunk).split(b"\n")
+                rest, patience_s, last_s = b"", first_s, 0.0
+                chunk = b"\n"
+                while chunk:
+                    chunk = await self._next(chunks, patience_s)
+                    *lines, rest = (rest + (chunk or b"\n")).split(b"\n")
                     if len(rest) > MAX_LINE_BYTES:
                         raise EngineUnavailable(f"{self.name} sent a line without an end")
                     for line in lines:
                         if line.strip() == b"data: [DONE]":
+                            yield {"done": True}, perf_counter() - started
                             return
-                        event = event_in(self._hidden(line), self.name)
+                        try:
+                            event = event_in(self._hidden(line), self.name)
+                        except EngineUnavailable:
+                            if chunk:
+                                raise
+                            return  # it broke off within a line
                         if event is not None:
                             if event.get("error"):
                                 raise classify(Refusal.read(self.name, 500, event))
-                            patience_s = self.stall.seconds
-                            yield event, perf_counter() - started
+                            patience_s, last_s = self.stall.seconds, perf_counter() - started
+                            yield event, last_s
+                    # Comments, which some servers send while they wait, are no progress.
+                    silent_s = perf_counter() - started - last_s
+                    if silent_s > max(patience_s, self.stall.seconds):
+                        raise self._stalled(silent_s)
             finally:
                 await close_response(response, chunks)
 
@@ -418,8 +435,8 @@ class Server:
         busy_s: float | None,
     ) -> httpx.Response:
         """A response that is a success; a busy server is asked again."""
-        ends = anyio.current_time() + (self._busy_s if busy_s is None else busy_s)
-        wait_s = 0.25
+        started, wait_s = anyio.current_time(), 0.25
+        patience_s = self._busy_s if busy_s is None else busy_s
         while True:
             try:
                 request = client.build_request(method, self.address + path, json=body)
@@ -438,6 +455,9 @@ class Server:
             error = classify(Refusal.read(self.name, response.status_code, told))
             pause_s = _retry_after(response) or wait_s
             waits = isinstance(error, EngineUnavailable) and response.status_code in BUSY
+            ends = started + (
+                min(FAILED_S, patience_s) if response.status_code == 500 else patience_s
+            )
             if not waits or anyio.current_time() + pause_s > ends:
                 raise error
             await anyio.sleep(pause_s)
@@ -460,6 +480,11 @@ class Server:
         """`data` without the key."""
         return data.replace(self._key.encode(), b"[key]") if self._key else data
 
+    def _stalled(self, seconds: float) -> EngineTimeout:
+        return EngineTimeout(
+            f"{self.name} at {self.address} made no progress for {spoken_s(seconds)}"
+        )
+
     async def _bounded(self, call: Callable[[], Awaitable[T]], deadline_s: float) -> T:
         """Await `call()` with a deadline, and translate its failures."""
         where = f"{self.name} at {self.address}"
@@ -467,7 +492,7 @@ class Server:
             with anyio.fail_after(deadline_s):
                 return await call()
         except TimeoutError as error:
-            raise EngineTimeout(f"{where} made no progress for {deadline_s:.0f} s") from error
+            raise self._stalled(deadline_s) from error
         except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise EngineUnavailable(f"{where} does not answer", hint=self._hint) from error
         except (httpx.HTTPError, httpx.StreamError) as error:

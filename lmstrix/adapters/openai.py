@@ -53,7 +53,11 @@ _CONTINUE: Mapping[str, object] = {
 FORMS = ("continued", "last message", "asked for", "asked for, without a temperature")
 """How the first words of an answer are given: the first form that the server accepts."""
 
-_STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
+_STOP_REASONS = {
+    "stop": StopReason.END,
+    "length": StopReason.MAX_TOKENS,
+    "content_filter": StopReason.CANCELLED,
+}
 
 
 class OpenAIAdapter(ServerAdapter):
@@ -201,7 +205,10 @@ class _Generation(Generation):
         self._usage = as_object(event.get("usage")) or self._usage
         choice = as_object(next(iter(as_list(event.get("choices"))), None))
         self._reason = as_text(choice.get("finish_reason")) or self._reason
-        delta = as_object(choice.get("delta"))
+        if event.get("done") is True:  # some servers say no more than that
+            self._reason = self._reason or "done"
+        # A server that cannot stream sends the whole message.
+        delta = as_object(choice.get("delta") or choice.get("message"))
         content = delta.get("content")
         pieces = self._thought(delta.get("reasoning_content") or delta.get("reasoning"), elapsed_s)
         text = self._echo.removed(content if isinstance(content, str) else "")

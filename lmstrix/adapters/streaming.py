@@ -11,7 +11,13 @@ from typing import TypeVar
 
 import anyio
 
-from lmstrix.errors import ContextOverflow, EngineTimeout, EngineUnavailable, PromptTruncated
+from lmstrix.errors import (
+    ConnectionLost,
+    ContextOverflow,
+    EngineTimeout,
+    EngineUnavailable,
+    PromptTruncated,
+)
 from lmstrix.json_values import Json
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
@@ -242,7 +248,7 @@ async def replied(
             for item in generation.end():
                 yield item
     if generation.reply is None:
-        raise EngineUnavailable("the server ended the reply too early")
+        raise ConnectionLost("the server ended the reply too early")
     yield generation.reply
 
 

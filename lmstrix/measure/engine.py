@@ -28,7 +28,7 @@ ANSWER_S = 10.0
 AWAY_S = 30.0
 """How long a server that crashed may take to answer again."""
 CRASHES = 3
-"""Connections lost at one length before the loss is a property of the length."""
+"""Failures at one length before they are a property of the length."""
 
 
 def owns_engine(adapter: Adapter) -> bool:
@@ -210,10 +210,10 @@ class Engine:
 
 
 class Crashes:
-    """Tells a crash that takes the connection along from trouble with the connection.
+    """Tells a failure that comes with a length from trouble with the connection or the server.
 
-    A crash is the loss of the connection at one length, three times, with an answer at a
-    shorter length between each two. Anything less says nothing about the length.
+    It is a lost connection or an error of unclear cause at one length, three times, with an answer
+    at a shorter length between each two. Anything less says nothing about the length.
     """
 
     def __init__(self) -> None:
@@ -221,7 +221,7 @@ class Crashes:
         self._unconfirmed: set[int] = set()
 
     def lost(self, length_tokens: int) -> None:
-        """The connection was lost while a prompt of this length was being answered."""
+        """A prompt of this length got no answer."""
         if length_tokens not in self._unconfirmed:
             self._losses[length_tokens] += 1
             self._unconfirmed.add(length_tokens)
@@ -238,5 +238,5 @@ class Crashes:
         return length_tokens in self._unconfirmed
 
     def is_crash(self, length_tokens: int) -> bool:
-        """Whether prompts of this length crash the engine. Ask only once it answers again."""
+        """Whether prompts of this length fail. Ask only once the engine answers again."""
         return self._losses[length_tokens] >= CRASHES

@@ -326,26 +326,30 @@ class Asker:
     async def _complete(
         self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
     ) -> tuple[Question, Reply]:
-        """One request and its reply. A lost connection is remembered: see `Crashes`."""
+        """One request and its reply. A failure of unclear cause is remembered: see `Crashes`."""
         loaded = await self._loaded(length_tokens)
         source = self._engine.source(level.validator, seed)
-        if len(wanted) > 1 and isinstance(source, SeveralSource):
-            question = await source.several(length_tokens, wanted)
-        else:
-            region, index = wanted[0]
-            question = await source.question(length_tokens, index, region)
         try:
+            if len(wanted) > 1 and isinstance(source, SeveralSource):
+                question = await source.several(length_tokens, wanted)
+            else:
+                region, index = wanted[0]
+                question = await source.question(length_tokens, index, region)
             reply = await loaded.complete(
                 question.prompt,
                 max_tokens=question.max_tokens,
                 stop=question.stop,
                 on_progress=self._state.announcer.prefill(length_tokens),
             )
-        except ConnectionLost as error:
+        except (ContextOverflow, EngineCrashed, PredictionTooSlow):
+            raise
+        except (ConnectionLost, PredictionError) as error:
             self._lost.lost(length_tokens)
             await self._engine.release()
             if await self._engine.answers_again() and self._lost.is_crash(length_tokens):
-                raise _EngineFailed(Cause.CRASHED_ON_FILL, "") from error
+                refused = isinstance(error, PredictionError) and error.refused
+                cause = Cause.OVERFLOW if refused else Cause.CRASHED_ON_FILL
+                raise _EngineFailed(cause, f"it fails above a length: {error}") from error
             raise
         self._lost.answered(length_tokens)
         return question, reply

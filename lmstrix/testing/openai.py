@@ -52,6 +52,13 @@ class OpenAIScript:
     """Replies never end."""
     crashes_above: int | None = None
     """The connection is lost by longer prompts."""
+    fails_above: int | None = None
+    """Longer prompts are answered with `failure`, a status and words."""
+    failure: tuple[int, str] = (500, "输入内容无法处理")
+    filters: bool = False
+    """Replies are empty: a filter ended them."""
+    reasons: bool = True
+    """Whether replies say why they ended."""
     prefill: bool = True
     """Whether a last message of the assistant is accepted."""
     echoes: bool = False
@@ -148,6 +155,9 @@ class OpenAIServer(ModelServer):
         prompt, count = await self.read(
             loaded, prompt, window=script.window, crashes_above=script.crashes_above
         )
+        if script.fails_above is not None and count > script.fails_above:
+            status, words = script.failure
+            raise StandInError(status, {"message": words})
         if count + asked > context:
             raise _overflow(context, count + asked)
         await anyio.sleep(script.prefill_s)
@@ -169,13 +179,19 @@ class OpenAIServer(ModelServer):
         if not answer.begun:
             await answer.begin("text/event-stream")
         if isinstance(item, ReplyChunk):
+            if self.script.filters:
+                return
             name = "reasoning_content" if item.is_reasoning else "content"
             await _event(answer, {"choices": [{"index": 0, "delta": {name: item.text}}]})
             return
         while self.script.endless:
             await _event(answer, {"choices": [{"index": 0, "delta": {"content": " and"}}]})
+        if self.script.filters:
+            await _event(answer, {"choices": [{"index": 0, "finish_reason": "content_filter"}]})
+            return
         reason = "length" if item.stop_reason is StopReason.MAX_TOKENS else "stop"
-        await _event(answer, {"choices": [{"index": 0, "finish_reason": reason}]})
+        if self.script.reasons:
+            await _event(answer, {"choices": [{"index": 0, "finish_reason": reason}]})
         if self.script.usage:
             usage: dict[str, object] = {
                 "prompt_tokens": item.prompt_tokens,

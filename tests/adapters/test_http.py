@@ -8,6 +8,7 @@ import pytest
 
 from lmstrix.adapters.http import Refusal, is_loopback, prediction_error, server_address
 from lmstrix.errors import (
+    ConnectionLost,
     ContextOverflow,
     EngineCrashed,
     EngineUnavailable,
@@ -57,8 +58,9 @@ NO_IMAGES = {
         (422, {"detail": [{"msg": "field required"}]}, PredictionError),
         (404, {"error": "model 'x' not found"}, ModelNotFound),
         (401, {"error": {"message": "Incorrect API key"}}, EngineUnavailable),
-        (503, {"error": {"message": "Loading model", "code": 503}}, EngineUnavailable),
-        (500, None, EngineUnavailable),
+        (429, {"error": {"message": "slow down"}}, EngineUnavailable),
+        (503, {"error": {"message": "Loading model", "code": 503}}, ConnectionLost),
+        (500, None, ConnectionLost),
         (400, {"error": {"error": {"error": {"error": {"error": "x"}}}}}, PredictionError),
         (418, {"error": 17}, PredictionError),
     ],

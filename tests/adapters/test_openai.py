@@ -14,11 +14,13 @@ from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
     ContextOverflow,
+    EngineTimeout,
     EngineUnavailable,
     PromptTruncated,
 )
-from lmstrix.models import Prompt
+from lmstrix.models import Prompt, StopReason
 from lmstrix.testing.contracts.adapter import AdapterContract
+from lmstrix.testing.http_server import Answer, Request
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
@@ -120,6 +122,77 @@ async def test_a_reply_without_an_end_is_trouble_with_the_server() -> None:
         with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="did not end"):
             await loaded.complete(QUESTION, max_tokens=4)
         await server.reached(lambda: server.working == 0)
+
+
+async def test_a_reply_that_ends_without_a_reason_is_whole() -> None:
+    """If the server says at least that it is done."""
+    async with loading(OpenAIScript(reasons=False)) as (_, _, loaded):
+        assert (await loaded.complete(QUESTION, max_tokens=4)).text
+
+
+class WaitingServer(OpenAIServer):
+    """Sends comments in place of a reply, as if it was still at work."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """Comments without an end to a request for a reply."""
+        if request.method == "POST":
+            await answer.begin("text/event-stream")
+            while True:
+                await answer.piece(b": waiting\n\n")
+                await anyio.sleep(0.05)
+        await super().handle(request, answer)
+
+
+async def test_comments_without_an_event_are_no_progress() -> None:
+    async with WaitingServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        adapter = OpenAIAdapter(server.host, stall_timeout_s=0.2)
+        with anyio.fail_after(30), pytest.raises(EngineTimeout):
+            async with adapter.load(await adapter.find_model("m"), 8192):
+                raise AssertionError
+
+
+END = b'"finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}'
+
+
+class FixedServer(OpenAIServer):
+    """Answers the same bytes to every request for a reply."""
+
+    data = b""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        """The bytes."""
+        if request.method == "POST":
+            await answer.begin("application/json")
+            await answer.piece(self.data)
+            await answer.end()
+        else:
+            await super().handle(request, answer)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'data: {"choices": [{"delta": {"content": "x"}, ' + END,
+        b'{"choices": [{"message": {"content": "x"}, ' + END,
+    ],
+    ids=["last line without an end", "not streamed"],
+)
+async def test_replies_in_other_forms(data: bytes) -> None:
+    async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        server.data = data
+        adapter = OpenAIAdapter(server.host)
+        async with adapter.load(await adapter.find_model("m"), 8192) as loaded:
+            assert (await loaded.complete(QUESTION, max_tokens=4)).text == "x"
+        server.data = data[:-9]
+        with pytest.raises(ConnectionLost, match="too early"):
+            async with adapter.load(await adapter.find_model("m"), 8192):
+                raise AssertionError
+
+
+async def test_a_filtered_reply_is_no_answer() -> None:
+    async with loading(OpenAIScript(filters=True)) as (_, _, loaded):
+        reply = await loaded.complete(QUESTION, max_tokens=4)
+        assert (reply.text, reply.stop_reason) == ("", StopReason.CANCELLED)
 
 
 async def test_without_usage_lengths_are_estimated_and_it_says_so() -> None:

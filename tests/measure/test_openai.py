@@ -49,6 +49,16 @@ CASES = {
     "a crash on fill": Case(
         cause=Cause.CRASHED_ON_FILL, script=OpenAIScript(crashes_above=TRUTH - 16)
     ),
+    "a failure on fill, in other words": Case(
+        cause=Cause.CRASHED_ON_FILL, script=OpenAIScript(fails_above=TRUTH - 16)
+    ),
+    "a failure at a length that is counted": Case(
+        cause=Cause.CRASHED_ON_FILL, truth=800, script=OpenAIScript(fails_above=784)
+    ),
+    "a refusal in other words": Case(
+        cause=Cause.OVERFLOW,
+        script=OpenAIScript(fails_above=TRUTH - 16, failure=(400, "La requête est refusée")),
+    ),
     "no usage": Case(
         cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(usage=False), within=1 / 8
     ),
@@ -58,7 +68,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_the_report_is_right(case: Case) -> None:
     async with OpenAIServer(SimulatedAdapter(case.model), script=case.script) as server:
-        adapter = OpenAIAdapter(server.host, busy_s=5)
+        adapter = OpenAIAdapter(server.host, busy_s=0.1)
         async with LMStrix(adapter=adapter, store="memory") as lmstrix:
             report = await lmstrix.find_true_context("org/m")
     assert report.cause is case.cause
