@@ -113,8 +113,8 @@ def check_cost(adapter: object) -> None:
 
 
 def other_servers() -> dict[str, dict[str, object]]:
-    """`OTHER_SERVERS` and their settings."""
-    return {name: server_settings(name) for name in OTHER_SERVERS}
+    """`OTHER_SERVERS` and their settings. Whatever listens at their ports is not sent the key."""
+    return {name: server_settings(name) | {"send_key": False} for name in OTHER_SERVERS}
 
 
 async def named_or_answering(settings: Settings) -> Sequence[Status]:

@@ -41,16 +41,17 @@ __all__ = [
     "CALL_S",
     "CRASH_HINT",
     "HOST_VARIABLE",
+    "KEY_HINT",
     "KEY_VARIABLE",
     "MAX_LINE_BYTES",
     "MEMORY_WORDS",
     "Refusal",
     "Server",
     "ServerAdapter",
-    "api_key",
     "close_response",
     "crashed",
     "event_in",
+    "hidden",
     "http_client",
     "is_loopback",
     "named_model",
@@ -63,6 +64,11 @@ T = TypeVar("T")
 HOST_VARIABLE = "LMSTRIX_HOST"
 KEY_VARIABLE = "LMSTRIX_API_KEY"
 """The one place where an API key comes from: never the command line, never a file."""
+KEY_HINT = (
+    f"Put the server's API key into the variable {KEY_VARIABLE}, and name the server"
+    " with --adapter."
+)
+"""For a server that wants a key. One that was not named is not sent any."""
 
 CALL_S = 30.0
 PROMPT_BYTES_PER_S = 80
@@ -313,9 +319,7 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
     if _CRASH.search(refusal.words) or MEMORY_WORDS.search(refusal.words):
         return crashed(refusal.words)
     if refusal.status in (401, 403):
-        return EngineUnavailable(
-            str(refusal), hint=f"Put the server's API key into the variable {KEY_VARIABLE}."
-        )
+        return EngineUnavailable(str(refusal), hint=KEY_HINT)
     if refusal.status == 404:
         return ModelNotFound(str(refusal))
     if refusal.status in BUSY:
@@ -327,12 +331,19 @@ class Server:
     """A server of the user's that speaks JSON over HTTP.
 
     Each request has a connection of its own: closing it is what stops the server's work.
-    `hint` says how to start it, for errors. The key never appears in what this class returns or
-    raises, not even if the server repeats it.
+    `hint` says how to start it, for errors. The key is sent if `send_key`. It never appears in what
+    this class returns or raises, not even if the server repeats it.
     """
 
     def __init__(
-        self, address: str, *, name: str, hint: str, stall_s: float, busy_s: float = BUSY_S
+        self,
+        address: str,
+        *,
+        name: str,
+        hint: str,
+        stall_s: float,
+        busy_s: float = BUSY_S,
+        send_key: bool = True,
     ) -> None:
         if not stall_s > 0:
             raise ConfigurationError(f"stall_timeout_s must be positive, got {stall_s}")
@@ -340,7 +351,8 @@ class Server:
         self.name = name
         self._hint = hint
         self._busy_s = busy_s
-        self._key = api_key()
+        key = api_key()
+        self.key = key if send_key else ""
         self.stall = StallDeadline(stall_s)
 
     async def call(
@@ -356,7 +368,7 @@ class Server:
         """The JSON object that the server answers; raises what `classify` makes of a refusal, or
         an `InfrastructureError`.
         """
-        async with http_client(self.address, self._key) as client:
+        async with http_client(self.address, self.key) as client:
             response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
             try:
                 answer = parse_object(await self._body(response, deadline_s))
@@ -378,7 +390,7 @@ class Server:
         """
         started = perf_counter()
         first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
-        async with http_client(self.address, self._key) as client:
+        async with http_client(self.address, self.key) as client:
             response = await self._opened(client, "POST", path, body, first_s, classify, None)
             chunks = response.aiter_bytes()
             try:
@@ -390,7 +402,7 @@ class Server:
                     for line in lines:
                         if line.strip() == b"data: [DONE]":
                             return
-                        event = event_in(self._hidden(line), self.name)
+                        event = event_in(hidden(line, self.key), self.name)
                         if event is not None:
                             if event.get("error"):
                                 raise classify(Refusal.read(self.name, 500, event))
@@ -454,11 +466,7 @@ class Server:
                         raise EngineUnavailable(f"{self.name} sent an answer without an end")
             return content
 
-        return self._hidden(await self._bounded(read, deadline_s))
-
-    def _hidden(self, data: bytes) -> bytes:
-        """`data` without the key."""
-        return data.replace(self._key.encode(), b"[key]") if self._key else data
+        return hidden(await self._bounded(read, deadline_s), self.key)
 
     async def _bounded(self, call: Callable[[], Awaitable[T]], deadline_s: float) -> T:
         """Await `call()` with a deadline, and translate its failures."""
@@ -474,6 +482,11 @@ class Server:
             raise ConnectionLost(
                 f"the connection to {where} was lost ({type(error).__name__})"
             ) from error
+
+
+def hidden(data: bytes, key: str) -> bytes:
+    """`data` from a server without the key that was sent to it."""
+    return data.replace(key.encode(), b"[key]") if key else data
 
 
 def http_client(address: str, key: str = "") -> httpx.AsyncClient:

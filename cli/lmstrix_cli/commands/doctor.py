@@ -208,10 +208,11 @@ async def check_other_servers(settings: Settings) -> Finding:
         return ok("Not looked for: another adapter was named.")
     found = await named_or_answering(settings)
     away = [status for status in found if not status.available]
-    if away:
+    if away and settings.adapter is not None:
         return problem(f"{away[0].detail}.", away[0].hint)
     said = " ".join(f"{one.engine}: {one.detail}" for one in found)
-    return ok(said or f"None of {', '.join(OTHER_SERVERS)} answers on this machine.")
+    advice = away[0].hint if away else ""
+    return ok(said or f"None of {', '.join(OTHER_SERVERS)} answers on this machine.", advice)
 
 
 async def check_server(settings: Settings) -> Finding:
