@@ -81,6 +81,8 @@ ANSWERING = ("llm", "vlm")
 CLOSE_S = 0.5
 MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
+LEAST_SECRET = 16
+"""Characters of a key that is hidden wherever a server repeats it."""
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
 """Statuses that are waited for, unless the words say that it is about the prompt or the model."""
 
@@ -405,6 +407,7 @@ class Server:
                         event = event_in(hidden(line, self.key), self.name)
                         if event is not None:
                             if event.get("error"):
+                                event = event_in(hidden(line, self.key, in_error=True), self.name)
                                 raise classify(Refusal.read(self.name, 500, event))
                             patience_s = self.stall.seconds
                             yield event, perf_counter() - started
@@ -444,7 +447,8 @@ class Server:
             if response.is_success:
                 return response
             try:
-                told = parse_object(await self._body(response, CALL_S))
+                body_told = await self._body(response, CALL_S)
+                told = parse_object(hidden(body_told, self.key, in_error=True))
             finally:
                 await close_response(response)
             error = classify(Refusal.read(self.name, response.status_code, told))
@@ -484,9 +488,13 @@ class Server:
             ) from error
 
 
-def hidden(data: bytes, key: str) -> bytes:
-    """`data` from a server without the key that was sent to it."""
-    return data.replace(key.encode(), b"[key]") if key else data
+def hidden(data: bytes, key: str, *, in_error: bool = False) -> bytes:
+    """`data` from a server without the key that was sent to it.
+
+    A short key is often no secret and part of a model's name: it is hidden in errors only.
+    """
+    hides = key and (in_error or len(key) >= LEAST_SECRET)
+    return data.replace(key.encode(), b"[key]") if hides else data
 
 
 def http_client(address: str, key: str = "") -> httpx.AsyncClient:

@@ -322,6 +322,14 @@ def test_a_server_that_wants_a_key_has_to_be_named(
     assert "sk-wrong" not in wrong.stdout + wrong.stderr
 
 
+def test_a_key_that_is_part_of_a_models_name(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of local servers are often no secrets."""
+    monkeypatch.setenv("LMSTRIX_API_KEY", "lm")
+    serve(OllamaServer(models("lm/m:latest")), LlamaServer("lm/m"))
+    assert shell("--adapter", "ollama", "test", "lm/m", "--quick").exit_code == 0
+    assert '"lm/m"' in shell("--adapter", "llama-server", "scan", "--json").stdout
+
+
 def test_another_program_may_have_the_usual_port(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,7 +152,7 @@ class LlamaCppModel(StreamedModel):
         try:
             if not response.is_success:
                 content = await self._bounded(response.aread, CALL_S)
-                told = parse_object(hidden(content, self._key))
+                told = parse_object(hidden(content, self._key, in_error=True))
                 raise server_error(response.status_code, told)
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
@@ -200,7 +200,8 @@ class LlamaCppModel(StreamedModel):
                 "the text contains a lone surrogate, which is not valid Unicode"
             ) from error
         response = await self._bounded(lambda: self._client.send(request), deadline_s)
-        answer = parse_object(hidden(response.content, self._key))
+        refused = not response.is_success
+        answer = parse_object(hidden(response.content, self._key, in_error=refused))
         if not response.is_success or answer is None:
             raise server_error(response.status_code, answer)
         return answer
