@@ -407,6 +407,7 @@ class Haystack:
         """
         room = prompt_tokens - MARGIN_TOKENS - DRIFT_TOKENS
         document, best, checks = self._document, None, 0
+        low, high = (0, overhead), None  # tokens of cuts by their parts, and of their whole prompts
         cut = await document.cut(room - overhead)
         while cut.sentences:
             if document.adds_up and cut.tokens <= CHECK_RATIO * document.checked_tokens:
@@ -418,8 +419,13 @@ class Haystack:
             if document.adds_up:
                 return cut
             if whole <= room:
-                best = cut
+                best, low = cut, (cut.tokens, whole)
+            else:
+                high = (cut.tokens, whole)
             budget = room - overhead - excess
+            if high is not None and high[1] > low[1]:
+                share = (room - low[1]) / (high[1] - low[1])
+                budget = low[0] + int(share * (high[0] - low[0]))
             following = await document.cut(min(budget, cut.tokens - 1) if whole > room else budget)
             checks += 1
             if best and (checks >= MAX_CHECKS or following.tokens <= best.tokens):
