@@ -407,7 +407,9 @@ class Haystack:
         """
         room = prompt_tokens - MARGIN_TOKENS - DRIFT_TOKENS
         document, best, checks = self._document, None, 0
-        low, high = (0, overhead), None  # tokens of cuts by their parts, and of their whole prompts
+        # Tokens of two cuts by their parts, and of their whole prompts: one fits, one does not.
+        low: tuple[int, int] = (0, overhead)
+        high: tuple[int, int] | None = None
         cut = await document.cut(room - overhead)
         while cut.sentences:
             if document.adds_up and cut.tokens <= CHECK_RATIO * document.checked_tokens:
