@@ -334,7 +334,7 @@ class Server:
 
     Each request has a connection of its own: closing it is what stops the server's work.
     `hint` says how to start it, for errors. The key is sent if `send_key`. It never appears in what
-    this class returns or raises, not even if the server repeats it.
+    this class raises, nor in what it returns unless it is short; see `hidden`.
     """
 
     def __init__(
@@ -404,10 +404,9 @@ class Server:
                     for line in lines:
                         if line.strip() == b"data: [DONE]":
                             return
-                        event = event_in(hidden(line, self.key), self.name)
+                        event = event_in(line, self.name, self.key)
                         if event is not None:
                             if event.get("error"):
-                                event = event_in(hidden(line, self.key, in_error=True), self.name)
                                 raise classify(Refusal.read(self.name, 500, event))
                             patience_s = self.stall.seconds
                             yield event, perf_counter() - started
@@ -447,8 +446,8 @@ class Server:
             if response.is_success:
                 return response
             try:
-                body_told = await self._body(response, CALL_S)
-                told = parse_object(hidden(body_told, self.key, in_error=True))
+                content = await self._body(response, CALL_S)
+                told = parse_object(hidden(content, self.key, in_error=True))
             finally:
                 await close_response(response)
             error = classify(Refusal.read(self.name, response.status_code, told))
@@ -511,9 +510,9 @@ def http_client(address: str, key: str = "") -> httpx.AsyncClient:
     )
 
 
-def event_in(line: bytes, server: str) -> Json | None:
-    """The object in a line of JSON or of server-sent events; None for blank lines, comments, the
-    end and other fields. Raises `EngineUnavailable`.
+def event_in(line: bytes, server: str, key: str) -> Json | None:
+    """The object in a line of JSON or of server-sent events, without the `key`; None for blank
+    lines, comments, the end and other fields. Raises `EngineUnavailable`.
     """
     field, _, data = line.strip().partition(b":")
     if field.startswith(b"{"):
@@ -521,9 +520,11 @@ def event_in(line: bytes, server: str) -> Json | None:
     data = data.strip()
     if field not in (b"data", b"error") or data == b"[DONE]":
         return None
-    event = parse_object(data)
+    event = parse_object(hidden(data, key))
     if event is None:
         raise EngineUnavailable(f"{server} sent an event that is not JSON")
+    if field == b"error" or "error" in event:
+        event = parse_object(hidden(data, key, in_error=True)) or {"error": "an error"}
     return {"error": event} if field == b"error" and "error" not in event else event
 
 

@@ -133,7 +133,14 @@ class LlamaServer(HttpServer):
         if self._key not in given and request.path not in {"/v1/models", "/health"}:
             raise StandInError(401, {"message": f"Invalid API Key {given}", "code": 401})
         listed = {"data": [{"id": name, "meta": {"n_ctx_train": 2048}} for name in self._names]}
-        await answer.whole(listed if request.path == "/v1/models" else {"status": "ok"})
+        told: dict[str, object] = {"default_generation_settings": {"n_ctx": 2048}, "tokens": [1]}
+        if request.path == "/completion":
+            error = {"message": f"bad key {given.removeprefix('Bearer ')}", "code": 400}
+            await answer.begin("text/event-stream")
+            await answer.piece(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+            await answer.end()
+        else:
+            await answer.whole(listed if request.path == "/v1/models" else told)
 
 
 Serve = Callable[..., None]
@@ -328,6 +335,16 @@ def test_a_key_that_is_part_of_a_models_name(serve: Serve, monkeypatch: pytest.M
     serve(OllamaServer(models("lm/m:latest")), LlamaServer("lm/m"))
     assert shell("--adapter", "ollama", "test", "lm/m", "--quick").exit_code == 0
     assert '"lm/m"' in shell("--adapter", "llama-server", "scan", "--json").stdout
+
+
+def test_a_short_key_is_hidden_in_a_streamed_error(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-short")
+    serve(LlamaServer("m"))
+    result = shell("--adapter", "llama-server", "infer", "m", "Hello")
+    assert result.exit_code == 1
+    assert "bad key [key]" in result.stderr
 
 
 def test_another_program_may_have_the_usual_port(

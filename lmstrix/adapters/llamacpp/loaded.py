@@ -293,7 +293,7 @@ class EventReader:
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if len(self._rest) > MAX_LINE_BYTES:
                 raise EngineUnavailable("the engine sent a line without an end")
-            events = (event_in(hidden(line, self._key), "the engine") for line in lines)
+            events = (event_in(line, "the engine", self._key) for line in lines)
             self._ready.extend(event for event in events if event is not None)
         return self._ready.popleft()
 
