@@ -65,6 +65,9 @@ class CountedModel(StreamedModel):
     prompts without saying so is found out.
     """
 
+    has_tokenizer = False
+    """Counts of plain text are estimates, also if one happens to be right."""
+
     def __init__(
         self, model: ModelInfo, context: int, ask: Ask, *, note: Callable[[str], None]
     ) -> None:

@@ -229,8 +229,9 @@ class MasterDocument:
         self._tokens_per_char = 0.25  # a guess for the first block only
         self.checked_tokens = 0
         """The longest cut whose whole prompt was counted."""
-        self.adds_up = True
-        """Whether that count was the sum of its pieces. If not, every cut must be counted."""
+        self.adds_up: bool = getattr(loaded, "has_tokenizer", True)
+        """Whether that count was the sum of its pieces. If not, or if they are estimated, every cut
+        must be counted."""
 
     @property
     def tokens(self) -> int:
