@@ -184,13 +184,16 @@ class Adapters:
         return keys
 
     async def answering(self) -> Sequence[tuple[Adapter, Status]]:
-        """The other servers that answer."""
+        """The other servers that answer, if only that they want a key."""
+        # Imported here because a measurement of LM Studio's models needs no HTTP client.
+        from lmstrix.adapters.http import KEY_HINT  # noqa: PLC0415
+
         found: dict[str, tuple[Adapter, Status]] = {}
 
         async def ask(name: str, adapter: Adapter) -> None:
             with anyio.move_on_after(ANSWER_S):
                 status = await adapter.status()
-                if status.available:
+                if status.available or status.hint == KEY_HINT:
                     found[name] = adapter, status
 
         # Made here, so that an error of settings is not raised inside a group.

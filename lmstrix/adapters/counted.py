@@ -33,6 +33,8 @@ CERTAIN = 1 / 64
 COUNTED_SHARE = 7 / 8
 """To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
 be longer than it was meant to be."""
+MOST_SENT = 3
+"""How often. Once is enough, unless some passages of the text are much denser than others."""
 MUCH_FASTER = 0.6
 """A prompt of some 600 tokens of which all but a few are in a cache takes less of the time."""
 UNCOUNTED = "The server does not count tokens: lengths are estimated and may be off by an eighth."
@@ -62,6 +64,9 @@ class CountedModel(StreamedModel):
     A count that is too low for the text is checked against those of its halves: a server that cuts
     prompts without saying so is found out.
     """
+
+    has_tokenizer = False
+    """Counts of plain text are estimates, also if one happens to be right."""
 
     def __init__(
         self, model: ModelInfo, context: int, ask: Ask, *, note: Callable[[str], None]
@@ -135,12 +140,16 @@ class CountedModel(StreamedModel):
                     return await self._sent(prompt)
                 except ContextOverflow as error:
                     return error.prompt_tokens or max(estimate.tokens, self._context + 1)
-            if estimate.most - estimate.tokens > CERTAIN * estimate.tokens:
+            for _ in range(MOST_SENT):
+                if estimate.most - estimate.tokens <= CERTAIN * estimate.tokens:
+                    break
                 same = self._counts.same(_text(prompt)) - len(prompt.system) - 1
                 more = int(COUNTED_SHARE * (len(prompt.user) - max(0, same)))
-                # What goes wrong will go wrong again with the question, whose length is known.
-                with suppress(PredictionError, ConnectionLost):
+                try:
                     await self._sent(attrs.evolve(prompt, user=prompt.user[: max(0, same) + more]))
+                except (PredictionError, ConnectionLost):
+                    break  # it will go wrong again with the question, whose length is known
+                estimate = self._counts.estimate(_text(prompt))
         return self._counts.estimate(_text(prompt)).most
 
     async def _generate(self, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:

@@ -41,16 +41,17 @@ __all__ = [
     "CALL_S",
     "CRASH_HINT",
     "HOST_VARIABLE",
+    "KEY_HINT",
     "KEY_VARIABLE",
     "MAX_LINE_BYTES",
     "MEMORY_WORDS",
     "Refusal",
     "Server",
     "ServerAdapter",
-    "api_key",
     "close_response",
     "crashed",
     "event_in",
+    "hidden",
     "http_client",
     "is_loopback",
     "named_model",
@@ -63,6 +64,11 @@ T = TypeVar("T")
 HOST_VARIABLE = "LMSTRIX_HOST"
 KEY_VARIABLE = "LMSTRIX_API_KEY"
 """The one place where an API key comes from: never the command line, never a file."""
+KEY_HINT = (
+    f"Put the server's API key into the variable {KEY_VARIABLE}, and name the server"
+    " with --adapter."
+)
+"""For a server that wants a key. One that was not named is not sent any."""
 
 CALL_S = 30.0
 PROMPT_BYTES_PER_S = 80
@@ -75,6 +81,8 @@ ANSWERING = ("llm", "vlm")
 CLOSE_S = 0.5
 MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
+LEAST_SECRET = 16
+"""Characters of a key that is hidden wherever a server repeats it."""
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
 """Statuses that are waited for, unless the words say that it is about the prompt or the model."""
 TOO_MANY = frozenset({429, 529})
@@ -317,9 +325,7 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
     if _CRASH.search(refusal.words) or MEMORY_WORDS.search(refusal.words):
         return crashed(refusal.words)
     if refusal.status in (401, 403):
-        return EngineUnavailable(
-            str(refusal), hint=f"Put the server's API key into the variable {KEY_VARIABLE}."
-        )
+        return EngineUnavailable(str(refusal), hint=KEY_HINT)
     if refusal.status == 404:
         return ModelNotFound(str(refusal))
     if refusal.status in BUSY:
@@ -331,12 +337,19 @@ class Server:
     """A server of the user's that speaks JSON over HTTP.
 
     Each request has a connection of its own: closing it is what stops the server's work.
-    `hint` says how to start it, for errors. The key never appears in what this class returns or
-    raises, not even if the server repeats it.
+    `hint` says how to start it, for errors. The key is sent if `send_key`. It never appears in what
+    this class raises, nor in what it returns unless it is short; see `hidden`.
     """
 
     def __init__(
-        self, address: str, *, name: str, hint: str, stall_s: float, busy_s: float = BUSY_S
+        self,
+        address: str,
+        *,
+        name: str,
+        hint: str,
+        stall_s: float,
+        busy_s: float = BUSY_S,
+        send_key: bool = True,
     ) -> None:
         if not stall_s > 0:
             raise ConfigurationError(f"stall_timeout_s must be positive, got {stall_s}")
@@ -344,7 +357,8 @@ class Server:
         self.name = name
         self._hint = hint
         self._busy_s = busy_s
-        self._key = api_key()
+        key = api_key()
+        self.key = key if send_key else ""
         self.stall = StallDeadline(stall_s)
 
     async def call(
@@ -360,7 +374,7 @@ class Server:
         """The JSON object that the server answers; raises what `classify` makes of a refusal, or
         an `InfrastructureError`.
         """
-        async with http_client(self.address, self._key) as client:
+        async with http_client(self.address, self.key) as client:
             response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
             try:
                 answer = parse_object(await self._body(response, deadline_s))
@@ -383,7 +397,7 @@ class Server:
         """
         started = perf_counter()
         first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
-        async with http_client(self.address, self._key) as client:
+        async with http_client(self.address, self.key) as client:
             response = await self._opened(client, "POST", path, body, first_s, classify, None)
             chunks = response.aiter_bytes()
             try:
@@ -399,7 +413,7 @@ class Server:
                             yield {"done": True}, perf_counter() - started
                             return
                         try:
-                            event = event_in(self._hidden(line), self.name)
+                            event = event_in(line, self.name, self.key)
                         except EngineUnavailable:
                             if chunk:
                                 raise
@@ -449,7 +463,8 @@ class Server:
             if response.is_success:
                 return response
             try:
-                told = parse_object(await self._body(response, CALL_S))
+                content = await self._body(response, CALL_S)
+                told = parse_object(hidden(content, self.key, in_error=True))
             finally:
                 await close_response(response)
             error = classify(Refusal.read(self.name, response.status_code, told))
@@ -474,11 +489,7 @@ class Server:
                         raise EngineUnavailable(f"{self.name} sent an answer without an end")
             return content
 
-        return self._hidden(await self._bounded(read, deadline_s))
-
-    def _hidden(self, data: bytes) -> bytes:
-        """`data` without the key."""
-        return data.replace(self._key.encode(), b"[key]") if self._key else data
+        return hidden(await self._bounded(read, deadline_s), self.key)
 
     def _stalled(self, seconds: float) -> EngineTimeout:
         return EngineTimeout(
@@ -501,6 +512,15 @@ class Server:
             ) from error
 
 
+def hidden(data: bytes, key: str, *, in_error: bool = False) -> bytes:
+    """`data` from a server without the key that was sent to it.
+
+    A short key is often no secret and part of a model's name: it is hidden in errors only.
+    """
+    hides = key and (in_error or len(key) >= LEAST_SECRET)
+    return data.replace(key.encode(), b"[key]") if hides else data
+
+
 def http_client(address: str, key: str = "") -> httpx.AsyncClient:
     """A client without proxies, and with a new connection for each request."""
     plain = address.startswith("http://")
@@ -515,9 +535,9 @@ def http_client(address: str, key: str = "") -> httpx.AsyncClient:
     )
 
 
-def event_in(line: bytes, server: str) -> Json | None:
-    """The object in a line of JSON or of server-sent events; None for blank lines, comments, the
-    end and other fields. Raises `EngineUnavailable`.
+def event_in(line: bytes, server: str, key: str) -> Json | None:
+    """The object in a line of JSON or of server-sent events, without the `key`; None for blank
+    lines, comments, the end and other fields. Raises `EngineUnavailable`.
     """
     field, _, data = line.strip().partition(b":")
     if field.startswith(b"{"):
@@ -525,9 +545,11 @@ def event_in(line: bytes, server: str) -> Json | None:
     data = data.strip()
     if field not in (b"data", b"error") or data == b"[DONE]":
         return None
-    event = parse_object(data)
+    event = parse_object(hidden(data, key))
     if event is None:
         raise EngineUnavailable(f"{server} sent an event that is not JSON")
+    if field == b"error" or "error" in event:
+        event = parse_object(hidden(data, key, in_error=True)) or {"error": "an error"}
     return {"error": event} if field == b"error" and "error" not in event else event
 
 

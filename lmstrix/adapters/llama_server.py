@@ -19,7 +19,6 @@ from lmstrix.adapters.http import (
     Refusal,
     Server,
     ServerAdapter,
-    api_key,
     http_client,
     prediction_error,
     server_address,
@@ -29,7 +28,6 @@ from lmstrix.adapters.llamacpp.engine import EngineSettings
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.errors import (
     ConfigurationError,
-    EngineUnavailable,
     LMStrixError,
     LoadFailed,
     LoadHung,
@@ -58,6 +56,7 @@ def llama_server(
     binary: str | None = None,
     server_args: str = "",
     stall_timeout_s: float = 120.0,
+    send_key: bool = True,
 ) -> LlamaServerAdapter | SpawnedServerAdapter:
     """The adapter for a running server, or with `binary` for one that is started for each load."""
     if binary is None:
@@ -66,7 +65,7 @@ def llama_server(
                 "arguments are for a server that LMStrix starts",
                 hint="Name its program with --binary.",
             )
-        return LlamaServerAdapter(host, stall_timeout_s=stall_timeout_s)
+        return LlamaServerAdapter(host, stall_timeout_s=stall_timeout_s, send_key=send_key)
     return SpawnedServerAdapter(binary, server_args, stall_timeout_s=stall_timeout_s)
 
 
@@ -81,15 +80,24 @@ class LlamaServerAdapter(ServerAdapter):
         host: ``HOST:PORT`` or URL; by default ``LMSTRIX_HOST``, else port 8080 or 9931 of this
             machine, whichever answers.
         stall_timeout_s: longest silence of a working server, in seconds; more for large models.
+        send_key: send the server the key in ``LMSTRIX_API_KEY``.
     """
 
     name = engine = "llama-server"
 
-    def __init__(self, host: str | None = None, *, stall_timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, host: str | None = None, *, stall_timeout_s: float = 120.0, send_key: bool = True
+    ) -> None:
         given = server_address(host, "")
         super().__init__(given or DEFAULT_ADDRESSES[0])
         self._servers = [
-            Server(address, name=self.engine, hint=START_HINT, stall_s=stall_timeout_s)
+            Server(
+                address,
+                name=self.engine,
+                hint=START_HINT,
+                stall_s=stall_timeout_s,
+                send_key=send_key,
+            )
             for address in ([given] if given else DEFAULT_ADDRESSES)
         ]
         self._found: Server | None = None
@@ -127,7 +135,7 @@ class LlamaServerAdapter(ServerAdapter):
             if routed and _state(served[model.key]) != "loaded":
                 mine = True
                 await self._load_routed(server, routed)
-            async with http_client(server.address, api_key()) as client:
+            async with http_client(server.address, server.key) as client:
                 loaded = LlamaCppModel(
                     None, client, model, routed=routed, stall_timeout_s=self._stall_s
                 )
@@ -168,7 +176,7 @@ class LlamaServerAdapter(ServerAdapter):
             if self._found is None:
                 try:
                     await server.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
-                except EngineUnavailable:
+                except LMStrixError:  # another program may have the usual port
                     if server is self._servers[-1]:
                         raise
                 else:

@@ -100,6 +100,7 @@ class OllamaAdapter(ServerAdapter):
         load_s: longest time of a load, in seconds; by default five minutes, more for large files.
         busy_s: how long to wait for a server that says that it is busy, in seconds.
         force: replace a model that the user has loaded.
+        send_key: send the server the key in ``LMSTRIX_API_KEY``.
     """
 
     name = "ollama"
@@ -113,11 +114,17 @@ class OllamaAdapter(ServerAdapter):
         load_s: float | None = None,
         busy_s: float = BUSY_S,
         force: bool = False,
+        send_key: bool = True,
     ) -> None:
         address = server_address(host, DEFAULT_ADDRESS)
         super().__init__(address)
         self._server = Server(
-            address, name=self.engine, hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
+            address,
+            name=self.engine,
+            hint=START_HINT,
+            stall_s=stall_timeout_s,
+            busy_s=busy_s,
+            send_key=send_key,
         )
         self._load_s = load_s
         self._force = force

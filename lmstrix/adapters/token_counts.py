@@ -13,10 +13,13 @@ __all__ = ["Estimate", "TokenCounts", "common_length"]
 _PIECE = re.compile(r"\d{1,3}|[A-Za-z]{1,8}|[^\W\dA-Za-z_]|[^\w\s]|_|\s{2,}")
 """Roughly a token of most tokenizers; how many there really are is learned."""
 
-FIRST_DENSITY = 1.06
-"""Tokens for each piece, before anything is known: SmolLM2's in English prose (code: 1.0)."""
+FIRST_DENSITY = 1.0
+"""Tokens for each piece, before anything is known. English prose has 1.06 for SmolLM2, whose
+vocabulary is small, and 0.94 if each word is one token; code has 1.0."""
 LEAST_SAMPLE = 24
 """Pieces that a sample must hold to say something."""
+LEAST_PASSAGE = 200
+"""The same for the densest and the sparsest passage of a text."""
 LEAST_DENSE, MOST_DENSE = 0.75, 1.08
 """Of the average: how dense any passage may be at least, and one of the same text at most."""
 MOST_KNOWN = 8
@@ -46,6 +49,9 @@ class TokenCounts:
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
         self._density = FIRST_DENSITY
+        self._passages: dict[str, float] = {}
+        """The density of the last passage of a known text, and of no others."""
+        self._sparsest, self._densest = math.inf, 0.0
         self._longest = 0
 
     def known(self, text: str) -> int | None:
@@ -54,6 +60,7 @@ class TokenCounts:
 
     def learn(self, text: str, tokens: int) -> None:
         """The server counted `tokens` for `text`."""
+        self._learn_passage(text, tokens)
         shortest = min(self._known, key=len, default=None)
         if shortest is not None and len(text) > self._longest:
             more, fewer = map(_pieces, _differences(text, shortest))
@@ -65,23 +72,46 @@ class TokenCounts:
         self._known[text] = tokens
         if len(self._known) > MOST_KNOWN:
             # The first and shortest ones stay: they show what a template adds.
-            del self._known[list(self._known)[2]]
+            oldest = list(self._known)[2]
+            del self._known[oldest]
+            self._passages.pop(oldest, None)
 
     def estimate(self, text: str) -> Estimate:
         """How many tokens the server would count for the whole prompt `text`."""
         if (count := self._known.get(text)) is not None:
             return Estimate(tokens=count, least=count, most=count)
-        found = [(_differences(text, other), count) for other, count in self._known.items()]
-        if not found:
+        if not self._known:
             tokens = self.plain(text)
             return Estimate(tokens=tokens, least=tokens // 2, most=2 * tokens)
-        (one, two), count = min(found, key=lambda pair: len(pair[0][0]) + len(pair[0][1]))
-        more, fewer = self._density * _pieces(one), self._density * _pieces(two)
+        other, one, two = self._nearest(text)
+        count = self._known[other]
+        more, fewer = _pieces(one), _pieces(two)
+        usual = self._passages.get(other, self._density)
+        low, high = min(usual, self._density), max(usual, self._density)
+        dense = max(MOST_DENSE * usual, self._densest)
+        sparse = min(usual / MOST_DENSE, self._sparsest)
         return Estimate(
-            tokens=max(1, count + round(more - fewer)),
-            least=math.floor(count + LEAST_DENSE * more - fewer / LEAST_DENSE) - 2,
-            most=math.ceil(count + MOST_DENSE * more - fewer / MOST_DENSE) + 2,
+            tokens=max(1, count + round(usual * (more - fewer))),
+            least=math.floor(count + LEAST_DENSE * low * more - fewer * high / LEAST_DENSE) - 2,
+            most=math.ceil(count + dense * more - sparse * fewer) + 2,
         )
+
+    def _nearest(self, text: str) -> tuple[str, str, str]:
+        """The most similar known text, and in what both differ."""
+        found = [(other, *_differences(text, other)) for other in self._known]
+        return min(found, key=lambda one: len(one[1]) + len(one[2]))
+
+    def _learn_passage(self, text: str, tokens: int) -> None:
+        """How dense the end of `text` is, if it goes on where a known one ends."""
+        if not self._known:
+            return
+        other, one, two = self._nearest(text)
+        count, more, fewer = self._known[other], _pieces(one), _pieces(two)
+        if more - fewer >= LEAST_PASSAGE and 4 * fewer < more and tokens > count:
+            density = min(8.0, max(0.1, (tokens - count) / (more - fewer)))
+            self._passages[text] = density
+            self._sparsest = min(self._sparsest, density)
+            self._densest = max(self._densest, density)
 
     def same(self, text: str) -> int:
         """Length of the longest beginning of `text`, in characters, that was counted before."""

@@ -229,8 +229,9 @@ class MasterDocument:
         self._tokens_per_char = 0.25  # a guess for the first block only
         self.checked_tokens = 0
         """The longest cut whose whole prompt was counted."""
-        self.adds_up = True
-        """Whether that count was the sum of its pieces. If not, every cut is counted."""
+        self.adds_up: bool = getattr(loaded, "has_tokenizer", True)
+        """Whether that count was the sum of its pieces. If not, or if they are estimated, every cut
+        must be counted."""
 
     @property
     def tokens(self) -> int:
@@ -407,6 +408,9 @@ class Haystack:
         """
         room = prompt_tokens - MARGIN_TOKENS - DRIFT_TOKENS
         document, best, checks = self._document, None, 0
+        # Tokens of two cuts by their parts, and of their whole prompts: one fits, one does not.
+        low: tuple[int, int] = (0, overhead)
+        high: tuple[int, int] | None = None
         cut = await document.cut(room - overhead)
         while cut.sentences:
             if document.adds_up and cut.tokens <= CHECK_RATIO * document.checked_tokens:
@@ -418,8 +422,13 @@ class Haystack:
             if document.adds_up:
                 return cut
             if whole <= room:
-                best = cut
+                best, low = cut, (cut.tokens, whole)
+            else:
+                high = (cut.tokens, whole)
             budget = room - overhead - excess
+            if high is not None and high[1] > low[1]:
+                share = (room - low[1]) / (high[1] - low[1])
+                budget = low[0] + int(share * (high[0] - low[0]))
             following = await document.cut(min(budget, cut.tokens - 1) if whole > room else budget)
             checks += 1
             if best and (checks >= MAX_CHECKS or following.tokens <= best.tokens):

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from lmstrix import plugins
 from lmstrix.adapters import llama_server, ollama, openai
 from lmstrix.adapters.lmstudio import discovery
-from lmstrix.testing.http_server import Answer, HttpServer, Request
+from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
 from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.ollama import OllamaServer
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
@@ -120,16 +120,27 @@ async def test_servers_of_this_machine_are_found(free_tcp_port: int) -> None:
 
 
 class LlamaServer(HttpServer):
-    """A llama-server that serves models of these names."""
+    """A llama-server that serves models of these names; all but their list may want a key."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, key: str = "") -> None:
         super().__init__()
         self._names = names
+        self._key = key
 
     async def handle(self, request: Request, answer: Answer) -> None:
         """The list of models; its health for anything else."""
+        given = request.headers.get("authorization", "")
+        if self._key not in given and request.path not in {"/v1/models", "/health"}:
+            raise StandInError(401, {"message": f"Invalid API Key {given}", "code": 401})
         listed = {"data": [{"id": name, "meta": {"n_ctx_train": 2048}} for name in self._names]}
-        await answer.whole(listed if request.path == "/v1/models" else {"status": "ok"})
+        told: dict[str, object] = {"default_generation_settings": {"n_ctx": 2048}, "tokens": [1]}
+        if request.path == "/completion":
+            error = {"message": f"bad key {given.removeprefix('Bearer ')}", "code": 400}
+            await answer.begin("text/event-stream")
+            await answer.piece(b"data: " + json.dumps({"error": error}).encode() + b"\n\n")
+            await answer.end()
+        else:
+            await answer.whole(listed if request.path == "/v1/models" else told)
 
 
 Serve = Callable[..., None]
@@ -268,6 +279,82 @@ def test_a_key_that_cannot_be_one_is_wrong_usage(
     result = shell("test", "m")
     assert result.exit_code == 2
     assert "LMSTRIX_API_KEY" in result.stderr
+
+
+def keys_sent_to(server: HttpServer) -> set[str]:
+    """The keys in its requests so far, which are forgotten; there were some requests."""
+    assert server.requests
+    keys = {request.headers.get("authorization", "") for request in server.requests}
+    server.requests.clear()
+    return keys
+
+
+def test_only_a_server_that_was_named_is_sent_the_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
+    ollamas, served = OllamaServer(models("m:latest")), LlamaServer("other")
+    serve(ollamas, served)
+    for command in (("test", "m", "--quick"), ("infer", "m", "Hello"), ("scan",), ("doctor",)):
+        shell(*command)
+        assert keys_sent_to(ollamas) == keys_sent_to(served) == {""}
+    shell("--adapter", "ollama", "test", "m", "--quick")
+    assert keys_sent_to(ollamas) == {"Bearer sk-secret"}
+    monkeypatch.setenv("LMSTRIX_ADAPTER", "llama-server")
+    shell("scan")
+    assert keys_sent_to(served) == {"Bearer sk-secret"}
+
+
+def test_a_server_that_wants_a_key_has_to_be_named(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
+    served = LlamaServer("m", key="sk-secret")
+    serve(served)
+    result = shell("test", "m")
+    assert result.exit_code == 3
+    assert "answered 401" in result.stderr
+    assert "name the server with --adapter" in result.stderr
+    assert "llama-server answers too" in shell("scan").stderr
+    checks = json.loads(shell("doctor", "--json").stdout)["checks"]
+    (found,) = [check for check in checks if check["check"] == "other servers"]
+    assert found["verdict"] == "ok"
+    assert "--adapter" in found["advice"]
+    assert keys_sent_to(served) == {""}
+    assert shell("--adapter", "llama-server", "scan").exit_code == 0
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-wrong")
+    wrong = shell("--adapter", "llama-server", "test", "m", "--json")
+    assert wrong.exit_code == 3
+    assert "Invalid API Key Bearer [key]" in wrong.stderr
+    assert "sk-wrong" not in wrong.stdout + wrong.stderr
+
+
+def test_a_key_that_is_part_of_a_models_name(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of local servers are often no secrets."""
+    monkeypatch.setenv("LMSTRIX_API_KEY", "lm")
+    serve(OllamaServer(models("lm/m:latest")), LlamaServer("lm/m"))
+    assert shell("--adapter", "ollama", "test", "lm/m", "--quick").exit_code == 0
+    assert '"lm/m"' in shell("--adapter", "llama-server", "scan", "--json").stdout
+
+
+def test_a_short_key_is_hidden_in_a_streamed_error(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-short")
+    serve(LlamaServer("m"))
+    result = shell("--adapter", "llama-server", "infer", "m", "Hello")
+    assert result.exit_code == 1
+    assert "bad key [key]" in result.stderr
+
+
+def test_another_program_may_have_the_usual_port(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, another = LlamaServer("m"), OllamaServer(models("x"))
+    serve(served, another)
+    addresses = (f"http://{another.host}", f"http://{served.host}")
+    monkeypatch.setattr(llama_server, "DEFAULT_ADDRESSES", addresses)
+    assert shell("--adapter", "llama-server", "scan", "--json").exit_code == 0
 
 
 class SilentServer(HttpServer):

@@ -183,10 +183,13 @@ async def check_other_servers(settings: Settings) -> Finding:
     async with session.open_client(replace(settings, host=host, store="memory")) as client:
         found = [await client.status()] if named else await client.other_servers()
     away = [status for status in found if not status.available]
-    if away:
+    if away and settings.adapter is not None:
         return problem(f"{away[0].detail}.", away[0].hint)
     said = " ".join(f"{one.engine}: {one.detail}" for one in found)
-    return ok(said or f"Neither {' nor '.join(session.OTHER_SERVERS)} answers on this machine.")
+    advice = away[0].hint if away else ""
+    return ok(
+        said or f"Neither {' nor '.join(session.OTHER_SERVERS)} answers on this machine.", advice
+    )
 
 
 async def check_server(settings: Settings) -> Finding:

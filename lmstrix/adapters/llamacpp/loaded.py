@@ -13,7 +13,7 @@ import anyio
 import httpx
 
 from lmstrix.adapters import streaming
-from lmstrix.adapters.http import MAX_LINE_BYTES, close_response, event_in
+from lmstrix.adapters.http import KEY_HINT, MAX_LINE_BYTES, close_response, event_in, hidden
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.streaming import (
     Items,
@@ -78,6 +78,7 @@ class LlamaCppModel(StreamedModel):
         super().__init__(model, 0)
         self._engine = engine
         self._client = client
+        self._key = client.headers.get("authorization", "").removeprefix("Bearer ")
         self._routed = routed
         self.notes: list[str] = []
         """What the reader of a report should know."""
@@ -143,7 +144,7 @@ class LlamaCppModel(StreamedModel):
             lambda: self._client.send(request, stream=True), self._stall.seconds
         )
         chunks = response.aiter_bytes()
-        reader = EventReader(chunks)
+        reader = EventReader(chunks, self._key)
 
         async def read(deadline_s: float) -> Json | None:
             return await self._bounded(reader.next, deadline_s)
@@ -151,7 +152,8 @@ class LlamaCppModel(StreamedModel):
         try:
             if not response.is_success:
                 content = await self._bounded(response.aread, CALL_S)
-                raise server_error(response.status_code, parse_object(content))
+                told = parse_object(hidden(content, self._key, in_error=True))
+                raise server_error(response.status_code, told)
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
@@ -198,7 +200,8 @@ class LlamaCppModel(StreamedModel):
                 "the text contains a lone surrogate, which is not valid Unicode"
             ) from error
         response = await self._bounded(lambda: self._client.send(request), deadline_s)
-        answer = parse_object(response.content)
+        refused = not response.is_success
+        answer = parse_object(hidden(response.content, self._key, in_error=refused))
         if not response.is_success or answer is None:
             raise server_error(response.status_code, answer)
         return answer
@@ -271,8 +274,9 @@ def completion_request(
 class EventReader:
     """Reads server-sent events from chunks of bytes, one JSON object at a time."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], key: str = "") -> None:
         self._chunks = chunks
+        self._key = key
         self._rest = b""
         self._ready: deque[Json] = deque()
 
@@ -289,7 +293,7 @@ class EventReader:
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if len(self._rest) > MAX_LINE_BYTES:
                 raise EngineUnavailable("the engine sent a line without an end")
-            events = (event_in(line, "the engine") for line in lines)
+            events = (event_in(line, "the engine", self._key) for line in lines)
             self._ready.extend(event for event in events if event is not None)
         return self._ready.popleft()
 
@@ -306,9 +310,12 @@ def server_error(status: int, body: Json | None) -> LMStrixError:
         )
     if "context size has been exceeded" in message.lower():
         return ContextOverflow(f"the prompt does not fit: {message}")
-    if status in (401, 403, 404, 503) or not told:
-        return EngineUnavailable(f"the engine's server answered {status}: {message}")
-    return PredictionError(f"the engine's server answered {status}: {message}")
+    answered = f"the engine's server answered {status}: {message}"
+    if status in (401, 403):
+        return EngineUnavailable(answered, hint=KEY_HINT)
+    if status in (404, 503) or not told:
+        return EngineUnavailable(answered)
+    return PredictionError(answered)
 
 
 class Generation(streaming.Generation):
