@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -15,7 +15,6 @@ from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.errors import (
     ContextOverflow,
-    EngineCrashed,
     EngineTimeout,
     EngineUnavailable,
     InfrastructureError,
@@ -27,16 +26,15 @@ from lmstrix.errors import (
     PromptTruncated,
     UnsupportedModel,
 )
-from lmstrix.models import LoadProgress, Prompt, ReplyChunk
+from lmstrix.models import LoadProgress, Prompt
 from lmstrix.testing.lmstudio import (
-    ODD_LISTING,
     LMStudioServer,
     LoadFate,
     OddPacket,
     Script,
     Step,
 )
-from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
 LONG = Prompt(user="The river runs past the old mill. " * 40)
@@ -266,14 +264,6 @@ async def test_cancelling_a_prefill() -> None:
         assert server.left_behind == []
 
 
-async def test_closing_a_stream_cancels_it() -> None:
-    script = Script(fragment_s=0.2)
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        async with aclosing(loaded.stream(QUESTION, max_tokens=50)) as stream:
-            assert isinstance(await anext(stream), ReplyChunk)
-        assert server.predictions[-1].stop_reason == "userStopped"
-
-
 async def test_a_cut_prompt_is_an_overflow() -> None:
     """Here the server thinks that its context is smaller than it said."""
     script = Script(truncates=True, clamps_to=256, replaced={"contextLength": 4096})
@@ -346,15 +336,6 @@ async def test_a_socket_lost_while_loading() -> None:
         await server.reached(lambda: server.left_behind == [])
 
 
-async def test_a_crash() -> None:
-    model = {"true_context": 64, "beyond": Beyond.CRASHES}
-    async with serving(None, **model) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(EngineCrashed):
-            await loaded.complete(LONG, max_tokens=4)
-        with pytest.raises(EngineUnavailable):
-            await loaded.complete(QUESTION, max_tokens=4)
-
-
 @pytest.mark.parametrize("value", ["many", float("nan"), None, -3, True])
 async def test_a_context_that_is_no_number(value: object) -> None:
     async with serving(Script(replaced={"contextLength": value})) as (server, adapter):
@@ -362,31 +343,6 @@ async def test_a_context_that_is_no_number(value: object) -> None:
             async with loading(server, adapter):
                 pass
         assert server.left_behind == []
-
-
-async def test_a_prompt_count_that_is_no_number() -> None:
-    script = Script(replaced={"promptTokensCount": "many"})
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(EngineUnavailable):
-            await loaded.complete(QUESTION, max_tokens=4)
-
-
-async def test_an_odd_listing() -> None:
-    async with serving(Script(listing=ODD_LISTING)) as (_, adapter):
-        assert {"m", "odd/drafter", "odd/bare"} <= {m.key for m in await adapter.list_models()}
-        with pytest.raises(UnsupportedModel):
-            await adapter.find_model("odd/drafter")
-
-
-async def test_progress_of_a_load() -> None:
-    heard: list[LoadProgress] = []
-    async with serving() as (_, adapter):
-        model = await adapter.find_model("m")
-        async with adapter.load(model, 512, on_progress=heard.append):
-            pass
-    fractions = [progress.fraction for progress in heard]
-    assert fractions == sorted(set(fractions))
-    assert fractions[-1] == 1.0
 
 
 async def test_what_a_listener_raises_passes() -> None:
@@ -417,12 +373,6 @@ async def test_a_server_that_is_away(free_tcp_port: int) -> None:
     assert "lms server start" in status.hint
     with pytest.raises(EngineUnavailable):
         await adapter.list_models()
-
-
-async def test_refused_authentication() -> None:
-    async with serving(Script(auth_refused=True)) as (_, adapter):
-        with pytest.raises(EngineUnavailable):
-            await adapter.list_models()
 
 
 async def test_a_reply_that_never_ends_is_no_limit() -> None:
