@@ -1,5 +1,3 @@
-"""``lmstrix bench``."""
-
 from __future__ import annotations
 
 from lmstrix.testing.simulated import Beyond, SimulatedModel

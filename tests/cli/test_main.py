@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from lmstrix.errors import (
     EngineUnavailable,
@@ -21,8 +20,6 @@ from lmstrix_cli import errors, main
 from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report, worst
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
-
-ROOT = Path(main.__file__).parents[2]
 
 
 def test_help_lists_every_command_and_exit_code(shell: Shell) -> None:
@@ -57,24 +54,6 @@ def test_options_come_from_the_environment(shell: Shell, monkeypatch: pytest.Mon
         "127.0.0.1:9",
         "elsewhere.db",
     )
-
-
-def test_a_host_for_the_embedded_engine_is_a_usage_error() -> None:
-    result = CliRunner().invoke(
-        main.lmstrix, ["--adapter", "llamacpp", "--host", "h:1", "--store", "memory", "list"]
-    )
-    assert result.exit_code == 2
-    assert "--host" in result.stderr
-
-
-def test_an_unknown_adapter_is_a_usage_error() -> None:
-    result = CliRunner().invoke(
-        main.lmstrix, ["--adapter", "no\x1b[31msuch", "--store", "memory", "list"]
-    )
-    assert result.exit_code == 2
-    assert result.stderr.startswith("Error: ")
-    assert "\nHint: " in result.stderr
-    assert "\x1b" not in result.stderr
 
 
 def test_the_command_to_go_on_is_quoted_and_does_not_start_afresh() -> None:

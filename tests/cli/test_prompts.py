@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
 from lmstrix.errors import ConfigurationError
 from lmstrix_cli.prompts import (
@@ -79,9 +78,6 @@ def test_values_have_to_fit(values: dict[str, str], said: str, hint: str) -> Non
 def test_what_is_no_template(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         parse_templates(text, "x")
-
-
-_WORDS = st.lists(st.sampled_from(["x", "{{", "}}", "{a}", "{b_1}", "é", "\n"]), min_size=1)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
