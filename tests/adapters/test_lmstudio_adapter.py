@@ -14,15 +14,10 @@ from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.errors import (
-    ContextOverflow,
     EngineTimeout,
     EngineUnavailable,
     InfrastructureError,
-    LMStrixError,
-    LoadFailed,
     LoadHung,
-    LoadRefused,
-    OutOfMemory,
     PromptTruncated,
     UnsupportedModel,
 )
@@ -30,7 +25,6 @@ from lmstrix.models import LoadProgress, Prompt
 from lmstrix.testing.lmstudio import (
     LMStudioServer,
     LoadFate,
-    OddPacket,
     Script,
     Step,
 )
@@ -40,9 +34,7 @@ QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
 LONG = Prompt(user="The river runs past the old mill. " * 40)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as the SDK
 
 
 @asynccontextmanager
@@ -97,30 +89,6 @@ async def test_what_is_sent() -> None:
         }
         assert reply.prompt_tokens == await loaded.count_prompt_tokens(QUESTION)
         assert adapter.warnings == ()
-
-
-@pytest.mark.parametrize(("name", "given"), [("clamps_to", 256), ("raises_to", 1024)])
-async def test_the_effective_context_is_read_again(name: str, given: int) -> None:
-    script = Script(**{name: given})  # pyright: ignore[reportArgumentType] - one of its fields
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        assert loaded.effective_context == given
-
-
-@pytest.mark.parametrize(
-    ("fate", "kind"),
-    [
-        (LoadFate.REFUSED, LoadRefused),
-        (LoadFate.FAILED, LoadFailed),
-        (LoadFate.OUT_OF_MEMORY, OutOfMemory),
-    ],
-)
-async def test_loads_that_fail(fate: LoadFate, kind: type[LMStrixError]) -> None:
-    async with serving(Script(load=fate)) as (server, adapter):
-        with pytest.raises(kind) as caught:
-            async with loading(server, adapter):
-                pass
-        assert type(caught.value) is kind
-        assert server.left_behind == []
 
 
 SILENT = sorted(set(Step) - {Step.UNLOAD, Step.ESTIMATE})
@@ -274,14 +242,6 @@ async def test_a_cut_prompt_is_an_overflow() -> None:
         assert caught.value.sent_tokens == await loaded.count_prompt_tokens(LONG)
 
 
-async def test_the_end_of_a_smaller_context_is_an_overflow() -> None:
-    script = Script(clamps_to=256, replaced={"contextLength": 4096})
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(ContextOverflow) as caught:
-            await loaded.complete(LONG, max_tokens=4)
-        assert caught.value.prompt_tokens == await loaded.count_prompt_tokens(LONG)
-
-
 @pytest.mark.parametrize("extra", [1, -1])
 async def test_a_beginning_of_sequence_is_learned(extra: int) -> None:
     script = Script(raw_prompt_offset=extra)
@@ -300,40 +260,6 @@ async def test_a_server_that_wraps_raw_text_is_asked_in_chats() -> None:
         assert not server.predictions[-1].raw
         (warning,) = adapter.warnings
         assert warning in (await adapter.status()).detail
-
-
-@pytest.mark.parametrize("odd", OddPacket)
-async def test_odd_packets(odd: OddPacket) -> None:
-    """In a channel they are passed over; elsewhere they end the SDK's session, cleanly."""
-    async with serving(Script(odd_packets=frozenset({odd}))) as (server, adapter):
-        if odd is OddPacket.IN_CHANNEL:
-            async with loading(server, adapter) as loaded:
-                assert (await loaded.complete(QUESTION, max_tokens=4)).text
-        else:
-            with pytest.raises(EngineUnavailable):
-                async with loading(server, adapter):
-                    pass
-        await server.reached(lambda: server.left_behind == [])
-
-
-async def test_a_lost_socket_is_unavailable_and_the_next_load_works() -> None:
-    async with serving(Script(drop_in_prediction=2)) as (server, adapter):
-        with pytest.raises(EngineUnavailable):
-            async with loading(server, adapter) as loaded:
-                await loaded.complete(QUESTION, max_tokens=4)
-        assert server.left_behind == []
-        async with loading(server, adapter) as loaded:
-            assert (await loaded.complete(QUESTION, max_tokens=4)).text
-
-
-async def test_a_socket_lost_while_loading() -> None:
-    async with serving(Script(drop_at_load=1)) as (server, adapter):
-        with pytest.raises(EngineUnavailable):
-            async with loading(server, adapter):
-                pass
-        async with loading(server, adapter):
-            pass
-        await server.reached(lambda: server.left_behind == [])
 
 
 @pytest.mark.parametrize("value", ["many", float("nan"), None, -3, True])

@@ -22,10 +22,7 @@ Change = Callable[[Frame], object]
 PROMPT = Prompt(user="The code is 7.\n\nWhat is the code?", answer_prefix="The code is")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """LM Studio's SDK needs asyncio."""
-    return "asyncio"
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as the SDK
 
 
 @attrs.define

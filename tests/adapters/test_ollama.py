@@ -14,7 +14,6 @@ from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.errors import (
-    ContextOverflow,
     EngineUnavailable,
     ModelInUse,
     PromptTruncated,
@@ -113,15 +112,6 @@ async def test_a_prompt_that_is_cut_without_a_word_is_found_out(script: OllamaSc
                 await loaded.complete(Prompt(user=SENTENCE * sentences), max_tokens=4)
             assert caught.value.read_tokens <= 1026
             assert abs(caught.value.sent_tokens - 8 * sentences) < 16
-
-
-async def test_ignored_flags_are_no_answer() -> None:
-    script = OllamaScript(ignores_flags=True)
-    async with serving(script) as (_, adapter), loading(adapter, 2048) as loaded:
-        with pytest.raises(ContextOverflow):
-            await loaded.complete(Prompt(user=SENTENCE * 2000), max_tokens=4)
-        with pytest.raises(ContextOverflow):
-            await loaded.complete(Prompt(user=SENTENCE * 260), max_tokens=4)
 
 
 async def test_the_users_model_is_left_alone() -> None:
