@@ -8,7 +8,7 @@ from random import Random
 import attrs
 import pytest
 
-from lmstrix.models import Baseline, Cause, Observation, Region, Verdict
+from lmstrix.models import Baseline, Cause, Region, Verdict
 from lmstrix.problem import Ask, CostModel, PassRule, Reuse, SearchProblem
 from lmstrix.search.bayes import Bayes
 from lmstrix.testing.contracts.strategy import Answers, Search
@@ -73,19 +73,6 @@ def test_the_answer_is_below_a_hole() -> None:
     assert done.high is not None
     assert done.low < 8000 <= done.high <= 9500
     assert done.interval.high is not None
-
-
-def test_the_answer_does_not_pass_by_a_length_in_doubt() -> None:
-    """Two of two were missed at 4096, and 8192 passes: it depends on more answers at 4096."""
-    history = [
-        Observation(length_tokens=4096, passes=0, trials=2),
-        Observation(length_tokens=8192, passes=10, trials=10),
-    ]
-    assert Bayes().bracket(PROBLEM, history) == (512, None)
-    failed = [attrs.evolve(history[0], trials=4), history[1]]
-    assert Bayes().bracket(PROBLEM, failed) == (512, 4096)
-    passed = [attrs.evolve(history[0], passes=9, trials=10), history[1]]
-    assert Bayes().bracket(PROBLEM, passed) == (8192, None)
 
 
 def test_one_lapse_on_the_way_up_does_not_stop_the_climb() -> None:
