@@ -332,11 +332,6 @@ def test_reuse_is_told_from_the_engines_own_counts(reuse: Reuse) -> None:
     assert learn_costs(engine(CLIMB, reuse)).reuse is reuse
 
 
-def test_a_step_back_that_reads_all_again_is_an_engine_with_checkpoints() -> None:
-    """Where no earlier prompt ended below."""
-    assert learn_costs(engine([(8192, 4), (4096, 4)], Reuse.CHECKPOINTS)).reuse is Reuse.CHECKPOINTS
-
-
 @pytest.mark.parametrize("reuse", [Reuse.PREFIX, Reuse.NONE])
 def test_where_nothing_is_counted_times_tell(reuse: Reuse) -> None:
     learnt = learn_costs(engine(CLIMB, reuse, counts=False, noise=0.05))

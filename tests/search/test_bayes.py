@@ -103,28 +103,7 @@ def test_a_broken_certificate_moves_the_answer_down() -> None:
     assert second.high <= first.low
 
 
-def test_a_spent_budget_ends_with_what_is_known() -> None:
-    poor = attrs.evolve(PROBLEM, remaining_tokens=9000)
-    search = Search(Bayes(), poor, lambda length, _, __: length <= 20_000)
-    done = search.run()
-    assert done.high is None
-    assert done.low < 9512
-    assert done.interval.high is None
-
-
 REGIONAL = attrs.evolve(PROBLEM, rule=PassRule(regions=tuple(Region)), tolerance=1 / 64)
-
-
-@pytest.mark.parametrize("region", Region)
-def test_a_cliff_in_one_region_is_found_with_most_questions_there(region: Region) -> None:
-    answers = Answers(kind="cliff", truth=20_000, region=region)
-    search = Search(Bayes(), REGIONAL, answers)
-    done = search.run()
-    assert done.high is not None
-    assert done.low <= 20_000 < done.high
-    near = [t for o in search.history if 19_000 < o.length_tokens < 21_000 for t in o.regions]
-    asked = {r: sum(t.trials for t in near if t.region is r) for r in Region}
-    assert max(asked, key=lambda r: asked[r]) is region
 
 
 def test_without_reuse_it_asks_for_whole_requests() -> None:

@@ -1,16 +1,15 @@
-"""The gallop: what it makes of lapses, holes and regions."""
+"""The gallop: what it makes of lapses and holes."""
 
 from __future__ import annotations
 
 from random import Random
 
-import attrs
 import pytest
 
-from lmstrix.models import Baseline, Region
+from lmstrix.models import Baseline
 from lmstrix.problem import PassRule, SearchProblem
 from lmstrix.search.gallop import Gallop
-from lmstrix.testing.contracts.strategy import Answers, Search
+from lmstrix.testing.contracts.strategy import Search
 
 PROBLEM = SearchProblem(
     floor=512,
@@ -35,16 +34,6 @@ def test_lengths_below_the_answer_were_tried() -> None:
     done = Search(Gallop(), PROBLEM, lambda length, _, __: not 1900 <= length <= 2200).run()
     assert done.high is not None
     assert done.low < 1900 <= done.high
-
-
-def test_with_regions_one_after_the_other_is_asked_about() -> None:
-    regional = attrs.evolve(PROBLEM, rule=PassRule(regions=tuple(Region)))
-    search = Search(Gallop(), regional, Answers(kind="cliff", truth=6100, region=Region.LATE))
-    done = search.run()
-    assert (done.low, done.high) == (5888, 6144)
-    found = {o.length_tokens: {t.region: t.passes for t in o.regions} for o in search.history}
-    assert found[5888] == dict.fromkeys(Region, 4)
-    assert found[6144][Region.LATE] == 0
 
 
 def test_lapses_seldom_move_the_answer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -14,9 +15,10 @@ from lmstudio import (
     LlmPredictionConfig,
     LMStudioModelNotFoundError,
     LMStudioServerError,
+    LMStudioWebsocketError,
 )
 
-from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.lmstudio import OVERFLOW_TEXTS, LMStudioServer, Script
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=1500)
@@ -104,3 +106,42 @@ async def test_starting_it_again_is_a_new_start_on_the_same_port() -> None:
     async with connected(server) as client:
         assert (server.host, server.counters.loads) == (host, 0)
         assert await client.llm.list_loaded() == []
+
+
+async def test_truncation_against_the_policy() -> None:
+    text = "word " * 3000
+    async with connected(serving(script=Script(truncates=True))) as client:
+        stats = (await (await load(client)).complete(text, config=STOP)).stats
+        assert stats.stop_reason == "eosFound"
+        assert (stats.prompt_tokens_count or 0) < 2000
+    async with connected(serving(script=Script(truncates=True, hides_truncation=True))) as client:
+        stats = (await (await load(client)).complete(text, config=STOP)).stats
+        assert (stats.prompt_tokens_count or 0) > 3000
+
+
+@pytest.mark.parametrize(
+    ("script", "stays"), [(Script(drop_at_load=1), []), (Script(drop_after_load=1), ["m"])]
+)
+async def test_a_socket_is_dropped_at_a_load_and_the_next_client_is_served(
+    script: Script, stays: list[str]
+) -> None:
+    server = serving(script=script)
+    async with connected(server) as client:
+        with pytest.raises(LMStudioWebsocketError):
+            await load(client)
+        assert server.left_behind == stays
+        async with AsyncClient(server.host) as again:
+            for instance in stays:
+                await again.llm.unload(instance)
+            assert await (await load(again)).get_context_length() == 2000
+
+
+async def test_an_overflow_may_look_like_an_error_or_like_success() -> None:
+    for text in OVERFLOW_TEXTS:
+        async with connected(serving(script=Script(overflow_error=text))) as client:
+            model = await load(client)
+            with pytest.raises(LMStudioServerError, match=re.escape(text)):
+                await model.complete("word " * 3000, config=STOP)
+    async with connected(serving(script=Script(overflow_empty=True))) as client:
+        result = await (await load(client)).complete("word " * 3000, config=STOP)
+        assert (result.content, result.stats.stop_reason) == ("", "eosFound")

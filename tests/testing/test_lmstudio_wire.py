@@ -38,10 +38,6 @@ def create(endpoint: str, number: int = 1, **parameter: object) -> Frame:
     }
 
 
-def cancel(number: int = 1) -> Frame:
-    return {"type": "channelSend", "channelId": number, "message": {"type": "cancel"}}
-
-
 def load(name: str = "ours", **more: object) -> Frame:
     return create("loadModel", 1, modelKey="m", identifier=name, loadConfigStack=STACK, **more)
 
@@ -162,11 +158,3 @@ async def test_noise_does_not_end_the_server(lmstudio_server: LMStudioServer, no
         assert await Wire(socket).ask(AUTH) == {"success": True}
         await socket.send_text("{no json")
         assert (await Wire(socket).receive())["type"] == "communicationWarning"
-
-
-async def test_an_incomplete_handshake_is_not_a_websocket(lmstudio_server: LMStudioServer) -> None:
-    async with await anyio.connect_tcp("127.0.0.1", lmstudio_server.port) as stream:
-        await stream.send(b"GET /llm HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
-        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-            await stream.receive()
-    assert lmstudio_server.counters.sockets_opened == 0

@@ -69,16 +69,6 @@ async def test_a_map_asks_at_the_depth_it_wants(
         assert await source.at_depth(8192, depth, turn=1) != question
 
 
-async def test_a_crowd_is_asked_by_key(loaded: LoadedModel) -> None:
-    source = Crowd().questions(loaded, 3)
-    asked = [await source.question(8192, i) for i in range(10)]
-    text = asked[0].prompt.user
-    assert text.count("carries the number") > 40
-    assert len({q.expected for q in asked}) == 10
-    for question in asked:
-        assert f"{question.prompt.answer_prefix} {question.expected}." in text
-
-
 async def test_chains_are_followed_and_gathered(loaded: LoadedModel) -> None:
     source = Tracing().questions(loaded, 3)
     hop, names = [await source.question(4096, i, Region.MIDDLE) for i in range(2)]
