@@ -4,10 +4,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 import pytest
 
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.catalogue import Catalogue
 from lmstrix.adapters.llamacpp.gguf import read_header
 from lmstrix.errors import EngineUnavailable, InvalidModel, ModelNotFound, UnsupportedModel
 
@@ -160,13 +159,3 @@ def test_links_in_a_circle_end(folder: Path) -> None:
     (folder / "bob/loop").symlink_to(folder, target_is_directory=True)
     keys = [model.key for model in Catalogue([folder]).list_models()]
     assert len(keys) == len(set(keys)) == 7
-
-
-def test_default_folders_follow_lm_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    own = platformdirs.user_cache_path("lmstrix") / "models"
-    assert default_folders() == (tmp_path / ".lmstudio" / "models", own)
-    (tmp_path / ".cache" / "lm-studio").mkdir(parents=True)
-    assert default_folders()[0] == tmp_path / ".cache" / "lm-studio" / "models"
-    (tmp_path / ".lmstudio-home-pointer").write_text(f"{tmp_path / 'elsewhere'}\n")
-    assert default_folders()[0] == tmp_path / "elsewhere" / "models"

@@ -17,7 +17,7 @@ from lmstrix.errors import (
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_report
 from lmstrix_cli import errors, main
-from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report, worst
+from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report
 from lmstrix_cli.settings import Settings
 from lmstrix_cli.testing import ScriptedAdapter, Shell
 
@@ -79,13 +79,6 @@ def test_errors_have_exit_codes(error: LMStrixError, code: int) -> None:
 def test_a_model_that_never_loads_is_not_measurable() -> None:
     report = sample_report(cause=Cause.LOAD_FAILED, true_context=None)
     assert code_of_report(report) == 4
-
-
-def test_the_worst_code_wins() -> None:
-    order = [ExitCode(n) for n in (5, 3, 1, 4, 0)]
-    for place, code in enumerate(order):
-        assert worst(reversed(order[place:])) is code
-    assert worst([]) == 0
 
 
 def test_an_error_is_two_lines_without_a_traceback(shell: Shell) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import attrs
 import pytest
-from rich.console import Console
 
 from lmstrix.events import (
     BracketChanged,
@@ -25,7 +22,7 @@ from lmstrix.events import (
 from lmstrix.models import PrefillProgress, Verdict
 from lmstrix.progress import ProgressState
 from lmstrix.testing.samples import sample_model, sample_trial
-from lmstrix_cli.progress import LiveProgress, event_line, status_line
+from lmstrix_cli.progress import event_line, status_line
 
 KEY = "[red]m\x1b[0m"
 READING = PrefillProgress(prompt_tokens=4000, cached_tokens=2000, processed_tokens=3000)
@@ -60,22 +57,6 @@ def after(*events: Event) -> ProgressState:
     for event in events:
         state.hear(event)
     return state
-
-
-def test_the_line_tells_phase_length_bracket_answers_and_speed() -> None:
-    line = status_line(after(*COURSE), 80.0).plain
-    expected = (
-        "finding where it stops",
-        "at 4,096",
-        "1 of 1 correct",
-        "reading 50%",
-        "works to 4,096",
-        "40 tok/s",
-        "elapsed 1:20",
-    )
-    assert all(part in line for part in expected)
-    assert "\x1b" not in line
-    assert line.startswith("[red]m")  # text, not markup
 
 
 def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
@@ -115,18 +96,3 @@ def test_whom_it_waits_for_is_said(pid: int | None, key: str, said: str) -> None
     assert event_line(waiting) == said
     assert said[:30] in status_line(after(waiting), 1.0).plain
     assert "waiting" not in status_line(after(waiting, *COURSE), 1.0).plain
-
-
-def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=60, legacy_windows=False)
-    progress = LiveProgress(console)
-    with progress:
-        for event in COURSE:
-            progress(event)
-    written = screen.getvalue()
-    assert "continuing after 3 trials" in written
-    assert "finding where it stops" in written
-    assert written.count("\n") <= 3
-    assert written.endswith("\x1b[2K")  # the line was taken away
-    assert "\x1b[?25h" in written  # the cursor is back

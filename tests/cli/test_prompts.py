@@ -35,19 +35,6 @@ def test_values_stand_in_their_places_and_are_not_looked_at_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said", "hint"),
-    [
-        ({"style": "", "words": ""}, "'prompt'", "'style', 'words', 'prompt'"),
-        ({"style": "", "words": "", "prompt": "", "wrods": ""}, "'wrods'", "'words'"),
-    ],
-)
-def test_values_have_to_fit(values: dict[str, str], said: str, hint: str) -> None:
-    with pytest.raises(ConfigurationError, match=said) as caught:
-        fill(parse_templates(SUMMARY, "x")["summary"], values)
-    assert hint in caught.value.hint
-
-
-@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[t", "not TOML"),
