@@ -120,7 +120,7 @@ async def test_truncation_against_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "stays"), [(Script(drop_at_load=1), []), (Script(drop_after_load=1), ["m"])]
+    ("script", "stays"), [(Script(drop_at_load=1), []), (Script(drop_after_load=1), ["ours"])]
 )
 async def test_a_socket_is_dropped_at_a_load_and_the_next_client_is_served(
     script: Script, stays: list[str]
