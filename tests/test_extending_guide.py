@@ -10,8 +10,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "extending.md"
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.Assign, ast.ClassDef)
 
@@ -30,20 +28,6 @@ globals().update({name: _namespace[name] for name in _classes if name.startswith
 def test_every_family_is_tested() -> None:
     tested = {name for name in _classes if name.startswith("Test")}
     assert tested == {"TestCountingStore", "TestEcho", "TestLadder", "TestLockers"}
-
-
-@pytest.mark.parametrize(
-    ("names", "most"), [(("Ladder",), 25), (("Lockers", "LockerQuestions"), 30)]
-)
-def test_a_plug_in_is_short(names: tuple[str, ...], most: int) -> None:
-    """Blank lines and docstrings do not count."""
-    bare = "\n".join(_source(_classes[name]) for name in names)
-    assert len([line for line in bare.splitlines() if line.strip()]) <= most
-
-
-def _source(node: ast.ClassDef) -> str:
-    block = next(b for b in _blocks if f"class {node.name}" in b)
-    return re.sub(r'""".*?"""', "", ast.get_source_segment(block, node) or "", flags=re.DOTALL)
 
 
 def test_the_guide_imports_only_the_public_packages() -> None:

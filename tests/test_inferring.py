@@ -1,5 +1,3 @@
-"""`LMStrix.infer` and `LMStrix.stream`."""
-
 from __future__ import annotations
 
 import pytest

@@ -49,13 +49,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return install
 
 
-def test_our_own_plugins_are_registered() -> None:
-    assert "llamacpp" in plugin_names(ADAPTERS)
-    assert "gallop" in plugin_names(STRATEGIES)
-    assert "recall" in plugin_names(VALIDATORS)
-    assert {"memory", "sqlite"} <= set(plugin_names(STORES))
-
-
 @pytest.mark.parametrize("group", [ADAPTERS, STRATEGIES, VALIDATORS, STORES])
 def test_every_registered_plugin_can_be_made(group: str) -> None:
     for name in plugin_names(group):
@@ -70,12 +63,6 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(PluginNotFound, match="'bisect' among the strategies") as caught:
         make_plugin(STRATEGIES, "bisect")
     assert "gallop" in caught.value.hint
-
-
-def test_a_group_that_nobody_serves_says_none() -> None:
-    with pytest.raises(PluginNotFound) as caught:
-        make_plugin("lmstrix.nothing", "any")
-    assert caught.value.hint == "Known nothing: none."
 
 
 def test_settings_that_it_does_not_take_are_named() -> None:

@@ -332,33 +332,11 @@ def test_reuse_is_told_from_the_engines_own_counts(reuse: Reuse) -> None:
     assert learn_costs(engine(CLIMB, reuse)).reuse is reuse
 
 
-def test_a_step_back_that_reads_all_again_is_an_engine_with_checkpoints() -> None:
-    """Where no earlier prompt ended below."""
-    assert learn_costs(engine([(8192, 4), (4096, 4)], Reuse.CHECKPOINTS)).reuse is Reuse.CHECKPOINTS
-
-
-def test_one_lost_cache_is_no_rule() -> None:
-    trials = engine(CLIMB)
-    lost = attrs.evolve(trials[-1], cached_tokens=0)
-    assert learn_costs([*trials[:-1], lost]).reuse is Reuse.PREFIX
-
-
-def test_the_size_of_questions_and_answers() -> None:
-    learnt = learn_costs(engine(CLIMB))
-    assert learnt.question_tokens == QUESTION
-    assert learnt.generated_tokens == 4
-
-
 @pytest.mark.parametrize("reuse", [Reuse.PREFIX, Reuse.NONE])
 def test_where_nothing_is_counted_times_tell(reuse: Reuse) -> None:
     learnt = learn_costs(engine(CLIMB, reuse, counts=False, noise=0.05))
     assert learnt.reuse is reuse
     assert learnt.seconds_per_token == pytest.approx(0.001, rel=0.25)
-
-
-def test_with_neither_counts_nor_times_it_is_the_default() -> None:
-    untimed = [attrs.evolve(t, ttft_s=None) for t in engine(CLIMB, counts=False)]
-    assert learn_costs(untimed) == attrs.evolve(CostModel(), generated_tokens=4.0)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
@@ -368,49 +346,6 @@ def test_speed_and_attention_are_learnt_to_an_octave(noise: float) -> None:
     assert learnt.attention_tokens is not None
     assert 8192 <= learnt.attention_tokens <= 32768
     assert 4 <= learnt.generated_token <= 16
-
-
-def test_few_times_teach_nothing() -> None:
-    learnt = learn_costs(engine([(512, 2)]))
-    assert learnt.attention_tokens is None
-    assert learnt.generated_token == CostModel().generated_token
-
-
-def test_no_attention_is_seen_where_there_is_none() -> None:
-    attention = learn_costs(engine(CLIMB)).attention_tokens
-    assert attention is None or attention > 100_000
-
-
-def test_extending_reads_the_new_part() -> None:
-    assert PREFIX.prompt_tokens(3000, cached=2000, trials=3) == 1030
-    assert PREFIX.tokens(3000, cached=2000, trials=3) == 1036
-    assert PREFIX.cost(3000, cached=2000, trials=3) == 1000 + 3 * (10 + 2 * 5)
-
-
-def test_going_to_another_length_costs_something_of_its_own() -> None:
-    costs = attrs.evolve(PREFIX, probe=64.0)
-    assert costs.cost(3000, cached=2000) == PREFIX.cost(3000, cached=2000) + 64
-    assert costs.cost(2000, cached=2000) == PREFIX.cost(2000, cached=2000)
-
-
-def test_stepping_back_depends_on_the_engine() -> None:
-    checkpoints = attrs.evolve(PREFIX, reuse=Reuse.CHECKPOINTS)
-    nothing = attrs.evolve(PREFIX, reuse=Reuse.NONE)
-    assert PREFIX.prompt_tokens(3000, cached=5000, checkpoint=2000) == 10
-    assert checkpoints.prompt_tokens(3000, cached=5000, checkpoint=2000) == 1010
-    assert checkpoints.prompt_tokens(3000, cached=5000) == 3010
-    assert nothing.prompt_tokens(3000, cached=2999, trials=2) == 6020
-
-
-def test_attention_makes_the_long_end_dearer() -> None:
-    quadratic = attrs.evolve(PREFIX, attention_tokens=1000.0)
-    assert quadratic.reading(1000) == 2000
-    assert quadratic.cost(2000, cached=1000) == (2000 + 4000) - 2000 + 10 * 5 + 10
-
-
-def test_seconds_need_a_speed() -> None:
-    assert PREFIX.seconds(1000) is None
-    assert attrs.evolve(PREFIX, seconds_per_token=0.5).seconds(1000) == 510
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
 from lmstrix.errors import InvalidModel
@@ -65,17 +63,6 @@ def test_a_header_is_read(make_gguf: Make, read: Read, version: int) -> None:
         head_count_kv=(2, 0),
         has_chat_template=True,
     )
-
-
-@pytest.mark.engine
-def test_the_demo_model_is_read(demo_model: Path) -> None:
-    header = read_header(demo_model)
-    assert (header.architecture, header.quantization) == ("llama", "Q4_1")
-    assert (header.context_length, header.block_count) == (8192, 30)
-    assert (header.head_count, header.head_count_kv) == (9, 3)
-    assert header.parameters == 134_515_008
-    assert header.vocabulary_size == 49152
-    assert header.has_chat_template
 
 
 @pytest.mark.parametrize(
@@ -191,24 +178,3 @@ def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(InvalidModel, match="regular file"):
         read_header(pipe)
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
-@given(data=st.data())
-def test_any_damage_is_invalid_or_harmless(
-    make_gguf: Make, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    content = bytearray(make_gguf(SMALL))
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(content) - 1))
-        length = data.draw(st.integers(0, 8))
-        content[at : at + length] = data.draw(st.binary(max_size=8))
-        if not content:
-            break
-    path = tmp_path_factory.getbasetemp() / "damaged.gguf"
-    path.write_bytes(content)
-    try:
-        header = read_header(path)
-    except InvalidModel:
-        return
-    assert header.context_length is None or 1 <= header.context_length <= 2**31

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lmstrix.adapters.http import Refusal, is_loopback, prediction_error, server_address
+from lmstrix.adapters.http import Refusal, prediction_error
 from lmstrix.errors import (
     ConnectionLost,
     ContextOverflow,
@@ -73,19 +73,3 @@ def test_what_a_refusal_means(
     if body and "exceed_context_size" in json.dumps(body):
         assert isinstance(error, ContextOverflow)
         assert (error.prompt_tokens, error.context_length) == (2622, 512)
-
-
-@pytest.mark.parametrize(
-    ("host", "address", "here"),
-    [
-        ("127.0.0.1:1", "http://127.0.0.1:1", True),
-        ("localhost", "http://localhost", True),
-        ("[::1]:8080/", "http://[::1]:8080", True),
-        ("https://a.example/v1/", "https://a.example/v1", False),
-        ("127.0.0.1.example:80", "http://127.0.0.1.example:80", False),
-        ("10.0.0.1:80", "http://10.0.0.1:80", False),
-    ],
-)
-def test_addresses(host: str, address: str, here: bool) -> None:
-    assert server_address(host, "") == address
-    assert is_loopback(address) is here

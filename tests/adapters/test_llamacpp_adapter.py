@@ -87,47 +87,6 @@ async def test_room_for_the_reply_is_wanted_beforehand(
             await loaded.complete(Prompt(user="\udcff"), max_tokens=1)
 
 
-async def test_the_engines_own_overflow_has_both_numbers(
-    llamacpp: LlamaCppAdapter, demo_model: Path
-) -> None:
-    model = await llamacpp.find_model(str(demo_model))
-    async with llamacpp.load(model, 512) as loaded:
-        tokens = await loaded.count_prompt_tokens(LONG)
-        loaded._context = 100_000  # as if we were wrong about it
-        with pytest.raises(ContextOverflow) as caught:
-            await loaded.complete(LONG, max_tokens=1)
-        assert (caught.value.prompt_tokens, caught.value.context_length) == (tokens, 512)
-
-
-async def test_token_ids_are_what_the_server_makes_of_the_text(
-    llamacpp: LlamaCppAdapter, demo_model: Path
-) -> None:
-    model = await llamacpp.find_model(str(demo_model))
-    async with llamacpp.load(model, 512) as loaded:
-        text = await loaded._formatted(SHORT)
-        body = {"prompt": text, "n_predict": 1}
-        answer = await loaded._call("POST", "/completion", body, 60)
-        assert answer["tokens_evaluated"] == await loaded.count_prompt_tokens(SHORT)
-
-
-async def test_a_prefix_is_read_once(llamacpp: LlamaCppAdapter, demo_model: Path) -> None:
-    model = await llamacpp.find_model(str(demo_model))
-    async with llamacpp.load(model, 1024) as loaded:
-        base = "The river runs past the old mill. " * 30
-        first = await loaded.complete(Prompt(user=base + "What runs?"), max_tokens=1)
-        heard: list[PrefillProgress] = []
-        again = await loaded.complete(
-            Prompt(user=base + "Where?"), max_tokens=1, on_progress=heard.append
-        )
-        shorter = await loaded.complete(Prompt(user=base[: len(base) // 2]), max_tokens=1)
-    assert first.cached_tokens == 0
-    assert again.cached_tokens is not None
-    assert again.cached_tokens > 0.9 * again.prompt_tokens
-    assert heard[-1].processed_tokens == again.prompt_tokens
-    assert shorter.cached_tokens is not None
-    assert shorter.cached_tokens > 0.7 * shorter.prompt_tokens
-
-
 async def test_requests_at_the_same_time_take_turns(
     llamacpp: LlamaCppAdapter, demo_model: Path
 ) -> None:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from lmstrix.adapters.llamacpp import engine as engine_module
-from lmstrix.adapters.llamacpp.engine import EngineSettings, load_deadline_s, running_engine
+from lmstrix.adapters.llamacpp.engine import EngineSettings, running_engine
 from lmstrix.errors import (
     EngineUnavailable,
     LMStrixError,
@@ -127,11 +127,6 @@ async def test_what_the_system_does_not_show_counts_as_work_for_a_while(
             pass
     assert len(signs) > 1
     assert gone(pids[0])
-
-
-def test_the_longest_load_grows_with_the_size() -> None:
-    assert load_deadline_s(0) == 60
-    assert load_deadline_s(64 * 2**30) > 3600
 
 
 PARENT = """

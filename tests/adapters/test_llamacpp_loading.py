@@ -86,14 +86,6 @@ def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
         LlamaCppAdapter([], **settings)  # pyright: ignore[reportArgumentType] - on purpose
 
 
-@pytest.mark.engine
-async def test_the_status_tells_the_version_and_the_folders(tmp_path: Path) -> None:
-    status = await LlamaCppAdapter([tmp_path]).status()
-    assert status.available
-    assert status.versions.keys() == {"xllamacpp"}
-    assert status.model_folders == (str(tmp_path),)
-
-
 STAMP = "0.00.243.008 "
 SAID = {"error": "RuntimeError: Failed to init server", "kind": "load"}
 
@@ -120,12 +112,6 @@ def test_the_log_tells_why_a_load_failed(line: str, kind: type[Exception]) -> No
     assert said in str(error)
 
 
-def test_a_missing_engine_has_a_hint() -> None:
-    error = load_failure({"error": "ModuleNotFoundError: xllamacpp", "kind": "engine"}, 3, [])
-    assert type(error) is EngineUnavailable
-    assert "pip install xllamacpp" in error.hint
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no such signal")
 def test_signals_are_named() -> None:
     assert type(load_failure(None, -signal.SIGKILL, [])) is OutOfMemory
@@ -134,8 +120,3 @@ def test_signals_are_named() -> None:
     assert "SIGSEGV" in str(failed)
     assert "SIGABRT" in str(crash(-signal.SIGABRT, ["ggml.c:1: GGML_ASSERT(x) failed"]))
     assert exit_status(-1000) == "killed by signal 1000"
-
-
-def test_a_crash_tells_the_last_trouble() -> None:
-    error = crash(3, [f"{STAMP}E first", f"{STAMP}E second", f"{STAMP}I calm"])
-    assert str(error) == "the engine died while it worked (exit status 3): second"

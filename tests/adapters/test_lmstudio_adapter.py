@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -14,37 +14,27 @@ from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.errors import (
-    ContextOverflow,
-    EngineCrashed,
     EngineTimeout,
     EngineUnavailable,
     InfrastructureError,
-    LMStrixError,
-    LoadFailed,
     LoadHung,
-    LoadRefused,
-    OutOfMemory,
     PromptTruncated,
     UnsupportedModel,
 )
-from lmstrix.models import LoadProgress, Prompt, ReplyChunk
+from lmstrix.models import LoadProgress, Prompt
 from lmstrix.testing.lmstudio import (
-    ODD_LISTING,
     LMStudioServer,
     LoadFate,
-    OddPacket,
     Script,
     Step,
 )
-from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
 LONG = Prompt(user="The river runs past the old mill. " * 40)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # as the SDK
 
 
 @asynccontextmanager
@@ -99,30 +89,6 @@ async def test_what_is_sent() -> None:
         }
         assert reply.prompt_tokens == await loaded.count_prompt_tokens(QUESTION)
         assert adapter.warnings == ()
-
-
-@pytest.mark.parametrize(("name", "given"), [("clamps_to", 256), ("raises_to", 1024)])
-async def test_the_effective_context_is_read_again(name: str, given: int) -> None:
-    script = Script(**{name: given})  # pyright: ignore[reportArgumentType] - one of its fields
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        assert loaded.effective_context == given
-
-
-@pytest.mark.parametrize(
-    ("fate", "kind"),
-    [
-        (LoadFate.REFUSED, LoadRefused),
-        (LoadFate.FAILED, LoadFailed),
-        (LoadFate.OUT_OF_MEMORY, OutOfMemory),
-    ],
-)
-async def test_loads_that_fail(fate: LoadFate, kind: type[LMStrixError]) -> None:
-    async with serving(Script(load=fate)) as (server, adapter):
-        with pytest.raises(kind) as caught:
-            async with loading(server, adapter):
-                pass
-        assert type(caught.value) is kind
-        assert server.left_behind == []
 
 
 SILENT = sorted(set(Step) - {Step.UNLOAD, Step.ESTIMATE})
@@ -266,14 +232,6 @@ async def test_cancelling_a_prefill() -> None:
         assert server.left_behind == []
 
 
-async def test_closing_a_stream_cancels_it() -> None:
-    script = Script(fragment_s=0.2)
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        async with aclosing(loaded.stream(QUESTION, max_tokens=50)) as stream:
-            assert isinstance(await anext(stream), ReplyChunk)
-        assert server.predictions[-1].stop_reason == "userStopped"
-
-
 async def test_a_cut_prompt_is_an_overflow() -> None:
     """Here the server thinks that its context is smaller than it said."""
     script = Script(truncates=True, clamps_to=256, replaced={"contextLength": 4096})
@@ -282,14 +240,6 @@ async def test_a_cut_prompt_is_an_overflow() -> None:
             await loaded.complete(LONG, max_tokens=4)
         assert caught.value.read_tokens <= 256
         assert caught.value.sent_tokens == await loaded.count_prompt_tokens(LONG)
-
-
-async def test_the_end_of_a_smaller_context_is_an_overflow() -> None:
-    script = Script(clamps_to=256, replaced={"contextLength": 4096})
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(ContextOverflow) as caught:
-            await loaded.complete(LONG, max_tokens=4)
-        assert caught.value.prompt_tokens == await loaded.count_prompt_tokens(LONG)
 
 
 @pytest.mark.parametrize("extra", [1, -1])
@@ -312,49 +262,6 @@ async def test_a_server_that_wraps_raw_text_is_asked_in_chats() -> None:
         assert warning in (await adapter.status()).detail
 
 
-@pytest.mark.parametrize("odd", OddPacket)
-async def test_odd_packets(odd: OddPacket) -> None:
-    """In a channel they are passed over; elsewhere they end the SDK's session, cleanly."""
-    async with serving(Script(odd_packets=frozenset({odd}))) as (server, adapter):
-        if odd is OddPacket.IN_CHANNEL:
-            async with loading(server, adapter) as loaded:
-                assert (await loaded.complete(QUESTION, max_tokens=4)).text
-        else:
-            with pytest.raises(EngineUnavailable):
-                async with loading(server, adapter):
-                    pass
-        await server.reached(lambda: server.left_behind == [])
-
-
-async def test_a_lost_socket_is_unavailable_and_the_next_load_works() -> None:
-    async with serving(Script(drop_in_prediction=2)) as (server, adapter):
-        with pytest.raises(EngineUnavailable):
-            async with loading(server, adapter) as loaded:
-                await loaded.complete(QUESTION, max_tokens=4)
-        assert server.left_behind == []
-        async with loading(server, adapter) as loaded:
-            assert (await loaded.complete(QUESTION, max_tokens=4)).text
-
-
-async def test_a_socket_lost_while_loading() -> None:
-    async with serving(Script(drop_at_load=1)) as (server, adapter):
-        with pytest.raises(EngineUnavailable):
-            async with loading(server, adapter):
-                pass
-        async with loading(server, adapter):
-            pass
-        await server.reached(lambda: server.left_behind == [])
-
-
-async def test_a_crash() -> None:
-    model = {"true_context": 64, "beyond": Beyond.CRASHES}
-    async with serving(None, **model) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(EngineCrashed):
-            await loaded.complete(LONG, max_tokens=4)
-        with pytest.raises(EngineUnavailable):
-            await loaded.complete(QUESTION, max_tokens=4)
-
-
 @pytest.mark.parametrize("value", ["many", float("nan"), None, -3, True])
 async def test_a_context_that_is_no_number(value: object) -> None:
     async with serving(Script(replaced={"contextLength": value})) as (server, adapter):
@@ -362,31 +269,6 @@ async def test_a_context_that_is_no_number(value: object) -> None:
             async with loading(server, adapter):
                 pass
         assert server.left_behind == []
-
-
-async def test_a_prompt_count_that_is_no_number() -> None:
-    script = Script(replaced={"promptTokensCount": "many"})
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
-        with pytest.raises(EngineUnavailable):
-            await loaded.complete(QUESTION, max_tokens=4)
-
-
-async def test_an_odd_listing() -> None:
-    async with serving(Script(listing=ODD_LISTING)) as (_, adapter):
-        assert {"m", "odd/drafter", "odd/bare"} <= {m.key for m in await adapter.list_models()}
-        with pytest.raises(UnsupportedModel):
-            await adapter.find_model("odd/drafter")
-
-
-async def test_progress_of_a_load() -> None:
-    heard: list[LoadProgress] = []
-    async with serving() as (_, adapter):
-        model = await adapter.find_model("m")
-        async with adapter.load(model, 512, on_progress=heard.append):
-            pass
-    fractions = [progress.fraction for progress in heard]
-    assert fractions == sorted(set(fractions))
-    assert fractions[-1] == 1.0
 
 
 async def test_what_a_listener_raises_passes() -> None:
@@ -417,12 +299,6 @@ async def test_a_server_that_is_away(free_tcp_port: int) -> None:
     assert "lms server start" in status.hint
     with pytest.raises(EngineUnavailable):
         await adapter.list_models()
-
-
-async def test_refused_authentication() -> None:
-    async with serving(Script(auth_refused=True)) as (_, adapter):
-        with pytest.raises(EngineUnavailable):
-            await adapter.list_models()
 
 
 async def test_a_reply_that_never_ends_is_no_limit() -> None:

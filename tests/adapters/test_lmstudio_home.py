@@ -24,11 +24,6 @@ def ran_in(home: Path) -> Path:
     return home.resolve()
 
 
-def test_the_usual_one(tmp_path: Path) -> None:
-    home = ran_in(tmp_path / ".lmstudio")
-    assert existing_home() == home
-
-
 def test_the_older_one_goes_first(tmp_path: Path) -> None:
     ran_in(tmp_path / ".lmstudio")
     older = ran_in(tmp_path / ".cache" / "lm-studio")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lmstrix.adapters.http import named_model
 from lmstrix.adapters.lmstudio.listing import device_of, parse_listing, wire_key
@@ -26,20 +24,6 @@ GEMMA = {
     "quantization": {"name": "Q4_K_M", "bits": 4},
 }
 EMBEDDING = {"type": "embedding", "modelKey": "nomic/embed", "maxContextLength": 2048}
-KEYS = (*GEMMA, "deviceIdentifier", "variants", "selectedVariant")
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.integers(min_value=2**60, max_value=2**300)
-    | st.floats()
-    | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner, max_size=6)
-    ),
-    max_leaves=20,
-)
 
 
 def test_a_model_is_read_whole() -> None:
@@ -94,21 +78,6 @@ def test_names() -> None:
         )
     with pytest.raises(ModelNotFound):
         named_model([], "", "LM Studio")
-
-
-@given(JSON)
-def test_no_listing_is_too_odd(answer: object) -> None:
-    for model in [*parse_listing(answer), *parse_listing([answer])]:
-        assert model.key
-        assert isinstance(model.type, str)
-        assert model.size_bytes >= 0
-        assert model.declared_context is None or model.declared_context > 0
-
-
-@given(JSON)
-def test_one_odd_entry_hides_no_other(entry: object) -> None:
-    models = parse_listing([GEMMA, entry])
-    assert any(model.key == "google/gemma-3-4b" and model.type == "llm" for model in models)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1.5, True, "7", None, 10**400, [], {}])

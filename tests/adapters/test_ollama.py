@@ -14,11 +14,8 @@ from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.errors import (
-    ContextOverflow,
-    EngineCrashed,
     EngineUnavailable,
     ModelInUse,
-    OutOfMemory,
     PromptTruncated,
 )
 from lmstrix.models import Prompt
@@ -103,11 +100,6 @@ async def test_every_request_forbids_truncation_in_the_same_words() -> None:
     assert server.loads == 1
 
 
-async def test_the_context_is_what_ollama_says() -> None:
-    async with serving(OllamaScript(clamps_to=2048)) as (_, adapter), loading(adapter) as loaded:
-        assert loaded.effective_context == 2048
-
-
 @pytest.mark.parametrize(
     "script", [OllamaScript(window=2048), OllamaScript(window=2048, ignores_flags=True)]
 )
@@ -120,29 +112,6 @@ async def test_a_prompt_that_is_cut_without_a_word_is_found_out(script: OllamaSc
                 await loaded.complete(Prompt(user=SENTENCE * sentences), max_tokens=4)
             assert caught.value.read_tokens <= 1026
             assert abs(caught.value.sent_tokens - 8 * sentences) < 16
-
-
-async def test_ignored_flags_are_no_answer() -> None:
-    script = OllamaScript(ignores_flags=True)
-    async with serving(script) as (_, adapter), loading(adapter, 2048) as loaded:
-        with pytest.raises(ContextOverflow):
-            await loaded.complete(Prompt(user=SENTENCE * 2000), max_tokens=4)
-        with pytest.raises(ContextOverflow):
-            await loaded.complete(Prompt(user=SENTENCE * 260), max_tokens=4)
-
-
-async def test_a_crash() -> None:
-    script = OllamaScript(crashes_above=1000)
-    async with serving(script) as (_, adapter), loading(adapter) as loaded:
-        with pytest.raises(EngineCrashed):
-            await loaded.complete(Prompt(user=SENTENCE * 300), max_tokens=4)
-
-
-async def test_a_load_that_does_not_fit() -> None:
-    async with serving(loadable=4096) as (_, adapter):
-        with pytest.raises(OutOfMemory):
-            async with loading(adapter):
-                raise AssertionError
 
 
 async def test_the_users_model_is_left_alone() -> None:

@@ -13,10 +13,8 @@ from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
-    ContextOverflow,
     EngineTimeout,
     EngineUnavailable,
-    PromptTruncated,
 )
 from lmstrix.models import Prompt, StopReason
 from lmstrix.testing.contracts.adapter import AdapterContract
@@ -83,20 +81,6 @@ async def test_cached_tokens_are_what_the_server_says() -> None:
         assert reply.cached_tokens > 0.9 * reply.prompt_tokens
 
 
-async def test_less_is_served_than_declared() -> None:
-    async with loading(OpenAIScript(serves=1024)) as (_, _, loaded):
-        assert loaded.effective_context == 32768
-        with pytest.raises(ContextOverflow) as caught:
-            await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
-        assert not isinstance(caught.value, PromptTruncated)
-
-
-async def test_a_prompt_that_is_cut_without_a_word_is_found_out() -> None:
-    async with loading(OpenAIScript(window=1024)) as (_, _, loaded):
-        with pytest.raises(PromptTruncated):
-            await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
-
-
 async def test_a_declared_length_may_be_given() -> None:
     async with loading(OpenAIScript(declares=False)) as (_, _, loaded):
         assert loaded.model.declared_context is None
@@ -108,12 +92,6 @@ async def test_a_declared_length_may_be_given() -> None:
 async def test_a_busy_server_is_waited_for() -> None:
     async with loading(OpenAIScript(busy=2, failures=1)) as (_, _, loaded):
         assert (await loaded.complete(QUESTION, max_tokens=4)).text
-
-
-async def test_a_lost_connection() -> None:
-    async with loading(OpenAIScript(crashes_above=500)) as (_, _, loaded):
-        with pytest.raises(ConnectionLost):
-            await loaded.complete(Prompt(user=SENTENCE * 100), max_tokens=4)
 
 
 async def test_a_reply_without_an_end_is_trouble_with_the_server() -> None:

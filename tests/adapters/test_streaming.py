@@ -8,7 +8,6 @@ from lmstrix.adapters.streaming import (
     Generation,
     ThoughtSplitter,
     ends_in_thought,
-    spoken_s,
     with_answer_prefix,
 )
 from lmstrix.errors import EngineTimeout, EngineUnavailable
@@ -106,10 +105,3 @@ def test_a_reply_that_never_ends_is_given_up(
 
     with pytest.raises(kind, match="did not end a reply of 4 tokens"):
         feed_many()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.0, "0.1 s"), (0.04, "0.1 s"), (0.5, "0.5 s"), (120.0, "120 s")]
-)
-def test_no_time_is_said_to_be_zero(seconds: float, said: str) -> None:
-    assert spoken_s(seconds) == said

@@ -60,22 +60,6 @@ def test_one_setting_changes_and_a_backup_is_left(home: Path) -> None:
     assert set(files(home)) - set(before) == {backup.relative_to(home).as_posix()}
 
 
-def test_a_file_on_one_line_shows_the_setting_alone(home: Path) -> None:
-    lines = plan_change(home, LFM, 6144).difference.splitlines()[2:]
-    changed = [line for line in lines if line.startswith(("+", "-"))]
-    assert len(changed) <= 6
-    assert '+        "value": 6144' in changed
-
-
-def test_long_lines_of_the_difference_are_cut(home: Path) -> None:
-    path = home / FOLDER / "long.json"
-    entry = {"key": CONTEXT_KEY, "value": 1, "note": "x" * 500}
-    path.write_text(json.dumps({"load": {"fields": [entry]}}))
-    lines = plan_change(home, "long", 6144).difference.splitlines()
-    assert '+        "value": 6144,' in lines
-    assert max(len(line) for line in lines[2:]) == 201
-
-
 @pytest.mark.parametrize(
     ("document", "fields"),
     [

@@ -92,12 +92,6 @@ def test_all_that_lm_studio_knows_is_applied(shell: Shell, home: Path) -> None:
     assert result.stdout.split("\n\n")[0] == "# file.gguf\n-c 6144"
 
 
-def test_there_is_nothing_to_apply(shell: Shell, home: Path) -> None:
-    result = shell.run("apply", "--all", "--home", str(home))
-    assert result.exit_code == 4
-    assert "lmstrix test" in result.stderr
-
-
 def test_undo(shell: Shell, home: Path) -> None:
     remember(shell)
     shell.run("apply", KEY, "--home", str(home), "--yes")
@@ -193,17 +187,6 @@ def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:
         assert result.exit_code == 4
         assert said in result.stderr
         assert "Hint: " in result.stderr
-
-
-def test_settings_that_do_not_parse_are_left_alone(shell: Shell, home: Path) -> None:
-    remember(shell)
-    path = home / FOLDER / f"{KEY}.json"
-    path.write_text('{"load": {"fields": [}')
-    result = shell.run("apply", KEY, "--home", str(home), "--yes")
-    assert result.exit_code == 1
-    assert "does not parse as JSON" in result.stderr
-    assert "Hint: The file was left as it is." in result.stderr
-    assert path.read_text() == '{"load": {"fields": [}'
 
 
 def test_the_usual_home_is_found(

@@ -1,5 +1,3 @@
-"""``lmstrix bench`` and ``lmstrix map``."""
-
 from __future__ import annotations
 
 from cli_shell import ScriptedAdapter, Shell

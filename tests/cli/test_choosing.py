@@ -15,7 +15,6 @@ from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands import test
 from lmstrix_cli.options import SIZE, ModelFilter, name_matches
-from lmstrix_cli.output import Column, csv_text, markdown_text
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
 
@@ -80,15 +79,6 @@ def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "No match among 3 results.\n"
     assert filled.run("list", "--json", "--format", "csv").exit_code == 2
-
-
-def test_markdown_shows_a_name_as_it_is() -> None:
-    shown = [Column[str]("model", "MODEL", str, str), Column[str]("only in csv", value=str)]
-    [head, rule, row] = markdown_text(shown, [EVIL]).splitlines()
-    assert (head, rule) == ("| model |", "| --- |")
-    for harmless in ("\\|", "\\*", "\\`", "\\<b\\>", "\\\\x1b"):
-        assert harmless in row
-    assert csv_text(shown, ["@x"]) == "model,only in csv\n'@x,'@x\n"
 
 
 def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:

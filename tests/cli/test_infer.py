@@ -1,5 +1,3 @@
-"""``lmstrix infer`` and ``lmstrix demo``."""
-
 from __future__ import annotations
 
 import json
@@ -90,13 +88,6 @@ def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(shell: Shell) -> None:
     )
 
 
-@pytest.mark.parametrize("words", [("-q", "infer", "m", "Why?"), ("infer", "-q", "m", "Why?")])
-def test_quiet_gives_the_answer_alone(shell: Shell, words: tuple[str, ...]) -> None:
-    shell.adapter = Talker(*CHUNKS, REPLY)
-    result = shell.run(*words)
-    assert (result.stdout, result.stderr) == ("blue\\x1b[31m\\x0d sky\n", "")
-
-
 def test_as_json(shell: Shell) -> None:
     shell.adapter = Talker(*CHUNKS, REPLY)
     result = shell.run("infer", "m", "Why?", "--json")
@@ -180,16 +171,6 @@ def test_templates_are_listed(shell: Shell) -> None:
         "fixed",
         "short  {style} {words} {prompt}  In few words",
     ]
-
-
-def test_no_templates_yet(shell: Shell, templates: Path) -> None:
-    templates.unlink()
-    listed = shell.run("infer", "--list-templates")
-    wrong = shell.run("infer", "m", "--template", "short", "x")
-    assert (listed.exit_code, listed.stdout, wrong.exit_code) == (0, "", 2)
-    for said in (listed.stderr, wrong.stderr):
-        assert str(templates) in said
-        assert "`[summary]`" in said
 
 
 @pytest.mark.usefixtures("templates")

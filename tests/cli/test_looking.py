@@ -1,5 +1,3 @@
-"""scan, list and status."""
-
 from __future__ import annotations
 
 import json
@@ -19,19 +17,6 @@ from lmstrix_cli import session
 REAL = session.open_client
 NOBODY = "127.0.0.1:9"
 EVIL = "evil\x1b]0;title\x07[red]\u202e"
-
-
-def test_scan_shows_what_is_there(shell: Shell) -> None:
-    listing = [sample_model(), sample_model(key="vectors", type="embedding", declared_context=None)]
-    shell.adapter = ScriptedAdapter(listing=listing)
-    result = shell.run("scan")
-    assert result.exit_code == 0
-    head, first, second = result.stdout.splitlines()
-    assert head.split() == "MODEL TYPE FORMAT SIZE QUANTIZATION DECLARED TRUE".split()
-    assert first.split() == "sample/model-135m llm gguf llama 98.0 MB Q4_1 8,192 -".split()
-    assert second.startswith("vectors")
-    assert "embedding" in second
-    assert second.split()[-2:] == ["unknown", "-"]
 
 
 def test_names_cannot_steer_the_terminal(shell: Shell) -> None:
@@ -130,14 +115,3 @@ def test_status_shows_engine_store_and_what_is_loaded(shell: Shell) -> None:
     assert document["loaded"][0]["key"] == "theirs"
     assert str(shell.store) in document["store"]
     assert document["unfinished"] == []
-
-
-def test_status_of_an_engine_that_is_away(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(
-        status=Status(adapter="x", engine="y", available=False, detail="refused", hint="Start it.")
-    )
-    result = shell.run("status")
-    assert result.exit_code == 3
-    assert "refused" in result.stdout
-    assert "Start it." in result.stdout
-    assert shell.run("status", "--json").exit_code == 3

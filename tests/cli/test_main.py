@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from cli_shell import ScriptedAdapter, Shell
-from click.testing import CliRunner
 
 from lmstrix.errors import (
     EngineUnavailable,
@@ -19,10 +18,8 @@ from lmstrix.errors import (
 from lmstrix.models import Cause
 from lmstrix.testing.samples import sample_report
 from lmstrix_cli import errors, main
-from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report, worst
+from lmstrix_cli.errors import ExitCode, code_of_error, code_of_report
 from lmstrix_cli.settings import Settings
-
-ROOT = Path(main.__file__).parents[2]
 
 
 def test_help_lists_every_command_and_exit_code(shell: Shell) -> None:
@@ -59,24 +56,6 @@ def test_options_come_from_the_environment(shell: Shell, monkeypatch: pytest.Mon
     )
 
 
-def test_a_host_for_the_embedded_engine_is_a_usage_error() -> None:
-    result = CliRunner().invoke(
-        main.lmstrix, ["--adapter", "llamacpp", "--host", "h:1", "--store", "memory", "list"]
-    )
-    assert result.exit_code == 2
-    assert "--host" in result.stderr
-
-
-def test_an_unknown_adapter_is_a_usage_error() -> None:
-    result = CliRunner().invoke(
-        main.lmstrix, ["--adapter", "no\x1b[31msuch", "--store", "memory", "list"]
-    )
-    assert result.exit_code == 2
-    assert result.stderr.startswith("Error: ")
-    assert "\nHint: " in result.stderr
-    assert "\x1b" not in result.stderr
-
-
 def test_the_command_to_go_on_is_quoted_and_does_not_start_afresh() -> None:
     settings = Settings(arguments=("--store", "my store", "test", "--fresh", "m.gguf"))
     assert settings.command_again() == "lmstrix --store 'my store' test m.gguf"
@@ -100,13 +79,6 @@ def test_errors_have_exit_codes(error: LMStrixError, code: int) -> None:
 def test_a_model_that_never_loads_is_not_measurable() -> None:
     report = sample_report(cause=Cause.LOAD_FAILED, true_context=None)
     assert code_of_report(report) == 4
-
-
-def test_the_worst_code_wins() -> None:
-    order = [ExitCode(n) for n in (5, 3, 1, 4, 0)]
-    for place, code in enumerate(order):
-        assert worst(reversed(order[place:])) is code
-    assert worst([]) == 0
 
 
 def test_an_error_is_two_lines_without_a_traceback(shell: Shell) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 from cli_shell import ScriptedAdapter, Shell
 
-from lmstrix import LMStrix
 from lmstrix.errors import EngineUnavailable, StoreError
 from lmstrix.models import Cause, Trial
 from lmstrix.stores.sqlite import SqliteStore
@@ -16,16 +15,6 @@ from lmstrix.testing.simulated import SimulatedModel
 
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)
-
-
-def test_prints_a_report(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(FINE)
-    result = shell.run("test", "fine")
-    assert result.exit_code == 0
-    assert "true 2,048" in result.stdout
-    assert "measuring fine" in result.stderr
-    assert "baseline" in result.stderr
-    assert "Traceback" not in result.output
 
 
 def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell) -> None:
@@ -44,14 +33,6 @@ def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell)
         shell.run("test", "fine", "clueless", "-q", "--json", "--no-certify").stderr.count("\n")
         <= 2
     )
-
-
-def test_quiet_says_nothing_beside_the_report(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(FINE)
-    result = shell.run("test", "fine", "--quiet", "--json")
-    assert result.exit_code == 0
-    assert result.stderr == ""
-    assert len(result.stdout.splitlines()) == 1
 
 
 def test_the_options_reach_the_measurement(shell: Shell) -> None:
@@ -113,20 +94,6 @@ def test_the_largest_memory_reaches_the_measurement(shell: Shell) -> None:
     assert report["cause"] == Cause.LOAD_REFUSED
     assert "the memory limit cannot be kept" in report["notes"][0]
     assert shell.run("test", "fine", "--max-memory", "much").exit_code == 2
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "test",
-        "test --all fine",
-        "test fine --tolerance 1",
-        "test fine --strategy nosuch",
-        "test fine --validator nosuch",
-    ],
-)
-def test_wrong_usage(shell: Shell, words: str) -> None:
-    assert shell.run(*words.split()).exit_code == 2
 
 
 def test_one_line_for_each_model_whatever_becomes_of_it(shell: Shell) -> None:
@@ -191,18 +158,3 @@ def test_a_spent_budget_is_partial(shell: Shell) -> None:
     assert result.exit_code == 5
     assert '"budget_spent"' in result.stdout
     assert "To continue: lmstrix test fine --budget 1s --json" in result.stderr
-
-
-def test_the_client_is_closed_whatever_happens(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed: list[bool] = []
-    close = LMStrix.aclose
-
-    async def aclose(client: LMStrix) -> None:
-        closed.append(True)
-        await close(client)
-
-    monkeypatch.setattr(LMStrix, "aclose", aclose)
-    shell.run("test", "nosuch")
-    assert closed == [True]

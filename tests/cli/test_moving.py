@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import stat
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -111,28 +109,6 @@ def test_a_pipe_takes_an_export_and_stays_a_pipe(
     finally:
         os.close(reader)
     assert "irectory" in shell.run("export", str(tmp_path), *force).stderr
-
-
-def test_a_store_itself_is_told_from_an_export(shell: Shell, exported: Path) -> None:
-    del exported
-    result = shell.run("import", str(shell.store))
-    assert result.exit_code == 1
-    assert "lmstrix --store FILE export" in result.stderr
-
-
-def test_a_store_is_not_a_report_and_another_database_is_not_a_store(
-    shell: Shell, exported: Path, tmp_path: Path
-) -> None:
-    result = shell.run("report", "--from", str(shell.store))
-    assert result.exit_code == 1
-    assert "is a store" in result.stderr
-    assert "--store FILE" in result.stderr
-    foreign = tmp_path / "places.sqlite"
-    with closing(sqlite3.connect(foreign)) as connection:
-        connection.execute("CREATE TABLE precious (value TEXT)")
-    result = shell.run("import", str(exported), str(foreign))
-    assert result.exit_code == 1
-    assert "--store" not in result.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and permissions as there")

@@ -55,12 +55,6 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
     assert "\x1b" not in shell.run("--color", "always", *words, "--json").stdout
 
 
-def test_quiet_for_every_command(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(FINE)
-    assert shell.run("test", "fine", "--no-certify").stderr
-    assert shell.run("-q", "test", "fine", "--fresh", "--no-certify").stderr == ""
-
-
 def test_a_log_file(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     shell.adapter = ScriptedAdapter(SimulatedModel(key="fi\x1b\nne", declared=1024))

@@ -6,13 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 import pytest
 from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix import EngineUnavailable, ModelInfo
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli.settings import Settings
 
 LONG = SimulatedModel(key="long", declared=16384, true_context=10**6)
 
@@ -57,19 +55,6 @@ def test_a_finished_result_stays_in_front_of_a_partial_one(shell: Shell) -> None
     assert shell.run("test", "long", "--no-certify", "-q").exit_code == 0
     shell.run("test", "long", "--budget-tokens", "12k", "--no-certify", "-q")
     assert row(shell, "long")[3] == "16,384"
-
-
-def test_after_ctrl_c_too(shell: Shell) -> None:
-    shell.adapter = ScriptedAdapter(LONG, reply_seconds=0.01)
-
-    async def interrupted() -> None:
-        async with shell.open_client(Settings()) as client:
-            with anyio.move_on_after(0.6):
-                await client.find_true_context("long")
-
-    anyio.run(interrupted)
-    cells = row(shell, "long")
-    assert cells[4] == "interrupted"
 
 
 @pytest.mark.parametrize("words", [("list",), ("list", "--json")])

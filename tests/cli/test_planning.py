@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
-from typing import Any
-
 import anyio
 import attrs
 import pytest
-from anyio.from_thread import start_blocking_portal
 from cli_shell import ScriptedAdapter, Shell
 
-from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.models import Cause, Cost, Environment, MemoryEstimate, ModelInfo
-from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.samples import sample_model, sample_report
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.testing.simulated import SimulatedModel
 
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 SHORT = SimulatedModel(key="short", declared=8192, true_context=3000)
@@ -90,34 +84,6 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert shell.run("test", "nosuch", "--dry-run").stdout == ""
     all_known = shell.run("test", "--all", "--name", "fine", "--dry-run").stdout
     assert "Nothing to measure: 1 stored result still valid." in all_known
-
-
-@pytest.mark.parametrize(
-    "words", [("test", "--all", "--dry-run"), ("test", "m0", "m1", "m2", "--dry-run")]
-)
-def test_a_plan_asks_the_server_over_one_connection(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    """Reading the system's certificates for one takes longer than asking for a whole plan."""
-    contexts: list[ssl.SSLContext] = []
-    make = ssl.create_default_context
-
-    def counted(*given: Any, **named: Any) -> ssl.SSLContext:
-        contexts.append(make(*given, **named))
-        return contexts[-1]
-
-    monkeypatch.setattr(ssl, "create_default_context", counted)
-    models = [SimulatedModel(key=f"m{number}", declared=8192) for number in range(3)]
-    server = LMStudioServer(SimulatedAdapter(*models))
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(server):
-        shell.adapter = LMStudioAdapter(server.host)
-        assert shell.run("scan").exit_code == 0
-        alone, read_once = server.counters.sockets_opened, len(contexts)
-        result = shell.run(*words)
-    assert result.exit_code == 0, result.stderr
-    assert "3 to measure" in result.stdout
-    assert server.counters.sockets_opened == 2 * alone
-    assert len(contexts) == 2 * read_once
 
 
 def test_a_plan_scales_the_time_of_an_earlier_measurement(shell: Shell) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import attrs
 import pytest
-from rich.console import Console
 
 from lmstrix.events import (
     BracketChanged,
@@ -22,10 +19,10 @@ from lmstrix.events import (
     TrialFinished,
     WaitingForTurn,
 )
-from lmstrix.models import Cause, PrefillProgress, Verdict
+from lmstrix.models import PrefillProgress, Verdict
 from lmstrix.progress import ProgressState
 from lmstrix.testing.samples import sample_model, sample_trial
-from lmstrix_cli.progress import LiveProgress, event_line, status_line
+from lmstrix_cli.progress import event_line, status_line
 
 KEY = "[red]m\x1b[0m"
 READING = PrefillProgress(prompt_tokens=4000, cached_tokens=2000, processed_tokens=3000)
@@ -60,22 +57,6 @@ def after(*events: Event) -> ProgressState:
     for event in events:
         state.hear(event)
     return state
-
-
-def test_the_line_tells_phase_length_bracket_answers_and_speed() -> None:
-    line = status_line(after(*COURSE), 80.0).plain
-    expected = (
-        "finding where it stops",
-        "at 4,096",
-        "1 of 1 correct",
-        "reading 50%",
-        "works to 4,096",
-        "40 tok/s",
-        "elapsed 1:20",
-    )
-    assert all(part in line for part in expected)
-    assert "\x1b" not in line
-    assert line.startswith("[red]m")  # text, not markup
 
 
 def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
@@ -115,45 +96,3 @@ def test_whom_it_waits_for_is_said(pid: int | None, key: str, said: str) -> None
     assert event_line(waiting) == said
     assert said[:30] in status_line(after(waiting), 1.0).plain
     assert "waiting" not in status_line(after(waiting, *COURSE), 1.0).plain
-
-
-@pytest.mark.parametrize("width", [39, 59, 79])
-def test_a_narrow_line_keeps_the_time(width: int) -> None:
-    """A long name is shortened, and what is least missed goes."""
-    events = [attrs.evolve(event, model_key="publisher/" + "name" * 20) for event in COURSE]
-    state = after(*events)
-    line = status_line(state, 700.0, width)
-    assert line.cell_len <= width
-    assert "elapsed 11:40" in line.plain
-    assert "works to 4,096" in line.plain
-    assert status_line(state, 700.0, 200).plain.startswith("publisher/")
-
-
-def test_a_log_gets_a_line_for_each_phase_load_and_probe() -> None:
-    crash = attrs.evolve(probe(8192, 0), trials=0, failure=Cause.CRASHED_ON_FILL)
-    failed = LoadFinished(
-        model_key=KEY, context_length=9000, effective_context=None, error="no\nmemory"
-    )
-    lines = [line for event in (*COURSE, crash, failed) if (line := event_line(event))]
-    assert lines == [
-        "measuring [red]m\\x1b[0m, continuing after 3 trials",
-        "  loading the model",
-        "    asked for 8,192, loaded 7,936",
-        "    8,192: failed (crashed on fill)",
-        "    asked for 9,000, failed: no\\x0amemory",
-    ]
-
-
-def test_a_live_line_is_one_line_and_leaves_nothing_behind() -> None:
-    screen = io.StringIO()
-    console = Console(file=screen, force_terminal=True, width=60, legacy_windows=False)
-    progress = LiveProgress(console)
-    with progress:
-        for event in COURSE:
-            progress(event)
-    written = screen.getvalue()
-    assert "continuing after 3 trials" in written
-    assert "finding where it stops" in written
-    assert written.count("\n") <= 3
-    assert written.endswith("\x1b[2K")  # the line was taken away
-    assert "\x1b[?25h" in written  # the cursor is back

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
 from lmstrix.errors import ConfigurationError
 from lmstrix_cli.prompts import (
@@ -33,19 +32,6 @@ def test_values_stand_in_their_places_and_are_not_looked_at_again() -> None:
     assert filled.system == "You write {words}."
     assert filled.user == "In {{5}} words, as {json}:\n{x.__class__}"
     assert (filled.max_tokens, filled.description) == (400, "In a few words")
-
-
-@pytest.mark.parametrize(
-    ("values", "said", "hint"),
-    [
-        ({"style": "", "words": ""}, "'prompt'", "'style', 'words', 'prompt'"),
-        ({"style": "", "words": "", "prompt": "", "wrods": ""}, "'wrods'", "'words'"),
-    ],
-)
-def test_values_have_to_fit(values: dict[str, str], said: str, hint: str) -> None:
-    with pytest.raises(ConfigurationError, match=said) as caught:
-        fill(parse_templates(SUMMARY, "x")["summary"], values)
-    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -78,9 +64,6 @@ def test_values_have_to_fit(values: dict[str, str], said: str, hint: str) -> Non
 def test_what_is_no_template(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         parse_templates(text, "x")
-
-
-_WORDS = st.lists(st.sampled_from(["x", "{{", "}}", "{a}", "{b_1}", "é", "\n"]), min_size=1)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
 from lmstrix_cli.results import MARKERS
 
-EVIL = "evil\x1b]0;title\x07<b>\u202e"
-
 
 def made(key: str, day: int = 1, **changes: Any) -> ContextReport:
     """A report of the model `key`, measured on that day."""
@@ -95,15 +93,6 @@ def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Pa
     assert shell.run("report", "-o", "page.pdf", "--format", "html").exit_code == 0
 
 
-def test_markdown_and_json_go_to_stdout(shell: Shell, here: Path) -> None:
-    report = made("m")
-    shell.remember(report)
-    assert "# `m`" in shell.run("report", "--format", "md").stdout
-    assert shell.lines("report", "--format", "json") == [json.loads(dump_report(report))]
-    assert "<!DOCTYPE html>" in shell.run("report", "-o", "-").stdout
-    assert list(here.iterdir()) == []
-
-
 def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) -> None:
     lines = dump_report(made("a")) + "\n" + json.dumps(json.loads(dump_report(made("b"))), indent=2)
     (here / "reports.jsonl").write_text(lines)
@@ -140,16 +129,6 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
     assert "'x' does not hold a map: " in told
     (here / "x").write_bytes(b"\xff\xfe")
     assert shell.run("report", "--map", "x").exit_code in {1, 4}
-
-
-def test_an_empty_store_says_what_next(shell: Shell, here: Path) -> None:
-    for command in ("report", "compare"):
-        result = shell.run(command)
-        assert result.exit_code == 4
-        assert "nothing was measured yet" in result.stderr
-        assert "lmstrix test" in result.stderr
-        assert "lmstrix demo" in result.stderr
-    assert list(here.iterdir()) == []
 
 
 def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> None:
@@ -215,17 +194,6 @@ def test_all_results_of_one_model(shell: Shell) -> None:
     assert "Only one result" in result.stderr
     assert "lmstrix test" in result.stderr
     assert result.exit_code == 0
-
-
-def test_many_models_become_lines_that_fit(shell: Shell) -> None:
-    names = [f"publisher/a-model-with-quite-a-long-name-{n}" for n in range(6)] + [EVIL]
-    shell.remember(*(made(name, n + 1) for n, name in enumerate(names)))
-    text = shell.run("compare").stdout
-    assert not {"\x1b", "\x07", "\u202e"} & set(text)
-    lines = text.splitlines()
-    assert max(len(line) for line in lines) <= 80
-    assert "2  publisher/a-model-with-quite-a-long-name-5" in lines
-    assert any(line.split()[:4] == ["7", "8,192", "8,192", "6,144"] for line in lines)
 
 
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:

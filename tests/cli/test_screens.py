@@ -79,15 +79,6 @@ def test_tables_fit_the_terminal(
         assert max(map(cell_len, shown.splitlines())) <= width
 
 
-def test_colours_are_for_terminals_that_want_them(
-    filled: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "\x1b[" in on_terminal(monkeypatch, 80, "list")
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[" not in on_terminal(monkeypatch, 80, "list")
-    assert "\x1b[" not in filled.run("list").stdout
-
-
 @pytest.mark.parametrize(
     "command",
     ["scan --format csv", "list --format csv", "list --format md", "list --json", "status --json"],

@@ -151,19 +151,6 @@ def test_aliases(shell: Shell) -> None:
     assert shell.run("help", "ls").exit_code == 0
 
 
-def test_as_a_module_of_the_library() -> None:
-    words = ("-m", "lmstrix", "--version")
-    done = subprocess.run(
-        [sys.executable, *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
-    )
-    assert done.stdout.startswith("lmstrix ")
-
-
 def test_without_the_command_line_the_library_says_how_to_install_it() -> None:
     code = (
         "import sys, runpy; sys.modules['lmstrix_cli'] = None;"

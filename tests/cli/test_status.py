@@ -14,8 +14,6 @@ from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Cause, LoadedInstance, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli.commands.status import command_to_go_on
-from lmstrix_cli.settings import Settings
 
 HOLDS = """
 import anyio
@@ -126,24 +124,6 @@ def test_a_measurement_that_another_process_runs_is_running(
         assert document["running"] == ["slow"]
         assert f"running slow (process {process.pid})" in text
         assert "To continue: " not in text
-
-
-@pytest.mark.parametrize(
-    ("model", "key", "store", "expected"),
-    [
-        ("m", "damaged", None, "lmstrix test m"),
-        ("-m x", "{}", "my store", "lmstrix --store 'my store' test -- '-m x'"),
-        (
-            "m",
-            '{"adapter": "llamacpp", "method": {"ratio": 0.9}}',
-            None,
-            "lmstrix --adapter llamacpp test --ratio 0.9 m",
-        ),
-        ("m", '{"method": {"average": true}}', None, "lmstrix test --average m"),
-    ],
-)
-def test_the_command_to_go_on(model: str, key: str, store: str | None, expected: str) -> None:
-    assert command_to_go_on(model, key, Settings(store=store)) == expected
 
 
 def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
-from lmstrix.errors import ConfigurationError
 from lmstrix.events import Event, LoadStarted
 from lmstrix.measure import Forecast
 from lmstrix.models import UNFINISHED, ContextReport
@@ -71,29 +72,29 @@ async def test_another_largest_memory_is_another_measurement() -> None:
     assert len({stored.key for stored in await client.reports()}) == 3
 
 
-def test_a_largest_memory_is_positive() -> None:
-    with pytest.raises(ConfigurationError, match="max_memory_bytes"):
-        MeasureOptions(max_memory_bytes=0)
+async def spend_all(
+    adapter: SimulatedAdapter, options: MeasureOptions, levels: Sequence[str]
+) -> list[ContextReport]:
+    """Reports of runs that go on with each other until one ends, each within its budget."""
+    store, spent, reports = SqliteStore(":memory:"), 0, list[ContextReport]()
+    assert options.budget_tokens is not None
+    while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
+        client = LMStrix(adapter=adapter, store=store, levels=levels)
+        reports.append(await client.find_true_context("m", options))
+        cost = reports[-1].cost
+        whole = cost.prompt_tokens + cost.generated_tokens
+        assert whole - spent <= options.budget_tokens + 1024
+        spent = whole
+        assert len(reports) < 20
+    assert len(reports) > 2
+    return reports
 
 
 async def test_levels_keep_the_token_budget_and_a_later_run_goes_on() -> None:
     """Levels ask a good part of all questions: none of them is asked on credit."""
     adapter = SimulatedAdapter(attrs.evolve(MODEL, reuses_prefixes=False))
-    store = SqliteStore(":memory:")
-    levels = ["coherence", "copy", "tracing"]
-    reports: list[ContextReport] = []
-    spent = 0
-    while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
-        options = MeasureOptions(budget_tokens=BUDGET, max_context=2048, certify=False)
-        client = LMStrix(adapter=adapter, store=store, levels=levels)
-        reports.append(await client.find_true_context("m", options))
-        cost = reports[-1].cost
-        whole = cost.prompt_tokens + cost.generated_tokens
-        assert whole - spent <= BUDGET + 1024
-        spent = whole
-        assert len(reports) < 20
-    partial, final = reports[0], reports[-1]
-    assert len(reports) > 2
+    options = MeasureOptions(budget_tokens=BUDGET, max_context=2048, certify=False)
+    partial, *_, final = await spend_all(adapter, options, ["coherence", "copy", "tracing"])
     assert {level.cause for level in partial.levels} & UNFINISHED
     assert final.true_context == 2048
     assert not {level.cause for level in final.levels} & UNFINISHED
@@ -102,22 +103,11 @@ async def test_levels_keep_the_token_budget_and_a_later_run_goes_on() -> None:
 async def test_a_certificate_keeps_the_token_budget_and_a_later_run_goes_on() -> None:
     """On an engine that reads every prompt anew, it asks for more than the whole search."""
     model = attrs.evolve(MODEL, reuses_prefixes=False)
-    adapter, store = SimulatedAdapter(model), SqliteStore(":memory:")
-    budget, spent = 12_000, 0
-    reports: list[ContextReport] = []
-    while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
-        options = MeasureOptions(budget_tokens=budget, max_context=2048, documents=4)
-        client = LMStrix(adapter=adapter, store=store, levels=())
-        reports.append(await client.find_true_context("m", options))
-        cost = reports[-1].cost
-        whole = cost.prompt_tokens + cost.generated_tokens
-        assert whole - spent <= budget + 1024
-        spent = whole
-        assert len(reports) < 20
-    assert len(reports) > 2
-    assert (reports[-1].true_context, reports[-1].certified) == (2048, True)
-    asked_once = SimulatedAdapter(model)
+    adapter, asked_once = SimulatedAdapter(model), SimulatedAdapter(model)
+    options = MeasureOptions(budget_tokens=12_000, max_context=2048, documents=4)
+    *_, final = await spend_all(adapter, options, ())
+    assert (final.true_context, final.certified) == (2048, True)
     await LMStrix(adapter=asked_once, store="memory", levels=()).find_true_context(
-        "m", MeasureOptions(max_context=2048, documents=4)
+        "m", attrs.evolve(options, budget_tokens=None)
     )
     assert adapter.counters.replies == asked_once.counters.replies

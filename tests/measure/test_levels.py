@@ -120,12 +120,6 @@ async def test_levels_cost_their_questions() -> None:
     assert report.cost.prompt_tokens <= 1.25 * alone.cost.prompt_tokens
 
 
-async def test_without_levels_there_is_nothing_to_show() -> None:
-    report, _ = await measure()
-    assert report.levels == ()
-    assert report.method.levels == ()
-
-
 class Unplugged(SimulatedAdapter):
     """Its engine is away from the reply `after` on, until it is told otherwise."""
 

@@ -90,12 +90,6 @@ CASES = {
     "forgets by window": Case(
         cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_HEAD, kept=0.5)
     ),
-    "forgets by middle": Case(
-        cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_MIDDLE, kept=0.5)
-    ),
-    "forgets at random": Case(cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_HALF)),
-    "word salad": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.WORD_SALAD)),
-    "loops": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.LOOPS)),
     "hung load": Case(
         cause=Cause.LOAD_HUNG,
         model=FINE,
@@ -128,7 +122,6 @@ CASES = {
         model=model(true_context=BOUND, clamped_to=TRUTH),
         script=Script(truncates=True, replaced={"contextLength": DECLARED}),
     ),
-    "noise": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.NOISE)),
     "reasoning": Case(
         cause=Cause.FORGETS,
         model=model(beyond=Beyond.FORGETS_ALL, reasoning=" Let me think. "),
@@ -203,48 +196,6 @@ async def test_a_server_that_is_away_after_its_crash_is_waited_for() -> None:
         assert stand_in.left_behind == []
         assert stand_in.user_instances_untouched
     assert report.cause is Cause.CRASHED_ON_FILL
-
-
-async def test_a_truncated_prompt_says_how_much_is_read() -> None:
-    case = CASES["truncates against the policy"]
-    async with server(case.model, case.script) as stand_in:
-        report = await measure(stand_in)
-    assert any("read 43" in note for note in report.notes)
-
-
-@pytest.mark.parametrize(
-    ("beyond", "cause"),
-    [
-        (Beyond.FORGETS_HEAD, Cause.FORGETS),
-        (Beyond.KEEPS_FIRST, Cause.FORGETS),
-        # A model that keeps both ends of its window answers as a server that cuts the middle.
-        (Beyond.FORGETS_MIDDLE, Cause.TRUNCATED),
-    ],
-)
-async def test_facts_that_leave_a_window_one_by_one(beyond: Beyond, cause: Cause) -> None:
-    """The true context is the window, not the length at which the average falls."""
-    async with server(model(beyond=beyond), Script()) as stand_in:
-        report = await measure(stand_in)
-        assert stand_in.left_behind == []
-        assert stand_in.user_instances_untouched
-    assert report.cause is cause
-    assert report.true_context is not None
-    assert abs(report.true_context - TRUTH) <= TRUTH / (8 if cause is Cause.TRUNCATED else 16)
-
-
-@pytest.mark.parametrize("seed", range(1, 6))
-async def test_lapses_do_not_move_the_answer(seed: int) -> None:
-    """One question in twenty-five is missed at any length."""
-    lapsing = model(beyond=Beyond.FORGETS_ALL, lapses=0.04)
-    async with server(lapsing, Script()) as stand_in:
-        report = await measure(stand_in, seed=seed)
-        assert stand_in.left_behind == []
-        assert stand_in.user_instances_untouched
-    assert report.cause is Cause.FORGETS
-    assert report.true_context is not None
-    assert abs(report.true_context - TRUTH) <= TRUTH * NARROW
-    assert report.interval.high is not None
-    assert report.interval.low <= TRUTH <= report.interval.high
 
 
 HOPELESS = {

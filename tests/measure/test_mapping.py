@@ -9,7 +9,6 @@ from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.measure import MapOptions, RetryPolicy
 from lmstrix.measure.sweep import map_context
 from lmstrix.models import ContextMap, cells_of
-from lmstrix.reports.text import render_map
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.copy import Copy
 from lmstrix.validators.recall import Recall
@@ -99,22 +98,6 @@ async def test_what_is_clamped_is_mapped_as_far_as_it_goes() -> None:
 def test_settings_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         MapOptions(**bad)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("longest", [512, 513, 700, 1024, 8192, 131072])
-def test_lengths_rise_to_the_longest(longest: int) -> None:
-    grid = MapOptions(lengths=12).grid(longest)
-    assert grid == sorted(set(grid))
-    assert grid[0] == 512
-    assert grid[-1] == longest
-
-
-async def test_it_reads_well() -> None:
-    text = render_map(await draw(SimulatedAdapter(MODEL)))
-    assert "recall: correct answers" in text
-    assert "copy: words of a passage" in text
-    assert "tokens of the document read (1.0" in text
-    assert all(len(line) <= 80 for line in text.splitlines())
 
 
 def test_cells_are_means() -> None:

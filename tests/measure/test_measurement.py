@@ -16,7 +16,6 @@ from lmstrix.events import (
     TrialFinished,
 )
 from lmstrix.models import ContextReport, Trial
-from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
 QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
@@ -64,23 +63,6 @@ async def test_finds_the_truth_and_its_cause(truth: int, beyond: Beyond, cause: 
     assert adapter.counters.left_behind == 0
 
 
-async def test_forgetting_names_the_depths() -> None:
-    report = await measure(SimulatedAdapter(SimulatedModel(true_context=6000)))
-    failed = next(p for p in report.curve if p.length_tokens == report.bracket[1])
-    lost = {d.region for d in failed.depths if d.passes < d.trials}
-    kept = {d.region for d in failed.depths if d.passes == d.trials}
-    assert "head" in lost
-    assert "tail" in kept
-
-
-async def test_nothing_fails_up_to_the_declared_context() -> None:
-    report = await measure(SimulatedAdapter(SimulatedModel(declared=8192, true_context=10**6)))
-    assert (report.true_context, report.cause) == (8192, Cause.DECLARED_MAXIMUM)
-    assert report.bracket == (8192, None)
-    assert report.interval.high is None
-    assert report.cost.loads == 2  # one to search, one to certify
-
-
 async def test_max_context_limits_what_is_tried() -> None:
     adapter = SimulatedAdapter(SimulatedModel(true_context=10**6))
     report = await measure(adapter, MeasureOptions(max_context=2048))
@@ -106,19 +88,6 @@ async def test_loads_limit_the_answer(
     assert loadable[0] <= report.loadable_context <= loadable[1]
     assert report.true_context == report.loadable_context
     assert adapter.counters.left_behind == 0
-
-
-async def test_the_estimate_guards_the_machine_unless_forced() -> None:
-    model = SimulatedModel(true_context=10**6, bytes_per_token=1024)
-    guarded = SimulatedAdapter(model, memory_bytes=10 * 1024 * 1024)
-    report = await measure(guarded)
-    assert report.cause is Cause.LOAD_REFUSED
-    assert report.loadable_context is not None
-    assert 9900 <= report.loadable_context <= 10240
-    assert any("GiB" in note for note in report.notes)
-    forced = SimulatedAdapter(model, memory_bytes=10 * 1024 * 1024)
-    report = await measure(forced, MeasureOptions(force=True, max_context=12288))
-    assert report.loadable_context == 12288
 
 
 async def test_nothing_loads_at_all() -> None:
@@ -167,15 +136,6 @@ async def test_prefixes_are_read_once() -> None:
     report = await measure(SimulatedAdapter(SimulatedModel(true_context=20000)))
     assert report.cost.cached_tokens > 10 * report.cost.prompt_tokens
     assert report.cost.prompt_tokens < 4 * 20000  # one more text if a region is weak
-
-
-async def test_an_engine_without_prefix_reuse_is_measured_too() -> None:
-    adapter = SimulatedAdapter(
-        SimulatedModel(true_context=3000, beyond=Beyond.FORGETS_ALL, reuses_prefixes=False)
-    )
-    report = await measure(adapter)
-    assert_finds(report, 3000)
-    assert report.cost.cached_tokens == 0
 
 
 @pytest.mark.parametrize("seed", range(1, 9))
@@ -250,24 +210,6 @@ async def test_an_observer_that_raises_hurts_nobody() -> None:
     adapter = SimulatedAdapter(SimulatedModel(declared=2048, true_context=10**6))
     async with LMStrix(adapter=adapter, store="memory", observers=[broken]) as client:
         assert (await client.find_true_context("simulated")).true_context == 2048
-
-
-@pytest.mark.parametrize("budget_tokens", [1500, 9000])
-async def test_a_token_budget_is_kept_and_a_later_run_goes_on(budget_tokens: int) -> None:
-    adapter, store = SimulatedAdapter(SimulatedModel()), SqliteStore(":memory:")
-    alone = await measure(SimulatedAdapter(SimulatedModel()))
-    client = LMStrix(adapter=adapter, store=store)
-    reports: list[ContextReport] = []
-    while not reports or reports[-1].cause is Cause.BUDGET_SPENT:
-        before = adapter.counters.prompt_tokens
-        options = MeasureOptions(retry=QUICK, budget_tokens=budget_tokens * 2 ** len(reports))
-        reports.append(await client.find_true_context("simulated", options))
-        # A step that began is finished: what it costs is only expected.
-        spent = adapter.counters.prompt_tokens - before
-        assert spent <= budget_tokens * 2 ** (len(reports) - 1) + 1024
-        assert len(reports) < 10
-    assert len(reports) > 1
-    assert reports[-1].true_context == alone.true_context
 
 
 async def test_more_documents_are_asked_at_both_ends() -> None:

@@ -1,4 +1,4 @@
-"""Whole measurements through Ollama's API, against a stand-in that misbehaves on purpose."""
+"""Whole measurements through Ollama's and OpenAI's API, against stand-ins that misbehave."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.adapters.ollama import OllamaAdapter
-from lmstrix.models import ContextReport
+from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.testing.ollama import OllamaScript, OllamaServer
+from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The adapter's own tests run on both event loops."""
-    return "asyncio"
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the contract runs on both
 
 
 DECLARED = 6144
 TRUTH = 4400
 FINE = SimulatedModel(key="m:latest", declared=DECLARED, true_context=10**6)
 FAILING = attrs.evolve(FINE, true_context=TRUTH)
+FORGETS = attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL)
 
 
 @attrs.frozen(kw_only=True)
@@ -34,15 +32,13 @@ class Case:
     cause: Cause
     truth: int = TRUTH
     model: SimulatedModel = FINE
-    script: OllamaScript = attrs.field(factory=OllamaScript)
+    script: OllamaScript | OpenAIScript = attrs.field(factory=OllamaScript)
     within: float = 1 / 16
 
 
 CASES = {
     "nothing fails": Case(cause=Cause.DECLARED_MAXIMUM, truth=DECLARED),
-    "forgets all": Case(
-        cause=Cause.FORGETS, model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL)
-    ),
+    "forgets all": Case(cause=Cause.FORGETS, model=FORGETS),
     "gibberish": Case(cause=Cause.GIBBERISH, model=attrs.evolve(FAILING, beyond=Beyond.GIBBERISH)),
     "sliding window": Case(
         cause=Cause.FORGETS,
@@ -50,11 +46,11 @@ CASES = {
     ),
     "lapses": Case(
         cause=Cause.FORGETS,
-        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL, lapses=0.05),
+        model=attrs.evolve(FORGETS, lapses=0.05),
     ),
     "reuses nothing": Case(
         cause=Cause.FORGETS,
-        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL, reuses_prefixes=False),
+        model=attrs.evolve(FORGETS, reuses_prefixes=False),
         script=OllamaScript(reuses=False),
     ),
     "a silent cut to half the window": Case(
@@ -69,31 +65,68 @@ CASES = {
     ),
     "no counts": Case(
         cause=Cause.FORGETS,
-        model=attrs.evolve(FAILING, beyond=Beyond.FORGETS_ALL),
+        model=FORGETS,
         script=OllamaScript(counts=False),
         within=1 / 8,
     ),
     "a refused load": Case(cause=Cause.LOAD_REFUSED, model=attrs.evolve(FINE, refused_above=TRUTH)),
     "out of memory": Case(cause=Cause.LOAD_FAILED, model=attrs.evolve(FINE, loadable=TRUTH)),
+    "openai: nothing fails": Case(
+        cause=Cause.DECLARED_MAXIMUM, truth=DECLARED, script=OpenAIScript()
+    ),
+    "openai: forgets": Case(
+        cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(), within=1 / 32
+    ),
+    "openai: no cached tokens, strict": Case(
+        cause=Cause.FORGETS,
+        model=FORGETS,
+        script=OpenAIScript(cached=False, strict=True, prefill=False),
+    ),
+    "openai: serves less": Case(
+        cause=Cause.OVERFLOW, script=OpenAIScript(serves=TRUTH), within=1 / 32
+    ),
+    "openai: a silent cut to half the window": Case(
+        cause=Cause.TRUNCATED, script=OpenAIScript(window=TRUTH), within=1 / 8
+    ),
+    "openai: a crash on fill": Case(
+        cause=Cause.CRASHED_ON_FILL, script=OpenAIScript(crashes_above=TRUTH - 16)
+    ),
+    "openai: a failure on fill, in other words": Case(
+        cause=Cause.CRASHED_ON_FILL, script=OpenAIScript(fails_above=TRUTH - 16)
+    ),
+    "openai: a failure at a length that is counted": Case(
+        cause=Cause.CRASHED_ON_FILL, truth=800, script=OpenAIScript(fails_above=784)
+    ),
+    "openai: a refusal in other words": Case(
+        cause=Cause.OVERFLOW,
+        script=OpenAIScript(fails_above=TRUTH - 16, failure=(400, "La requête est refusée")),
+    ),
+    "openai: no usage": Case(
+        cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(usage=False), within=1 / 8
+    ),
 }
-
-
-async def measured(case: Case) -> tuple[ContextReport, OllamaServer]:
-    async with OllamaServer(SimulatedAdapter(case.model), script=case.script) as server:
-        adapter = OllamaAdapter(server.host, busy_s=5)
-        async with LMStrix(adapter=adapter, store="memory") as lmstrix:
-            report = await lmstrix.find_true_context("m", MeasureOptions())
-        assert server.left_behind == []
-    return report, server
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_the_report_is_right(case: Case) -> None:
-    report, _ = await measured(case)
+    script, engine = case.script, SimulatedAdapter(case.model)
+    is_ollama = isinstance(script, OllamaScript)
+    make = OllamaAdapter if is_ollama else OpenAIAdapter
+    server = (
+        OllamaServer(engine, script=script) if is_ollama else OpenAIServer(engine, script=script)
+    )
+    async with server:
+        adapter = make(server.host, busy_s=0.1 if isinstance(script, OpenAIScript) else 5)
+        async with LMStrix(adapter=adapter, store="memory") as lmstrix:
+            report = await lmstrix.find_true_context(case.model.key, MeasureOptions())
+        if isinstance(server, OllamaServer):
+            assert server.left_behind == []
     assert report.cause is case.cause
     assert report.true_context is not None
     assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
-    assert report.environment.adapter == "ollama"
+    assert report.environment.adapter == adapter.name
+    if isinstance(script, OpenAIScript):  # a length that nobody counted is no certificate
+        assert report.certified is script.usage
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -28,7 +28,6 @@ from lmstrix.validators.recall import Recall
 
 WINDOW = 8000
 MODEL = SimulatedModel(key="m", declared=32_768, true_context=WINDOW)
-MIDDLE = {Region.EARLY, Region.MIDDLE, Region.LATE}
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
 

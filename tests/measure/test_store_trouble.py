@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,18 +80,6 @@ async def test_a_disk_that_is_full(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await check_it_goes_on(path, HAPPENS_AT)
-
-
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_file_that_may_no_longer_be_written(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "store.sqlite3")
-
-    def forbid() -> None:
-        assert isinstance(store._connection, sqlite3.Connection)
-        store._connection.execute("PRAGMA query_only = ON")
-
-    await check_trouble(store, forbid)
-    await check_it_goes_on(tmp_path / "store.sqlite3", HAPPENS_AT)
 
 
 class Failing(SqliteStore):

@@ -48,19 +48,6 @@ async def test_it_may_be_left_by_break(adapter: SimulatedAdapter, way: str) -> N
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_it_may_be_left_by_return(adapter: SimulatedAdapter, way: str) -> None:
-    async def first(client: LMStrix) -> object:
-        async with followed(client, way) as items:
-            async for item in items:
-                return item
-        raise AssertionError
-
-    async with client_of(adapter) as client:
-        assert await first(client) is not None
-    assert adapter.counters.left_behind == 0
-
-
-@pytest.mark.parametrize("way", WAYS)
 async def test_an_error_in_the_block_is_raised_as_it_is(
     adapter: SimulatedAdapter, way: str
 ) -> None:

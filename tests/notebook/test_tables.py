@@ -52,19 +52,6 @@ def shown(fact: object) -> Balance:
     return Balance(show(fact))
 
 
-def test_a_report_shows_what_its_page_shows() -> None:
-    page = shown(sample_report())
-    for words in ("declared", "8,192", "6,144", "forgets", "10 of 10", "5 of 10", "head 0 of 5"):
-        assert words in page.words
-
-
-def test_a_map_shows_each_cell() -> None:
-    page = shown(sample_map())
-    assert page.words.count("512 tokens, depth") == 10
-    assert "A note & more." in page.words
-    assert "Keeps 85% of its score at 512 up to 512 tokens." in page.words
-
-
 @pytest.mark.parametrize(
     "fact",
     [

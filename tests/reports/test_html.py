@@ -8,9 +8,6 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import attrs
-import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from lmstrix.models import (
     Baseline,
@@ -18,21 +15,14 @@ from lmstrix.models import (
     ContextMap,
     ContextReport,
     Cost,
-    CurvePoint,
-    DepthTally,
     Environment,
     Interval,
     Layer,
     MapCell,
     ModelInfo,
-    Proportion,
-    Region,
-    Verdict,
 )
 from lmstrix.reports.compare import compare
 from lmstrix.reports.html import render_comparison, render_fragment, render_html
-from lmstrix.reports.words import dump_report, repeat_command
-from lmstrix.serialize import load_report
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
 
 EVIL = (
@@ -111,33 +101,6 @@ def unmeasured(**changes: Any) -> ContextReport:
     )
 
 
-def test_the_page_says_what_the_report_says() -> None:
-    report = sample_report()
-    tree = Tree(render_html([report]))
-    words = tree.words()
-    for expected in (
-        "sample/model-135m: true context 6,144",
-        "gguf, llama, 135M, Q4_1, 98.0 MB",
-        "the largest filled context at which it works",
-        "with at least 30 tokens/s",
-        "the first tenth is lost from 6,400 tokens on; the rest still works at 8,192",
-        "6,144 works, 6,400 does not. 95% interval: 5,888 to 6,400",
-        "The head of the document is forgotten first.",
-        "10 of 10 72 to 100% passed 14.50 s 38.0",
-        "coherence at least 8,192 declared maximum 4 of 4",
-        "passes from 85%",
-        "true 6,144",
-        "0/5",
-        "15,000 prompt tokens read",
-        "strategy gallop",
-        "tolerance 0.015625",
-        "loaded with threads 2",
-        repeat_command(report),
-    ):
-        assert expected in words
-    assert "Overview" not in words
-
-
 def test_every_drawing_says_what_it_shows_and_is_sound_xml() -> None:
     page = render_html([sample_report()], [filled_map()])
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
@@ -211,62 +174,12 @@ def test_several_models_get_an_overview_with_links_that_lead_somewhere() -> None
     assert len(places) == len(set(places))
 
 
-def overview(page: str, order: str) -> list[str]:
-    """The models of the overview in one of its orders."""
-    part = page.partition(f'class="order{order}"')[2].partition("</table>")[0]
-    return re.findall(r'<th scope="row".*?<bdi class="name">(.*?)</bdi>', part)
-
-
-def test_the_overview_can_be_sorted_without_a_script() -> None:
-    models = [("b", 2048, 10), ("a", 4096, 30), ("c", 1024, 20)]
-    page = render_html(
-        [
-            sample_report(model=sample_model(key=key, size_bytes=size), true_context=true)
-            for key, true, size in models
-        ]
-    )
-    assert overview(page, " default") == ["b", "a", "c"]
-    for name, keys in {"model": "abc", "true": "abc", "share": "abc", "size": "acb"}.items():
-        assert overview(page, f'" id="by-{name}') == list(keys)
-
-
 def test_a_model_that_claims_ten_million_leaves_bars_to_the_others() -> None:
     big = sample_report(model=sample_model(key="big"), declared_context=10_000_000)
     tree = Tree(render_html([sample_report(), big]))
     widths = [float(a["width"] or 0) for a in tree.having("rect") if a.get("class") == "declared"]
     assert min(widths) > 25
     assert max(widths) == 100
-
-
-@pytest.mark.parametrize(("count", "rows"), [(2, 0), (9, 9)])
-def test_many_results_side_by_side_have_a_row_each(count: int, rows: int) -> None:
-    reports = [sample_report(model=sample_model(key=f"m{i}")) for i in range(count)]
-    page = render_comparison(compare(reports)).partition("<h2>Side by side</h2>")[2]
-    table = page.partition("</table>")[0]
-    assert len(re.findall(r'<th scope="row"[^>]*>m\d', table)) == rows
-
-
-def test_maps_stand_beside_their_model_or_alone() -> None:
-    stranger = filled_map(model=sample_model(key="stranger"))
-    words = Tree(render_html([sample_report()], [filled_map(), stranger])).words()
-    assert words.count("Map: recall by length and depth") >= 2
-    assert "Map: stranger" in words
-    assert "map: A note on the map." in words
-    assert "Keeps 85% of its score at 1,024 up to 2,048 tokens." in words
-
-
-def test_what_the_engine_did_not_survive_is_drawn() -> None:
-    crash = CurvePoint(
-        length_tokens=7168,
-        trials=0,
-        passes=0,
-        verdict=Verdict.FAIL,
-        wilson=Proportion(low=0, high=1),
-        failure=Cause.CRASHED_ON_FILL,
-    )
-    page = render_html([sample_report(curve=(*sample_report().curve, crash))])
-    assert "7,168 tokens: crashed on fill" in page
-    assert "the engine failed" in page
 
 
 def test_a_model_that_was_not_measured_has_no_drawings_but_says_why() -> None:
@@ -287,44 +200,3 @@ def test_the_fragment_touches_nothing_around_it() -> None:
     assert len(rules) > 40
     for rule in rules:
         assert all(part.strip().startswith(".lmstrix") for part in rule.split(","))
-
-
-numbers = st.integers(0, 2**63 - 1)
-rates = st.floats(0, 1)
-
-
-@st.composite
-def points(draw: st.DrawFn) -> CurvePoint:
-    trials = draw(st.integers(0, 5))
-    passes = draw(st.integers(0, trials))
-    low, high = sorted((draw(rates), draw(rates)))
-    maybe = st.none() | st.floats(0, 2**63 - 1024)
-    return CurvePoint(
-        length_tokens=draw(numbers),
-        trials=trials,
-        passes=passes,
-        verdict=draw(st.sampled_from(Verdict)),
-        wilson=Proportion(low=low, high=high),
-        ttft_s=draw(maybe),
-        tokens_per_second=draw(maybe),
-        full_ttft_s=draw(maybe),
-        depths=(DepthTally(region=draw(st.sampled_from(Region)), passes=passes, trials=trials),),
-    )
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.lists(points(), max_size=4, unique_by=lambda point: point.length_tokens),
-    st.tuples(numbers, numbers).map(sorted),
-    numbers,
-)
-def test_extreme_numbers_from_a_file_break_nothing(
-    curve: list[CurvePoint], bracket: list[int], declared: int
-) -> None:
-    report = sample_report(
-        curve=tuple(sorted(curve, key=lambda point: point.length_tokens)),
-        bracket=tuple(bracket),
-        declared_context=declared,
-    )
-    page = render_fragment(load_report(dump_report(report)))
-    assert not re.search(r'="(nan|inf|-inf)', page)

@@ -23,7 +23,6 @@ from lmstrix.reports.markdown import (
     render_comparison_markdown,
     render_markdown,
 )
-from lmstrix.reports.words import repeat_command
 from lmstrix.testing.samples import sample_model, sample_report
 
 EVIL = "a|b `c` ``d`` <script>x</script> [e](http://f) *g* ![h](i) \x1b[31m\u202e"
@@ -48,32 +47,6 @@ def cells(text: str) -> list[list[str]]:
         if before.type in {"th_open", "td_open"}:
             rows[-1].append("".join(child.content for child in token.children or ()))
     return rows
-
-
-def test_the_report_in_markdown() -> None:
-    report = sample_report()
-    text = render_markdown([report])
-    assert text.startswith(f"{MARKER}\n\n# `sample/model-135m`\n")
-    rows = cells(text)
-    assert ["true", "6,144", "the largest filled context at which it works"] in rows
-    assert ["6,144", "10 of 10", "72 to 100%", "passed", "14.50 s", "38.0", ""] in rows
-    assert ["recall", "6,144", "forgets"] in rows
-    assert ["head", "0 to 10%", "6,144", "6,400", "forgets"] in rows
-    [command] = [token for token in flat(text) if token.type == "fence"]
-    assert command.content.strip() == repeat_command(report)
-    shown = " ".join(token.content for token in flat(text))
-    for expected in (
-        "6,144 works, 6,400 does not",
-        "is forgotten first.",
-        "2 loads, 15,000 prompt",
-    ):
-        assert expected in shown
-
-
-def test_several_reports_get_an_overview() -> None:
-    text = render_markdown([sample_report(), sample_report(model=sample_model(key="b"))])
-    assert cells(text)[2][:4] == ["b", "8,192", "8,192", "6,144"]
-    assert next(t.content for t in flat(text) if t.type == "inline") == "Context reports"
 
 
 def test_untrusted_text_is_only_ever_text() -> None:

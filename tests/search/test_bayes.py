@@ -8,7 +8,7 @@ from random import Random
 import attrs
 import pytest
 
-from lmstrix.models import Baseline, Cause, Observation, Region, Verdict
+from lmstrix.models import Baseline, Cause, Region, Verdict
 from lmstrix.problem import Ask, CostModel, PassRule, Reuse, SearchProblem
 from lmstrix.search.bayes import Bayes
 from lmstrix.testing.contracts.strategy import Answers, Search
@@ -75,19 +75,6 @@ def test_the_answer_is_below_a_hole() -> None:
     assert done.interval.high is not None
 
 
-def test_the_answer_does_not_pass_by_a_length_in_doubt() -> None:
-    """Two of two were missed at 4096, and 8192 passes: it depends on more answers at 4096."""
-    history = [
-        Observation(length_tokens=4096, passes=0, trials=2),
-        Observation(length_tokens=8192, passes=10, trials=10),
-    ]
-    assert Bayes().bracket(PROBLEM, history) == (512, None)
-    failed = [attrs.evolve(history[0], trials=4), history[1]]
-    assert Bayes().bracket(PROBLEM, failed) == (512, 4096)
-    passed = [attrs.evolve(history[0], passes=9, trials=10), history[1]]
-    assert Bayes().bracket(PROBLEM, passed) == (8192, None)
-
-
 def test_one_lapse_on_the_way_up_does_not_stop_the_climb() -> None:
     search = Search(Bayes(), PROBLEM, lambda length, index, _: length <= 40_000 and index != 1)
     done = search.run()
@@ -116,28 +103,7 @@ def test_a_broken_certificate_moves_the_answer_down() -> None:
     assert second.high <= first.low
 
 
-def test_a_spent_budget_ends_with_what_is_known() -> None:
-    poor = attrs.evolve(PROBLEM, remaining_tokens=9000)
-    search = Search(Bayes(), poor, lambda length, _, __: length <= 20_000)
-    done = search.run()
-    assert done.high is None
-    assert done.low < 9512
-    assert done.interval.high is None
-
-
 REGIONAL = attrs.evolve(PROBLEM, rule=PassRule(regions=tuple(Region)), tolerance=1 / 64)
-
-
-@pytest.mark.parametrize("region", Region)
-def test_a_cliff_in_one_region_is_found_with_most_questions_there(region: Region) -> None:
-    answers = Answers(kind="cliff", truth=20_000, region=region)
-    search = Search(Bayes(), REGIONAL, answers)
-    done = search.run()
-    assert done.high is not None
-    assert done.low <= 20_000 < done.high
-    near = [t for o in search.history if 19_000 < o.length_tokens < 21_000 for t in o.regions]
-    asked = {r: sum(t.trials for t in near if t.region is r) for r in Region}
-    assert max(asked, key=lambda r: asked[r]) is region
 
 
 def test_without_reuse_it_asks_for_whole_requests() -> None:

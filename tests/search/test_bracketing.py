@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstrix.models import Baseline, DepthTally, Observation, Region
-from lmstrix.problem import Done, PassRule, SearchProblem
-from lmstrix.search.bracketing import OneSize, bracket_of, lattice
-from lmstrix.testing.contracts.strategy import Search
+from lmstrix.problem import PassRule, SearchProblem
+from lmstrix.search.bracketing import bracket_of, lattice
 
 EVERYWHERE = PassRule(regions=tuple(Region))
 
@@ -74,13 +73,3 @@ def test_one_lost_region_fails_a_length_and_one_in_doubt_stops_the_bracket() -> 
     assert bracket_of(asked, [passed, beyond]) == (8192, None)
     assert bracket_of(asked, [passed, lost, beyond]) == (2048, 4096)
     assert bracket_of(asked, [passed, doubt, beyond]) == (2048, None)
-
-
-def test_one_size_asks_about_every_region_at_the_ceiling_only() -> None:
-    asked = attrs.evolve(problem(512, 4096, 1 / 64, 256), rule=EVERYWHERE)
-    search = Search(OneSize(), asked, lambda _, __, ___: True)
-    assert search.run() == Done(
-        low=4096, high=None, interval=OneSize().interval(asked, search.history)
-    )
-    (seen,) = search.history
-    assert [(t.region, t.trials) for t in seen.regions] == [(r, 4) for r in Region]

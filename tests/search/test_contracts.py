@@ -1,5 +1,3 @@
-"""Every strategy under the contract."""
-
 from __future__ import annotations
 
 import pytest

@@ -7,7 +7,7 @@ import pytest
 
 from lmstrix.models import Baseline, Cause, DepthTally, Interval, Observation, Region
 from lmstrix.problem import PassRule, SearchProblem
-from lmstrix.search.posterior import LEVEL, threshold_interval
+from lmstrix.search.posterior import threshold_interval
 
 
 def problem(*, floor: int = 512, ceiling: int = 32768, passes: int = 10) -> SearchProblem:
@@ -32,10 +32,6 @@ def interval(history: list[Observation], asked: SearchProblem | None = None) -> 
     return threshold_interval(asked or problem(), history, (512, None))
 
 
-def test_without_evidence_it_is_what_is_known() -> None:
-    assert interval([], problem(floor=700)) == Interval(low=700, high=None, level=LEVEL)
-
-
 def test_it_holds_a_tight_bracket() -> None:
     """A cliff may be anywhere in there."""
     history = observe(n4096=(10, 10), n4352=(0, 10))
@@ -45,28 +41,10 @@ def test_it_holds_a_tight_bracket() -> None:
     assert found.high >= 4352
 
 
-def test_inconclusive_answers_are_no_evidence() -> None:
-    history = [Observation(length_tokens=4096, inconclusive=10)]
-    assert interval(history) == interval([])
-
-
 def test_a_cliff_is_narrowed_down_to_where_it_is() -> None:
     found = interval(observe(n4096=(10, 10), n8192=(0, 10)))
     assert found.high is not None
     assert 4096 * 0.9 <= found.low < found.high <= 8192
-
-
-def test_passing_at_the_ceiling_leaves_the_upper_end_open() -> None:
-    found = interval(observe(n16384=(10, 10), n32768=(20, 20)))
-    assert found.high is None
-    assert found.low > 16384
-
-
-def test_failing_everywhere_leaves_the_floor() -> None:
-    found = interval(observe(n768=(0, 10), n1024=(0, 10)))
-    assert found.low >= 512
-    assert found.high is not None
-    assert found.high < 800
 
 
 def test_lapses_far_below_do_not_drag_it_down() -> None:

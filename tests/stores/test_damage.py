@@ -18,11 +18,7 @@ from lmstrix.stores.export import StoreContents
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The work is done in threads: one event loop is enough."""
-    return "asyncio"
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the work is done in threads
 
 
 @pytest.fixture
@@ -334,14 +330,6 @@ async def test_a_read_only_folder_is_a_store_error(
         with pytest.raises(StoreError, match="cannot be written") as caught:
             await store.begin("key", sample_model())
         assert "folder" in caught.value.hint
-
-
-async def test_a_folder_in_a_file_is_a_store_error(path: Path) -> None:
-    put(path, b"a file, not a folder")
-    async with opened(path / "store") as store:
-        with pytest.raises(StoreError) as caught:
-            await store.begin("key", sample_model())
-        assert caught.value.hint
 
 
 def special_file(path: Path, what: str) -> None:

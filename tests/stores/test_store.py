@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import anyio
-import platformdirs
 import pytest
 
 from lmstrix.errors import StoreError
@@ -75,18 +74,6 @@ async def test_the_store_named_memory_is_nowhere(
     await store.aclose()
     assert await store.unfinished("key") == new
     assert names_in(tmp_path) == set()
-
-
-async def test_constructing_touches_nothing(path: Path) -> None:
-    store = SqliteStore(path)
-    assert (store.location, store.warnings) == (str(path), ())
-    await store.aclose()
-    assert not path.parent.exists()
-
-
-def test_the_default_is_in_the_users_data_folder() -> None:
-    expected = platformdirs.user_data_path("lmstrix") / "lmstrix.sqlite3"
-    assert SqliteStore().location == str(expected)
 
 
 async def test_closing_works_in_a_cancelled_task(store: SqliteStore, path: Path) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from httpx_ws import AsyncWebSocketSession, WebSocketDisconnect, aconnect_ws
 
-from lmstrix.models import LoadProgress, ModelInfo
 from lmstrix.ports import Adapter
 from lmstrix.testing import pytest_plugin
-from lmstrix.testing.lmstudio import LMStudioServer, LoadFate, Script, Step
+from lmstrix.testing.lmstudio import LMStudioServer, Script
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 lmstudio_script = pytest_plugin.lmstudio_script
@@ -38,10 +36,6 @@ def create(endpoint: str, number: int = 1, **parameter: object) -> Frame:
         "channelId": number,
         "creationParameter": parameter,
     }
-
-
-def cancel(number: int = 1) -> Frame:
-    return {"type": "channelSend", "channelId": number, "message": {"type": "cancel"}}
 
 
 def load(name: str = "ours", **more: object) -> Frame:
@@ -98,55 +92,12 @@ def lmstudio_preload() -> Sequence[tuple[str, str, int]]:
     return [("m", "mine", 4096)]
 
 
-async def test_greeting(lmstudio_server: LMStudioServer) -> None:
-    async with httpx.AsyncClient(base_url=f"http://{lmstudio_server.host}") as http:
-        greeting = await http.get("/lmstudio-greeting")
-        assert greeting.json() == {"lmstudio": True}
-        assert (await http.get("/llm")).status_code == 404
-
-
-async def test_every_namespace_opens(lmstudio_server: LMStudioServer) -> None:
-    for namespace in ("llm", "embedding", "system", "files", "repository"):
-        async with wire(lmstudio_server, namespace) as raw:
-            assert await raw.ask({"type": "keepAlive"}) == {"type": "keepAliveAck"}
-    assert lmstudio_server.counters.sockets_opened == 5
-
-
 async def test_authentication_comes_first(lmstudio_server: LMStudioServer) -> None:
     async with aconnect_ws(f"ws://{lmstudio_server.host}/llm") as socket:
         refusal = await Wire(socket).ask(call("listLoaded"))
         assert refusal["success"] is False
         with pytest.raises(WebSocketDisconnect):
             await socket.receive_json(timeout=5)
-
-
-async def test_calls_by_their_numbers(lmstudio_server: LMStudioServer) -> None:
-    async with wire(lmstudio_server) as raw:
-        listed = await raw.ask({"type": "rpcCall", "endpoint": "listLoaded", "callId": 7})
-        assert (listed["type"], listed["callId"]) == ("rpcResult", 7)
-        mine = {"type": "query", "query": {"identifier": "mine"}}
-        counted = await raw.ask(call("countTokens", 8, specifier=mine, inputString="a b c"))
-        assert counted == {"type": "rpcResult", "callId": 8, "result": {"tokenCount": 3}}
-        config = await raw.ask(call("getLoadConfig", 9, specifier=mine))
-        assert config["result"] == {"fields": [{"key": "llm.load.contextLength", "value": 4096}]}
-        idle = await raw.ask(call("getInstanceProcessingState", 10, specifier=mine))
-        assert idle["result"] == {"status": "idle", "queued": 0}
-    async with wire(lmstudio_server, "embedding") as raw:
-        assert (await raw.ask(call("listLoaded")))["result"] == []
-
-
-async def test_estimates_and_guardrails(lmstudio_server: LMStudioServer) -> None:
-    def stack(context: int) -> object:
-        fields = [{"key": "llm.load.contextLength", "value": context}]
-        return {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
-
-    async with wire(lmstudio_server) as raw:
-        for context, passes in ((4096, True), (16384, False)):
-            frame = await raw.ask(
-                call("estimateModelUsage", modelKey="m", loadConfigStack=stack(context))
-            )
-            assert frame["result"]["passesGuardrails"] is passes
-            assert frame["result"]["memory"]["contextBytes"] == context * 1024
 
 
 @pytest.mark.parametrize(
@@ -170,76 +121,6 @@ async def test_mistakes_are_warned_of_and_not_answered(
     assert len(lmstudio_server.counters.warnings) == 1
 
 
-async def test_a_load_and_a_prediction_message_by_message(lmstudio_server: LMStudioServer) -> None:
-    async with wire(lmstudio_server) as raw:
-        await raw.send(load())
-        frames = await raw.until("channelClose")
-        messages = [frame["message"] for frame in frames if "message" in frame]
-        assert [m["type"] for m in messages] == ["resolved", "progress", "progress", "success"]
-        assert messages[-1]["info"]["identifier"] == "ours"
-        assert lmstudio_server.left_behind == ["ours"]
-        await raw.send(PREDICT)
-        frames = await raw.until("channelClose")
-        messages = [frame["message"] for frame in frames if "message" in frame]
-        kinds = [m["type"] for m in messages]
-        assert kinds == ["promptProcessingProgress", *["fragment"] * 2, "success"]
-        assert messages[0]["details"]["totalPromptTokenCount"] == 9
-        assert messages[-1]["stats"]["promptTokensCount"] == 9
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        Script(load=LoadFate.HANGS),
-        Script(load_s=60),
-        Script(silent_at=frozenset({Step.LOAD_AFTER_PROGRESS})),
-    ],
-)
-async def test_cancelling_a_load_leaves_nothing(lmstudio_adapter: Adapter, script: Script) -> None:
-    async with LMStudioServer(lmstudio_adapter, script=script) as server, wire(server) as raw:
-        await raw.send(load())
-        await raw.until("progress")
-        await raw.send(cancel())
-        await server.reached(lambda: server.counters.cancels == 1 and not server.left_behind)
-        listed = await raw.ask(call("listLoaded"))
-        while listed["type"] != "rpcResult":
-            listed = await raw.receive()
-        assert listed["result"] == []
-
-
-class SlowToLoad(SimulatedAdapter):
-    """Says that it is halfway, and stays there."""
-
-    ended = False
-
-    @asynccontextmanager
-    async def load(
-        self,
-        model: ModelInfo,
-        context_length: int,
-        *,
-        on_progress: Callable[[LoadProgress], None] | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        assert on_progress is not None
-        on_progress(LoadProgress(fraction=0.5))
-        try:
-            await anyio.sleep_forever()
-            yield
-        finally:
-            self.ended = True
-
-
-async def test_cancelling_a_load_cancels_the_adapters_load() -> None:
-    adapter = SlowToLoad(SimulatedModel(key="m"))
-    async with LMStudioServer(adapter) as server, wire(server) as raw:
-        await raw.send(load())
-        while (await raw.receive())["message"].get("progress") != 0.5:
-            pass
-        await raw.send(cancel())
-        assert (await raw.receive())["type"] == "channelClose"
-        assert adapter.ended
-
-
 async def test_an_adapters_defect_is_an_error_and_not_the_end(lmstudio_script: Script) -> None:
     adapter = SimulatedAdapter(SimulatedModel(key="m"), faults=[ZeroDivisionError("defect")])
     async with LMStudioServer(adapter, script=lmstudio_script) as server, wire(server) as raw:
@@ -250,15 +131,6 @@ async def test_an_adapters_defect_is_an_error_and_not_the_end(lmstudio_script: S
         assert failed["error"]["cause"] == "defect"
         await raw.send({**PREDICT, "channelId": 3})
         await raw.until("success")
-
-
-async def test_a_load_may_ignore_its_cancellation(lmstudio_adapter: Adapter) -> None:
-    script = Script(load_s=0.1, ignores_cancel=True)
-    async with LMStudioServer(lmstudio_adapter, script=script) as server, wire(server) as raw:
-        await raw.send(load())
-        await raw.send(cancel())
-        await raw.until("success")
-        assert (server.counters.cancels, server.left_behind) == (1, ["ours"])
 
 
 async def test_a_client_that_goes_away_stops_its_work_and_keeps_its_instances() -> None:
@@ -286,11 +158,3 @@ async def test_noise_does_not_end_the_server(lmstudio_server: LMStudioServer, no
         assert await Wire(socket).ask(AUTH) == {"success": True}
         await socket.send_text("{no json")
         assert (await Wire(socket).receive())["type"] == "communicationWarning"
-
-
-async def test_an_incomplete_handshake_is_not_a_websocket(lmstudio_server: LMStudioServer) -> None:
-    async with await anyio.connect_tcp("127.0.0.1", lmstudio_server.port) as stream:
-        await stream.send(b"GET /llm HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
-        with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-            await stream.receive()
-    assert lmstudio_server.counters.sockets_opened == 0

@@ -43,34 +43,6 @@ async def test_what_is_forgotten(change: dict[str, Any], known: set[str]) -> Non
     assert (await asked(model, "The river is 41.")).text.strip() == "41."
 
 
-async def test_a_model_that_keeps_the_first_tokens_still_sees_the_request() -> None:
-    model = attrs.evolve(MODEL, beyond=Beyond.KEEPS_FIRST)
-    user = f"{FACTS['head']} {WORDS}\n\nContinue the text."
-    assert (await asked(model, user)).text.startswith(" 41. w0")
-    assert (await asked(model, user.replace("Continue", "Repeat"))).text.strip() == "41."
-
-
-async def test_it_completes_a_list_line_by_line() -> None:
-    text = f"The river is 41. The hill is red. {WORDS} The well is deep."
-    user = f"{text}\n\nComplete these sentences:\n1. The river is\n2. The well is\n3. The hill is"
-    whole = attrs.evolve(MODEL, true_context=9000)
-    assert (await asked(whole, user, "1. The river is")).text == (
-        " 41.\n2. The well is deep.\n3. The hill is red."
-    )
-    assert (await asked(MODEL, user, "1. The river is")).text == (
-        " something else.\n2. The well is deep.\n3. The hill is something else."
-    )
-    replies = [
-        await asked(
-            attrs.evolve(whole, lapses=0.5),
-            user.replace("these", f"these {n}"),
-            "1. The river is",
-        )
-        for n in range(20)
-    ]
-    assert len({reply.text for reply in replies}) > 3
-
-
 @pytest.mark.parametrize("beyond", [Beyond.NOISE, Beyond.WORD_SALAD, Beyond.LOOPS])
 async def test_what_never_ends_is_cut_off_and_repeatable(beyond: Beyond) -> None:
     model = attrs.evolve(MODEL, beyond=beyond)
@@ -80,41 +52,3 @@ async def test_what_never_ends_is_cut_off_and_repeatable(beyond: Beyond) -> None
     assert reply == await asked(model, FACTS["end"])
     assert reply.text != (await asked(model, FACTS["head"])).text or beyond is Beyond.LOOPS
     assert (await asked(model, "The river is 41.")).text.strip() == "41."
-
-
-async def test_it_thinks_unless_the_answer_has_begun() -> None:
-    model = attrs.evolve(MODEL, reasoning="Hm, a river.")
-    assert (await asked(model, "The river is 41.")).reasoning == ""
-    reply = await asked(model, "The river is 41.", prefix="")
-    assert reply.reasoning == "Hm, a river."
-    assert reply.generated_tokens == 5 + 3
-
-
-async def test_it_goes_on_with_the_text_when_told_to_copy() -> None:
-    user = f"The river is 41. {WORDS}\n\nContinue the text from these words on."
-    assert (await asked(attrs.evolve(MODEL, true_context=2000), user)).text == (
-        " 41. w0. w1. w2. w3. w4."
-    )
-
-
-async def test_it_writes_when_told_to_write() -> None:
-    user = f"{WORDS}\n\nWrite a long story."
-    first = await asked(MODEL, user, prefix="Once")
-    assert first.stop_reason is StopReason.MAX_TOKENS
-    assert len(first.text.split()) > 8
-    assert "w1" not in first.text
-    assert (await asked(attrs.evolve(MODEL, coherent_context=100), user, prefix="Once")) != first
-
-
-@pytest.mark.parametrize(
-    ("habit", "text"),
-    [
-        (Beyond.SAME_NUMBER, " 48213."),
-        (Beyond.REFUSES, " I'm sorry, but I cannot help with that."),
-        (Beyond.ECHOES, " The river is 41. w0. w1. w2. w"),
-    ],
-)
-async def test_habits(habit: Beyond, text: str) -> None:
-    model = attrs.evolve(MODEL, true_context=0, beyond=habit)
-    assert (await asked(model, FACTS["head"])).text.startswith(text)
-    assert (await asked(model, "The river is 41.")).text != " 41."

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lmstrix.models import Judgement, Region, Reply, StopReason
-from lmstrix.ports import GradedValidator, LoadedModel, Validator
+from lmstrix.ports import LoadedModel, Validator
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.copy import Copy, copied_share
 from lmstrix.validators.haystack import HaystackSpec
-from lmstrix.validators.needles import answer_from, names_stem, stem_of
+from lmstrix.validators.needles import names_stem, stem_of
 from lmstrix.validators.recall import Recall
 from lmstrix.validators.ruler import Crowd, Tracing
 
@@ -57,21 +57,6 @@ async def test_passages_are_copied_from_all_depths(loaded: LoadedModel, length: 
         assert f"{question.prompt.answer_prefix} {question.expected}" in text
 
 
-async def test_a_slip_costs_what_follows(loaded: LoadedModel) -> None:
-    assert isinstance(Copy(), GradedValidator)
-    question = await Copy().questions(loaded, 3).question(4096, 0)
-    words = question.expected.split()
-    for right, score, judgement in (
-        (4, 1.0, Judgement.PASS),
-        (2, 0.5, Judgement.PASS),
-        (1, 0.25, Judgement.WRONG),
-        (0, 0.0, Judgement.WRONG),
-    ):
-        given = reply(" ".join([*words[:right], "quickly", *words[right + 1 :]]))
-        assert Copy().score(question, given) == score
-        assert Copy().judge(question, given) is judgement
-
-
 @pytest.mark.parametrize(("validator", "within"), [(Copy(), 0.03), (Recall(), 0.1)])
 async def test_a_map_asks_at_the_depth_it_wants(
     loaded: LoadedModel, validator: Copy | Recall, within: float
@@ -82,16 +67,6 @@ async def test_a_map_asks_at_the_depth_it_wants(
         assert abs((question.depth or 0.0) - depth) < within
         assert await source.at_depth(8192, depth) == question
         assert await source.at_depth(8192, depth, turn=1) != question
-
-
-async def test_a_crowd_is_asked_by_key(loaded: LoadedModel) -> None:
-    source = Crowd().questions(loaded, 3)
-    asked = [await source.question(8192, i) for i in range(10)]
-    text = asked[0].prompt.user
-    assert text.count("carries the number") > 40
-    assert len({q.expected for q in asked}) == 10
-    for question in asked:
-        assert f"{question.prompt.answer_prefix} {question.expected}." in text
 
 
 async def test_chains_are_followed_and_gathered(loaded: LoadedModel) -> None:
@@ -109,15 +84,6 @@ async def test_chains_are_followed_and_gathered(loaded: LoadedModel) -> None:
     assert judge(names, reply(" " + ", ".join(given[:-1]))) is Judgement.WRONG
     everything = ", ".join([*given, "amber star", "lilac rose", "white key"])
     assert judge(names, reply(everything)) is Judgement.WRONG
-
-
-def test_a_broken_chain_has_no_answer() -> None:
-    text = "The flask with the red fox holds as much as the one with the blue sun."
-    assert answer_from(text, stem_of("red fox")) is None
-    whole = f"The flask with the blue sun holds 77 drops. {text}"
-    assert answer_from(whole, stem_of("red fox")) == "77"
-    assert answer_from(whole, names_stem("77")) == "blue sun, red fox"
-    assert answer_from(whole, "The vault opens with") is None
 
 
 @pytest.mark.parametrize("kind", [Copy, Crowd, Tracing])

@@ -8,11 +8,7 @@ from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.models import ContextReport
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
-
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Nothing here depends on the event loop, and whole measurements take their time."""
-    return str(request.param)
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
 
 
 HABITS = (Beyond.SAME_NUMBER, Beyond.ECHOES, Beyond.GUESSES, Beyond.REFUSES)
