@@ -230,7 +230,7 @@ def fuzz(session: nox.Session) -> None:
     through several parsers.
     """
     session.install("-e", ".[testing]", *group("test"))
-    examples = os.environ.get("LMSTRIX_FUZZ_EXAMPLES", "2200")
+    examples = os.environ.get("LMSTRIX_FUZZ_EXAMPLES", "2500")
     session.run("pytest", "tests/fuzz", *session.posargs, env={"LMSTRIX_FUZZ_EXAMPLES": examples})
 
 

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import ContextReport, ModelInfo, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli import session
-from lmstrix_cli.commands import test as _imported  # noqa: F401 - before the forks
 from lmstrix_cli.main import main as lmstrix
 from lmstrix_cli.settings import Settings
 
@@ -138,6 +138,7 @@ def run(job: Job) -> int:
 
 def main() -> None:
     """Fork for each line of the input, one after the other."""
+    import_module("lmstrix_cli.commands.test")
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

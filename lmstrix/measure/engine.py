@@ -213,7 +213,7 @@ class Crashes:
     """Tells a crash that takes the connection along from trouble with the connection.
 
     A crash is the loss of the connection at one length, three times, with an answer at a
-    shorter length between each two. Anything less says nothing about the length.
+    shorter length between each two and no loss there. Anything less says nothing about the length.
     """
 
     def __init__(self) -> None:
@@ -221,7 +221,9 @@ class Crashes:
         self._unconfirmed: set[int] = set()
 
     def lost(self, length_tokens: int) -> None:
-        """The connection was lost while a prompt of this length was being answered."""
+        """The connection was lost while a prompt of this length was being answered; 0: a call."""
+        for longer in [n for n in self._losses if n > length_tokens]:
+            del self._losses[longer]
         if length_tokens not in self._unconfirmed:
             self._losses[length_tokens] += 1
             self._unconfirmed.add(length_tokens)

@@ -328,12 +328,11 @@ class Asker:
     ) -> tuple[Question, Reply]:
         """One request and its reply. A lost connection is remembered: see `Crashes`."""
         loaded = await self._loaded(length_tokens)
-        source = self._engine.source(level.validator, seed)
-        if len(wanted) > 1 and isinstance(source, SeveralSource):
-            question = await source.several(length_tokens, wanted)
-        else:
-            region, index = wanted[0]
-            question = await source.question(length_tokens, index, region)
+        try:
+            question = await self._question(level, length_tokens, seed, wanted)
+        except ConnectionLost:
+            self._lost.lost(0)
+            raise
         try:
             reply = await loaded.complete(
                 question.prompt,
@@ -349,6 +348,15 @@ class Asker:
             raise
         self._lost.answered(length_tokens)
         return question, reply
+
+    async def _question(
+        self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
+    ) -> Question:
+        source = self._engine.source(level.validator, seed)
+        if len(wanted) > 1 and isinstance(source, SeveralSource):
+            return await source.several(length_tokens, wanted)
+        region, index = wanted[0]
+        return await source.question(length_tokens, index, region)
 
     async def _loaded(self, length_tokens: int) -> LoadedModel:
         """A model that holds `length_tokens`. If it loaded before and does not load now, that is

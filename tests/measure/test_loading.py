@@ -435,6 +435,15 @@ class TestCrashes:
             crashes.lost(4096)
             assert not crashes.is_crash(4096)
 
+    def test_a_loss_at_a_shorter_length_is_trouble_with_the_connection(self) -> None:
+        crashes = Crashes()
+        for _ in range(2):
+            crashes.lost(4096)
+            crashes.lost(512)
+            crashes.answered(512)
+        crashes.lost(4096)
+        assert not crashes.is_crash(4096)
+
     def test_lengths_are_counted_apart(self) -> None:
         crashes = Crashes()
         for length in (4096, 4352, 4608):
