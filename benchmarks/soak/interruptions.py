@@ -90,8 +90,8 @@ class Interruption:
         return [text for text, holds in texts.items() if holds]
 
     def _allowed(self) -> set[int]:
-        # All may be measured just before. Before Python has begun, SIGTERM just ends a process.
-        return {ExitCode.PARTIAL, ExitCode.MEASURED, -signal.SIGTERM}
+        # All may be measured just before. Until Python runs our code, a signal just ends it.
+        return {ExitCode.PARTIAL, ExitCode.MEASURED, -signal.SIGTERM, -signal.SIGINT}
 
 
 @attrs.define(kw_only=True)
@@ -145,7 +145,8 @@ class Interrupter:
                 process.kill()
         await self._end_trouble(done, store)
         text = errors.read_text(errors="replace")
-        done.crashed = done.crashed or any(word in text for word in CRASHED)
+        crashed = any(word in text for word in CRASHED) and done.status != -signal.SIGINT
+        done.crashed = done.crashed or crashed
         return is_there
 
     async def _begin_trouble(self, random: Random) -> None:
@@ -275,6 +276,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, help="with each kind of server")
     parser.add_argument("--engine", type=int, default=30, help="with the embedded engine")
     options = parser.parse_args()
+    # A shell ignores it for what runs in the background, and so would all that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="interruptions-") as folder:
         done = anyio.run(partial(interrupt_all, options, Path(folder)))
     print(table(done))
