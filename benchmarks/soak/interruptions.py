@@ -30,6 +30,7 @@ from random import Random
 import anyio
 import attrs
 import platformdirs
+from drawing import USERS_CONTEXT
 from processes import Engine
 from soaking import CRASHED
 
@@ -47,6 +48,8 @@ EARLIEST_S, LATEST_S = 0.3, 4.0
 """After the start of the process: from the imports to the end of a measurement without trouble."""
 LATEST_S_ENGINE = 8.0
 MOST_TRIES = 10
+SMALL = ("--context", str(USERS_CONTEXT), "--max-tokens", "8")
+"""Every model loads that."""
 MODEL = platformdirs.user_cache_path("lmstrix") / "models" / DEMO.file_name
 
 
@@ -179,7 +182,7 @@ class Interrupter:
         """A short run: one load."""
         with anyio.fail_after(NEXT_RUN_S):
             await anyio.run_process(
-                [*self._command(store), "infer", f"m{number}", "Hello"],
+                [*self._command(store), "infer", f"m{number}", "Hello", *SMALL],
                 env=self._environment(),
             )
 

@@ -33,6 +33,8 @@ AWAY_S = 0.3
 """How long a server that is restarted is away."""
 CRASHED = ("Traceback", "This is a bug")
 """In what no run may print."""
+OPENED_S = 5.0
+"""A run that has not opened its store by then may be over."""
 GROUP = 20
 """Measurements that share a server."""
 GONE_S = 2.0
@@ -228,8 +230,11 @@ class _One:
         other = self.job.file("other")
         if kind is FaultKind.REPLACE_STORE:
             await _create_store(other)
+        with anyio.move_on_after(OPENED_S):
+            while not self._store.exists():  # noqa: ASYNC110 - the run opens it when it begins
+                await anyio.sleep(0.05)
         if not self._store.exists():
-            return  # the run has not opened it yet
+            return
         if kind is FaultKind.DELETE_STORE:
             self._store.unlink()
         elif kind is FaultKind.REPLACE_STORE:
