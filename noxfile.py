@@ -217,9 +217,14 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
-    """300 measurements with faults injected at random; ``-- --seed 2 --only 17`` repeats one."""
-    session.install("-e", ".[testing]", *group("test"))
+    """300 measurements with faults injected at random, then 90 interruptions at random moments.
+
+    ``-- --seed 2 --only 17`` repeats one measurement. The interruptions are for Linux.
+    """
+    session.install("-e", ".[llamacpp,testing]", *group("test"))
     session.run("python", str(Path("benchmarks", "soak")), *session.posargs)
+    if not session.posargs and sys.platform == "linux":
+        session.run("python", str(Path("benchmarks", "soak", "interruptions.py")))
 
 
 @nox.session(default=False)
@@ -230,7 +235,7 @@ def fuzz(session: nox.Session) -> None:
     through several parsers.
     """
     session.install("-e", ".[testing]", *group("test"))
-    examples = os.environ.get("LMSTRIX_FUZZ_EXAMPLES", "2200")
+    examples = os.environ.get("LMSTRIX_FUZZ_EXAMPLES", "2500")
     session.run("pytest", "tests/fuzz", *session.posargs, env={"LMSTRIX_FUZZ_EXAMPLES": examples})
 
 

@@ -2,12 +2,14 @@
 
     python benchmarks/soak [--seed 1] [--count 300] [--workers 2] [--only K] [--keep FOLDER]
 
-Each one goes through the LM Studio adapter, its SDK and the stand-in server, in processes of their
-own: the process that measures is killed, the server is killed and restarted, sockets are torn down,
-1 % of the server's frames are malformed, the disk is slow. What was killed, or gave up, is started
-again until there is a report. Then the answer must be right, every trial must be there once and be
-counted once, nothing of ours may be loaded any more, and what the user had loaded must be as it
-was. The exit code is 1 where anything of that is not so; `--only K` repeats that one.
+Each one is `lmstrix test` with the LM Studio adapter, its SDK and the stand-in server, in processes
+of their own: the process that measures is killed; the server is killed, restarted, frozen in the
+middle of a prediction, or floods the client with replies that never end; sockets are torn down,
+1 % of the server's frames are malformed, the disk is slow; the store is deleted, replaced or moved
+away. What was killed, or gave up, is started again until there is a report. Then the answer must be
+right, every trial must be there once and be counted once, nothing of ours may be loaded any more,
+and what the user had loaded must be as it was. A report whose store is gone must be printed, with
+exit code 1. The exit code is 1 where anything of that is not so; `--only K` repeats that one.
 
 The same seed draws the same models and faults. What a fault hits depends on the machine's speed.
 """
@@ -88,6 +90,9 @@ def table(outcomes: Sequence[Outcome], seconds: float) -> str:
         "processes killed while measuring": sum(o.kills for o in outcomes),
         "servers killed": sum(o.engine_kills for o in outcomes),
         "servers restarted": sum(o.restarts for o in outcomes),
+        "servers frozen": sum(o.freezes for o in outcomes),
+        "servers that flooded": sum(o.floods for o in outcomes),
+        "stores taken away": sum(o.stores_gone for o in outcomes),
         "sockets dropped": sum(o.sockets_dropped for o in outcomes),
         "malformed frames sent": sum(o.malformed for o in outcomes),
         "slow writes": sum(o.slow_writes for o in outcomes),
@@ -96,8 +101,10 @@ def table(outcomes: Sequence[Outcome], seconds: float) -> str:
         "resumptions": sum(o.runs - 1 - o.marked for o in outcomes),
         "asked again with --force": sum(o.marked for o in outcomes),
         "instances left to the server's time limit": sum(o.orphans for o in outcomes),
+        "results on stdout only, exit code 1": sum(o.printed for o in outcomes),
         "wrong answers": sum(bool(o.wrong) for o in outcomes),
         "trials lost or counted twice": sum(len(o.trouble) for o in outcomes),
+        "crashes": sum(o.crashes for o in outcomes),
         "instances left": sum(o.left for o in outcomes),
         "user's instances touched": sum(o.touched for o in outcomes),
         "seconds": round(seconds),

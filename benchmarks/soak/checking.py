@@ -47,17 +47,19 @@ def wrong(drawn: Draw, report: ContextReport) -> str:
 
 
 def lost_or_doubled(
-    kept: Sequence[KeptMeasurement], acks: Sequence[str], *, interrupted: int
+    kept: Sequence[KeptMeasurement], acks: Sequence[str], *, gone: int, interrupted: int
 ) -> Iterator[str]:
     """Trials that are missing, there twice, not counted, or counted twice.
 
-    `interrupted` runs may each have stored one that they could not acknowledge any more.
+    The first `gone` of those acknowledged went with a store that was taken away. `interrupted` runs
+    may each have stored one that they could not acknowledge any more.
     """
     stored = Counter(ack(m.id, trial) for m in kept for trial in m.trials)
     yield from (f"twice in the store: {name}" for name, n in stored.items() if n > 1)
     said = Counter(acks)
     yield from (f"acknowledged twice: {name}" for name, n in said.items() if n > 1)
-    yield from (f"acknowledged and lost: {name}" for name in said.keys() - stored.keys())
+    lost = set(acks[gone:]) - stored.keys()
+    yield from (f"acknowledged and lost: {name}" for name in lost)
     silent = stored.keys() - said.keys()
     if len(silent) > interrupted:
         yield f"{len(silent)} trials were never acknowledged, after {interrupted} interruptions"

@@ -11,7 +11,7 @@ import attrs
 from lmstrix.models import Cause
 from lmstrix.testing.simulated import Beyond, SimulatedModel
 
-__all__ = ["USERS_CONTEXT", "Draw", "Fault", "FaultKind", "draw"]
+__all__ = ["STORE_FAULTS", "USERS_CONTEXT", "Draw", "Fault", "FaultKind", "draw"]
 
 USERS_CONTEXT = 512
 """How large the user's own instance of each model is, in tokens: every model loads it."""
@@ -23,6 +23,8 @@ LOAD_TOLERANCE = 1 / 64
 """A search for what loads goes no finer."""
 NEVER = 10**6
 MALFORMED = 0.01
+SHORTEST_TROUBLE_S, LONGEST_TROUBLE_S = 0.2, 3.0
+"""Some are over before a deadline passes, some are not."""
 LATEST_FAULT_S = 2.5
 """After the start of a run, or after the fault before: a run without faults takes about as long."""
 
@@ -38,6 +40,19 @@ class FaultKind(enum.StrEnum):
     """The server ends in good order, is away for a moment, and comes back."""
     DROP = "drop"
     """Every socket is torn down."""
+    FREEZE = "freeze"
+    """The server is stopped in the middle of a prediction, and goes on some time later."""
+    FREEZE_AND_KILL = "freeze_and_kill"
+    """Likewise, but it is killed and started again."""
+    FLOOD = "flood"
+    """For some time replies never end: neither at the number of tokens asked for nor when they
+    are cancelled."""
+    DELETE_STORE = "delete_store"
+    """The store's file is deleted."""
+    REPLACE_STORE = "replace_store"
+    """Another store takes its place."""
+    MOVE_STORE = "move_store"
+    """The store's folder is not there any more."""
 
 
 WEIGHTS = {
@@ -45,7 +60,11 @@ WEIGHTS = {
     FaultKind.KILL_ENGINE: 2,
     FaultKind.RESTART: 3,
     FaultKind.DROP: 5,
+    FaultKind.FREEZE: 3,
+    FaultKind.FREEZE_AND_KILL: 2,
+    FaultKind.FLOOD: 4,
 }
+STORE_FAULTS = (FaultKind.DELETE_STORE, FaultKind.REPLACE_STORE, FaultKind.MOVE_STORE)
 
 
 @attrs.frozen(kw_only=True)
@@ -54,6 +73,8 @@ class Fault:
 
     kind: FaultKind
     after_s: float
+    lasts_s: float
+    """How long a server is frozen or floods."""
 
 
 @attrs.frozen(kw_only=True)
@@ -143,7 +164,13 @@ def draw(seed: int, number: int) -> Draw:
 
 def _faults(random: Random) -> tuple[Fault, ...]:
     kinds = random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=random.randint(1, 4))
+    if random.random() < 0.3:  # first, as a measurement may be over soon
+        kinds.insert(0, random.choice(STORE_FAULTS))
     return tuple(
-        Fault(kind=kind, after_s=random.uniform(0, LATEST_FAULT_S))  # from the very beginning on
+        Fault(
+            kind=kind,
+            after_s=random.uniform(0, LATEST_FAULT_S),  # from the very beginning on
+            lasts_s=random.uniform(SHORTEST_TROUBLE_S, LONGEST_TROUBLE_S),
+        )
         for kind in kinds
     )

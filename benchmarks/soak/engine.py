@@ -9,6 +9,8 @@ its input.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from functools import partial
 
@@ -24,6 +26,10 @@ __all__ = ["SCRIPT"]
 
 SCRIPT = Script(load_s=0.05, prefill_s=0.004)
 """Slow enough for faults to hit loads and prompts, too."""
+
+FLOOD_S = 0.0005
+"""Between two pieces of an endless reply."""
+PREDICTS_S = 1.0
 
 Json = dict[str, object]
 
@@ -54,6 +60,24 @@ class Engine:
         """Send malformed frames from now on."""
         self.server.script = attrs.evolve(self.server.script, malformed=share, malformed_seed=seed)
         return {}
+
+    def flood(self, *, on: bool) -> Json:
+        """Let replies that begin from now on never end, or end again."""
+        self.server.script = attrs.evolve(
+            self.server.script,
+            endless_from=1 if on else None,
+            ignores_cancel=on,
+            fragment_s=FLOOD_S if on else 0.0,
+        )
+        return {}
+
+    async def predicts(self) -> Json:
+        """Wait for the next prediction to begin, for a second at the most."""
+        begun = len(self.server.predictions)
+        with anyio.move_on_after(PREDICTS_S):
+            while len(self.server.predictions) == begun:  # noqa: ASYNC110 - the server has no event
+                await anyio.sleep(0.001)
+        return {"predicts": len(self.server.predictions) > begun}
 
 
 def server(draws: list[Draw], port: int) -> LMStudioServer:
@@ -90,6 +114,12 @@ async def _obey(engine: Engine) -> float | None:
                 answer = engine.malform(float(str(asked["share"])), int(str(asked["seed"])))
             case "drop":
                 answer = Json(dropped=await engine.server.drop_connections())
+            case "flood":
+                answer = engine.flood(on=bool(asked["on"]))
+            case "freeze":
+                print(json.dumps(await engine.predicts()), flush=True)
+                os.kill(os.getpid(), signal.SIGSTOP)
+                continue
             case _:
                 answer = engine.state()
         print(json.dumps(answer), flush=True)

@@ -1,8 +1,8 @@
 """One run of a measurement in a process of its own, so that it can be killed.
 
 Run as a process it reads jobs, lines of JSON, and forks for each one: everything is imported
-before. It prints the process id of the fork, and its exit status when it has ended: 0 for a
-report, 1 for an error that was told.
+before. The fork runs ``lmstrix test MODEL --json``; what it prints goes to ``out`` and ``errors``
+in the job's folder. The process prints the process id of the fork, and later its exit status.
 """
 
 from __future__ import annotations
@@ -15,21 +15,35 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import anyio
 import attrs
 
-from lmstrix import LMStrix, MeasureOptions, RetryPolicy
-from lmstrix.errors import LMStrixError
+from lmstrix import LMStrix, MeasureOptions, Observer, RetryPolicy
 from lmstrix.locks import FOLDER_VARIABLE
-from lmstrix.models import Trial
+from lmstrix.models import ContextReport, ModelInfo, Trial
 from lmstrix.stores.sqlite import SqliteStore
+from lmstrix_cli import session
+from lmstrix_cli.main import main as lmstrix
+from lmstrix_cli.settings import Settings
 
-__all__ = ["MEASURED", "TOLD", "TTL_S", "Job", "ack"]
+__all__ = ["FINISHED", "TTL_S", "Job", "ack"]
 
-MEASURED, TOLD, BROKEN = 0, 1, 2
-"""Exit statuses: a report, an error of LMStrix, any other exception."""
+FINISHED = "finished"
+"""In place of a trial: the report is stored."""
+IMPORTED = (
+    "lmstrix_cli.commands.test",
+    "lmstrix.adapters.lmstudio.adapter",
+    "lmstrix.search.bayes",
+    "lmstrix.validators.recall",
+    "lmstrix.validators.coherence",
+)
+"""What each fork would import else: it takes as long as some measurements."""
+BROKEN = 70
+"""Exit status after an exception that nobody caught."""
 RETRY = RetryPolicy(attempts=10, first_wait_s=0.05, longest_wait_s=0.5)
 """With 1 % malformed frames two loads of three are lost: sizing a text takes a hundred calls."""
 TTL_S = 3
@@ -82,40 +96,65 @@ class LoggingStore(SqliteStore):
         os.write(self._acks, lines.encode())
         return counted
 
+    async def finish(self, measurement_id: str, report: ContextReport) -> None:
+        """Keep the report."""
+        await super().finish(measurement_id, report)
+        os.write(self._acks, f"{FINISHED}\n".encode())
 
-async def measure(job: Job) -> None:
-    """Measure; the report is in the store."""
-    settings = {"host": job.host, **(SHORT if job.hurried else {})}
-    options = MeasureOptions(certify=job.certify, seed=job.seed, force=job.again, retry=RETRY)
-    async with LMStrix(
-        adapter="lmstudio", adapter_settings=settings, store=LoggingStore(job)
-    ) as client:
-        await client.find_true_context(job.model, options)
+
+class PatientClient(LMStrix):
+    """Tries more often than the command line does."""
+
+    async def find_true_context(
+        self,
+        model: str | ModelInfo,
+        options: MeasureOptions | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+    ) -> ContextReport:
+        """Measure `model`."""
+        options = attrs.evolve(options or MeasureOptions(), retry=RETRY)
+        return await super().find_true_context(model, options, observers=observers)
 
 
 def run(job: Job) -> int:
-    """The exit status of one run; errors are told on stderr."""
+    """The exit status of ``lmstrix test``."""
+    settings = {"host": job.host, **(SHORT if job.hurried else {})}
+
+    def open_client(_: Settings, **parts: Any) -> LMStrix:  # noqa: ANN401 - those of the client
+        return PatientClient(
+            adapter="lmstudio", adapter_settings=settings, store=LoggingStore(job), **parts
+        )
+
+    session.open_client = open_client
+    options = ["--seed", str(job.seed)]
+    options += [] if job.certify else ["--no-certify"]
+    options += ["--force"] if job.again else []
+    shared = ["--adapter", "lmstudio", "--host", job.host, "--store", job.store]
+    sys.argv = ["lmstrix", *shared, "test", job.model, "--json", *options]
     try:
-        anyio.run(measure, job)
-    except LMStrixError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        return TOLD
+        lmstrix()
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except BaseException:  # noqa: BLE001 - it is the end of this process
         traceback.print_exc()
+    finally:
+        sys.stdout.flush()
         sys.stderr.flush()
-        return BROKEN
-    return MEASURED
+    return BROKEN
 
 
 def main() -> None:
     """Fork for each line of the input, one after the other."""
+    for name in IMPORTED:
+        import_module(name)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             job = Job(**json.loads(line))
-            errors = os.open(job.file("errors"), os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-            os.dup2(errors, sys.stdout.fileno())
-            os.dup2(errors, sys.stderr.fileno())
+            for name, stream in (("out", sys.stdout), ("errors", sys.stderr)):
+                flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
+                os.dup2(os.open(job.file(name), flags, 0o600), stream.fileno())
             # Nothing is encrypted here: no connection has to read all certificates first.
             os.environ["SSL_CERT_DIR"] = job.folder
             os.environ.setdefault(FOLDER_VARIABLE, job.folder)

@@ -52,6 +52,9 @@ class _Process:
         with anyio.fail_after(within_s):
             return (await self._out.receive_until(b"\n", LONGEST_LINE)).decode()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         with anyio.CancelScope(shield=True):
@@ -79,6 +82,7 @@ class Engine:
         self._script: Json | None = None
         self._turn = anyio.Lock()
         self._dead = State(left=(), untouched=True, malformed=0)
+        self._frozen: State | None = None
         self.port = 0
 
     @classmethod
@@ -123,9 +127,27 @@ class Engine:
     async def kill(self) -> None:
         """SIGKILL it, and start it again on the same port."""
         if self._process is not None:
-            self._dead = await self.state()
+            self._dead = self._frozen or await self.state()
+            self._frozen = None
             await self._process.kill()
         await self._start()
+
+    async def freeze(self) -> bool:
+        """Stop it, in the middle of the next prediction if one begins soon; whether one did.
+        Only `thaw` and `kill` may follow.
+        """
+        self._frozen = await self.state()
+        return bool((await self._ask({"do": "freeze"}))["predicts"])
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._frozen = None
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    async def flood(self, *, on: bool) -> None:
+        """Let replies never end, or end again; a restarted server does not flood."""
+        await self._ask({"do": "flood", "on": on})
 
     async def _start(self) -> None:
         self._process = await _Process.start("engine.py", self._seed, self.port, *self._numbers)

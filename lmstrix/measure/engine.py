@@ -213,7 +213,8 @@ class Crashes:
     """Tells a failure that comes with a length from trouble with the connection or the server.
 
     It is a lost connection or an error of unclear cause at one length, three times, with an answer
-    at a shorter length between each two. Anything less says nothing about the length.
+    at a shorter length between each two and no failure there. Anything less says nothing about
+    the length.
     """
 
     def __init__(self) -> None:
@@ -221,7 +222,9 @@ class Crashes:
         self._unconfirmed: set[int] = set()
 
     def lost(self, length_tokens: int) -> None:
-        """A prompt of this length got no answer."""
+        """A prompt of this length got no answer; 0: it was a call without a prompt."""
+        for longer in [n for n in self._losses if n > length_tokens]:
+            del self._losses[longer]
         if length_tokens not in self._unconfirmed:
             self._losses[length_tokens] += 1
             self._unconfirmed.add(length_tokens)

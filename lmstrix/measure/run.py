@@ -568,7 +568,7 @@ class Measurement:
         await self._ask_fresh(length, document, count)
         alone = state.certificate(length, document)
         if alone.failure is None and alone.inconclusive * 2 > count:
-            raise _Unjudged(f"{length:,}")
+            raise _Unjudged(length)
         while state.verdict(length) is Verdict.UNDECIDED:
             costing = state.refreshed(problem, document)
             ask = missing_at(costing, length, state.observation(length))
@@ -582,7 +582,7 @@ class Measurement:
             after = state.observation(length)
             if after.failure is None and after.trials == before.trials:
                 # Not one could be judged: asked again, it would be so again.
-                raise _Unjudged(f"{length:,}")
+                raise _Unjudged(length)
         alone = state.certificate(length, document)
         passes = state.verdict(length) is Verdict.PASS
         # All answers decide by their rate; the new ones alone, by what chance cannot explain.

@@ -328,13 +328,11 @@ class Asker:
     ) -> tuple[Question, Reply]:
         """One request and its reply. A failure of unclear cause is remembered: see `Crashes`."""
         loaded = await self._loaded(length_tokens)
-        source = self._engine.source(level.validator, seed)
+        # Sizing a prompt sends it only to a server without a tokeniser.
+        sent = 0 if getattr(loaded, "has_tokenizer", True) else length_tokens
         try:
-            if len(wanted) > 1 and isinstance(source, SeveralSource):
-                question = await source.several(length_tokens, wanted)
-            else:
-                region, index = wanted[0]
-                question = await source.question(length_tokens, index, region)
+            question = await self._question(level, length_tokens, seed, wanted)
+            sent = length_tokens
             reply = await loaded.complete(
                 question.prompt,
                 max_tokens=question.max_tokens,
@@ -344,7 +342,7 @@ class Asker:
         except (ContextOverflow, EngineCrashed, PredictionTooSlow):
             raise
         except (ConnectionLost, PredictionError) as error:
-            self._lost.lost(length_tokens)
+            self._lost.lost(sent)
             await self._engine.release()
             if await self._engine.answers_again() and self._lost.is_crash(length_tokens):
                 refused = isinstance(error, PredictionError) and error.refused
@@ -353,6 +351,15 @@ class Asker:
             raise
         self._lost.answered(length_tokens)
         return question, reply
+
+    async def _question(
+        self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
+    ) -> Question:
+        source = self._engine.source(level.validator, seed)
+        if len(wanted) > 1 and isinstance(source, SeveralSource):
+            return await source.several(length_tokens, wanted)
+        region, index = wanted[0]
+        return await source.question(length_tokens, index, region)
 
     async def _loaded(self, length_tokens: int) -> LoadedModel:
         """A model that holds `length_tokens`. If it loaded before and does not load now, that is

@@ -1,4 +1,4 @@
-"""An interruption ends soon, whatever the server does, and what stays loaded is named."""
+"""An interruption waits for no deadline of the server's, and what stays loaded is named."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from lmstrix.models import Prompt
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be frozen")
 
-FAR_TOO_LONG_S = 8.0
-"""An interruption takes three seconds at most, on a busy machine a little more."""
+HANGS_S = 60.0
+"""Only an interruption that hangs takes longer, on a slow machine too."""
+FOR_EVER_S = 3600.0
+"""What waits for the server's answer hangs."""
 QUESTION = Prompt(user="What runs past the mill?")
 SERVER = """
 import sys, anyio
@@ -64,7 +66,7 @@ class Server:
         os.kill(self.process.pid, signal.SIGCONT)
 
     async def has_nothing_loaded(self) -> bool:
-        with anyio.move_on_after(20):
+        with anyio.move_on_after(HANGS_S):
             while await anyio.to_thread.run_sync(self._line):
                 pass
             return True
@@ -82,16 +84,13 @@ async def serving(script: str) -> AsyncGenerator[Server, None]:
 
 
 class Interruption:
-    """Cancels the work once it is under way, and tells how long it then took to end."""
+    """Cancels the work once it is under way."""
 
     def __init__(self) -> None:
-        self.began: float | None = None
         self._under_way = anyio.Event()
 
     def begin(self) -> None:
-        if self.began is None:
-            self.began = anyio.current_time()
-            self._under_way.set()
+        self._under_way.set()
 
     async def by_scope(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """As the command line does it: everything runs in a scope that is cancelled."""
@@ -108,10 +107,6 @@ class Interruption:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    def took_s(self) -> float:
-        assert self.began is not None
-        return anyio.current_time() - self.began
-
 
 FAULTS = {
     "frozen while it reads": "Script(prefill_s=2)",
@@ -123,11 +118,15 @@ FAULTS = {
 @pytest.mark.parametrize("way", ["by_scope", "by_task"])
 @pytest.mark.parametrize("hidden", [False, True], ids=["seen", "hidden"])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_an_interruption_ends_soon(fault: str, hidden: bool, way: str) -> None:
+async def test_an_interruption_does_not_wait_for_the_server(
+    fault: str, hidden: bool, way: str
+) -> None:
     """With `hidden` the caller releases the model in a `finally`, as a measurement does."""
     interruption = Interruption()
     async with serving(FAULTS[fault]) as server:
-        adapter = LMStudioAdapter(server.host)
+        adapter = LMStudioAdapter(
+            server.host, call_s=FOR_EVER_S, stall_s=FOR_EVER_S, load_s=FOR_EVER_S
+        )
         model = await adapter.find_model("m")
 
         def freeze() -> None:
@@ -159,8 +158,8 @@ async def test_an_interruption_ends_soon(fault: str, hidden: bool, way: str) -> 
             finally:
                 await adapter.aclose()
 
-        await getattr(interruption, way)(work)
-        assert interruption.took_s() < FAR_TOO_LONG_S
+        with anyio.fail_after(HANGS_S):
+            await getattr(interruption, way)(work)
         if fault != "flooding":
             (warning,) = adapter.warnings
             assert "lmstrix-" in warning

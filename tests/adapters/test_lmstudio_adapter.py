@@ -212,7 +212,7 @@ async def test_cancelling_a_load(step: Step) -> None:
 
 async def test_a_load_that_ignores_cancel_is_unloaded() -> None:
     """It ends soon after the cancellation, with an instance that nobody waits for."""
-    async with serving(Script(ignores_cancel=True, load_s=0.7)) as (server, adapter):
+    async with serving(Script(ignores_cancel=True, load_s=0.3)) as (server, adapter):
         model = await adapter.find_model("m")
         with anyio.CancelScope() as scope:
             async with adapter.load(model, 512, on_progress=lambda _: scope.cancel()):

@@ -19,6 +19,8 @@ from lmstrix.errors import EngineUnavailable
 from lmstrix_cli import main, session
 
 ROOT = Path(main.__file__).parents[2]
+HANGS_S = 60.0
+"""Only a process that hangs takes longer, on a slow machine too."""
 
 DRIVER = """
 import sys, anyio
@@ -29,7 +31,12 @@ from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli import session
 from lmstrix_cli.main import main
 
-class Slow(SimulatedAdapter):
+class Hanging(SimulatedAdapter):
+    async def before_reply(self, prompt_tokens):
+        if self.counters.replies == {hangs_after}:
+            print("it hangs", file=sys.stderr, flush=True)
+            await anyio.sleep(3600)
+
     @asynccontextmanager
     async def load(self, model, context_length, **rest):
         try:
@@ -40,8 +47,7 @@ class Slow(SimulatedAdapter):
             with anyio.CancelScope(shield=True):
                 await anyio.sleep({release_s})
 
-adapter = Slow(SimulatedModel(key="m", declared=4096, true_context=3000), reply_seconds={reply_s},
-    owns_engine=True)
+adapter = Hanging(SimulatedModel(key="m", declared=4096, true_context=3000), owns_engine=True)
 session.open_client = lambda settings, **parts: LMStrix(
     adapter=adapter, store=Path(settings.store), **parts)
 main()
@@ -50,9 +56,9 @@ main()
 
 @contextmanager
 def start(
-    store: Path, *, reply_s: float = 0.0, release_s: float = 0.0, driver: str = DRIVER
+    store: Path, *, hangs_after: int | None = None, release_s: float = 0.0, driver: str = DRIVER
 ) -> Generator[subprocess.Popen[str]]:
-    code = driver.format(reply_s=reply_s, release_s=release_s)
+    code = driver.format(hangs_after=hangs_after, release_s=release_s)
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--store", str(store), "test", "m", "--json"],
         stdout=subprocess.PIPE,
@@ -80,10 +86,10 @@ def read_until(process: subprocess.Popen[str], mark: str) -> None:
 def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, name: str) -> None:
     number = signal.Signals[name]
     store = tmp_path / "s.db"
-    with start(store, reply_s=0.02) as process:
-        read_until(process, " of ")  # at least one probe is done
+    with start(store, hangs_after=20) as process:
+        read_until(process, "it hangs")
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=HANGS_S)
     assert process.returncode == 5
     report = json.loads(out)
     assert report["cause"] == "interrupted"
@@ -91,7 +97,7 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, name: str) -> N
     assert f"To continue: lmstrix --store {store} test m --json" in err
     assert "Traceback" not in err
     with start(store) as again:
-        out, err = again.communicate(timeout=30)
+        out, err = again.communicate(timeout=HANGS_S)
     assert again.returncode == 0
     assert "continuing after" in err
     assert json.loads(out)["cause"] == "forgets"
@@ -101,10 +107,10 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, name: str) -> N
 def test_nohup_keeps_it_running(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with start(tmp_path / "s.db", reply_s=0.02) as process:
+        with start(tmp_path / "s.db") as process:
             read_until(process, " of ")
             process.send_signal(signal.SIGHUP)
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=HANGS_S)
     finally:
         signal.signal(signal.SIGHUP, before)
     assert process.returncode == 0
@@ -113,12 +119,12 @@ def test_nohup_keeps_it_running(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    with start(tmp_path / "s.db", reply_s=0.02, release_s=3600) as process:
-        read_until(process, " of ")
+    with start(tmp_path / "s.db", hangs_after=20, release_s=3600) as process:
+        read_until(process, "it hangs")
         process.send_signal(signal.SIGINT)
         read_until(process, "releasing")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=HANGS_S)
     assert process.returncode == 130
 
 
@@ -163,9 +169,9 @@ def test_only_two_kills_blame_the_size_that_was_being_loaded(tmp_path: Path, nam
             if number == signal.SIGINT:
                 read_until(process, "releasing")  # the load still hangs: the second signal ends it
                 process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+            process.communicate(timeout=HANGS_S)
     with start(store) as again:
-        out, _ = again.communicate(timeout=30)
+        out, _ = again.communicate(timeout=HANGS_S)
     report = json.loads(out)
     blamed = any("earlier runs died" in note for note in report["notes"])
     assert blamed == (name == "SIGKILL")

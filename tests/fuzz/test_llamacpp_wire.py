@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import anyio
 from fuzz_counts import put_through
-from fuzz_values import TEXTS, VALUES, changed, damaged, deep, fuzz
+from fuzz_values import TEXTS, VALUES, as_text, changed, damaged, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -88,7 +88,7 @@ def test_replies(value: object) -> None:
 @fuzz
 @given(changed({"error": ERROR}) | VALUES | TEXTS, st.integers(-1, 999))
 def test_errors(body: object, status: int) -> None:
-    answer = parse_object(json.dumps(body).encode())
+    answer = parse_object(as_text(body).encode())
     error = put_through("engine's error", lambda: server_error(status, answer))
     assert len(str(error)) < 1000
 

@@ -22,7 +22,7 @@ from lmstrix.errors import (
 )
 from lmstrix.events import Event, LoadStarted
 from lmstrix.measure import engine as engine_module
-from lmstrix.measure.engine import Engine
+from lmstrix.measure.engine import Crashes, Engine
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
 from lmstrix.models import Cause, LoadProgress, ModelInfo, Outcome, Status
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -337,6 +337,21 @@ async def test_the_scope_of_a_load_does_not_outlive_it() -> None:
     assert (await engine.load(2048)).effective_context == 2048
     await engine.release()
     assert adapter.counters.left_behind == 0
+
+
+def test_a_loss_at_a_shorter_length_is_trouble_with_the_connection() -> None:
+    """The rule for a crash that takes the connection along."""
+    crashes, unsteady = Crashes(), Crashes()
+    for _ in range(2):
+        crashes.lost(4096)
+        crashes.answered(512)
+        unsteady.lost(4096)
+        unsteady.lost(512)
+        unsteady.answered(512)
+    crashes.lost(4096)
+    unsteady.lost(4096)
+    assert crashes.is_crash(4096)
+    assert not unsteady.is_crash(4096)
 
 
 class Rounding(SimulatedAdapter):

@@ -39,7 +39,7 @@ __all__ = ["LMStudioAdapter"]
 
 RELEASE_S = 30.0
 """Longest time that the release of a model may take; a later load tries again."""
-CANCEL_S = 1.2
+CANCEL_S = 0.9
 """The same after an interruption, or if LM Studio does not answer. With the cancelling of a request
 and the closing of connections an interruption ends within three seconds."""
 RETRY_S = 0.6

@@ -51,7 +51,7 @@ __all__ = [
 
 CLOSE_S = 0.5
 """Longest time that a connection may take to close, or a request to be sent after all."""
-STOP_S = 1.0
+STOP_S = 0.8
 """Longest time that the server may take to say that it stopped, once a channel is cancelled."""
 MOST_UNREAD = 2**14
 """Messages that wait to be read. A server that sends faster than we read is given up."""
