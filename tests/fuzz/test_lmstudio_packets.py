@@ -71,6 +71,7 @@ def _stats(**changes: object) -> list[object]:
 
 @fuzz
 @given(changed(PACKETS))
+@example([{**PACKETS[0], "details": {"totalPromptTokenCount": 2**31}}, *PACKETS])
 @example(_stats(stopReason=deep(3000)))
 @example(_stats(tokensPerSecond=10**400, timeToFirstTokenSec=float("nan")))
 def test_predictions(packets: object) -> None:

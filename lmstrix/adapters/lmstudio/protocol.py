@@ -292,12 +292,12 @@ class Generation(streaming.Generation):
             return []
         if cached is not None:
             self._cached = min(cached, prompt)
-        known = self._cached or 0
+        known = min(self._cached or 0, prompt)  # the total may differ from packet to packet
         if total is not None and left is not None:
             processed = total - left
         else:
             processed = int(min(as_seconds(packet.get("progress")) or 0.0, 1.0) * prompt)
-        self._processed = max(self._processed, known, min(processed, prompt))
+        self._processed = min(prompt, max(self._processed, known, processed))
         return [
             PrefillProgress(
                 prompt_tokens=prompt, cached_tokens=known, processed_tokens=self._processed
