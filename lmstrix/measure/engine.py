@@ -212,7 +212,7 @@ class Engine:
 class Crashes:
     """Tells a failure that comes with a length from trouble with the connection or the server.
 
-    It is a lost connection or an error of unclear cause at one length, three times, with an answer
+    It is a lost connection or a refusal in unknown words at one length, three times, with an answer
     at a shorter length between each two and no failure there. Anything less says nothing about
     the length.
     """

@@ -21,7 +21,7 @@ from lmstrix.adapters.streaming import (
     require_room,
     with_answer_prefix,
 )
-from lmstrix.errors import ConfigurationError, ConnectionLost, EngineUnavailable
+from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, ReplyChunk
 
@@ -139,7 +139,7 @@ class LMStudioModel(StreamedModel):
             while generation.reply is None:
                 packet = await self._stall.step(channel.next)
                 if packet is None:
-                    raise ConnectionLost("LM Studio ended the reply too early")
+                    raise EngineUnavailable("LM Studio ended the reply too early")
                 for item in generation.feed(packet, perf_counter() - started):
                     yield item
 
