@@ -214,10 +214,11 @@ class Crashes:
 
     It is a lost connection or a refusal in unknown words at one length, three times, with an answer
     at a shorter length between each two and no failure there. Anything less says nothing about
-    the length.
+    the length, nor does any failure at one that has been answered.
     """
 
     def __init__(self) -> None:
+        self._longest = 0
         self._losses: Counter[int] = Counter()
         self._unconfirmed: set[int] = set()
 
@@ -225,12 +226,13 @@ class Crashes:
         """A prompt of this length got no answer; 0: it was a call without a prompt."""
         for longer in [n for n in self._losses if n > length_tokens]:
             del self._losses[longer]
-        if length_tokens not in self._unconfirmed:
+        if length_tokens > self._longest and length_tokens not in self._unconfirmed:
             self._losses[length_tokens] += 1
             self._unconfirmed.add(length_tokens)
 
     def answered(self, length_tokens: int) -> None:
         """A prompt of this length was answered."""
+        self._longest = max(self._longest, length_tokens)
         self._unconfirmed = {n for n in self._unconfirmed if n <= length_tokens}
         for length in [n for n in self._losses if n <= length_tokens]:
             del self._losses[length]  # it works at that length

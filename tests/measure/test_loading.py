@@ -339,7 +339,7 @@ async def test_the_scope_of_a_load_does_not_outlive_it() -> None:
     assert adapter.counters.left_behind == 0
 
 
-def test_a_loss_at_a_shorter_length_is_trouble_with_the_connection() -> None:
+def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connection() -> None:
     """The rule for a crash that takes the connection along."""
     crashes, unsteady = Crashes(), Crashes()
     for _ in range(2):
@@ -351,6 +351,12 @@ def test_a_loss_at_a_shorter_length_is_trouble_with_the_connection() -> None:
     crashes.lost(4096)
     unsteady.lost(4096)
     assert crashes.is_crash(4096)
+    answered = Crashes()
+    answered.answered(4096)
+    for _ in range(3):
+        answered.lost(4096)
+        answered.answered(512)
+    assert not answered.is_crash(4096)
     assert not unsteady.is_crash(4096)
 
 
