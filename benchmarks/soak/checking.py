@@ -52,7 +52,7 @@ def lost_or_doubled(
     """Trials that are missing, there twice, not counted, or counted twice.
 
     The first `gone` of those acknowledged went with a store that was taken away. `interrupted` runs
-    may each have stored one that they could not acknowledge any more.
+    and stores may each have one that could not be acknowledged any more.
     """
     stored = Counter(ack(m.id, trial) for m in kept for trial in m.trials)
     yield from (f"twice in the store: {name}" for name, n in stored.items() if n > 1)

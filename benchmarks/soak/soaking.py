@@ -275,10 +275,10 @@ class _One:
         lines = [line for line in self._acks() if line != FINISHED]
         outcome.trials = len(lines)
         outcome.slow_writes = len(lines) if self.drawn.slow_s else 0
-        interrupted = outcome.kills + outcome.errors
-        outcome.trouble.extend(
-            lost_or_doubled(kept, lines, gone=self.gone or 0, interrupted=interrupted)
-        )
+        interrupted = outcome.kills + outcome.errors + outcome.stores_gone
+        # One more may have been on its way into the store when that was taken away.
+        gone = 0 if self.gone is None else self.gone + 1
+        outcome.trouble.extend(lost_or_doubled(kept, lines, gone=gone, interrupted=interrupted))
         if len(kept) != 1 + outcome.marked and self.gone is None:
             outcome.trouble.append(
                 f"{len(kept)} measurements were begun instead of {1 + outcome.marked}"
