@@ -46,7 +46,7 @@ NO_MATCH = (
     "no model matches these filters",
     "`lmstrix scan` takes the same options; without them it lists all models.",
 )
-NO_MODEL = ("there is no model to measure", "`lmstrix scan` shows where LMStrix looks for models.")
+NO_MODEL = ("no model was found", "`lmstrix scan` says where LMStrix looks for models.")
 
 
 @click.command(name="test", epilog=EPILOG)
