@@ -203,9 +203,9 @@ class LMStrix:
         """What the engine is, whether it answers, what is loaded."""
         return await self.adapter.status()
 
-    async def other_servers(self) -> Sequence[Status]:
-        """The status of each of the `others` that answers."""
-        return [status for _, status in await self._adapters.answering()]
+    async def other_servers(self) -> Sequence[Adapter]:
+        """Those of the `others` that answer, if only that they want a key."""
+        return await self._adapters.answering()
 
     async def reports(self) -> Sequence[StoredReport]:
         """Finished measurements, the newest of each kind, newest first."""

@@ -19,7 +19,7 @@ from lmstrix.errors import (
     ModelNotFound,
     PluginNotFound,
 )
-from lmstrix.models import ModelInfo, Status
+from lmstrix.models import ModelInfo
 from lmstrix.names import may_mean, suggestion
 from lmstrix.ports import Adapter, SearchStrategy, Store, Validator
 
@@ -169,7 +169,7 @@ class Adapters:
         wanted = [name for name in names if not is_model_file(name) and name not in self._places]
         if not wanted or not self._others:
             return ()
-        keys = [pair for adapter, _ in await self.answering() for pair in await _keys(adapter)]
+        keys = [pair for adapter in await self.answering() for pair in await _keys(adapter)]
         claimed = [name for name in wanted if any(may_mean(name, key) for _, key in keys)]
         everywhere = [*await _keys(self.usual), *keys] if claimed else []
         for name in claimed:
@@ -183,25 +183,25 @@ class Adapters:
             (self._places[name],) = having.values()
         return keys
 
-    async def answering(self) -> Sequence[tuple[Adapter, Status]]:
+    async def answering(self) -> Sequence[Adapter]:
         """The other servers that answer, if only that they want a key."""
         # Imported here because a measurement of LM Studio's models needs no HTTP client.
         from lmstrix.adapters.http import KEY_HINT  # noqa: PLC0415
 
-        found: dict[str, tuple[Adapter, Status]] = {}
+        found: set[str] = set()
 
         async def ask(name: str, adapter: Adapter) -> None:
             with anyio.move_on_after(ANSWER_S):
                 status = await adapter.status()
                 if status.available or status.hint == KEY_HINT:
-                    found[name] = adapter, status
+                    found.add(name)
 
         # Made here, so that an error of settings is not raised inside a group.
         made = {name: self._default(name) for name in self._others}
         async with anyio.create_task_group() as group:
             for name, adapter in made.items():
                 group.start_soon(ask, name, adapter)
-        return [found[name] for name in self._others if name in found]
+        return [made[name] for name in self._others if name in found]
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from lmstrix import (
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
     EMBEDDED_ADAPTER,
+    Adapter,
     Archive,
     ConfigurationError,
     InfrastructureError,
@@ -90,35 +91,39 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
             output.note(warning)
 
 
-async def every_model(opened: LMStrix, settings: Settings) -> list[ModelInfo]:
-    """The models of the adapter; if none was named, also the files of the embedded engine.
+async def every_model(opened: LMStrix, settings: Settings) -> list[tuple[str, ModelInfo]]:
+    """The models of the adapter, each with the adapter's name; if none was named, also those of
+    the other servers of this machine and the files of the embedded engine.
 
     A file has its path as key, as ``lmstrix test`` takes it. What cannot be asked is
     named in a note; raises its `InfrastructureError` if nothing is found elsewhere.
     """
     if settings.adapter is not None or (settings.host is not None and settings.host_is_typed):
-        return list(await opened.list_models())
-    engine = opened.adapter_for("model.gguf")
+        return [(opened.adapter.name, model) for model in await opened.list_models()]
     away: list[InfrastructureError] = []
-    found: list[ModelInfo] = []
-    files: list[ModelInfo] = []
-    try:
-        found += await opened.list_models()
-    except InfrastructureError as error:
-        away.append(error)
-    try:
-        files += [] if engine is opened.adapter else await engine.list_models()
-    except InfrastructureError as error:
-        away.append(error)
+
+    async def ask(adapter: Adapter) -> Sequence[ModelInfo]:
+        try:
+            return await adapter.list_models()
+        except InfrastructureError as error:
+            away.append(error)
+            return ()
+
+    engine = opened.adapter_for("model.gguf")
+    models = await ask(opened.adapter)
+    found = [(opened.adapter.name, model) for model in models]
+    for server in await opened.other_servers():
+        found += [(server.name, model) for model in await ask(server)]
+    files = () if engine is opened.adapter else await ask(engine)
     # LM Studio gives the paths below its folder, which the embedded engine reads too.
-    served = tuple(f"/{model.path}" for model in found if model.path)
+    served = tuple(f"/{model.path}" for model in models if model.path)
     others = [one for one in files if not Path(one.path).as_posix().endswith(served)]
     if away and not found and not others:
         away[0].hint = f"{away[0].hint} No model at hand: lmstrix demo.".strip()
         raise away[0]
     for error in away:
         output.note(f"{error}. {error.hint}".rstrip())
-    return found + [attrs.evolve(one, key=one.path) for one in others]
+    return found + [(engine.name, attrs.evolve(one, key=one.path)) for one in others]
 
 
 def archive_of(opened: LMStrix) -> Archive:

@@ -217,6 +217,29 @@ def test_every_command_finds_the_server(serve: Serve, command: tuple[str, ...]) 
     assert result.exit_code == 0, result.stderr
 
 
+def test_scan_lists_the_models_of_every_server(serve: Serve, tmp_path: Path) -> None:
+    away = shell("scan")
+    assert away.exit_code == 3
+    assert "LM Studio does not answer" in away.stderr
+    serve(OllamaServer(models("m:latest")), LlamaServer("org/served"))
+    lines = [line.split() for line in shell("scan").stdout.splitlines()]
+    assert lines[0][:2] == ["MODEL", "SERVER"]
+    assert [line[:2] for line in lines[1:]] == [
+        ["m:latest", "ollama"],
+        ["org/served", "llama-server"],
+    ]
+    serve(LMStudioServer(models("studio")))
+    found = [json.loads(line) for line in shell("scan", "--json").stdout.splitlines()]
+    assert [(one["adapter"], one["key"]) for one in found] == [
+        ("lmstudio", "studio"),
+        ("ollama", "m:latest"),
+        ("llama-server", "org/served"),
+    ]
+    one = shell("--adapter", "ollama", "scan").stdout
+    assert "m:latest" in one
+    assert "SERVER" not in one
+
+
 def test_force_reaches_the_server_that_was_found(serve: Serve) -> None:
     server = OllamaServer(SimulatedAdapter(MODEL), preload=[("m:latest", 1024)])
     serve(server)
@@ -315,7 +338,7 @@ def test_a_server_that_wants_a_key_has_to_be_named(
     assert result.exit_code == 3
     assert "answered 401" in result.stderr
     assert "name the server with --adapter" in result.stderr
-    assert "llama-server answers too" in shell("scan").stderr
+    assert "llm" in shell("scan").stdout  # it lists its models to everybody
     checks = json.loads(shell("doctor", "--json").stdout)["checks"]
     (found,) = [check for check in checks if check["check"] == "other servers"]
     assert found["verdict"] == "ok"

@@ -181,7 +181,8 @@ async def check_other_servers(settings: Settings) -> Finding:
     named = settings.adapter
     host = settings.host if named else None
     async with session.open_client(replace(settings, host=host, store="memory")) as client:
-        found = [await client.status()] if named else await client.other_servers()
+        servers = [client.adapter] if named else await client.other_servers()
+        found = [await server.status() for server in servers]
     away = [status for status in found if not status.available]
     if away and settings.adapter is not None:
         return problem(f"{away[0].detail}.", away[0].hint)

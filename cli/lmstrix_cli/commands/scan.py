@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import attrs
 import click
 
 from lmstrix import LMStrix, ModelInfo, Status, StoreError, to_json
@@ -25,6 +26,13 @@ Examples:
 """
 
 
+@attrs.frozen
+class _Row:
+    adapter: str
+    model: ModelInfo
+    tested: int | None
+
+
 @click.command(name="scan", epilog=EPILOG)
 @model_filters()
 @format_options("one model on each line (JSON Lines)")
@@ -32,20 +40,25 @@ Examples:
 def command(settings: Settings, *, kind: str | None, as_json: bool, **filters: Any) -> None:  # noqa: ANN401 - click gives each option's value by its name
     """List the available models.
 
-    Lists the models of LM Studio and the GGUF files in the folders of the embedded engine; with
-    --adapter or --host, only the models there. Loads nothing. `lmstrix test` takes a name from the
-    column MODEL, or the path of any GGUF file. TRUE is the true context, if it was measured.
+    Lists the models of LM Studio, Ollama and llama-server on this machine, and the GGUF files in
+    the folders of the embedded engine, which is the server llamacpp; with --adapter or --host, only
+    the models there. Loads nothing. `lmstrix test` takes a name from the column MODEL, or the path
+    of any GGUF file. TRUE is the true context, if it was measured.
     """
     chosen, kind = ModelFilter.take(filters), choose_format(kind, as_json=as_json)
     found, tested, status = session.run(lambda: _scan(settings))
-    kept = chosen.keep(found)
+    rows = [
+        _Row(adapter, model, tested.get(model.identity))
+        for adapter, model in found
+        if chosen.keep([model])
+    ]
     if kind == JSON:
-        for model in kept:
-            document = json.loads(to_json(model))
-            document["tested_context"] = tested.get(model.identity)
+        for row in rows:
+            document = json.loads(to_json(row.model))
+            document |= {"adapter": row.adapter, "tested_context": row.tested}
             output.json_object(document)
-    elif kept or kind == "csv":
-        show_rows(kind, _columns(tested), kept)
+    elif rows or kind == "csv":
+        show_rows(kind, _columns(several=len({row.adapter for row in rows}) > 1), rows)
     elif found:
         output.note(f"No match among {say_count(len(found), 'model')}.")
     elif status is not None:
@@ -54,13 +67,8 @@ def command(settings: Settings, *, kind: str | None, as_json: bool, **filters: A
 
 async def _scan(
     settings: Settings,
-) -> tuple[Sequence[ModelInfo], Mapping[str, int], Status | None]:
+) -> tuple[Sequence[tuple[str, ModelInfo]], Mapping[str, int], Status | None]:
     async with session.client(settings) as client:
-        for status in await client.other_servers():
-            output.note(
-                f"{status.engine} answers too: `lmstrix --adapter {status.adapter} scan` lists its"
-                " models."
-            )
         models = await session.every_model(client, settings)
         if not models:
             return [], {}, await client.status()
@@ -80,35 +88,47 @@ async def _tested(client: LMStrix) -> dict[str, int]:
     }
 
 
-def _columns(tested: Mapping[str, int]) -> list[Column[ModelInfo]]:
+def _columns(*, several: bool) -> list[Column[_Row]]:
+    """With the column SERVER for people if there are `several`."""
     return [
-        Column("model", "MODEL", value=lambda model: model.key, least=18),
-        Column("type", "TYPE"),
-        Column(
+        _fact("key", "MODEL", csv="model", least=18),
+        Column("adapter", "SERVER" if several else ""),
+        _fact("type", "TYPE"),
+        _fact(
             "format",
             "FORMAT",
             lambda model: f"{model.format} {model.architecture or ''}".strip(),
             least=8,
         ),
-        Column(
-            "size_bytes",
-            "SIZE",
-            lambda model: say_bytes(model.size_bytes),
-            lambda model: model.size_bytes or None,
-            right=True,
-        ),
-        Column("quantization", "QUANTIZATION", short="QUANT", least=6),
-        Column(
+        _fact("size_bytes", "SIZE", lambda model: say_bytes(model.size_bytes), right=True),
+        _fact("quantization", "QUANTIZATION", short="QUANT", least=6),
+        _fact(
             "declared_context",
             "DECLARED",
             lambda model: say_tokens(model.declared_context),
             right=True,
         ),
-        Column(
-            "tested_context", "TRUE", value=lambda model: tested.get(model.identity), right=True
-        ),
-        *map(Column[ModelInfo], ("architecture", "parameters", "path", "digest")),
+        Column("tested_context", "TRUE", value=lambda row: row.tested, right=True),
+        *map(_fact, ("architecture", "parameters", "path", "digest")),
     ]
+
+
+def _fact(
+    name: str,
+    head: str = "",
+    text: Callable[[ModelInfo], str] | None = None,
+    *,
+    csv: str = "",
+    **layout: Any,  # noqa: ANN401 - those of `Column`
+) -> Column[_Row]:
+    """A column of an attribute of the model. A size that is not known is empty in CSV."""
+    return Column(
+        csv or name,
+        head,
+        None if text is None else lambda row: text(row.model),
+        lambda row: getattr(row.model, name) or None,
+        **layout,
+    )
 
 
 def _nothing_found(status: Status) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -117,7 +117,8 @@ def _ask(settings: Settings) -> tuple[str, ...]:
 
     async def read() -> Sequence[ModelInfo]:
         async with session.client(settings) as client:
-            return _in_order(await session.every_model(client, settings))
+            everything = await session.every_model(client, settings)
+            return _in_order(model for _, model in everything)
 
     found = session.run(read)
     if not found:
@@ -164,7 +165,7 @@ async def _choose(
     return everything, await client.known_reports(everything, options)
 
 
-def _in_order(models: Sequence[ModelInfo]) -> Sequence[ModelInfo]:
+def _in_order(models: Iterable[ModelInfo]) -> Sequence[ModelInfo]:
     """Those that generate text, smallest first."""
     return sorted(filter(_speaks, models), key=lambda model: (model.size_bytes, model.key))
 
