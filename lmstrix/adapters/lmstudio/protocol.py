@@ -144,7 +144,7 @@ def _stack(fields: Mapping[str, object]) -> Json:
 
 START_HINT = (
     "Start LM Studio and its server (lms server start), or name another one with --host HOST:PORT."
-    " GGUF files need no LM Studio: --adapter llamacpp."
+    " Without LM Studio: --adapter ollama, llama-server or openai, or llamacpp for GGUF files."
 )
 
 _WORDS = 500
