@@ -5,6 +5,7 @@ Names, reasons and errors in it are untrusted and not escaped.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -49,9 +50,17 @@ _PHASES = {
     "end": "done",
 }
 
-SEARCH_QUESTIONS, LEVEL_QUESTIONS, CERTIFY_QUESTIONS = 110, 6, 64
-"""Typical numbers of questions of a search with its regions, of the levels, and of a certificate:
-between simulated models with and without lapses (90 and 56) and the demo model (125 and 60)."""
+SEARCH_QUESTIONS, CERTIFY_QUESTIONS = 110, 64
+"""Typical numbers of questions of a search with its regions, and of a certificate, if some answers
+are correct at a length that fails: simulated models take 69 to 236 and about 60, the demo model
+125 and 60."""
+ABRUPT_SEARCH, ABRUPT_CERTIFY = 55, 54
+"""The same if nothing has failed, or nearly all answers are wrong where it fails: simulated models
+take 42 to 65 and 50 to 55."""
+ABRUPT = 1 / 5
+"""No more correct answers than this part are nearly none."""
+LEVEL_QUESTIONS = 6
+"""The typical number of questions of the levels."""
 WEAK_QUESTIONS = 20
 """Further questions of a certificate about a weak region, if there is one."""
 SEVERAL_SEARCH, SEVERAL_CERTIFY = 32, 36
@@ -261,19 +270,27 @@ class ProgressState:
         now_s = self._pace.asking_s(known)
         return self._pace.asking_s(length) / now_s if known < length and now_s else 1.0
 
+    def _is_abrupt(self) -> bool:
+        failed = self.probes.get(self.high or 0)
+        return self.high is None or (failed is not None and failed.passes <= ABRUPT * failed.trials)
+
     def seconds_left(self) -> float | None:
         """A rough estimate for the rest of the measurement, from its own speed so far.
 
-        Until something fails it assumes a model that reaches its `ceiling`, so it is an upper
-        limit. None if too little is known, and for maps and benchmarks.
+        Until something fails, the limit may be anywhere up to `ceiling`: it is assumed half-way on
+        a logarithmic scale. None if too little is known, and for maps and benchmarks.
         """
-        end = self.high or self.ceiling
-        if self._pace.replies < FEWEST_TIMED or not end or self.report is not None:
+        if self._pace.replies < FEWEST_TIMED or self.report is not None or not self.ceiling:
             return None
+        half_way = math.sqrt(self.ceiling * (self.longest_clean() or self.ceiling))
+        end = self.high or round(half_way)
         pace, done = self._pace, self._replies
         per_reply = max(1.0, (done["search"] + done["certify"]) / max(1, self._requests))
-        several = per_reply > 1
-        certify = SEVERAL_CERTIFY if several else CERTIFY_QUESTIONS
+        search, certify = SEARCH_QUESTIONS, CERTIFY_QUESTIONS
+        if per_reply > 1:
+            search, certify = SEVERAL_SEARCH, SEVERAL_CERTIFY
+        elif self._is_abrupt():
+            search, certify = ABRUPT_SEARCH, ABRUPT_CERTIFY
         last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
         if self.phase in last:
             questions, length = last[self.phase]
@@ -282,7 +299,6 @@ class ProgressState:
             return unread * pace.reading_s(0, length) + asking * pace.asking_s(length)
         certify = certify - done["certify"] if self.certifies else 0
         # A search always has some questions left until it ends.
-        search = SEVERAL_SEARCH if several else SEARCH_QUESTIONS
         search = max(search / 10, search - done["search"])
         levels = max(0, LEVEL_QUESTIONS - done["levels"])
         return (
