@@ -69,6 +69,12 @@ CASES = {
         script=OllamaScript(counts=False),
         within=1 / 8,
     ),
+    "counts without what is cached": Case(
+        cause=Cause.FORGETS,
+        model=FORGETS,
+        script=OllamaScript(counts_cached=False),
+        within=1 / 8,
+    ),
     "a refused load": Case(cause=Cause.LOAD_REFUSED, model=attrs.evolve(FINE, refused_above=TRUTH)),
     "out of memory": Case(cause=Cause.LOAD_FAILED, model=attrs.evolve(FINE, loadable=TRUTH)),
     "openai: nothing fails": Case(
@@ -104,6 +110,15 @@ CASES = {
     "openai: no usage": Case(
         cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(usage=False), within=1 / 8
     ),
+    "openai: counts without what is cached": Case(
+        cause=Cause.FORGETS,
+        model=FORGETS,
+        script=OpenAIScript(counts_cached=False, cached=False),
+        within=1 / 8,
+    ),
+    "openai: one count for all prompts": Case(
+        cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(counts_as=1), within=1 / 8
+    ),
 }
 
 
@@ -126,7 +141,8 @@ async def test_the_report_is_right(case: Case) -> None:
     assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
     assert report.environment.adapter == adapter.name
     if isinstance(script, OpenAIScript):  # a length that nobody counted is no certificate
-        assert report.certified is script.usage
+        counted = script.usage and script.counts_cached and script.counts_as is None
+        assert report.certified is counted
 
 
 @pytest.mark.parametrize("seed", range(25))
