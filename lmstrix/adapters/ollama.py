@@ -175,10 +175,12 @@ class OllamaAdapter(ServerAdapter):
         try:
             await self._load(model, context_length)
             context = await self._effective(model.key)
-            self._ours[model.key] = context
-            self._record.add(model.key, context)
-            loaded = self._model(model, context_length, context)
-            await loaded.learn()
+            while loaded is None or context < loaded.effective_context:
+                self._ours[model.key] = context
+                self._record.add(model.key, context)
+                loaded = self._model(model, context_length, context)
+                await loaded.learn()
+                context = await self._effective(model.key)  # a smaller one may be told late
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
             yield loaded

@@ -44,6 +44,8 @@ class OllamaScript:
     context."""
     clamps_to: int | None = None
     """More context is not given, as of a model that was trained with less."""
+    clamp_told_after: int = 0
+    """How many replies are given before `/api/ps` tells so."""
     counts: bool = True
     """Whether replies say how many tokens were read and written."""
     counts_cached: bool = True
@@ -208,11 +210,12 @@ class OllamaServer(ModelServer):
                 await instance.released.wait()
 
     def _running(self, instance: _Instance) -> Json:
+        told = len(self.prompt_tokens) >= self.script.clamp_told_after
         return {
             "name": instance.key,
             "model": instance.key,
             "expires_at": "2318-01-01T00:00:00Z",
-            "context_length": instance.loaded.effective_context,
+            "context_length": instance.loaded.effective_context if told else instance.asked,
         }
 
     # Replies.

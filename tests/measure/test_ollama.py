@@ -60,6 +60,9 @@ CASES = {
         cause=Cause.DECLARED_MAXIMUM, truth=DECLARED, script=OllamaScript(ignores_flags=True)
     ),
     "a clamped context": Case(cause=Cause.CLAMPED, script=OllamaScript(clamps_to=TRUTH)),
+    "a clamped context that is told late": Case(
+        cause=Cause.CLAMPED, script=OllamaScript(clamps_to=TRUTH, clamp_told_after=2)
+    ),
     "a crash on fill": Case(
         cause=Cause.CRASHED_ON_FILL, script=OllamaScript(crashes_above=TRUTH - 16)
     ),
