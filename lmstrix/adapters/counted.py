@@ -37,7 +37,12 @@ MOST_SENT = 3
 """How often. Once is enough, unless some passages of the text are much denser than others."""
 MUCH_FASTER = 0.6
 """A prompt of some 600 tokens of which all but a few are in a cache takes less of the time."""
-UNCOUNTED = "The server does not count tokens: lengths are estimated and may be off by an eighth."
+LEAST_COUNTED = 1 / 2
+"""Of the tokens that prose has: a server that counts fewer counts something else."""
+UNCOUNTED = (
+    "The server does not count the tokens of whole prompts: lengths are estimated and may be off by"
+    " an eighth."
+)
 SMALL = Prompt(user="Hello")
 PROSE = Prompt(
     user="The old mill stands by the river, and in the evening the miller walks along the bank to"
@@ -84,6 +89,8 @@ class CountedModel(StreamedModel):
         self._sized_tokens, self._sized_s = 0, 0.0
         """What was read for sizes since the last reply."""
         self._uncounted = False
+        self._counts_whole = True
+        """Whether its counts are about whole prompts; False: nothing is made of them."""
         self._released = False
 
     @property
@@ -100,20 +107,28 @@ class CountedModel(StreamedModel):
             async with self._turn:
                 template_tokens = await self._sent(SMALL)
                 if not self._uncounted:
-                    await self._sent(PROSE)
+                    more = await self._sent(PROSE) - template_tokens
                     self._template_tokens = template_tokens
+                    if more < LEAST_COUNTED * TokenCounts().plain(PROSE.user):
+                        self._give_up_counts()
                 await self._learn_reuse()
         self._sized_tokens, self._sized_s = 0, 0.0
 
     async def _learn_reuse(self) -> None:
         """Whether a prompt that begins like the last one is read much faster."""
         new = f"{secrets.token_hex(4)}. "  # read before by nobody
-        replies = [
-            await self._reply_to(Prompt(user=f"{new}{PROSE.user * 5}\n\n{end}"))
-            for end in ("One", "Two")
-        ]
+        prompts = [Prompt(user=f"{new}{PROSE.user * 5}\n\n{end}") for end in ("One", "Two")]
+        replies = [await whole_reply(self._asked(prompt, 1, ())) for prompt in prompts]
+        cold, warm = (reply.prompt_tokens for reply in replies)
+        left_out = warm < MUCH_FASTER * cold  # both have the same length
+        if left_out:
+            self._give_up_counts()
+        for prompt, reply in zip(prompts, replies, strict=True):
+            await self._checked(prompt, reply)
         cold_s, warm_s = (reply.ttft_s for reply in replies)
-        if any(reply.cached_tokens is not None for reply in replies):
+        if left_out:
+            self._reuses = True
+        elif any(reply.cached_tokens is not None for reply in replies):
             self._reuses = bool(replies[1].cached_tokens)
         elif cold_s and warm_s:
             self._reuses = warm_s < MUCH_FASTER * cold_s
@@ -212,9 +227,13 @@ class CountedModel(StreamedModel):
         cached = 0 if new is None else max(0, reply.prompt_tokens - new - self._template_tokens)
         return attrs.evolve(reply, cached_tokens=cached)
 
+    def _give_up_counts(self) -> None:
+        """Forget the counts so far, and use none from now on."""
+        self._counts, self._counts_whole = TokenCounts(), False
+
     async def _checked(self, prompt: Prompt, reply: Reply) -> Reply:
         """`reply` with a count that can be relied on; raises `PromptTruncated`."""
-        text, told = _text(prompt), reply.prompt_tokens
+        text, told = _text(prompt), reply.prompt_tokens if self._counts_whole else 0
         estimate = self._counts.estimate(text)
         if told <= 0:
             if not self._uncounted:

@@ -45,12 +45,12 @@ __all__ = [
     "KEY_VARIABLE",
     "MAX_LINE_BYTES",
     "MEMORY_WORDS",
+    "EventLines",
     "Refusal",
     "Server",
     "ServerAdapter",
     "close_response",
     "crashed",
-    "event_in",
     "hidden",
     "http_client",
     "is_loopback",
@@ -400,6 +400,7 @@ class Server:
         async with http_client(self.address, self.key) as client:
             response = await self._opened(client, "POST", path, body, first_s, classify, None)
             chunks = response.aiter_bytes()
+            reader = EventLines(self.name, self.key)
             try:
                 rest, patience_s, last_s = b"", first_s, 0.0
                 chunk = b"\n"
@@ -413,7 +414,7 @@ class Server:
                             yield {"done": True}, perf_counter() - started
                             return
                         try:
-                            event = event_in(line, self.name, self.key)
+                            event = reader.event(line)
                         except EngineUnavailable:
                             if chunk:
                                 raise
@@ -535,22 +536,43 @@ def http_client(address: str, key: str = "") -> httpx.AsyncClient:
     )
 
 
-def event_in(line: bytes, server: str, key: str) -> Json | None:
-    """The object in a line of JSON or of server-sent events, without the `key`; None for blank
-    lines, comments, the end and other fields. Raises `EngineUnavailable`.
-    """
-    field, _, data = line.strip().partition(b":")
-    if field.startswith(b"{"):
-        field, data = b"data", line
-    data = data.strip()
-    if field not in (b"data", b"error") or data == b"[DONE]":
-        return None
-    event = parse_object(hidden(data, key))
-    if event is None:
-        raise EngineUnavailable(f"{server} sent an event that is not JSON")
-    if field == b"error" or "error" in event:
-        event = parse_object(hidden(data, key, in_error=True)) or {"error": "an error"}
-    return {"error": event} if field == b"error" and "error" not in event else event
+class EventLines:
+    """Reads the objects in lines of JSON or of server-sent events, without the `key`."""
+
+    def __init__(self, server: str, key: str) -> None:
+        self._server = server
+        self._key = key
+        self._held = b""
+        """The lines so far of an event that takes several."""
+
+    def event(self, line: bytes) -> Json | None:
+        """The object that `line` completes; None for blank lines, comments, the end and other
+        fields. Raises `EngineUnavailable`.
+        """
+        line = line.strip()
+        field, _, data = line.partition(b":")
+        if line.startswith(b"{"):
+            field, data = b"data", line
+        data = data.strip()
+        if field not in (b"data", b"error") or data == b"[DONE]":
+            if not line and self._held:
+                raise self._not_json()
+            return None
+        data = self._held + data
+        event = parse_object(hidden(data, self._key))
+        if event is None:
+            begun = line.startswith(b"data") and data.startswith(b"{")
+            if not begun or len(data) > MAX_LINE_BYTES:
+                raise self._not_json()
+            self._held = data + b"\n"
+            return None
+        self._held = b""
+        if field == b"error" or "error" in event:
+            event = parse_object(hidden(data, self._key, in_error=True)) or {"error": "an error"}
+        return {"error": event} if field == b"error" and "error" not in event else event
+
+    def _not_json(self) -> EngineUnavailable:
+        return EngineUnavailable(f"{self._server} sent an event that is not JSON")
 
 
 async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:

@@ -175,10 +175,12 @@ class OllamaAdapter(ServerAdapter):
         try:
             await self._load(model, context_length)
             context = await self._effective(model.key)
-            self._ours[model.key] = context
-            self._record.add(model.key, context)
-            loaded = self._model(model, context_length, context)
-            await loaded.learn()
+            while loaded is None or context < loaded.effective_context:
+                self._ours[model.key] = context
+                self._record.add(model.key, context)
+                loaded = self._model(model, context_length, context)
+                await loaded.learn()
+                context = await self._effective(model.key)  # a smaller one may be told late
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
             yield loaded
@@ -189,7 +191,8 @@ class OllamaAdapter(ServerAdapter):
         finally:
             if loaded is not None:
                 loaded.release()
-            await self._release(model.key, release_s, users)
+            given = None if loaded is None else loaded.effective_context
+            await self._release(model.key, given, release_s, users)
 
     async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
         version = await self._server.call("GET", "/api/version", busy_s=0)
@@ -281,11 +284,21 @@ class OllamaAdapter(ServerAdapter):
             )
         return running.context
 
-    async def _release(self, key: str, seconds: float, users: _Running | None) -> None:
-        """Unload `key`, and load the user's own context again if it was replaced."""
+    async def _release(
+        self, key: str, given: int | None, seconds: float, users: _Running | None
+    ) -> None:
+        """Unload `key`, and load the user's own context again if it was replaced.
+
+        If another context than the `given` one is loaded, somebody else has replaced ours.
+        """
         self._left.add(key)
         self._ours.pop(key, None)
         with anyio.move_on_after(seconds, shield=True), suppress(LMStrixError):
+            running = (await self._running()).get(key)
+            if running is not None and given is not None and running.context != given:
+                self._left.discard(key)
+                self._record.remove(key)
+                return
             await self._unload(key)
             if users is not None:
                 # The user's instance keeps what was left of its time.

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TypeVar
 
 import anyio
+import attrs
 
 from lmstrix.errors import (
     ConnectionLost,
@@ -112,7 +113,10 @@ class StreamedModel(ABC):
 async def whole_reply(
     items: Items, on_progress: Callable[[PrefillProgress], None] | None = None
 ) -> Reply:
-    """The reply at the end of `items`, which are closed."""
+    """The reply at the end of `items`, which are closed.
+
+    More cached tokens than the prompt has are as good as unknown.
+    """
     reply = None
     async with aclosing(items):
         async for item in items:
@@ -122,6 +126,8 @@ async def whole_reply(
                 on_progress(item)
     if reply is None:
         raise EngineUnavailable("the engine gave no reply")
+    if (reply.cached_tokens or 0) > reply.prompt_tokens:
+        return attrs.evolve(reply, cached_tokens=None)
     return reply
 
 

@@ -547,10 +547,16 @@ class Measurement:
         enough to `size`, which is loaded; else the search has to go on.
         """
         state, problem = self._state, self._problem
-        self._announcer.note(f"the answers at {low:,} tokens did not hold with a fresh text")
+        failed = state.engine_failed(low)
+        self._announcer.note(
+            f"the engine failed at {low:,} tokens, where it had answered before"
+            if failed
+            else f"the answers at {low:,} tokens did not hold with a fresh text"
+        )
         if low <= problem.floor:  # the baseline's own length: there is no lower answer
             return False
-        await self._asker.record_failure(low, limit_of(state.at(low)))
+        if not failed:
+            await self._asker.record_failure(low, limit_of(state.at(low)))
         costing = _unlimited(state.refreshed(problem, document))
         step = state.strategy.next_step(costing, state.evidence())
         return isinstance(step, Done) and step.low >= NEAR_ENOUGH * size

@@ -44,8 +44,12 @@ class OllamaScript:
     context."""
     clamps_to: int | None = None
     """More context is not given, as of a model that was trained with less."""
+    clamp_told_after: int = 0
+    """How many replies are given before `/api/ps` tells so."""
     counts: bool = True
     """Whether replies say how many tokens were read and written."""
+    counts_cached: bool = True
+    """Whether the tokens read include those that were in the cache, as in old versions not."""
     busy: int = 0
     """How many requests for a reply are answered with 429 before one is served."""
     prefill_s: float = 0.0
@@ -206,11 +210,12 @@ class OllamaServer(ModelServer):
                 await instance.released.wait()
 
     def _running(self, instance: _Instance) -> Json:
+        told = len(self.prompt_tokens) >= self.script.clamp_told_after
         return {
             "name": instance.key,
             "model": instance.key,
             "expires_at": "2318-01-01T00:00:00Z",
-            "context_length": instance.loaded.effective_context,
+            "context_length": instance.loaded.effective_context if told else instance.asked,
         }
 
     # Replies.
@@ -286,7 +291,8 @@ class OllamaServer(ModelServer):
         ends = reply.stop_reason is StopReason.MAX_TOKENS
         told: dict[str, object] = {"done_reason": "length" if ends else "stop"}
         if self.script.counts:
-            told["prompt_eval_count"] = reply.prompt_tokens
+            left_out = 0 if self.script.counts_cached else reply.cached_tokens or 0
+            told["prompt_eval_count"] = reply.prompt_tokens - left_out
             told["eval_count"] = reply.generated_tokens
             if reply.tokens_per_second:
                 seconds = reply.generated_tokens / reply.tokens_per_second

@@ -42,6 +42,10 @@ class OpenAIScript:
     """Whether replies say how many tokens were read and written."""
     cached: bool = True
     """Whether they say how many of those were in the cache."""
+    counts_cached: bool = True
+    """Whether the tokens read include those that were in the cache, as older mlx_lm's do not."""
+    counts_as: int | None = None
+    """Every prompt is said to have this many tokens."""
     busy: int = 0
     """How many requests for a reply are answered with 429 before one is served."""
     failures: int = 0
@@ -193,8 +197,9 @@ class OpenAIServer(ModelServer):
         if self.script.reasons:
             await _event(answer, {"choices": [{"index": 0, "finish_reason": reason}]})
         if self.script.usage:
+            left_out = 0 if self.script.counts_cached else item.cached_tokens or 0
             usage: dict[str, object] = {
-                "prompt_tokens": item.prompt_tokens,
+                "prompt_tokens": self.script.counts_as or item.prompt_tokens - left_out,
                 "completion_tokens": item.generated_tokens,
             }
             if self.script.cached:

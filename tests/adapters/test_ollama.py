@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from lmstrix.adapters.counted import CountedModel
@@ -130,6 +131,19 @@ async def test_with_force_the_users_context_is_loaded_again() -> None:
         async with loading(OllamaAdapter(server.host, force=True)) as loaded:
             assert loaded.effective_context == 8192
         assert server.loaded == {"m:latest": 4096}
+        await server.close()
+
+
+async def test_what_somebody_else_loads_meanwhile_is_left_alone() -> None:
+    """Their context replaces ours, so there is nothing of ours to unload."""
+    async with serving() as (server, adapter):
+        async with loading(adapter):
+            other = {"model": "m:latest", "options": {"num_ctx": 2048}}
+            async with httpx.AsyncClient(base_url=f"http://{server.host}") as client:
+                await client.post("/api/generate", json=other)
+        assert server.loaded == {"m:latest": 2048}
+        await adapter.aclose()
+        assert server.loaded == {"m:latest": 2048}
         await server.close()
 
 

@@ -151,9 +151,10 @@ class FixedServer(OpenAIServer):
     "data",
     [
         b'data: {"choices": [{"delta": {"content": "x"}, ' + END,
+        b'data: {"choices": [{"delta": {"content": "x"},\r\n: waiting\r\ndata: ' + END,
         b'{"choices": [{"message": {"content": "x"}, ' + END,
     ],
-    ids=["last line without an end", "not streamed"],
+    ids=["last line without an end", "one event in two lines", "not streamed"],
 )
 async def test_replies_in_other_forms(data: bytes) -> None:
     async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:

@@ -6,13 +6,15 @@ from hypothesis import strategies as st
 
 from lmstrix.adapters.streaming import (
     Generation,
+    Items,
     ThoughtSplitter,
     ends_in_thought,
+    whole_reply,
     with_answer_prefix,
 )
 from lmstrix.errors import EngineTimeout, EngineUnavailable
 from lmstrix.json_values import Json
-from lmstrix.models import PrefillProgress, ReplyChunk
+from lmstrix.models import PrefillProgress, Reply, ReplyChunk
 
 
 def split(pieces: list[str], *, inside: bool) -> tuple[str, str]:
@@ -105,3 +107,13 @@ def test_a_reply_that_never_ends_is_given_up(
 
     with pytest.raises(kind, match="did not end a reply of 4 tokens"):
         feed_many()
+
+
+async def test_more_cached_tokens_than_the_prompt_has_say_nothing() -> None:
+    """The costs of a search would be negative."""
+
+    async def items(cached: int) -> Items:
+        yield Reply(text="", prompt_tokens=500, cached_tokens=cached)
+
+    assert (await whole_reply(items(500))).cached_tokens == 500
+    assert (await whole_reply(items(501))).cached_tokens is None

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
-from lmstrix.errors import ConfigurationError
+from lmstrix.errors import ConfigurationError, ContextOverflow, EngineCrashed, LMStrixError
 from lmstrix.events import Event, TrialFinished
 from lmstrix.measure import Level, Measurement
 from lmstrix.models import ContextReport, Judgement, Observation, Prompt, Question, Region, Reply
@@ -279,3 +279,29 @@ async def test_a_certificate_ends_if_no_further_reply_can_be_judged() -> None:
         report = await measure_mute(Fickle(last_seed=1001))
     assert not report.certified
     assert any("too few replies could be judged" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (EngineCrashed("it died"), Cause.CRASHED_ON_FILL),
+        (ContextOverflow("too long"), Cause.OVERFLOW),
+    ],
+)
+async def test_an_engine_that_fails_first_in_the_certificate_is_the_cause(
+    error: LMStrixError, cause: Cause
+) -> None:
+    """Memory may be short by then, or the load made for the answer holds less than it says."""
+
+    class Fails(SimulatedAdapter):
+        async def before_reply(self, prompt_tokens: int) -> None:
+            if self.counters.loads > 1 and prompt_tokens > 3700:
+                raise error
+
+    adapter = Fails(attrs.evolve(MODEL, true_context=4000, beyond=Beyond.FORGETS_ALL))
+    client = LMStrix(adapter=adapter, store="memory")
+    report = await client.find_true_context("m")
+    assert (report.cause, report.certified) == (cause, True)
+    assert any("engine failed" in note for note in report.notes)
+    low, high = report.bracket
+    assert low <= 3716 < (high or 0)

@@ -60,6 +60,9 @@ CASES = {
         cause=Cause.DECLARED_MAXIMUM, truth=DECLARED, script=OllamaScript(ignores_flags=True)
     ),
     "a clamped context": Case(cause=Cause.CLAMPED, script=OllamaScript(clamps_to=TRUTH)),
+    "a clamped context that is told late": Case(
+        cause=Cause.CLAMPED, script=OllamaScript(clamps_to=TRUTH, clamp_told_after=2)
+    ),
     "a crash on fill": Case(
         cause=Cause.CRASHED_ON_FILL, script=OllamaScript(crashes_above=TRUTH - 16)
     ),
@@ -67,6 +70,12 @@ CASES = {
         cause=Cause.FORGETS,
         model=FORGETS,
         script=OllamaScript(counts=False),
+        within=1 / 8,
+    ),
+    "counts without what is cached": Case(
+        cause=Cause.FORGETS,
+        model=FORGETS,
+        script=OllamaScript(counts_cached=False),
         within=1 / 8,
     ),
     "a refused load": Case(cause=Cause.LOAD_REFUSED, model=attrs.evolve(FINE, refused_above=TRUTH)),
@@ -104,6 +113,15 @@ CASES = {
     "openai: no usage": Case(
         cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(usage=False), within=1 / 8
     ),
+    "openai: counts without what is cached": Case(
+        cause=Cause.FORGETS,
+        model=FORGETS,
+        script=OpenAIScript(counts_cached=False, cached=False),
+        within=1 / 8,
+    ),
+    "openai: one count for all prompts": Case(
+        cause=Cause.FORGETS, model=FORGETS, script=OpenAIScript(counts_as=1), within=1 / 8
+    ),
 }
 
 
@@ -126,7 +144,8 @@ async def test_the_report_is_right(case: Case) -> None:
     assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
     assert report.environment.adapter == adapter.name
     if isinstance(script, OpenAIScript):  # a length that nobody counted is no certificate
-        assert report.certified is script.usage
+        counted = script.usage and script.counts_cached and script.counts_as is None
+        assert report.certified is counted
 
 
 @pytest.mark.parametrize("seed", range(25))

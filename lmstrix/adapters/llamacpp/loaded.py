@@ -13,7 +13,7 @@ import anyio
 import httpx
 
 from lmstrix.adapters import streaming
-from lmstrix.adapters.http import KEY_HINT, MAX_LINE_BYTES, close_response, event_in, hidden
+from lmstrix.adapters.http import KEY_HINT, MAX_LINE_BYTES, EventLines, close_response, hidden
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.streaming import (
     Items,
@@ -276,7 +276,7 @@ class EventReader:
 
     def __init__(self, chunks: AsyncIterator[bytes], key: str = "") -> None:
         self._chunks = chunks
-        self._key = key
+        self._lines = EventLines("the engine", key)
         self._rest = b""
         self._ready: deque[Json] = deque()
 
@@ -289,11 +289,11 @@ class EventReader:
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
-                return None
+                return self._lines.event(b"")
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if len(self._rest) > MAX_LINE_BYTES:
                 raise EngineUnavailable("the engine sent a line without an end")
-            events = (event_in(line, "the engine", self._key) for line in lines)
+            events = map(self._lines.event, lines)
             self._ready.extend(event for event in events if event is not None)
         return self._ready.popleft()
 
