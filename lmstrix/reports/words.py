@@ -265,7 +265,12 @@ _NEVER_LOADED = {
 
 
 def say_why(report: ContextReport) -> str:
-    """Why the true context is not larger, in a sentence or two."""
+    """Why the true context is not larger, in a sentence or two; empty if the summary says so."""
+    why = _why(report)
+    return "" if why in say_summary(report) else why
+
+
+def _why(report: ContextReport) -> str:
     high = report.bracket[1]
     if report.loadable_context is None and report.cause in _NEVER_LOADED:
         return _NEVER_LOADED[report.cause]
@@ -305,14 +310,14 @@ def say_summary(report: ContextReport) -> str:
     claims = "Claims no context" if declared is None else f"Claims {declared:,} tokens"
     if true is None or report.cause is Cause.NOT_MEASURABLE:
         known = "" if declared is None else f"{claims}; "
-        return f"{known}{'not' if known else 'Not'} measured. {say_why(report)}"
+        return f"{known}{'not' if known else 'Not'} measured. {_why(report)}"
     if not true:
-        return f"{claims}; reliable at no length. {say_why(report)}"
+        return f"{claims}; reliable at no length. {_why(report)}"
     least = "at least " if report.cause in _AT_LEAST else ""
     if report.cause is Cause.FORGETS:
         beyond = f"Beyond that it forgets {_forgotten(report)}."
     else:
-        beyond = _BEYOND.get(report.cause) or say_why(report)
+        beyond = _BEYOND.get(report.cause) or _why(report)
     return f"{claims}; reliable up to {least}{true:,}. {beyond}"
 
 
@@ -385,6 +390,11 @@ def say_regions(report: ContextReport) -> str:
 
     An empty string if the questions were not about places in the window.
     """
+    text = _region_words(report)
+    return text[:1].upper() + text[1:]
+
+
+def _region_words(report: ContextReport) -> str:
     if report.true_context is None:
         return ""
     if report.method.average:
