@@ -163,15 +163,18 @@ def _cells(plan: Plan) -> tuple[str, ...]:
         "skip" if is_known else "measure",
         say_tokens(forecast.largest_length),
         say_bytes(memory.total_bytes) if memory else UNKNOWN,
-        UNKNOWN if plan.fits is None else "yes" if plan.fits else "no",
+        "-" if plan.fits is None else "yes" if plan.fits else "no",
         "0" if is_known else tokens,
         "-" if is_known else time,
     )
 
 
 def _say_thousands(tokens: int) -> str:
-    """It is an estimate: no more digits than that, and the same unit in all rows."""
-    return f"{max(1, round(tokens / 1024))}k" if tokens else "0"
+    """It is an estimate: no more digits than that."""
+    thousands = tokens / 1024
+    if thousands >= 10_000:
+        return f"{thousands / 1024:.0f}M"
+    return f"{max(1, round(thousands))}k" if tokens else "0"
 
 
 _COLUMNS: list[Column[tuple[str, ...]]] = [

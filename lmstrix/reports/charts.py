@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -444,11 +443,11 @@ def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
         for report in reports
     ]
     longest = max((n or 0 for row in numbers for _, n in row), default=0)
-    share = _logarithmic if len(reports) > 1 else operator.truediv
+    several = len(reports) > 1
     return tuple(
         NumberBars(
             tuple(
-                (name, _width(share(tokens, longest)) if tokens else 0.0, say_tokens(tokens))
+                (name, _width(tokens, longest, logarithmic=several), say_tokens(tokens))
                 for name, tokens in row
             )
         )
@@ -461,11 +460,12 @@ BAR_START = 256
 million does not reduce all others to dots."""
 
 
-def _logarithmic(tokens: int, longest: int) -> float:
-    doublings = math.log2(max(longest, 2 * BAR_START) / BAR_START)
-    return math.log2(tokens / BAR_START) / doublings
-
-
-def _width(share: float) -> float:
-    """In percent; at least half a percent for any number above 0."""
+def _width(tokens: int | None, longest: int, *, logarithmic: bool) -> float:
+    """At least half a percent for any number above 0."""
+    if not tokens:
+        return 0.0
+    share = tokens / longest
+    if logarithmic:
+        doublings = math.log2(max(longest, 2 * BAR_START) / BAR_START)
+        share = math.log2(tokens / BAR_START) / doublings
     return round(max(0.5, min(100.0, 100 * share)), 2)

@@ -92,7 +92,8 @@ class Comparison:
             names = {row.label: "Evidence" for row in self.found}
             names |= dict.fromkeys(_LAST[1:], "Speed and cost")
             names |= {name: "Regions" for name in names if name.startswith("region ")}
-            parts = {name: [] for name in ("Regions", "Evidence", "Speed and cost", "Differences")}
+            captions = ("Regions", "Evidence", "Speed and cost", "Differences")
+            parts = {caption: list[Row]() for caption in captions}
             for row in (*self.found, *self.differing):
                 if row.label not in _IN_OVERVIEW:
                     parts[names.get(row.label, "Differences")].append(row)

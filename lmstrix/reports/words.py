@@ -234,8 +234,8 @@ CAUSE_SENTENCES = {
     Cause.FORGETS: "With a longer prompt the model forgets part of it: its answers are wrong.",
     Cause.TOO_SLOW: "A longer prompt takes longer than the limit that was set.",
     Cause.NOT_MEASURABLE: (
-        "The model cannot do the task even with a short prompt, so this validator cannot"
-        " measure it. That says nothing about its context."
+        "The model cannot do the task even with a short prompt, so it cannot be"
+        " measured. That says nothing about its context."
     ),
     Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
     Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",

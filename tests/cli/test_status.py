@@ -99,6 +99,13 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
     assert shell.lines("status", "--json")[0]["unfinished"] == []
 
 
+def test_a_quick_measurement_is_not_unfinished(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SLOW)
+    assert shell.run("test", "slow", "--quick").exit_code == 0
+    [document] = shell.lines("status", "--json")
+    assert document["unfinished"] == document["go_on"] == []
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_measurement_that_another_process_runs_is_running(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: bool
