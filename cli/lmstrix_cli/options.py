@@ -169,8 +169,8 @@ measure_limits = chain(
         "only_at",
         type=TOKENS,
         metavar="N",
-        help="Test this length alone instead of searching: load N tokens, ask, and print pass or"
-        " fail. Stores nothing.",
+        help="Test this length alone instead of searching: load N tokens, ask, and print passed"
+        " or failed. Stores nothing.",
     ),
     click.option(
         "--budget",

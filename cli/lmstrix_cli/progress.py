@@ -32,7 +32,7 @@ from lmstrix_cli import output
 from lmstrix_cli.output import label
 from lmstrix_cli.settings import is_quiet
 
-ACTIVITY_CELLS = 48
+ACTIVITY_CELLS = 64
 REFRESH_PER_SECOND = 4
 _NAME_CELLS = (32, 24, 18, 12)
 """The room for the model's name, from a wide line to a narrow one."""

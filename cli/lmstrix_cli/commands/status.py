@@ -177,7 +177,7 @@ def _as_json(overview: _Overview) -> Json:
 def _screen(overview: _Overview) -> Iterator[RenderableType]:
     yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview), gap=2)
     for one in overview.loaded:
-        if one.fit is Fit.TOO_LARGE:
+        if one.fit is Fit.TOO_LARGE and not one.instance.ours:
             words = ["lmstrix", "apply", *_as_argument(one.instance.key)]
             command = output.label(shlex.join(words))
             yield output.verbatim(f"\nTo load it with {one.tested:,} from now on: {command}")
@@ -216,8 +216,12 @@ def _loaded(overview: _Overview) -> Iterator[tuple[str, str]]:
         tested = "" if one.tested is None else f", true context {one.tested:,}"
         if tested and length and one.fit is Fit.NOT_TESTED:
             tested = f", only tested up to {one.tested:,} (--max-context)"
-        yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
-        yield "", f"loaded by {'LMStrix' if one.instance.ours else 'another program'}"
+        if one.instance.ours:  # a measurement or a prompt that runs now
+            yield "loaded", f"{one.instance.key} {at}"
+            yield "", "loaded by LMStrix"
+        else:
+            yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
+            yield "", "loaded by another program"
 
 
 def _store(overview: _Overview) -> Iterator[tuple[str, str]]:
