@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
@@ -242,11 +243,11 @@ class Batch:
         """
         for number, model in enumerate(models, start=1):
             key = model if isinstance(model, str) else model.key
-            if len(models) > 1:
-                output.note(f"model {number} of {len(models)}: {output.label(base_name(key))}")
             if isinstance(model, ModelInfo) and known and key in known:
                 self._skip(known[key])
                 continue
+            if len(models) > 1:
+                output.note(f"model {number} of {len(models)}: {output.label(base_name(key))}")
             try:
                 report = await self._measure_one(client, model)
             except (ConfigurationError, StoreError):
@@ -264,6 +265,10 @@ class Batch:
             what = "not fully measured" if self._options.only_at is None else "not passed"
             output.note(f"\n{what}: {len(self._failed)} of {len(models)} models")
             output.note(_failures(self._failed))
+        store = self._settings.store
+        if len(models) > 1 and self._options.only_at is None and store != "memory":
+            words = ["lmstrix", *(["--store", store] if store else []), "list"]
+            output.note(f"\nAll results: {shlex.join(words)}")
 
     async def _measure_one(self, client: LMStrix, model: str | ModelInfo) -> ContextReport:
         self._client = client
