@@ -217,9 +217,7 @@ CAUSE_SENTENCES = {
     Cause.NOTHING_FAILED: (
         "Nothing failed in the text that was read, so the limit is at least that long."
     ),
-    Cause.LOAD_REFUSED: (
-        "The engine's memory guard refused to load a larger context before trying it."
-    ),
+    Cause.LOAD_REFUSED: ("A memory guard refused to load a larger context before it was tried."),
     Cause.LOAD_FAILED: "The engine could not load a larger context.",
     Cause.LOAD_HUNG: (
         "A load of a larger context made no progress, although the server answered other calls."
@@ -258,7 +256,7 @@ def say_cause(cause: Cause) -> str:
 
 
 _NEVER_LOADED = {
-    Cause.LOAD_REFUSED: "The engine's memory guard refused to load it at any size.",
+    Cause.LOAD_REFUSED: "A memory guard refused to load it at any size.",
     Cause.LOAD_FAILED: "The engine could not load it at any size.",
     Cause.LOAD_HUNG: "Its loads made no progress, although the server answered other calls.",
 }
@@ -287,7 +285,7 @@ _BEYOND = {
     Cause.DECLARED_MAXIMUM: "Nothing failed.",
     Cause.MAX_CONTEXT: "Longer prompts were not tried.",
     Cause.NOTHING_FAILED: "Longer prompts were not tried.",
-    Cause.LOAD_REFUSED: "Beyond that the engine's memory guard refuses to load it.",
+    Cause.LOAD_REFUSED: "Beyond that a memory guard refuses to load it.",
     Cause.LOAD_FAILED: "Beyond that the engine cannot load it.",
     Cause.LOAD_HUNG: "Beyond that its loads make no progress.",
     Cause.CLAMPED: "The engine loads no more than that.",
