@@ -18,6 +18,7 @@ from lmstrix.reports.compare import (
 from lmstrix.reports.html import render_comparison
 from lmstrix.reports.markdown import render_comparison_markdown
 from lmstrix_cli import output
+from lmstrix_cli.options import json_option
 from lmstrix_cli.output import Column
 from lmstrix_cli.results import (
     STDOUT,
@@ -58,6 +59,7 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     type=click.Choice(["table", *_RENDERERS]),
     help="Output format. Default: by the ending of FILE, else table.",
 )
+@json_option("The same as --format json: one object.")
 @target_options(FILE)
 @pass_settings
 def command(
@@ -65,6 +67,7 @@ def command(
     *,
     models: tuple[str, ...],
     wanted: str | None,
+    as_json: bool,
     target: str | None,
     sources: tuple[str, ...],
     force: bool,
@@ -74,6 +77,7 @@ def command(
     Settings, engine, method and date are listed where they differ; what is the same in all comes
     last. Reads only the store and needs no engine.
     """
+    wanted = output.choose_format(wanted, as_json=True) if as_json else wanted
     kind = choose_format(wanted, target, "table", _RENDERERS)
     if kind == "table" and target not in {None, STDOUT}:
         raise click.UsageError("a table is printed; a file needs another --format.")
