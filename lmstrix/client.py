@@ -14,7 +14,7 @@ import attrs
 
 from lmstrix import prompting
 from lmstrix.errors import ConfigurationError, LMStrixError
-from lmstrix.events import Event
+from lmstrix.events import Event, WaitingForTurn
 from lmstrix.measure import (
     BenchOptions,
     Forecast,
@@ -53,6 +53,7 @@ from lmstrix.plugins import (
     as_validator,
 )
 from lmstrix.ports import Adapter, LoadedModel, Observer, SearchStrategy, Store, Validator
+from lmstrix.progress import say_waiting
 from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.search.bracketing import OneSize
 from lmstrix.stores.export import Archive, ReportSummary, summarize
@@ -434,7 +435,8 @@ class LMStrix:
                 async for piece in pieces:
                     ...
 
-        `on_note` hears, before that, if more than the true context may be needed.
+        `on_note` hears, before that, if another process has to end first, and if more than the
+        true context may be needed.
         """
         ready = self._ready(model, prompt, max_tokens, context_length, on_note)
         async with (
@@ -457,8 +459,13 @@ class LMStrix:
         asked = prompting.as_prompt(prompt)
         tested = await self._known_context(info)
         length = context_length or tested or prompting.cautious_context(info)
+
+        def hear(event: Event) -> None:
+            if on_note is not None and isinstance(event, WaitingForTurn):
+                on_note(say_waiting(event))
+
         async with (
-            its_turn(adapter, Announcer(info.key, self._observers)),
+            its_turn(adapter, Announcer(info.key, (*self._observers, hear))),
             adapter.load(info, length) as loaded,
         ):
             await prompting.require_room(loaded, asked, max_tokens, tested=tested, on_note=on_note)

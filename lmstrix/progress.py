@@ -14,6 +14,7 @@ from statistics import fmean
 import attrs
 
 from lmstrix.events import (
+    BaselineMeasured,
     BracketChanged,
     Event,
     LoadFinished,
@@ -43,8 +44,9 @@ _PHASES = {
     "search": "finding where it stops",
     "regions": "finding where it stops",
     "levels": "checking its language",
+    "coherence": "checking its language",
     "certify": "checking on a fresh document",
-    "weak": "checking its weak parts on one more document",
+    "weak": "checking its weak parts again",
     "map": "asking at all depths",
     "bench": "timing replies",
     "end": "done",
@@ -163,6 +165,8 @@ class ProgressState:
     tokens_per_second: float | None = None
     low: int = 0
     high: int | None = None
+    floor: int = 0
+    """The length of the baseline, which every measurable model passes."""
     ceiling: int | None = None
     certifies: bool = True
     """Whether a certificate follows the search."""
@@ -211,6 +215,8 @@ class ProgressState:
                 self._hear_time(event.trial, now_s - self._since_s)
             case ReplyTimed():
                 self._hear_reply(event)
+            case BaselineMeasured():
+                self.floor = event.baseline.length_tokens
             case ProbeFinished():
                 self.probes[event.length_tokens] = event
             case BracketChanged():

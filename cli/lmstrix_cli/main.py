@@ -45,17 +45,36 @@ MODULES = {"import": "import_results"}
 """Commands whose name is a Python keyword."""
 ALIASES = {"ls": "list"}
 STDERR = 2
-INTERRUPTED = 5
-"""`lmstrix_cli.errors.ExitCode.PARTIAL`, without importing the library."""
+USAGE, INTERRUPTED = 2, 5
+"""`lmstrix_cli.errors.ExitCode.USAGE` and `PARTIAL`, without importing the library."""
 
-EPILOG = """\b
+FIRST_STEPS = """\
 First steps:
-  lmstrix demo                      download and measure a small model
+  lmstrix demo                      measure a small model, in 5 to 15 minutes
   lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one
   lmstrix list                      list the results
+"""
+FIRST_SCREEN = f"""\
+LMStrix finds out how much context a local model really handles.
 
-These options also work after the command: lmstrix scan --host HOST:PORT
+It loads the model, fills its window with text, asks questions about the text,
+and reports three numbers of tokens:
+
+  declared  what the model claims
+  loadable  the largest context that the engine loads
+  true      the largest filled context at which nothing in the window is lost
+
+{FIRST_STEPS}
+A result is certified by a fresh load and fresh texts; its report shows the
+evidence. Ctrl-C is safe: the same command continues. No model that you loaded
+is unloaded, and no setting is changed unless you ask.
+
+All commands and options: lmstrix --help
+"""
+EPILOG = f"""\b
+{FIRST_STEPS}
+The options above also work after the command: lmstrix scan --host HOST:PORT
 
 \b
 Exit codes:
@@ -101,7 +120,10 @@ class CommandGroup(click.Group):
             formatter.write_dl(sorted(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the typed words for messages."""
+        """Keep the typed words for messages. Without any, show how to begin."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(FIRST_SCREEN, nl=False, err=True)
+            ctx.exit(USAGE)
         ctx.meta[__name__] = tuple(args)
         _complete_if_asked(ctx, self)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
@@ -163,15 +164,18 @@ def _cells(plan: Plan) -> tuple[str, ...]:
         "skip" if is_known else "measure",
         say_tokens(forecast.largest_length),
         say_bytes(memory.total_bytes) if memory else UNKNOWN,
-        UNKNOWN if plan.fits is None else "yes" if plan.fits else "no",
+        "-" if plan.fits is None else "yes" if plan.fits else "no",
         "0" if is_known else tokens,
         "-" if is_known else time,
     )
 
 
 def _say_thousands(tokens: int) -> str:
-    """It is an estimate: no more digits than that, and the same unit in all rows."""
-    return f"{max(1, round(tokens / 1024))}k" if tokens else "0"
+    """It is an estimate: no more digits than that."""
+    thousands = tokens / 1024
+    if thousands >= 10_000:
+        return f"{thousands / 1024:.0f}M"
+    return f"{max(1, round(thousands))}k" if tokens else "0"
 
 
 _COLUMNS: list[Column[tuple[str, ...]]] = [
@@ -239,11 +243,11 @@ class Batch:
         """
         for number, model in enumerate(models, start=1):
             key = model if isinstance(model, str) else model.key
-            if len(models) > 1:
-                output.note(f"model {number} of {len(models)}: {output.label(base_name(key))}")
             if isinstance(model, ModelInfo) and known and key in known:
                 self._skip(known[key])
                 continue
+            if len(models) > 1:
+                output.note(f"model {number} of {len(models)}: {output.label(base_name(key))}")
             try:
                 report = await self._measure_one(client, model)
             except (ConfigurationError, StoreError):
@@ -261,6 +265,10 @@ class Batch:
             what = "not fully measured" if self._options.only_at is None else "not passed"
             output.note(f"\n{what}: {len(self._failed)} of {len(models)} models")
             output.note(_failures(self._failed))
+        store = self._settings.store
+        if len(models) > 1 and self._options.only_at is None and store != "memory":
+            words = ["lmstrix", *(["--store", store] if store else []), "list"]
+            output.note(f"\nAll results: {shlex.join(words)}")
 
     async def _measure_one(self, client: LMStrix, model: str | ModelInfo) -> ContextReport:
         self._client = client

@@ -21,12 +21,18 @@ from lmstrix import (
 from lmstrix.reports.words import NO_LEVELS
 
 T = TypeVar("T")
-_COUNT = re.compile(r"([0-9]+(?:_[0-9]+)*)([km]?)", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(
+    r"([0-9]+(?:_[0-9]+)*|[0-9]{1,3}(?:,[0-9]{3})+)([km]?)", re.ASCII | re.IGNORECASE
+)
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII | re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _SHARE = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+/[0-9]*[1-9][0-9]*", re.ASCII)
 _DIGITS = 15
 """More digits than any sensible value has; keeps a typing slip from becoming a huge number."""
+
+
+_LEAST_BYTES = 1_000_000
+"""No model file is smaller, so a smaller number without a unit lacks one."""
 
 
 class Typed(click.ParamType[T]):
@@ -53,7 +59,7 @@ def _tokens(text: str) -> int:
     match = _COUNT.fullmatch(text)
     if match is None or len(match[1]) > _DIGITS:
         raise ValueError(f"{text!r} is not a number of tokens such as 8192, 8k or 128k.")
-    count = int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
+    count = int(match[1].replace(",", "")) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
     if count < 1:
         raise ValueError("the number of tokens must be positive.")
     return count
@@ -63,6 +69,8 @@ def _bytes(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None or len(match[1]) > _DIGITS or (match[3] and not match[2]):
         raise ValueError(f"{text!r} is not a size such as 500m, 4g or 1.5GiB.")
+    if not match[2] and float(match[1]) < _LEAST_BYTES:
+        raise ValueError(f"{text} has no unit: write {text}m or {text}g.")
     unit = 1024 if match[3] else 1000
     return round(float(match[1]) * unit ** " kmgt".index(match[2].lower() or " "))
 
@@ -99,7 +107,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 TOKENS = Typed("tokens", _tokens)
-"""A positive number of tokens: ``8192``, ``8_192``, ``8k``, ``1m`` (k is 1024)."""
+"""A positive number of tokens: ``8192``, ``8_192``, ``8,192``, ``8k``, ``1m`` (k is 1024)."""
 SIZE = Typed("size", _bytes)
 """Bytes: ``4g``, ``500MB``, ``1.5 GiB``. Units are decimal; those with an ``i`` are binary."""
 DURATION = Typed("duration", _seconds)
@@ -169,8 +177,8 @@ measure_limits = chain(
         "only_at",
         type=TOKENS,
         metavar="N",
-        help="Test this length alone instead of searching: load N tokens, ask, and print pass or"
-        " fail. Stores nothing.",
+        help="Test this length alone instead of searching: load N tokens, ask, and print passed"
+        " or failed. Stores nothing.",
     ),
     click.option(
         "--budget",

@@ -259,7 +259,7 @@ def show_rows(kind: str, shown: Sequence[Column[T]], rows: Sequence[T]) -> None:
     elif kind == "md":
         click.echo(markdown_text(shown, rows))
     else:
-        out(_table_of([column for column in shown if column.head], rows))
+        out(rows_table([column for column in shown if column.head], rows))
 
 
 def csv_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
@@ -283,15 +283,18 @@ def markdown_text(shown: Sequence[Column[T]], rows: Sequence[T]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _table_of(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
+def rows_table(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
     """A table; with short heads, or with one block for each row, if the terminal is narrow."""
     room = width()
     cells = [[label(column.shown(row)) for column in shown] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     floors = [min(c.least, wide) or wide for c, wide in zip(shown, widths, strict=True)]
-    for heads in ([c.head for c in shown], [c.short or c.head for c in shown]):
-        least = sum(max(n, cell_len(head)) + _GAP for n, head in zip(floors, heads, strict=True))
-        if least - _GAP <= room:
+    for heads, least in (
+        ([c.head for c in shown], widths),
+        ([c.short or c.head for c in shown], floors),
+    ):
+        needed = sum(max(n, cell_len(head)) + _GAP for n, head in zip(least, heads, strict=True))
+        if needed - _GAP <= room:
             break
     else:
         blocks: list[RenderableType] = []
@@ -336,8 +339,22 @@ def table(
             width=widths[number] if widths else None,
         )
     for row in rows:
-        made.add_row(*map(verdict, row))
+        made.add_row(*map(_folded, row, widths) if widths else map(verdict, row))
     return made
+
+
+_PARTS = re.compile(r"[^-_/ ]*[-_/ ]+|[^-_/ ]+")
+
+
+def _folded(word: str, room: int) -> Text:
+    """`verdict`, in lines that end behind a hyphen, a slash or a blank where that is possible."""
+    shown, lines = verdict(word), [""]
+    for part in _PARTS.findall(shown.plain):
+        if lines[-1] and cell_len(lines[-1] + part.rstrip()) > room:
+            lines.append("")
+        lines[-1] += part
+    shown.plain = "\n".join(lines)
+    return shown
 
 
 def cells(shown: RenderableType) -> int:

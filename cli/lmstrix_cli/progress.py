@@ -32,7 +32,7 @@ from lmstrix_cli import output
 from lmstrix_cli.output import label
 from lmstrix_cli.settings import is_quiet
 
-ACTIVITY_CELLS = 48
+ACTIVITY_CELLS = 64
 REFRESH_PER_SECOND = 4
 _NAME_CELLS = (32, 24, 18, 12)
 """The room for the model's name, from a wide line to a narrow one."""
@@ -227,8 +227,10 @@ def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
     if done and not state.activity and state.fraction != 1:
         yield "reading", f"reading {done}"
     clean = state.longest_clean()
-    if state.high is not None:
+    if state.high is not None and (state.low > state.floor or state.report is not None):
         yield "bracket", f"bracket {state.low:,}..{state.high:,}"
+    elif state.high is not None:  # so far only the baseline passed
+        yield "bracket", f"fails at {state.high:,}"
     elif clean:
         yield "bracket", f"works to {clean:,}"
     if state.judged:

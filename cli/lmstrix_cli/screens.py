@@ -43,6 +43,7 @@ def report_screen(report: ContextReport, *, options: Sequence[str] = ()) -> Rend
 _NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
 """Their sentences say that nothing failed up to there; beyond it nothing was tried."""
 NOT_TRIED = "not tried"
+_WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
 
 
 def check_screen(check: SizeCheck) -> RenderableType:
@@ -52,7 +53,7 @@ def check_screen(check: SizeCheck) -> RenderableType:
 
 def _check(check: SizeCheck) -> Iterator[str]:
     tried = check.trials or check.cause not in _NO_FAILURE
-    found = check.outcome if tried else NOT_TRIED
+    found = _WORDS.get(check.outcome, check.outcome) if tried else NOT_TRIED
     yield f"{check.model.key} at {check.length_tokens:,} tokens: {found}"
     if check.cause is not None:
         said = f". {CAUSE_SENTENCES[check.cause]}" if tried else ""
@@ -67,7 +68,8 @@ def _check(check: SizeCheck) -> Iterator[str]:
         )
     for level in check.levels:
         if level.name != check.method.validator:
-            yield f"{level.name}: {_at(level, check.length_tokens)}"
+            found = _at(level, check.length_tokens)
+            yield f"{level.name}: {_WORDS.get(found, found)}"
     if check.tokens_per_second is not None:
         yield f"speed: {check.tokens_per_second:.1f} tokens per second"
     yield from (f"note: {note}" for note in check.notes)
@@ -76,7 +78,7 @@ def _check(check: SizeCheck) -> Iterator[str]:
         f"cost: {say_count(cost.loads, 'load')}, {cost.prompt_tokens:,} prompt tokens,"
         f" {say_seconds(cost.seconds)}"
     )
-    yield "No true context: no other length was tested, and nothing was stored."
+    yield "Nothing was stored: one length alone is not a true context."
 
 
 def _at(level: LevelReport, length: int) -> Outcome:

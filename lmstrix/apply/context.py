@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from lmstrix.errors import ConfigurationError, NotMeasured
-from lmstrix.models import Cause, ContextReport, ModelInfo, StoredReport
+from lmstrix.models import RESUMABLE, Cause, ContextReport, ModelInfo, StoredReport
 from lmstrix.names import reports_of
 
 __all__ = [
@@ -48,7 +48,9 @@ def choose_report(reports: Sequence[StoredReport], name: str) -> ContextReport:
     key, cause = mine[0].model.key, mine[0].cause.replace("_", " ")
     raise NotMeasured(
         f"{key!r} has no finished true context: its newest measurement ended with {cause!r}",
-        hint=f"Finish the measurement: lmstrix test {key}",
+        hint=f"Finish the measurement: lmstrix test {key}"
+        if mine[0].cause in RESUMABLE
+        else f"The report says why: lmstrix report {key} --format md",
     )
 
 

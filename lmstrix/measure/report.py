@@ -178,13 +178,7 @@ def _limit_at(state: State, problem: SearchProblem, length: int) -> Cause:
             seen = state.observation(length, level.key)
             if theirs.rule.verdict(seen, theirs.baseline) is Verdict.FAIL:
                 return limit_of(state.at(length, level.key))
-    lost = {
-        region
-        for region, verdict in problem.rule.region_verdicts(
-            state.observation(length), problem.baseline
-        ).items()
-        if verdict is Verdict.FAIL
-    }
+    lost = problem.rule.lost(state.observation(length), problem.baseline)
     return limit_of(t for t in state.at(length) if not lost or t.region in lost)
 
 
@@ -233,16 +227,17 @@ def curve_of(
 
 def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[RegionReport]:
     """The limit of each region. A failure of the engine itself is the end of all of them."""
+    rule, baseline = problem.rule, problem.baseline
     verdicts = [
-        (o.length_tokens, problem.rule.region_verdicts(o, problem.baseline))
+        (o.length_tokens, rule.region_verdicts(o, baseline), rule.lost(o, baseline))
         for o in state.history()
     ]
-    dead = min((n for n, _ in verdicts if state.engine_failed(n)), default=None)
-    for region in problem.rule.regions:
+    dead = min((n for n, _, _ in verdicts if state.engine_failed(n)), default=None)
+    for region in rule.regions:
         lost = [
             n
-            for n, found in verdicts
-            if found.get(region) is Verdict.FAIL
+            for n, _, failed in verdicts
+            if region in failed
             # A certificate that did not hold fails the regions that did not pass there.
             or (state.failures.get(n) in ANSWERS and _is_weakest(state, region, n))
         ]
@@ -250,7 +245,7 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
         limit = max(
             (
                 n
-                for n, found in verdicts
+                for n, found, _ in verdicts
                 if found.get(region) is Verdict.PASS
                 and n < (high or n + 1)
                 and not state.engine_failed(n)

@@ -433,7 +433,7 @@ class NumberBars:
 
 
 def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
-    """The bars of each report, all on one logarithmic scale, so that they can be compared."""
+    """The bars of each report, on one logarithmic scale; those of one alone in proportion."""
     numbers = [
         (
             ("declared", report.declared_context),
@@ -443,9 +443,13 @@ def number_bars(reports: Sequence[ContextReport]) -> tuple[NumberBars, ...]:
         for report in reports
     ]
     longest = max((n or 0 for row in numbers for _, n in row), default=0)
+    several = len(reports) > 1
     return tuple(
         NumberBars(
-            tuple((name, _width(tokens, longest), say_tokens(tokens)) for name, tokens in row)
+            tuple(
+                (name, _width(tokens, longest, logarithmic=several), say_tokens(tokens))
+                for name, tokens in row
+            )
         )
         for row in numbers
     )
@@ -456,9 +460,12 @@ BAR_START = 256
 million does not reduce all others to dots."""
 
 
-def _width(tokens: int | None, longest: int) -> float:
+def _width(tokens: int | None, longest: int, *, logarithmic: bool) -> float:
     """At least half a percent for any number above 0."""
     if not tokens:
         return 0.0
-    doublings = math.log2(max(longest, 2 * BAR_START) / BAR_START)
-    return round(max(0.5, min(100.0, 100 * math.log2(tokens / BAR_START) / doublings)), 2)
+    share = tokens / longest
+    if logarithmic:
+        doublings = math.log2(max(longest, 2 * BAR_START) / BAR_START)
+        share = math.log2(tokens / BAR_START) / doublings
+    return round(max(0.5, min(100.0, 100 * share)), 2)

@@ -42,6 +42,8 @@ _CONTENT = "content"
 _LAST = ("correct there", "tokens/s there", "first token there", "tokens read", "time spent")
 """The facts that are shown after the limits of regions and levels."""
 MOST_COLUMNS = 4
+_IN_OVERVIEW = {"declared", "loadable", "true", "cause", "certified", "size"}
+"""The facts that the overview of a page shows for each result."""
 _FORMULA = ("=", "+", "-", "@")
 """The beginnings of a formula in a spreadsheet."""
 
@@ -80,6 +82,22 @@ class Comparison:
         return head, [
             [name, *(row.values[index] for row in rows)] for index, name in enumerate(self.names)
         ]
+
+    def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
+        """Caption, head and body of each table of a page below its overview. With a row for each
+        result, the findings are parted so that they fit the page, without those of the overview.
+        """
+        parts = {"Findings": list(self.found), "Differences": list(self.differing)}
+        if self.is_long:
+            names = {row.label: "Evidence" for row in self.found}
+            names |= dict.fromkeys(_LAST[1:], "Speed and cost")
+            names |= {name: "Regions" for name in names if name.startswith("region ")}
+            captions = ("Regions", "Evidence", "Speed and cost", "Differences")
+            parts = {caption: list[Row]() for caption in captions}
+            for row in (*self.found, *self.differing):
+                if row.label not in _IN_OVERVIEW:
+                    parts[names.get(row.label, "Differences")].append(row)
+        return [(caption, *self.table(rows)) for caption, rows in parts.items() if rows]
 
     def distinction(self, index: int) -> str:
         """The settings that tell a result from others of its model; empty if it is the only one."""

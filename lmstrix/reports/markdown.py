@@ -151,7 +151,7 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
         yield regions
     if report.regions:
         yield _table(REGION_HEAD, region_rows(report), words=(0, 1, 4))
-    why = f"cause: **{say_cause(report.cause)}**. {say_why(report)}"
+    why = f"cause: **{say_cause(report.cause)}**. {say_why(report)}".rstrip()
     yield _list([why, *say_evidence(report)])
     if report.curve:
         rows = [

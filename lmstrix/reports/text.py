@@ -120,7 +120,7 @@ def render_map(found: ContextMap, *, width: int = 80) -> str:
     share = cost.document_tokens / found.lengths[-1]
     spent = (
         f"cost: {cost.document_tokens:,} tokens of the document read ({share:.2f} times its"
-        f" length), {cost.question_tokens:,} of {cost.questions:,} questions,"
+        f" length), {cost.question_tokens:,} tokens of {cost.questions:,} questions,"
         f" {cost.cached_tokens:,} reused from cache, {cost.generated_tokens:,} generated,"
         f" {say_seconds(cost.seconds)}."
     )
@@ -163,7 +163,7 @@ def render_bench(found: SpeedBench, *, width: int = 80) -> str:
                 "" if found.complete else "ended before the longest length.",
                 (
                     "prefill (of a new text) and generate: tokens per second. warm: the same text"
-                    " with another request, reused from the KV cache. each length was measured"
+                    " with another request, reused from the KV cache. Each length was measured"
                     f" {rounds}."
                 ),
                 (

@@ -217,9 +217,7 @@ CAUSE_SENTENCES = {
     Cause.NOTHING_FAILED: (
         "Nothing failed in the text that was read, so the limit is at least that long."
     ),
-    Cause.LOAD_REFUSED: (
-        "The engine's memory guard refused to load a larger context before trying it."
-    ),
+    Cause.LOAD_REFUSED: ("A memory guard refused to load a larger context before it was tried."),
     Cause.LOAD_FAILED: "The engine could not load a larger context.",
     Cause.LOAD_HUNG: (
         "A load of a larger context made no progress, although the server answered other calls."
@@ -234,8 +232,8 @@ CAUSE_SENTENCES = {
     Cause.FORGETS: "With a longer prompt the model forgets part of it: its answers are wrong.",
     Cause.TOO_SLOW: "A longer prompt takes longer than the limit that was set.",
     Cause.NOT_MEASURABLE: (
-        "The model cannot do the task even with a short prompt, so this validator cannot"
-        " measure it. That says nothing about its context."
+        "The model cannot do the task even with a short prompt, so it cannot be"
+        " measured. That says nothing about its context."
     ),
     Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
     Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",
@@ -258,14 +256,19 @@ def say_cause(cause: Cause) -> str:
 
 
 _NEVER_LOADED = {
-    Cause.LOAD_REFUSED: "The engine's memory guard refused to load it at any size.",
+    Cause.LOAD_REFUSED: "A memory guard refused to load it at any size.",
     Cause.LOAD_FAILED: "The engine could not load it at any size.",
     Cause.LOAD_HUNG: "Its loads made no progress, although the server answered other calls.",
 }
 
 
 def say_why(report: ContextReport) -> str:
-    """Why the true context is not larger, in a sentence or two."""
+    """Why the true context is not larger, in a sentence or two; empty if the summary says so."""
+    why = _why(report)
+    return "" if why in say_summary(report) else why
+
+
+def _why(report: ContextReport) -> str:
     high = report.bracket[1]
     if report.loadable_context is None and report.cause in _NEVER_LOADED:
         return _NEVER_LOADED[report.cause]
@@ -282,7 +285,7 @@ _BEYOND = {
     Cause.DECLARED_MAXIMUM: "Nothing failed.",
     Cause.MAX_CONTEXT: "Longer prompts were not tried.",
     Cause.NOTHING_FAILED: "Longer prompts were not tried.",
-    Cause.LOAD_REFUSED: "Beyond that the engine's memory guard refuses to load it.",
+    Cause.LOAD_REFUSED: "Beyond that a memory guard refuses to load it.",
     Cause.LOAD_FAILED: "Beyond that the engine cannot load it.",
     Cause.LOAD_HUNG: "Beyond that its loads make no progress.",
     Cause.CLAMPED: "The engine loads no more than that.",
@@ -305,14 +308,14 @@ def say_summary(report: ContextReport) -> str:
     claims = "Claims no context" if declared is None else f"Claims {declared:,} tokens"
     if true is None or report.cause is Cause.NOT_MEASURABLE:
         known = "" if declared is None else f"{claims}; "
-        return f"{known}{'not' if known else 'Not'} measured. {say_why(report)}"
+        return f"{known}{'not' if known else 'Not'} measured. {_why(report)}"
     if not true:
-        return f"{claims}; reliable at no length. {say_why(report)}"
+        return f"{claims}; reliable at no length. {_why(report)}"
     least = "at least " if report.cause in _AT_LEAST else ""
     if report.cause is Cause.FORGETS:
         beyond = f"Beyond that it forgets {_forgotten(report)}."
     else:
-        beyond = _BEYOND.get(report.cause) or say_why(report)
+        beyond = _BEYOND.get(report.cause) or _why(report)
     return f"{claims}; reliable up to {least}{true:,}. {beyond}"
 
 
@@ -385,6 +388,11 @@ def say_regions(report: ContextReport) -> str:
 
     An empty string if the questions were not about places in the window.
     """
+    text = _region_words(report)
+    return text[:1].upper() + text[1:]
+
+
+def _region_words(report: ContextReport) -> str:
     if report.true_context is None:
         return ""
     if report.method.average:

@@ -289,6 +289,8 @@ async def test_the_status_tells_ours_from_the_users() -> None:
         status = await adapter.status()
         assert status.versions["LM Studio"] == "0.0.0"
         assert sorted(i.ours for i in status.loaded) == [False, True]
+        other = await LMStudioAdapter(server.host).status()  # as another process sees it
+        assert other.loaded == status.loaded
         assert server.host in status.detail
 
 

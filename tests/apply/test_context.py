@@ -77,6 +77,10 @@ def test_an_unfinished_measurement_is_not_applied() -> None:
         choose_report(reports, "m")
     assert "lmstrix test a/m" in caught.value.hint
     assert find_model(reports, "m").key == "a/m"
+    with pytest.raises(NotMeasured) as caught:  # it ended: the same once more would not help
+        choose_report([stored(true_context=None, cause=Cause.NOT_MEASURABLE)], "m")
+    assert "Finish" not in caught.value.hint
+    assert "lmstrix report a/m" in caught.value.hint
 
 
 def test_caveats() -> None:

@@ -114,7 +114,7 @@ def test_names_and_sizes() -> None:
     assert name_matches("a[1]", ["a[1]"]) is False  # a glob: one of the characters in brackets
     assert name_matches("x", ["?"])
     assert not ModelFilter()
-    sizes = {"4g": 4 * 10**9, "1.5 GiB": 3 * 2**29, "500MB": 5 * 10**8, "12": 12}
+    sizes = {"4g": 4 * 10**9, "1.5 GiB": 3 * 2**29, "500MB": 5 * 10**8, "12000000": 12 * 10**6}
     for text, size in sizes.items():
         assert SIZE.convert(text, None, None) == size
     for wrong in ("", "4x", "ib", "-1", "1i"):

@@ -101,7 +101,7 @@ def test_lm_studios_folders_and_models(home: Path) -> None:
 def test_the_store(shell: Shell, tmp_path: Path) -> None:
     assert "none yet" in look("store").found
     shell.run("list")
-    assert "0 reports" in look("store").found
+    assert "0 results" in look("store").found
     damaged = shell.store.read_bytes()[:100] + b"\xff" * 4096
     shell.store.write_bytes(damaged)
     found = look("store")

@@ -25,10 +25,15 @@ def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell)
         assert f"model {number} of 3: {name}\n" in result.stderr
     head, *rows = result.stderr.partition("not fully measured: 2 of 3 models\n")[2].splitlines()
     assert head.split() == ["MODEL", "DECLARED", "TRUE", "CAUSE", "TIME"]
-    clueless, nosuch = (row.split() for row in rows)
+    clueless, nosuch = (row.split() for row in rows[:2])
     assert clueless[:5] == ["clueless", "2,048", "unknown", "not", "measurable"]
     assert nosuch == ["nosuch", "unknown", "unknown", "model", "not", "found", "-"]
-    assert "fully" not in shell.run("test", "fine", "--no-certify").stderr
+    assert rows[2:] == ["", "All results: lmstrix list"]
+    single = shell.run("test", "fine", "--no-certify").stderr
+    assert "fully" not in single
+    assert "All results" not in single
+    again = shell.run("test", "--all", "--name", "fine", "--name", "clueless", "--no-certify")
+    assert "model 1 of 2" not in again.stderr
     assert (
         shell.run("test", "fine", "clueless", "-q", "--json", "--no-certify").stderr.count("\n")
         <= 2

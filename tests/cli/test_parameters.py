@@ -5,18 +5,27 @@ from __future__ import annotations
 import click
 import pytest
 
-from lmstrix_cli.options import DURATION, SHARE, TOKENS
+from lmstrix_cli.options import DURATION, SHARE, SIZE, TOKENS
 
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("8192", 8192), ("8k", 8192), ("128K", 131072), ("1m", 1048576), ("8_192", 8192)],
+    [
+        ("8192", 8192),
+        ("8k", 8192),
+        ("128K", 131072),
+        ("1m", 1048576),
+        ("8_192", 8192),
+        ("8,192", 8192),
+    ],
 )
 def test_token_counts(text: str, count: int) -> None:
     assert TOKENS.convert(text, None, None) == count
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5k", "8kk", "k", "٣", "8__1", "9" * 99, "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.5k", "8kk", "k", "٣", "8__1", "8,1", "8,19", "9" * 99, "nan"]
+)
 def test_what_is_no_token_count(text: str) -> None:
     with pytest.raises(click.BadParameter):
         TOKENS.convert(text, None, None)
@@ -38,9 +47,11 @@ def test_what_is_no_duration(text: str) -> None:
         DURATION.convert(text, None, None)
 
 
-def test_a_duration_without_a_unit_is_told_the_units() -> None:
+def test_without_a_unit_the_units_are_named() -> None:
     with pytest.raises(click.BadParameter, match=r"10s, 10m or 10h"):
         DURATION.convert("10", None, None)
+    with pytest.raises(click.BadParameter, match=r"8 has no unit: write 8m or 8g"):
+        SIZE.convert("8", None, None)
 
 
 @pytest.mark.parametrize(

@@ -155,13 +155,17 @@ def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
     assert result.exit_code == 1
     assert "short at 1,022,976 tokens: not tried\n" in result.stdout
     assert "fail" not in result.stdout
+    assert "Nothing was stored" in result.stdout
+    passed = shell.run("test", "short", "--at", "1k", "-q").stdout
+    assert passed.startswith("short at 1,024 tokens: passed\n")
+    assert "coherence: passed\n" in passed
 
 
 def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     adapter = shell.adapter = Tight(SHORT)
     result = shell.run("test", "short", "--at", "2k", "-q")
     assert result.exit_code == 1
-    assert "short at 2,048 tokens: fail\ncause: load refused" in result.stdout
+    assert "short at 2,048 tokens: failed\ncause: load refused" in result.stdout
     assert adapter.counters.loads == 0
 
 

@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from lmstrix.events import (
+    BaselineMeasured,
     BracketChanged,
     Event,
     LoadFinished,
@@ -21,7 +22,7 @@ from lmstrix.events import (
 )
 from lmstrix.models import PrefillProgress, Verdict
 from lmstrix.progress import ProgressState
-from lmstrix.testing.samples import sample_model, sample_trial
+from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 from lmstrix_cli.progress import event_line, status_line
 
 KEY = "[red]m\x1b[0m"
@@ -63,8 +64,17 @@ def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
     """The bracket begins at a verdict; a clean length has too few answers for one."""
     state = after(*COURSE, *(probe(length, passes) for length, passes in ((5120, 2), (6144, 1))))
     assert "works to 5,120" in status_line(state, 1.0).plain
+    state.hear(BaselineMeasured(model_key=KEY, baseline=sample_report().baseline))
+    state.hear(BracketChanged(model_key=KEY, low=512, high=6144))  # nothing more than the baseline
+    assert "fails at 6,144" in status_line(state, 1.0).plain
+    assert "512" not in status_line(state, 1.0).plain
     state.hear(BracketChanged(model_key=KEY, low=5120, high=6144))
     assert "bracket 5,120..6,144" in status_line(state, 1.0).plain
+
+
+def test_levels_are_told_in_words() -> None:
+    state = after(ProbeStarted(model_key=KEY, phase="coherence", length_tokens=4096, trials=2))
+    assert "checking its language" in status_line(state, 1.0).plain
 
 
 @pytest.mark.parametrize("width", [79, 159])

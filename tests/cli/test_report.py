@@ -196,6 +196,14 @@ def test_all_results_of_one_model(shell: Shell) -> None:
     assert result.exit_code == 0
 
 
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_json_is_an_option_of_its_own_here_too(shell: Shell, command: str) -> None:
+    shell.remember(made("a"), made("b", 2))
+    asked = shell.run(command, "--json")
+    assert (asked.exit_code, asked.stdout) == (0, shell.run(command, "--format", "json").stdout)
+    assert shell.run(command, "--json", "--format", "md").exit_code == 2
+
+
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
     shell.remember(made("a"), made("b", 2))
     [document] = shell.lines("compare", "--format", "json")

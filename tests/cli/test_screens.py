@@ -9,12 +9,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from cli_shell import ScriptedAdapter, Shell
 from rich.cells import cell_len
 
-from lmstrix.models import Cause, ContextReport
+from lmstrix.models import Cause, ContextReport, Region, RegionReport
 from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import session
 from lmstrix_cli.main import COMMANDS, lmstrix
 
@@ -59,7 +61,7 @@ def filled(shell: Shell) -> Shell:
     """Four results in the store."""
     reports = [
         made("google/gemma-3-4b", 3),
-        made(LONG, 4, declared_context=131072, cause=Cause.LOAD_FAILED),
+        made(LONG, 4, declared_context=10**7, loadable_context=10**7, true_context=131072),
         made("模型/七", 5, cause=Cause.BUDGET_SPENT, certified=False),
         made("clueless", 6, true_context=None, cause=Cause.NOT_MEASURABLE, certified=False),
     ]
@@ -74,9 +76,51 @@ def test_tables_fit_the_terminal(
     filled: Shell, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     for command in ("scan", "list"):
-        shown = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(monkeypatch, width, command))
-        assert "google/gemma-3-4b" in shown
-        assert max(map(cell_len, shown.splitlines())) <= width
+        lines = plain(on_terminal(monkeypatch, width, command))
+        assert "MODEL" in lines[0]
+        assert "TRUE" in lines[0]
+        assert any("google" in line and "8,192" in line for line in lines)
+        assert max(map(cell_len, lines)) <= width
+
+
+def plain(shown: str) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+
+
+def test_a_plan_of_large_models_is_a_table(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = SimulatedModel(key="llama-4-scout-17b-16e-instruct", declared=10**7)
+    shell.adapter = ScriptedAdapter(huge)
+    lines = plain(on_terminal(monkeypatch, 80, "test", "--all", "--dry-run"))
+    assert lines[0].split() == ["MODEL", "PLAN", "LARGEST", "MEMORY", "FITS", "TOKENS", "TIME"]
+    assert "21M to 43M" in lines[1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_comparison_of_many_cuts_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = tuple(
+        RegionReport(region=one, limit_tokens=6144, bracket=(6144, high), cause=Cause.GIBBERISH)
+        for one, high in zip(Region, (6400, 6400, 6400, 6400, 6656), strict=True)
+    )
+    kept = tuple(attrs.evolve(one, limit_tokens=6400) for one in lost)
+    shell.remember(
+        *(made(f"{n}-{LONG}", n, regions=kept, cause=Cause.GIBBERISH) for n in (1, 2, 3))
+    )
+    lines = plain(on_terminal(monkeypatch, 80, "compare"))
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["#", "MODEL", "DECL", "LOAD", "TRUE", "CERT", "CAUSE"]
+    words = " ".join(lines).split()
+    assert words.count("8,192") >= 6
+    assert words.count("6,144") >= 3
+
+
+def test_a_folded_name_breaks_between_its_parts(
+    filled: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = plain(on_terminal(monkeypatch, 80, "scan"))
+    [at] = [number for number, line in enumerate(lines) if line.startswith("someone")]
+    folded = [line.split(" ")[0] for line in lines[at:]]
+    assert "".join(folded).startswith(LONG)
+    assert [part[-1] for part in folded[:3]] == ["-", "-", "-"]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,18 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
     assert document["store_warnings"] == []
 
 
+def test_what_lmstrix_loaded_itself_needs_no_advice(shell: Shell) -> None:
+    remember(shell, "big", 7424, Cause.FORGETS)
+    ours = LoadedInstance(key="big", identifier="x", context_length=32768, ours=True)
+    status = Status(adapter="x", engine="y", available=True, loaded=(ours,))
+    shell.adapter = ScriptedAdapter(status=status)
+    text = shell.run("status").stdout
+    assert "big at 32,768\n" in text
+    assert "loaded by LMStrix" in text
+    assert "too large" not in text
+    assert "lmstrix apply" not in text
+
+
 def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
     remember(shell, "m", 1024, Cause.MAX_CONTEXT)
     status = Status(adapter="x", engine="y", available=True, loaded=(loaded("m", 4096),))
@@ -97,6 +109,13 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SLOW)
     assert shell.run(*shlex.split(command)[1:]).exit_code == 0
     assert shell.lines("status", "--json")[0]["unfinished"] == []
+
+
+def test_a_quick_measurement_is_not_unfinished(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SLOW)
+    assert shell.run("test", "slow", "--quick").exit_code == 0
+    [document] = shell.lines("status", "--json")
+    assert document["unfinished"] == document["go_on"] == []
 
 
 @pytest.mark.parametrize("dead", [False, True])

@@ -30,6 +30,16 @@ def test_what_may_have_been_meant(shell: Shell, typed: str, said: str) -> None:
     assert "\x1b" not in result.stderr
 
 
+def test_without_a_command_one_screen_says_how_to_begin(shell: Shell) -> None:
+    result = shell.run()
+    assert (result.exit_code, result.stdout) == (2, "")
+    lines = result.stderr.splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    for words in ("how much context", "lmstrix demo", "15 min", "true   ", "certified", "--help"):
+        assert words in result.stderr
+
+
 @pytest.mark.parametrize(
     "typed",
     [

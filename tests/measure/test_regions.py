@@ -42,6 +42,13 @@ def lost(report: ContextReport) -> set[Region]:
     return {r.region for r in report.regions if r.bracket[1] == report.bracket[1]}
 
 
+def lost_without_a_miss(report: ContextReport) -> set[Region]:
+    """The regions that failed at a length at which all their answers were correct."""
+    tallies = {p.length_tokens: {t.region: t for t in p.depths} for p in report.curve}
+    failed = [(r.region, tallies.get(r.bracket[1] or 0, {}).get(r.region)) for r in report.regions]
+    return {region for region, t in failed if t is not None and t.passes == t.trials}
+
+
 @pytest.mark.parametrize(
     ("beyond", "band", "weakest", "cause"),
     [
@@ -72,6 +79,7 @@ async def test_a_lost_part_is_the_limit_and_is_named(
         assert low == region.limit_tokens
         assert low >= report.true_context
         assert high is None or low < high
+    assert lost_without_a_miss(report) == set()
 
 
 async def test_the_average_is_the_old_larger_number() -> None:

@@ -155,6 +155,16 @@ async def test_a_wait_can_be_cancelled_and_costs_no_budget() -> None:
     assert report.true_context == 1024
 
 
+async def test_a_reply_that_waits_for_its_turn_says_so() -> None:
+    client = LMStrix(adapter=Shared(MODEL), store="memory")
+    notes: list[str] = []
+    async with hold_turn("a machine", "someone's", lambda _: None):
+        with anyio.move_on_after(0.5):
+            async with client.stream("m", "Hello", on_note=notes.append):
+                pass
+    assert notes == [f"waiting for process {os.getpid()} to measure someone's"]
+
+
 async def test_what_is_told_of_a_holder_is_not_trusted(folder: Path) -> None:
     said = ["", "[]", "{", '{"pid": -1, "model": 5}', '{"pid": true, "model": ["x"]}', "[" * 9999]
     for text in said:

@@ -30,6 +30,7 @@ EVIL = (
     " \x1b[31m\u202egpj.exe\ud800"
 )
 STEERING = set("\x1b\u202e\ud800")
+NUMBERS = {"declared", "loadable", "true"}
 VOID = {"meta", "link", "br"}
 
 
@@ -180,6 +181,22 @@ def test_a_model_that_claims_ten_million_leaves_bars_to_the_others() -> None:
     widths = [float(a["width"] or 0) for a in tree.having("rect") if a.get("class") == "declared"]
     assert min(widths) > 25
     assert max(widths) == 100
+
+
+def test_the_bars_of_one_model_are_in_proportion() -> None:
+    tree = Tree(render_html([sample_report()]))
+    widths = {a["class"]: a["width"] for a in tree.having("rect") if a.get("class") in NUMBERS}
+    assert widths == {"declared": "100.0", "loadable": "100.0", "true": "75.0"}
+
+
+def test_a_comparison_of_many_says_each_thing_once_in_tables_that_fit_a_page() -> None:
+    reports = [sample_report(model=sample_model(key=f"m{n}", size_bytes=n)) for n in range(1, 7)]
+    page = render_comparison(compare(reports))
+    heads = [re.findall(r"<th[^>]*>(.*?)</th>", head) for head in re.findall("<thead>.*", page)]
+    assert max(map(len, heads)) <= 10
+    names = [re.sub("<.*?>", "", name).strip() for head in heads for name in head[1:]]
+    assert len(names) == len(set(names))
+    assert {"declared", "certified", "bracket", "region head", "tokens read"} <= set(names)
 
 
 def test_a_model_that_was_not_measured_has_no_drawings_but_says_why() -> None:

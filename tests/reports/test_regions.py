@@ -73,9 +73,9 @@ CASES = {
     ),
     "all lost alike": (
         report(*(region(r, 6000 + i, 6400 + i) for i, r in enumerate(Region))),
-        "forgets everywhere from 6,400 tokens on.",
+        "Forgets everywhere from 6,400 tokens on.",
     ),
-    "nothing lost": (report(), "every part of the window still works at 8,192."),
+    "nothing lost": (report(), "Every part of the window still works at 8,192."),
     "nothing lost before the budget was": (report(cause=Cause.BUDGET_SPENT), "at 8,192 so far."),
     "some were not asked about at longer lengths": (
         report(region(HEAD, 6656, 6912), region(LATE, 4096), region(MIDDLE, 4352)),
@@ -91,7 +91,7 @@ CASES = {
     ),
     "an engine that fails loses no region": (
         report(*(region(r, 4096, 4352, Cause.CRASHED_ON_FILL) for r in Region)),
-        "every part of the window still works at 4,096.",
+        "Every part of the window still works at 4,096.",
     ),
 }
 
@@ -133,7 +133,7 @@ def test_the_bracket_says_how_its_upper_end_failed(
     [
         (
             sample_report(regions=(), method=attrs.evolve(sample_report().method, average=True)),
-            "averaged over the window: a lost region may hide in it.",
+            "Averaged over the window: a lost region may hide in it.",
             "works up to",
         ),
         (sample_report(regions=()), "Claims 8,192 tokens", "part of the window"),

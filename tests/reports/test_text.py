@@ -26,6 +26,7 @@ from lmstrix.reports.words import (
     CAUSE_SENTENCES,
     dump_report,
     repeat_command,
+    say_summary,
     say_verdict,
 )
 from lmstrix.serialize import load_report
@@ -52,6 +53,15 @@ def test_every_cause_has_its_own_sentence() -> None:
     assert len(set(CAUSE_SENTENCES.values())) == len(Cause)
     for cause in Cause:
         assert f"cause: {cause.replace('_', ' ')}." in render_text(sample_report(cause=cause))
+
+
+@pytest.mark.parametrize("cause", [Cause.NOT_MEASURABLE, Cause.LOAD_REFUSED, Cause.INFRASTRUCTURE])
+def test_the_reason_is_said_once(cause: Cause) -> None:
+    report = sample_report(cause=cause, true_context=None, loadable_context=None)
+    reason = say_summary(report).partition("not measured. ")[2]
+    assert reason
+    for text in (render_text(report, width=500), render_html([report]), render_markdown([report])):
+        assert html.unescape(text).count(reason) == 1
 
 
 def test_hard_failures_and_holes_are_shown() -> None:

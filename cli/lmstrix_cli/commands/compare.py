@@ -18,6 +18,8 @@ from lmstrix.reports.compare import (
 from lmstrix.reports.html import render_comparison
 from lmstrix.reports.markdown import render_comparison_markdown
 from lmstrix_cli import output
+from lmstrix_cli.options import json_option
+from lmstrix_cli.output import Column
 from lmstrix_cli.results import (
     STDOUT,
     all_of,
@@ -41,8 +43,6 @@ Examples:
 
 FILE = "lmstrix-comparison.html"
 WIDEST = 120
-_IN_LINES = ("declared", "loadable", "true", "cause", "certified")
-"""The columns if each result is a line."""
 _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     "json": comparison_json,
     "csv": comparison_csv,
@@ -59,6 +59,7 @@ _RENDERERS: dict[str, Callable[[Comparison], str]] = {
     type=click.Choice(["table", *_RENDERERS]),
     help="Output format. Default: by the ending of FILE, else table.",
 )
+@json_option("The same as --format json: one object.")
 @target_options(FILE)
 @pass_settings
 def command(
@@ -66,6 +67,7 @@ def command(
     *,
     models: tuple[str, ...],
     wanted: str | None,
+    as_json: bool,
     target: str | None,
     sources: tuple[str, ...],
     force: bool,
@@ -75,6 +77,7 @@ def command(
     Settings, engine, method and date are listed where they differ; what is the same in all comes
     last. Reads only the store and needs no engine.
     """
+    wanted = output.choose_format(wanted, as_json=True) if as_json else wanted
     kind = choose_format(wanted, target, "table", _RENDERERS)
     if kind == "table" and target not in {None, STDOUT}:
         raise click.UsageError("a table is printed; a file needs another --format.")
@@ -117,17 +120,28 @@ def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
 
 
 def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
-    names = [f"{n}  {name}" for n, name in enumerate(compared.names, start=1)]
-    yield from (output.verbatim(output.label(name)) for name in names)
-    rows = [row for row in compared.found if row.label in _IN_LINES]
-    lines = [(str(n + 1), *(row.values[n] for row in rows)) for n in range(len(names))]
-    yield ""
-    yield output.table(("#", *(row.label.upper() for row in rows)), lines)
+    facts = {row.label: row.values for row in compared.found}
+
+    def column(label: str, short: str = "", *, least: int = 0, right: bool = False) -> Column[int]:
+        return Column(
+            "", label.upper(), lambda n: facts[label][n], short=short, least=least, right=right
+        )
+
+    columns = [
+        Column[int]("", "#", lambda n: str(n + 1), right=True),
+        Column[int]("", "MODEL", lambda n: compared.names[n], least=16),
+        column("declared", "DECL", right=True),
+        column("loadable", "LOAD", right=True),
+        column("true", right=True),
+        column("certified", "CERT"),
+        column("cause", least=14),
+    ]
+    yield output.rows_table(columns, range(len(compared.names)))
     details = [row for row in compared.found if row.label.startswith(("region ", "level "))]
     details += compared.differing
     known = [
         ", ".join(f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
-        for n in range(len(names))
+        for n in range(len(compared.names))
     ]
     if any(known):
         yield "\ndifferences"

@@ -215,7 +215,7 @@ async def check_server(settings: Settings) -> Finding:
         if wanted and settings.adapter != EMBEDDED_ADAPTER:
             return problem(said, _START)
         return warning(said, f"{_START} GGUF files do not need it.")
-    return ok(f"LM Studio answers at {found} (tried in this order: {tried}).")
+    return ok(f"LM Studio answers at {found}.")
 
 
 def check_lmstudio_sdk(_: Settings) -> Finding:
@@ -307,7 +307,7 @@ async def check_store(settings: Settings) -> Finding:
         return ok("There is none: nothing is kept.")
     found = SqliteStore(path, read_only=True)
     try:
-        reports = say_count(len(await found.summaries()), "report")
+        results = say_count(len(await found.summaries()), "result")
     except StoreError as error:
         return problem(str(error), error.hint)
     finally:
@@ -318,7 +318,7 @@ async def check_store(settings: Settings) -> Finding:
             return problem(f"{place} is not writable.", _OTHER_STORE)
     if not exists:
         return ok(f"There is none yet; it will be {path}.")
-    return ok(f"{path} holds {reports} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
+    return ok(f"{path} holds {results} in {say_bytes(session.store_bytes(str(path))) or '0 B'}.")
 
 
 async def check_disk(settings: Settings) -> Finding:

@@ -140,7 +140,7 @@ def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
 def _columns(now: datetime) -> list[Column[_Row]]:
     """The columns that are shown, then those of CSV only."""
     return [
-        Column("model", "MODEL", value=lambda row: row.model_key, least=16),
+        Column("model", "MODEL", value=lambda row: row.model_key, least=12),
         Column("declared_context", "DECLARED", short="DECL", right=True),
         Column("loadable_context", "LOADABLE", short="LOAD", right=True),
         Column("true_context", "TRUE", _say_true, right=True),

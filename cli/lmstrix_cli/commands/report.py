@@ -12,6 +12,7 @@ from lmstrix import ContextMap, ContextReport, dump_report
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
 from lmstrix_cli import output
+from lmstrix_cli.options import json_option
 from lmstrix_cli.results import (
     SOURCE,
     STDOUT,
@@ -49,6 +50,7 @@ KINDS = ("html", "md", "json")
     type=click.Choice(KINDS),
     help="One HTML page, Markdown, or JSON Lines. Default: by the ending of FILE, else html.",
 )
+@json_option("The same as --format json: one report on each line (JSON Lines).")
 @target_options(FILE)
 @click.option(
     "--map",
@@ -67,6 +69,7 @@ def command(  # noqa: PLR0913 - one for each option
     all_models: bool,
     target: str | None,
     wanted: str | None,
+    as_json: bool,
     sources: tuple[str, ...],
     map_files: tuple[str, ...],
     open_it: bool,
@@ -77,6 +80,7 @@ def command(  # noqa: PLR0913 - one for each option
     It shows the newest result of each. The page is one file that loads nothing and runs no
     script, so you can mail, print and keep it. Needs no engine.
     """
+    wanted = output.choose_format(wanted, as_json=True) if as_json else wanted
     kind = choose_format(wanted, target, "html", KINDS)
     target = target or (FILE if kind == "html" else STDOUT)
     if all_models and models:

@@ -17,8 +17,10 @@ from lmstrix import (
     DEFAULT_ADAPTER,
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
+    UNFINISHED,
     Archive,
     Cause,
+    ContextReport,
     LMStrix,
     LoadedInstance,
     MeasureOptions,
@@ -147,8 +149,14 @@ async def _overview(settings: Settings) -> _Overview:
 async def _unfinished(client: LMStrix) -> Sequence[tuple[str, str]]:
     """Models with an interrupted measurement, and the key of each; empty if it is not known."""
     if isinstance(client.store, Archive):
-        return [(kept.model.key, kept.key) for kept in await client.store.interrupted()]
+        kept = await client.store.interrupted()
+        return [(one.model.key, one.key) for one in kept if not _ended_quickly(one.report)]
     return [(model.key, "") for model in await client.unfinished_models()]
+
+
+def _ended_quickly(report: ContextReport | None) -> bool:
+    """Whether this is a whole result of ``--quick``, from which a full measurement continues."""
+    return report is not None and report.method.quick and report.cause not in UNFINISHED
 
 
 def _as_json(overview: _Overview) -> Json:
@@ -169,7 +177,7 @@ def _as_json(overview: _Overview) -> Json:
 def _screen(overview: _Overview) -> Iterator[RenderableType]:
     yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview), gap=2)
     for one in overview.loaded:
-        if one.fit is Fit.TOO_LARGE:
+        if one.fit is Fit.TOO_LARGE and not one.instance.ours:
             words = ["lmstrix", "apply", *_as_argument(one.instance.key)]
             command = output.label(shlex.join(words))
             yield output.verbatim(f"\nTo load it with {one.tested:,} from now on: {command}")
@@ -208,8 +216,12 @@ def _loaded(overview: _Overview) -> Iterator[tuple[str, str]]:
         tested = "" if one.tested is None else f", true context {one.tested:,}"
         if tested and length and one.fit is Fit.NOT_TESTED:
             tested = f", only tested up to {one.tested:,} (--max-context)"
-        yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
-        yield "", f"loaded by {'LMStrix' if one.instance.ours else 'another program'}"
+        if one.instance.ours:  # a measurement or a prompt that runs now
+            yield "loaded", f"{one.instance.key} {at}"
+            yield "", "loaded by LMStrix"
+        else:
+            yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
+            yield "", "loaded by another program"
 
 
 def _store(overview: _Overview) -> Iterator[tuple[str, str]]:
@@ -218,7 +230,7 @@ def _store(overview: _Overview) -> Iterator[tuple[str, str]]:
         return
     yield "store", overview.store
     size = say_bytes(overview.store_bytes) or "no file yet"
-    yield "", f"{say_count(overview.store_reports, 'report')}, {size}"
+    yield "", f"{say_count(overview.store_reports, 'result')}, {size}"
     for warning in overview.store_warnings:
         yield "warning", warning
 

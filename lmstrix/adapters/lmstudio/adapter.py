@@ -88,7 +88,6 @@ class LMStudioAdapter(ServerAdapter):
             load_s=load_s,
             ttl_s=ttl_s,
         )
-        self._ours: set[str] = set()
         self._left: set[str] = set()
         """Instances that were not seen to be unloaded; a load may still be on its way."""
         self._stuck: set[str] = set()
@@ -165,7 +164,6 @@ class LMStudioAdapter(ServerAdapter):
         identifier = instances.new_identifier()
         async with self._connection() as connection:
             await self._sweep(connection)
-            self._ours.add(identifier)
             # Only LM Studio's own refusal shows that there is nothing to unload.
             answers, loading, refused = False, True, False
             try:
@@ -190,12 +188,9 @@ class LMStudioAdapter(ServerAdapter):
                 raise
             finally:
                 self._left.add(identifier)
-                try:
-                    await self._release(connection, identifier, answers=answers)
-                    if refused:
-                        self._left.discard(identifier)
-                finally:
-                    self._ours.discard(identifier)
+                await self._release(connection, identifier, answers=answers)
+                if refused:
+                    self._left.discard(identifier)
 
     async def status(self) -> Status:
         """Whether LM Studio answers, its version, and what is loaded in it."""
@@ -348,5 +343,5 @@ class LMStudioAdapter(ServerAdapter):
             key=as_text(entry.get("modelKey")),
             identifier=identifier,
             context_length=as_count(entry.get("contextLength")),
-            ours=identifier in self._ours | self._left,
+            ours=instances.is_ours(identifier),
         )

@@ -45,7 +45,15 @@ from lmstrix.json_values import (
 from lmstrix.locks import runs
 from lmstrix.models import LoadProgress, ModelInfo
 
-__all__ = ["effective_context", "is_orphan", "listed", "load_instance", "new_identifier", "unload"]
+__all__ = [
+    "effective_context",
+    "is_orphan",
+    "is_ours",
+    "listed",
+    "load_instance",
+    "new_identifier",
+    "unload",
+]
 
 SESSIONS = "llm.load.numParallelSessions"
 
@@ -172,6 +180,11 @@ _OURS = re.compile(r"lmstrix-([0-9a-f]{12})-([1-9][0-9]{0,8})-[0-9a-f]{16}")
 def new_identifier() -> str:
     """An identifier that nobody else uses, and that tells this process."""
     return f"lmstrix-{_here()}-{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def is_ours(identifier: str) -> bool:
+    """Whether a process of LMStrix has loaded it, this one or another."""
+    return _OURS.fullmatch(identifier) is not None
 
 
 def is_orphan(identifier: str) -> bool:
