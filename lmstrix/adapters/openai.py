@@ -50,7 +50,13 @@ _CONTINUE: Mapping[str, object] = {
     "chat_template_kwargs": {"enable_thinking": False},
 }
 """What vLLM, SGLang and llama-server want in order to go on with an answer."""
-FORMS = ("continued", "last message", "asked for", "asked for, without a temperature")
+FORMS = (
+    "continued",
+    "last message",
+    "asked for",
+    "asked for, without a temperature",
+    "asked for, without asking for counts",
+)
 """How the first words of an answer are given: the first form that the server accepts."""
 
 _STOP_REASONS = {
@@ -278,9 +284,10 @@ def _chat(
         "model": key,
         "messages": chat_messages(prompt.system, user, prefix),
         "stream": True,
-        "stream_options": {"include_usage": True},
     }
-    if form < 3:
+    if form < 4:
+        body["stream_options"] = {"include_usage": True}
+    if form != 3:
         body |= {"max_tokens": max_tokens, "temperature": 0}
     else:
         body["max_completion_tokens"] = max_tokens

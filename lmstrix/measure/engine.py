@@ -212,9 +212,9 @@ class Engine:
 class Crashes:
     """Tells a failure that comes with a length from trouble with the connection or the server.
 
-    It is a lost connection or a refusal in unknown words at one length, three times, with an answer
-    at a shorter length between each two and no failure there. Anything less says nothing about
-    the length, nor does any failure at one that has been answered.
+    It is a lost connection, an error of the engine or a refusal in unknown words at one length,
+    three times, with an answer at a shorter length between each two and no failure there. Anything
+    less says nothing about the length, nor does any failure at one that has been answered.
     """
 
     def __init__(self) -> None:

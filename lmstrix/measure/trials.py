@@ -326,7 +326,7 @@ class Asker:
     async def _complete(
         self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
     ) -> tuple[Question, Reply]:
-        """One request and its reply. A loss or a refusal is remembered: see `Crashes`."""
+        """One request and its reply. A loss, an error or a refusal is remembered: see `Crashes`."""
         loaded = await self._loaded(length_tokens)
         # Sizing a prompt sends it only to a server without a tokeniser.
         sent = 0 if getattr(loaded, "has_tokenizer", True) else length_tokens
@@ -342,9 +342,7 @@ class Asker:
         except (ContextOverflow, EngineCrashed, PredictionTooSlow):
             raise
         except (ConnectionLost, PredictionError) as error:
-            refused = isinstance(error, PredictionError)
-            if isinstance(error, PredictionError) and not error.refused:
-                raise  # of unclear cause
+            refused = isinstance(error, PredictionError) and error.refused
             self._lost.lost(sent)
             await self._engine.release()
             if await self._engine.answers_again() and self._lost.is_crash(length_tokens):

@@ -40,6 +40,8 @@ class OpenAIScript:
     """Whether the list of models says a length."""
     usage: bool = True
     """Whether replies say how many tokens were read and written."""
+    usage_asked: bool = True
+    """Whether a request may ask for that."""
     cached: bool = True
     """Whether they say how many of those were in the cache."""
     counts_cached: bool = True
@@ -124,6 +126,7 @@ class OpenAIServer(ModelServer):
             raise StandInError(status, {"message": "try again"}, {"retry-after": "0"})
         last = as_object(as_list(body.get("messages"))[-1])
         known = script.strict and "continue_final_message" in body
+        known |= not script.usage_asked and "stream_options" in body
         if known or (last.get("role") == "assistant" and not script.prefill):
             raise StandInError(400, {"message": "unsupported", "type": "invalid_request_error"})
         loaded = await self._model(as_text(body.get("model")))

@@ -59,8 +59,9 @@ class TestContract(AdapterContract):
         OpenAIScript(echoes=True),
         OpenAIScript(strict=True),
         OpenAIScript(strict=True, prefill=False),
+        OpenAIScript(usage_asked=False, prefill=False),
     ],
-    ids=["continued", "repeated", "last message", "asked for"],
+    ids=["continued", "repeated", "last message", "asked for", "without asking for counts"],
 )
 async def test_the_first_words_are_given_in_a_form_that_the_server_takes(
     script: OpenAIScript,

@@ -54,6 +54,16 @@ main()
 """
 
 
+@pytest.fixture(autouse=True)
+def sighup() -> Generator[None]:
+    """Not ignored, which processes inherit: the tests themselves may run under ``nohup``."""
+    number = getattr(signal, "SIGHUP", None)
+    before = signal.signal(number, signal.SIG_DFL) if number else None
+    yield
+    if number:
+        signal.signal(number, before)
+
+
 @contextmanager
 def start(
     store: Path, *, hangs_after: int | None = None, release_s: float = 0.0, driver: str = DRIVER

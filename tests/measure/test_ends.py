@@ -10,7 +10,13 @@ import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
-from lmstrix.errors import ConfigurationError, ContextOverflow, EngineCrashed, LMStrixError
+from lmstrix.errors import (
+    ConfigurationError,
+    ContextOverflow,
+    EngineCrashed,
+    LMStrixError,
+    PredictionError,
+)
 from lmstrix.events import Event, TrialFinished
 from lmstrix.measure import Level, Measurement
 from lmstrix.models import ContextReport, Judgement, Observation, Prompt, Question, Region, Reply
@@ -305,3 +311,29 @@ async def test_an_engine_that_fails_first_in_the_certificate_is_the_cause(
     assert any("engine failed" in note for note in report.notes)
     low, high = report.bracket
     assert low <= 3716 < (high or 0)
+
+
+async def test_an_error_of_the_engine_that_comes_with_a_length_is_its_limit() -> None:
+    """As "Compute error." by a GPU without memory; in whatever words."""
+
+    class Fails(SimulatedAdapter):
+        async def before_reply(self, prompt_tokens: int) -> None:
+            if prompt_tokens > 3000:
+                raise PredictionError("something odd happened")
+
+    client = LMStrix(adapter=Fails(MODEL), store="memory")
+    report = await client.find_true_context("m")
+    assert (report.cause, report.certified) == (Cause.CRASHED_ON_FILL, True)
+    assert any("something odd happened" in note for note in report.notes)
+    low, high = report.bracket
+    assert low <= 3016 < (high or 0)
+
+
+async def test_an_error_of_the_engine_at_any_length_ends_the_measurement() -> None:
+    class Fails(SimulatedAdapter):
+        async def before_reply(self, prompt_tokens: int) -> None:
+            if self.counters.replies > 60:
+                raise PredictionError("something odd happened")
+
+    with pytest.raises(PredictionError, match="odd"):
+        await LMStrix(adapter=Fails(MODEL), store="memory").find_true_context("m")
