@@ -144,16 +144,21 @@ def max_context_option(what: str) -> Decorator:
     return click.option("--max-context", type=TOKENS, metavar="N", help=what)
 
 
-def seed_option(default: int, what: str) -> Decorator:
-    """``--seed``; `what` says what another number changes."""
+def count_option(name: str, least: int, default: int, what: str) -> Decorator:
+    """A whole number from `least` on."""
     return click.option(
-        "--seed",
-        type=click.IntRange(min=0),
+        name,
+        type=click.IntRange(min=least),
         default=default,
         show_default=True,
         metavar="N",
         help=what,
     )
+
+
+def seed_option(default: int, what: str) -> Decorator:
+    """``--seed``; `what` says what another number changes."""
+    return count_option("--seed", 0, default, what)
 
 
 def ratio_option(default: float, what: str) -> Decorator:
@@ -274,13 +279,11 @@ measure_method = chain(
         is_flag=True,
         help="Skip the confirmation with a fresh load and fresh documents.",
     ),
-    click.option(
+    count_option(
         "--documents",
-        type=click.IntRange(min=2),
-        default=_DEFAULTS.documents,
-        show_default=True,
-        metavar="N",
-        help="Number of documents that the result must hold on, including that of the search.",
+        2,
+        _DEFAULTS.documents,
+        "Number of documents that the result must hold on, including that of the search.",
     ),
     seed_option(_DEFAULTS.seed, "Another number creates other documents and questions."),
     click.option(

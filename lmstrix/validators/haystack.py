@@ -21,6 +21,7 @@ from lmstrix.errors import ConfigurationError
 from lmstrix.models import Prompt
 from lmstrix.ports import LoadedModel, Validator
 from lmstrix.validators.needles import (
+    SPARE_FACTS,
     Distractor,
     Entry,
     Link,
@@ -30,7 +31,6 @@ from lmstrix.validators.needles import (
     deck,
     distractors,
     needle_positions,
-    placed_needles,
 )
 
 __all__ = [
@@ -109,7 +109,8 @@ CHAINS = (36, 32, 1.03)
 
 def _rows(seed: int, spec: HaystackSpec) -> tuple[_Row, ...]:
     """The rows of facts in the document of `seed`, the rarest first."""
-    placed, taken = placed_needles(seed), frozenset(n.value for n in deck(seed))
+    needles = deck(seed)
+    placed, taken = needles[SPARE_FACTS:], frozenset(n.value for n in needles)
     planned = [
         _Row(things=distractors(placed, seed), positions=_apart(*DISTRACTORS)),
         _Row(things=iter(placed), positions=needle_positions(seed, inf)),

@@ -32,6 +32,7 @@ __all__ = [
     "NEAR",
     "NUMBERS",
     "SHARES",
+    "SPARE_FACTS",
     "WORDS",
     "Distractor",
     "Entry",
@@ -48,9 +49,7 @@ __all__ = [
     "fresh_value",
     "names_stem",
     "needle_positions",
-    "placed_needles",
     "region_of_turn",
-    "spare_needles",
     "standing",
     "stem_of",
 ]
@@ -388,7 +387,8 @@ def beginning_of(stem: str) -> str:
 
 
 SPARE_FACTS = 8
-"""Facts kept out of the document, used only in the last sentence before a question."""
+"""The first facts of a deck are kept out of the document, and used only in the last sentence
+before a question."""
 
 PLACES = ("In the town of Aldport,", "In the valley of Merrow,", "On the isle of Tessing,")
 """Once all facts are used, they are repeated about another place: 800 needles, enough for any
@@ -427,16 +427,6 @@ _STEMS = frozenset(
     [*NUMBERS, *WORDS, *CODES, *NEAR.values()]
     + [_about(place, fact).stem for place in PLACES for fact in _FACTS]
 )
-
-
-def placed_needles(seed: int) -> tuple[Needle, ...]:
-    """The needles of the document, in their order."""
-    return deck(seed)[SPARE_FACTS:]
-
-
-def spare_needles(seed: int) -> tuple[Needle, ...]:
-    """The facts of the same deck that the document does not hold."""
-    return deck(seed)[:SPARE_FACTS]
 
 
 def fresh_value(fact: Fact, rng: Random, taken: set[str]) -> str:

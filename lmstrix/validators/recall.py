@@ -20,14 +20,13 @@ from lmstrix.ports import LoadedModel
 from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Placed, asked_of
 from lmstrix.validators.judging import answer_of, judge_reply
 from lmstrix.validators.needles import (
+    SPARE_FACTS,
     Needle,
     beginning_of,
     choices,
     deck,
     fresh_value,
-    placed_needles,
     region_of_turn,
-    spare_needles,
 )
 
 __all__ = ["ANSWER_TOKENS", "PHRASINGS", "Recall", "RecallQuestions"]
@@ -71,9 +70,10 @@ class RecallQuestions:
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
         self._loaded = loaded
         self._seed = seed
-        self._spare = spare_needles(seed)
-        self._taken = {needle.value for needle in deck(seed)}
-        self._longest_stem = max((n.fact.stem for n in placed_needles(seed)), key=len)
+        needles = deck(seed)
+        self._spare, placed = needles[:SPARE_FACTS], needles[SPARE_FACTS:]
+        self._taken = {needle.value for needle in needles}
+        self._longest_stem = max((needle.fact.stem for needle in placed), key=len)
         self._haystack = Haystack(
             loaded,
             seed,

@@ -16,19 +16,18 @@ from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReaso
 from lmstrix.ports import LoadedModel
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.needles import (
+    SPARE_FACTS,
     choices,
     deck,
     distractors,
     needle_positions,
-    placed_needles,
-    spare_needles,
     standing,
 )
 from lmstrix.validators.recall import Recall
 
 
 def is_closing(question: Question) -> bool:
-    spare = {n.fact.stem for seed in (3, 1004) for n in spare_needles(seed)}
+    spare = {n.fact.stem for seed in (3, 1004) for n in deck(seed)[:SPARE_FACTS]}
     document = question.prompt.user.rsplit("\n\n", 1)[0]
     return question.prompt.answer_prefix in spare and document.endswith(f" {question.expected}.")
 
@@ -113,7 +112,7 @@ async def test_a_distractor_is_near_and_never_asked_for(loaded: LoadedModel) -> 
     source = Recall().questions(loaded, 3)
     asked = [await source.question(16384, i) for i in range(40)]
     text = asked[0].prompt.user
-    near = list(distractors(placed_needles(3), 3))
+    near = list(distractors(deck(3)[SPARE_FACTS:], 3))
     standing = [d for d in near if d.sentence in text]
     assert standing
     told = {q.expected for q in asked}

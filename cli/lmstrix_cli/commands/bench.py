@@ -10,7 +10,7 @@ from lmstrix import BenchFinished, BenchOptions, BenchPoint, Event, SpeedBench, 
 from lmstrix.reports.text import BENCH_HEAD, bench_row, render_bench
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
-from lmstrix_cli.options import max_context_option, seed_option
+from lmstrix_cli.options import count_option, max_context_option, seed_option
 from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
 from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.settings import Settings, pass_settings
@@ -44,13 +44,11 @@ DEFAULTS = BenchOptions()
     "Largest length: 8192, 8k. Default: the true context if the model was measured, else the"
     " declared one, at most 8k."
 )
-@click.option(
+@count_option(
     "--rounds",
-    type=click.IntRange(min=1),
-    default=DEFAULTS.rounds,
-    show_default=True,
-    metavar="N",
-    help="How often each length is measured, each time with another text.",
+    1,
+    DEFAULTS.rounds,
+    "How often each length is measured, each time with another text.",
 )
 @seed_option(DEFAULTS.seed, "Another number creates other texts.")
 @format_options("one object, with every reply")

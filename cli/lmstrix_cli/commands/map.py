@@ -10,6 +10,7 @@ from lmstrix import ContextMap, MapOptions, to_json
 from lmstrix.reports.text import render_map
 from lmstrix_cli import output, session
 from lmstrix_cli.options import (
+    count_option,
     force_option,
     json_option,
     max_context_option,
@@ -31,22 +32,8 @@ DEFAULTS = MapOptions()
 @click.command(name="map", epilog=EPILOG)
 @click.argument("model")
 @max_context_option("Largest length to map: 8192, 8k. Default: the declared context, at most 32k.")
-@click.option(
-    "--lengths",
-    type=click.IntRange(min=2),
-    default=DEFAULTS.lengths,
-    show_default=True,
-    metavar="N",
-    help="Number of lengths, evenly spaced.",
-)
-@click.option(
-    "--trials",
-    type=click.IntRange(min=1),
-    default=DEFAULTS.trials,
-    show_default=True,
-    metavar="N",
-    help="Questions of each kind at each length.",
-)
+@count_option("--lengths", 2, DEFAULTS.lengths, "Number of lengths, evenly spaced.")
+@count_option("--trials", 1, DEFAULTS.trials, "Questions of each kind at each length.")
 @ratio_option(DEFAULTS.ratio, "Fraction of the score at the shortest length that counts as kept.")
 @seed_option(DEFAULTS.seed, "Another number creates another document and other questions.")
 @force_option("Map even if the engine reads every prompt again from the start.")
