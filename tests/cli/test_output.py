@@ -127,7 +127,7 @@ QUICK = "from lmstrix_cli.main import lmstrix; lmstrix([{!r}], standalone_mode=F
     [
         (QUICK.format("--help"), "lmstrix attrs logging importlib.metadata"),
         (QUICK.format("--version"), "lmstrix attrs logging"),
-        ("import lmstrix", "IPython jinja2"),
+        ("import lmstrix, lmstrix.testing", "IPython jinja2 pytest hypothesis"),
     ],
 )
 def test_what_is_not_needed_is_not_imported(code: str, heavy: str) -> None:

@@ -1,4 +1,4 @@
-"""The soak in its short form, and four processes at once."""
+"""The soak in its short form."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
-from math import ceil, log
+from math import ceil
 from typing import cast
 
 import pytest
@@ -19,7 +18,6 @@ from lmstrix.validators.needles import (
     choices,
     deck,
     distractors,
-    needle_positions,
     placed_needles,
     spare_needles,
     standing,
@@ -64,32 +62,6 @@ async def test_short_lengths_have_questions_too(loaded: LoadedModel, region: Reg
         if region is Region.TAIL:
             assert all(is_closing(q) for q in asked)
             assert len({q.expected for q in asked}) == 10
-
-
-@pytest.mark.parametrize("seed", [1001, 1002, 1003, 1004, 900_001])
-@pytest.mark.parametrize("length", [4096, 4500, 6000, 8192, 33_333, 131_072, 1_000_000])
-def test_needles_stand_densely_enough(seed: int, length: int) -> None:
-    positions = standing(seed, length)
-    inside = {r: sum(begin_to_end(r, length, p) for p in positions) for r in Region}
-    assert min(inside.values()) >= 3
-    assert min(inside[Region.MIDDLE], inside[Region.LATE], inside[Region.EARLY]) >= 6
-    assert len(positions) < 1.05 * (35 + log(length / 3429) / log(1.028)) + 1
-
-
-def test_documents_of_one_measurement_have_their_needles_in_each_others_gaps() -> None:
-    first, second = (list(needle_positions(seed, 50_000)) for seed in (1001, 1002))
-    for (a, b), between in zip(pairwise(first), second, strict=False):
-        assert 0.45 < (between - a) / (b - a) < 0.55
-    third, fourth = (next(needle_positions(seed, 200)) for seed in (1003, 1004))
-    assert (third, fourth) == (72, 120)
-
-
-async def test_the_text_has_its_needles_where_they_are_planned(loaded: LoadedModel) -> None:
-    source = Recall().questions(loaded, 1002)
-    for index in range(40):
-        question = await source.question(60_000, index, Region.MIDDLE)
-        position = (question.depth or 0) * 60_000
-        assert min(abs(position - p) for p in standing(1002, 60_000)) < 60
 
 
 @given(
