@@ -1,8 +1,11 @@
-"""Runs the command line in this process, over any adapter."""
+"""Runs the command line in this process, over any adapter, and in processes of its own."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +17,43 @@ from click.testing import CliRunner, Result
 
 from lmstrix import Adapter, ContextReport, LMStrix, ModelInfo, Status
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import main
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers
 from lmstrix_cli.settings import Settings
+
+ROOT = Path(main.__file__).parents[2]
+SOURCES = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
+"""Where a process of its own finds the packages."""
+DRIVER = """
+import logging, sys, anyio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from lmstrix import LMStrix
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import session
+from lmstrix_cli.main import main
+
+{adapter}
+
+session.open_client = lambda settings, **parts: LMStrix(
+    adapter=adapter, store=settings.store and Path(settings.store), **parts)
+main()
+"""
+"""The command line over an adapter; `adapter` is the code that makes it."""
+
+
+def run_python(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` to its end, with these words as its arguments."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | SOURCES | environment,
+    )
 
 
 class ScriptedAdapter(SimulatedAdapter):
