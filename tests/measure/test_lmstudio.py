@@ -135,12 +135,12 @@ async def test_a_misbehaviour_is_told_apart(case: Case) -> None:
 
 async def test_a_server_that_never_loads_gets_a_report() -> None:
     async with server(FINE, Script(load=LoadFate.HANGS)) as stand_in:
-        report = await measure(stand_in, max_context=700)
+        report = await measure(stand_in, max_context=700, load_timeout_s=0.5)
     assert (report.cause, report.true_context) == (Cause.LOAD_HUNG, None)
 
 
 async def test_a_server_that_is_away_after_its_crash_is_waited_for() -> None:
-    script = Script(crash_drops_all_above=TRUTH - 24, crash_away_s=1.0)
+    script = Script(crash_drops_all_above=TRUTH - 24, crash_away_s=0.3)
     async with server(FINE, script) as stand_in:
         report = await measure(stand_in)
         assert stand_in.counters.crashes >= 3
@@ -164,7 +164,7 @@ async def test_infrastructure_trouble_is_never_a_limit(
     monkeypatch.setattr("lmstrix.measure.engine.ANSWER_S", 1.0)
     async with server(FINE, script) as stand_in:
         with pytest.raises(LMStrixError) as caught:
-            await measure(stand_in, call_s=1.0)
+            await measure(stand_in, call_s=1.0, load_timeout_s=0.5)
         assert isinstance(caught.value, InfrastructureError)
         assert str(caught.value)
     assert isinstance(caught.value, EngineTimeout) or "LM Studio" in str(caught.value)
@@ -186,12 +186,16 @@ def stand_in_for(simulated: SimulatedModel, script: Script) -> LMStudioServer:
 
 
 async def measure(
-    stand_in: LMStudioServer, *, call_s: float = 5.0, max_context: int | None = None
+    stand_in: LMStudioServer,
+    *,
+    call_s: float = 5.0,
+    load_timeout_s: float = 2,
+    max_context: int | None = None,
 ) -> ContextReport:
     quick = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
     # A simulated load takes no time: one that makes no progress for two seconds never ends.
     options = MeasureOptions(
-        retry=quick, certify=False, seed=1, max_context=max_context, load_timeout_s=2
+        retry=quick, certify=False, seed=1, max_context=max_context, load_timeout_s=load_timeout_s
     )
     adapter = LMStudioAdapter(stand_in.host, call_s=call_s)
     async with LMStrix(adapter=adapter, store="memory") as client:
