@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import pytest
 
@@ -24,7 +26,9 @@ from lmstrix_cli.options import DURATION, SHARE, SIZE, TOKENS
         ),
     ],
 )
-def test_what_is_typed_is_understood(kind: click.ParamType, text: str, value: float) -> None:
+def test_what_is_typed_is_understood(
+    kind: click.ParamType[Any, Any], text: str, value: float
+) -> None:
     assert kind.convert(text, None, None) == value
 
 
@@ -37,7 +41,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("kind", "text"), [(k, text) for k in WRONG for text in WRONG[k]])
-def test_what_is_none_of_its_kind_is_refused(kind: click.ParamType, text: str) -> None:
+def test_what_is_none_of_its_kind_is_refused(kind: click.ParamType[Any, Any], text: str) -> None:
     with pytest.raises(click.BadParameter):
         kind.convert(text, None, None)
 

@@ -63,13 +63,6 @@ async def test_finds_the_truth_and_its_cause(truth: int, beyond: Beyond, cause: 
     assert adapter.counters.left_behind == 0
 
 
-async def test_max_context_limits_what_is_tried() -> None:
-    adapter = SimulatedAdapter(SimulatedModel(true_context=10**6))
-    report = await measure(adapter, MeasureOptions(max_context=2048))
-    assert (report.true_context, report.cause) == (2048, Cause.MAX_CONTEXT)
-    assert adapter.counters.most_prompt_tokens <= 2048
-
-
 async def test_nothing_loads_at_all() -> None:
     report = await measure(SimulatedAdapter(SimulatedModel(loadable=100)))
     assert (report.true_context, report.loadable_context) == (None, None)
