@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,6 @@ from lmstrix.events import Event, MeasurementFinished, TrialFinished
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "lmstrix.sqlite3"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path)
-    yield store
-    await store.aclose()
 
 
 def delete(path: Path) -> None:

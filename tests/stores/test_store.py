@@ -19,18 +19,6 @@ from lmstrix.testing.contracts.store import ArchiveContract, DurableStoreContrac
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "lmstrix.sqlite3"
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path)
-    yield store
-    await store.aclose()
-
-
 def names_in(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()}
 
