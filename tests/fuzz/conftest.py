@@ -1,4 +1,4 @@
-"""A home of its own for every test here, which nothing may change."""
+"""A home of its own for every test here, which nothing may change; and the counts at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fuzz_counts import COUNTS, table
 
 HOMES = (
     *("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"),
@@ -47,3 +48,11 @@ def _snapshot(folder: Path) -> dict[str, object]:
             written = status.st_mtime_ns if path.is_file() else None
             found[str(path)] = (status.st_mode, status.st_size, written)
     return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many inputs each parser got, refused and took."""
+    if COUNTS:
+        terminalreporter.section("fuzzed")
+        for line in table():
+            terminalreporter.write_line(line)

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import NAMES, damaged, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -122,7 +122,7 @@ def test_headers(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.gguf")
         path.write_bytes(content)
-        put_through(lambda: _sound(read_header(path)), InvalidModel)
+        put_through("GGUF header", lambda: _sound(read_header(path)), InvalidModel)
 
 
 @fuzz
@@ -131,13 +131,13 @@ def test_models(content: bytes, file_name: str, name: str) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, file_name)
         path.write_bytes(content)
-        models = put_through(Catalogue([path.parent]).list_models)
+        models = put_through("GGUF file", Catalogue([path.parent]).list_models)
         assert models is not None
         [model] = models
         assert model == described_model(model.key, path)
         # A vast shape of a type that nobody knows makes no vast text.
         assert len(model.parameters) < 2000
-        put_through(lambda: Catalogue([path.parent]).find_model(name))
+        put_through("name of a GGUF file", lambda: Catalogue([path.parent]).find_model(name))
 
 
 @fuzz
@@ -147,7 +147,9 @@ def test_pointers_to_lm_studio(pointer: str) -> None:
     file = Path.home() / ".lmstudio-home-pointer"
     file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
     try:
-        found = put_through(lambda: Catalogue(default_folders()[:1]).list_models())
+        found = put_through(
+            "pointer to LM Studio", lambda: Catalogue(default_folders()[:1]).list_models()
+        )
         assert not found
     finally:
         file.unlink()

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import anyio
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import TEXTS, VALUES, as_text, changed, damaged, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -67,8 +67,8 @@ def _reply(events: list[Json]) -> Reply:
 @fuzz
 @given(damaged(STREAM), st.sampled_from([1, 7, 1000]))
 def test_streams(data: bytes, size: int) -> None:
-    events = put_through(lambda: anyio.run(_read, data, size))
-    whole = put_through(lambda: anyio.run(_read, data, 10**6))
+    events = put_through("engine's event stream", lambda: anyio.run(_read, data, size))
+    whole = put_through("engine's event stream", lambda: anyio.run(_read, data, 10**6))
     assert events == whole  # wherever the pieces end
 
 
@@ -79,7 +79,7 @@ def test_streams(data: bytes, size: int) -> None:
 @example([{**LAST, "tokens_predicted": 10**4299, "timings": {}}])
 @example([{"error": {"message": deep(3000)}}])
 def test_replies(value: object) -> None:
-    reply = put_through(lambda: _reply(_objects(value)))
+    reply = put_through("engine's reply", lambda: _reply(_objects(value)))
     if reply is not None:
         assert 0 <= reply.generated_tokens < 2**64
         assert json.loads(to_json(reply))["text"] == reply.text
@@ -89,11 +89,11 @@ def test_replies(value: object) -> None:
 @given(changed({"error": ERROR}) | VALUES | TEXTS, st.integers(-1, 999))
 def test_errors(body: object, status: int) -> None:
     answer = parse_object(as_text(body).encode())
-    error = put_through(lambda: server_error(status, answer))
+    error = put_through("engine's error", lambda: server_error(status, answer))
     assert len(str(error)) < 1000
 
 
 @fuzz
 @given(damaged(json.dumps(ERROR).encode()) | st.binary(max_size=50))
 def test_answers(data: bytes) -> None:
-    assert put_through(lambda: parse_object(data) or {}) is not None
+    assert put_through("engine's answer", lambda: parse_object(data) or {}) is not None

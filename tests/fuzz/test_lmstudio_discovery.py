@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import NAMES, TEXTS, damaged, deep, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -32,14 +32,14 @@ def test_ports(text: str) -> None:
         file = Path(folder, ".internal", "http-server.json")
         file.parent.mkdir()
         file.write_bytes(text.encode("utf-8", "surrogatepass"))
-        port = put_through(lambda: told_port(Path(folder)))
+        port = put_through("LM Studio's http-server.json", lambda: told_port(Path(folder)))
         assert port is None or 0 < port < 65536
 
 
 @fuzz
 @given(NAMES | st.sampled_from(["127.0.0.1:1234", "http://[::1]:80/", "x:99999", "a:b@c:1"]))
 def test_hosts(text: str) -> None:
-    host = put_through(lambda: parse_host(text), ConfigurationError)
+    host = put_through("--host", lambda: parse_host(text), ConfigurationError)
     assert host is None or (host.isprintable() and not set("/?#@\\ ") & set(host))
 
 
@@ -49,8 +49,8 @@ def test_pointers(pointer: str) -> None:
     file = Path.home() / ".lmstudio-home-pointer"
     file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
     try:
-        assert put_through(lambda: addresses(None))
-        put_through(existing_home, SettingsError)
+        assert put_through("LM Studio's home pointer", lambda: addresses(None))
+        put_through("LM Studio's home pointer", existing_home, SettingsError)
     finally:
         file.unlink()
 
@@ -60,4 +60,4 @@ def test_pointers(pointer: str) -> None:
 @example(DEEP)
 @example(json.dumps(deep(300)).encode())
 def test_greetings(content: bytes) -> None:
-    assert put_through(lambda: says_lmstudio(content)) in (True, False)
+    assert put_through("LM Studio's greeting", lambda: says_lmstudio(content)) in (True, False)

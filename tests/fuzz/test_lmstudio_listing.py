@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import NAMES, TEXTS, changed, deep, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -55,16 +55,16 @@ def _listed(answer: object) -> list[ModelInfo]:
 @given(changed(LISTING), NAMES)
 @example(deep(3000), "")
 def test_listings(answer: object, name: str) -> None:
-    models = put_through(lambda: _listed(answer))
+    models = put_through("LM Studio's listing", lambda: _listed(answer))
     assert models is not None
-    put_through(lambda: named_model(models, name, "LM Studio"))
+    put_through("name of a model", lambda: named_model(models, name, "LM Studio"))
 
 
 @fuzz
 @given(st.lists(st.sampled_from(WORDS) | TEXTS | st.text(), max_size=6).map(" ".join))
 def test_messages(text: str) -> None:
     for make in (call_error, load_error, prediction_error):
-        error = put_through(lambda make=make: make(text))
+        error = put_through("LM Studio's messages", lambda make=make: make(text))
         assert isinstance(error, LMStrixError)
         assert len(str(error)) < 1000
         json.dumps(str(error))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import anyio
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import VALUES, changed, deep, fuzz
 from hypothesis import example, given
 
@@ -77,7 +77,7 @@ def _stats(**changes: object) -> list[object]:
 def test_predictions(packets: object) -> None:
     found = [as_object(packet) for packet in _items(packets)]
     for sent in (100, None):
-        reply = put_through(lambda sent=sent: _reply(found, sent))
+        reply = put_through("LM Studio's reply", lambda sent=sent: _reply(found, sent))
         if reply is not None:
             assert json.loads(to_json(reply))["text"] == reply.text
 
@@ -131,7 +131,7 @@ async def _ask(answers: object) -> list[Json]:
 @fuzz
 @given(changed([*LOAD, {"type": "success", "info": INFO}]))
 def test_loads(packets: object) -> None:
-    put_through(lambda: anyio.run(_load, packets))
+    put_through("LM Studio's load", lambda: anyio.run(_load, packets))
 
 
 @fuzz
@@ -139,4 +139,4 @@ def test_loads(packets: object) -> None:
 @example([INFO, {"fields": [{"key": "llm.load.numParallelSessions", "value": deep(3000)}]}])
 @example([INFO, {"fields": [{"key": "llm.load.numParallelSessions", "value": "x" * 20_000}]}])
 def test_answers(answers: object) -> None:
-    put_through(lambda: anyio.run(_ask, answers))
+    put_through("LM Studio's answers", lambda: anyio.run(_ask, answers))

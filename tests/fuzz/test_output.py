@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from unittest.mock import patch
 
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import NAMES, TEXTS, VALUES, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -55,7 +55,7 @@ def test_escaping(text: str, longest: int) -> None:
         check(code_block(text), "\n")
         return True
 
-    assert put_through(escape)
+    assert put_through("texts, escaped", escape)
 
 
 @fuzz
@@ -68,7 +68,7 @@ def test_printing(text: str, hint: str) -> None:
         assert [line.partition(":")[0] for line in lines] == ["Error", "Hint"][: len(lines)]
         return True
 
-    assert put_through(say)
+    assert put_through("texts, printed", say)
 
 
 @fuzz
@@ -80,7 +80,7 @@ def test_lines_of_json(value: dict[str, object], ascii_only: bool, utf8: bool) -
     def say() -> str:
         return printed(lambda: output.json_line(document), "utf-8" if utf8 else "ascii")
 
-    line = put_through(say)
+    line = put_through("JSON, printed", say)
     assert line is not None
     check(line, "\n")
     assert json.dumps(json.loads(line)) == json.dumps(value)

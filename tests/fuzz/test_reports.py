@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import TEXTS, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -55,9 +55,9 @@ def _shown(report: ContextReport, width: int) -> bool:
 @example(_changed_report(curve=[{**POINT, "passes": 1, "trials": -1}]), 80)
 @example(_changed_report(model={**REPORT["model"], "size_bytes": 10**400}), 80)
 def test_reports(text: str, width: int) -> None:
-    report = put_through(lambda: load_report(text), FormatError)
+    report = put_through("report", lambda: load_report(text), FormatError)
     if report is not None:
-        assert put_through(lambda: _shown(report, width))
+        assert put_through("report, shown", lambda: _shown(report, width))
 
 
 @fuzz
@@ -69,14 +69,14 @@ def test_texts_in_reports(key: str, engine: str, note: str) -> None:
     given["method"] |= {"strategy": note, "validator": engine, "levels": [key, note]}
     given["levels"][0]["name"] = note
     report = load_report(json.dumps(given | {"notes": [note, engine]}))
-    assert put_through(lambda: _shown(report, 80))
+    assert put_through("report, shown", lambda: _shown(report, 80))
 
 
 def _read_map(text: str) -> list[ContextMap]:
     with TemporaryDirectory() as folder:
         path = Path(folder, "map.json")
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        found = put_through(lambda: read_maps([str(path)]), FormatError)
+        found = put_through("map", lambda: read_maps([str(path)]), FormatError)
     return found or []
 
 
@@ -93,4 +93,4 @@ def _map_shown(found: ContextMap) -> bool:
 @example(_changed_map(layers=[{"name": "recall", "cells": [{**CELL, "trials": -1}]}]))
 def test_maps(text: str) -> None:
     for found in _read_map(text):
-        assert put_through(lambda found=found: _map_shown(found))
+        assert put_through("map, shown", lambda found=found: _map_shown(found))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import NAMES, NUMBERS, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -87,7 +87,8 @@ def test_settings_files(text: str) -> None:
         path.parent.mkdir(parents=True)
         content = text.encode("utf-8", "surrogatepass")
         path.write_bytes(content)
-        put_through(lambda: _change(home, NAME), SettingsError, writes=True)
+        parser = "LM Studio's settings file"
+        put_through(parser, lambda: _change(home, NAME), SettingsError, writes=True)
         # Changed and taken back, or never touched.
         assert path.read_bytes() == content
         assert [entry.name for entry in path.parent.iterdir()] == [path.name]
@@ -98,7 +99,8 @@ def test_settings_files(text: str) -> None:
 def test_identifiers(name: str) -> None:
     with TemporaryDirectory() as folder:
         home = _home(folder)
-        put_through(lambda: _change(home, name), SettingsError, writes=True)
+        parser = "identifier of a model"
+        put_through(parser, lambda: _change(home, name), SettingsError, writes=True)
         inside = home / ".internal" / CONFIG_FOLDER
         assert {path.name for path in Path(folder).iterdir()} == {"home"}
         assert not [path for path in inside.rglob("*") if path.is_file()]
@@ -118,6 +120,7 @@ def test_places(index: str, chosen: str, key: str, path: str) -> None:
             ModelInfo(key=key, path=f"{home}/models/{path}"),
         ):
             found = put_through(
+                "LM Studio's index",
                 lambda model=model: settings_path(home, settings_identifier(model, home)),
                 SettingsError,
             )
@@ -132,11 +135,11 @@ def test_names_of_models(name: str, key: str, path: str) -> None:
     report = sample_report(model=model)
     other = sample_report(true_context=None)
     stored = [StoredReport(id=i, key=i, report=r) for i, r in (("a", report), ("b", other))]
-    put_through(lambda: find_model(stored, name))
-    chosen = put_through(lambda: choose_report(stored, name))
+    put_through("name of a measured model", lambda: find_model(stored, name))
+    chosen = put_through("name of a measured model", lambda: choose_report(stored, name))
     if chosen is not None:
         caveats(stored, chosen, engine=name)
-    lines = put_through(lambda: ollama_modelfile(model, 8192))
+    lines = put_through("Ollama's Modelfile", lambda: ollama_modelfile(model, 8192))
     assert lines is not None
     assert len(lines.splitlines()) == 2
 
@@ -146,6 +149,7 @@ def test_names_of_models(name: str, key: str, path: str) -> None:
 @example(8192, 10**400, None)
 def test_percentages(true_context: int, percent: float, cap: int | None) -> None:
     context = put_through(
+        "percentage of a context",
         lambda: recommended_context(true_context, percent=percent, cap=cap),
         LMStrixError,
     )

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import anyio
-from fuzz_parsers import NotTaken, put_through
+from fuzz_counts import NotTaken, put_through
 from fuzz_values import TEXTS, as_text, changed, damaged, fuzz, fuzz_slowly, texts_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +85,7 @@ async def use_all(store: SqliteStore) -> tuple[str, ...]:
 @fuzz
 @given(texts_of(DOCUMENT))
 def test_exports(text: str) -> None:
-    contents = put_through(lambda: load_contents(text), StoreError)
+    contents = put_through("export of a store", lambda: load_contents(text), StoreError)
     if contents is None:
         return
     check(contents)
@@ -118,7 +118,7 @@ def test_damaged_files(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "store")
         path.write_bytes(content)
-        put_through(lambda: read(path), NotTaken, StoreError, writes=True)
+        put_through("file of a store", lambda: read(path), NotTaken, StoreError, writes=True)
         names = {entry.name for entry in Path(folder).iterdir()}
         kept = {name for name in names if name.startswith("store.set-aside-")}
         beside = {"store.lock", "store.suspect", "store-wal", "store-shm", "store-journal"}
@@ -172,4 +172,4 @@ def test_rows(data: st.DataObject) -> None:
                     connection.execute(
                         f"UPDATE {table} SET {column} = ? WHERE seq = ?", (value, seq)
                     )
-        put_through(lambda: read(path), NotTaken, StoreError, writes=True)
+        put_through("rows of a store", lambda: read(path), NotTaken, StoreError, writes=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from fuzz_parsers import put_through
+from fuzz_counts import put_through
 from fuzz_values import NAMES, as_text, changed, damaged, fuzz
 from hypothesis import example, given
 
@@ -46,9 +46,11 @@ def as_toml(value: object) -> str:
 @example("a = " + "[" * 5000, "")
 @example('["a"]\nuser = "' + "{x}" * 1000 + '"', "{x}")
 def test_templates(text: str, value: str) -> None:
-    templates = put_through(lambda: parse_templates(text, "a file"), ConfigurationError)
+    templates = put_through(
+        "prompt templates", lambda: parse_templates(text, "a file"), ConfigurationError
+    )
     for template in (templates or {}).values():
         values = dict.fromkeys(template.variables, value)
-        filled = put_through(lambda t=template, v=values: fill(t, v))
+        filled = put_through("prompt template, filled", lambda t=template, v=values: fill(t, v))
         assert filled is not None
         assert not values or value in filled.system + filled.user

@@ -1,4 +1,4 @@
-"""Puts an input through a parser, and watches what the parser does meanwhile."""
+"""Puts an input through a parser: counts it, and watches what the parser does meanwhile."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+import attrs
+
 from lmstrix.errors import LMStrixError
 
-__all__ = ["Hang", "NotTaken", "put_through"]
+__all__ = ["COUNTS", "Count", "Hang", "NotTaken", "put_through", "table"]
 
 T = TypeVar("T")
 
@@ -29,6 +31,18 @@ _MOVES = frozenset(
 """What Python tells of beside opening, and no parser has any business with elsewhere."""
 
 
+@attrs.define
+class Count:
+    """How many inputs a parser got, and what it said."""
+
+    inputs: int = 0
+    rejected: int = 0
+    accepted: int = 0
+
+
+COUNTS: dict[str, Count] = {}
+
+
 class NotTaken(Exception):
     """Raised by a test whose parser refuses in a quieter way: a file set aside, a row left out."""
 
@@ -38,19 +52,23 @@ class Hang(BaseException):
 
 
 def put_through(
-    parse: Callable[[], T], *refusals: type[Exception], writes: bool = False
+    parser: str, parse: Callable[[], T], *refusals: type[Exception], writes: bool = False
 ) -> T | None:
     """What `parse` gives, or None where it refused the input with one of `refusals`.
 
     Without `refusals` any `LMStrixError` is one; every other exception is a defect, and so is
     writing: anywhere, or with `writes` outside the folder for temporary files.
     """
+    count = COUNTS.setdefault(parser, Count())
+    count.inputs += 1
     wanted = refusals or (LMStrixError,)
     try:
         with _alarm(), _watched(Path(tempfile.gettempdir()) if writes else None):
             value = parse()
     except wanted:
+        count.rejected += 1
         return None
+    count.accepted += 1
     return value
 
 
@@ -114,3 +132,23 @@ def _watched(folder: Path | None) -> Generator[None]:
     finally:
         _WATCH.on = False
     assert not _WATCH.seen, f"touched: {_WATCH.seen}"
+
+
+def table() -> list[str]:
+    """A line for each parser, and one for all."""
+    rows = [*sorted(COUNTS.items()), ("all", _sum())]
+    widest = max(len(name) for name, _ in rows)
+    return [
+        f"{'parser'.ljust(widest)}    inputs  rejected  accepted",
+        *(
+            f"{name.ljust(widest)}  {count.inputs:>8}  {count.rejected:>8}  {count.accepted:>8}"
+            for name, count in rows
+        ),
+    ]
+
+
+def _sum() -> Count:
+    every = COUNTS.values()
+    return Count(
+        sum(c.inputs for c in every), sum(c.rejected for c in every), sum(c.accepted for c in every)
+    )
