@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from lmstudio import async_api
+from lmstudio import AsyncClient, async_api
 
 from lmstrix.adapters.lmstudio import LMStudioAdapter, discovery, sdk
 from lmstrix.errors import ConfigurationError, EngineUnavailable
@@ -115,6 +115,23 @@ async def test_a_token_that_the_sdk_does_not_take_is_told() -> None:
     async with LMStudioServer(SimulatedAdapter()) as server:
         with pytest.raises(ConfigurationError, match="token"):
             await LMStudioAdapter(server.host, api_token="secret").list_models()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_token_goes_where_the_sdk_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class TakesToken(AsyncClient):
+        def __init__(self, api_host: str, *, api_token: str = "") -> None:
+            told.append(api_token)
+            super().__init__(api_host)
+
+    monkeypatch.setattr("lmstudio.AsyncClient", TakesToken)
+    monkeypatch.setenv(sdk.TOKEN_VARIABLE, "from outside")
+    async with LMStudioServer(SimulatedAdapter()) as server:
+        await LMStudioAdapter(server.host, api_token="secret").list_models()
+        await LMStudioAdapter(server.host).list_models()
+    assert told == ["secret", "from outside"]
 
 
 @pytest.fixture
