@@ -44,7 +44,7 @@ from lmstrix_cli.main import main
 {adapter}
 
 session.open_client = lambda settings, **parts: LMStrix(
-    adapter=adapter, store=settings.store and Path(settings.store), **parts)
+    adapter=adapter, store=Path(settings.store) if "/" in settings.store else "memory", **parts)
 main()
 """
 """The command line over an adapter; `adapter` is the code that makes it."""
