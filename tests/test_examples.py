@@ -91,9 +91,3 @@ def test_the_notebook_in_a_real_kernel(demo_model: Path, tmp_path: Path) -> None
     assert "true context 1,024: max context" in "".join(progress["text/plain"])
     assert "reliable up to at least 1,024" in "".join(table["text/html"])
     assert "<svg" in "".join(chart["text/html"])
-
-
-def test_every_example_is_run_here() -> None:
-    ran = {"find_true_context_asyncio.py", "find_true_context_trio.py"}
-    ran |= {"notebook.py", "watch_progress.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == ran

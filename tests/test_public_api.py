@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import lmstrix
 from lmstrix import errors, events, ports
 
@@ -42,13 +39,3 @@ def test_every_error_is_public_and_has_the_one_root() -> None:
 
 def test_every_event_and_port_is_public() -> None:
     assert set(events.__all__) | set(ports.__all__) <= set(lmstrix.__all__)
-
-
-def test_a_plain_import_needs_neither_numpy_nor_a_test_tool() -> None:
-    """numpy alone takes as long as all the rest."""
-    code = (
-        "import sys, lmstrix, lmstrix.testing\n"
-        "print({'numpy', 'pytest', 'hypothesis'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert done.stdout.strip() == "set()"

@@ -16,9 +16,9 @@ from lmstrix.adapters.llama_server import (
     llama_server,
 )
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
-from lmstrix.errors import ConfigurationError, ConnectionLost, EngineUnavailable, LoadFailed
+from lmstrix.errors import ConfigurationError, ConnectionLost, LoadFailed
 from lmstrix.json_values import as_text
-from lmstrix.models import PrefillProgress, Prompt
+from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
 from lmstrix.testing.http_server import Answer, HttpServer, Request
 
@@ -62,25 +62,6 @@ async def test_it_serves_what_it_was_started_with(
     (warning,) = adapter.warnings
     assert "started with -c 1024; the model declares 8,192" in warning
     assert warning in (await adapter.status()).detail
-
-
-@pytest.mark.engine
-async def test_cancelling_a_prefill_stops_the_servers_work(
-    adapter: LlamaServerAdapter, engine: Engine
-) -> None:
-    (model,) = await adapter.list_models()
-    async with adapter.load(model, 1024) as loaded:
-        heard: list[PrefillProgress] = []
-        with anyio.CancelScope() as scope:
-
-            def hear(progress: PrefillProgress) -> None:
-                heard.append(progress)
-                scope.cancel()
-
-            await loaded.complete(LONG, max_tokens=4, on_progress=hear)
-        assert scope.cancelled_caught
-        with anyio.fail_after(20):
-            assert (await loaded.complete(Prompt(user="Hello"), max_tokens=2)).generated_tokens
 
 
 @pytest.mark.engine
@@ -140,15 +121,6 @@ async def test_a_router_that_cannot_load() -> None:
         with pytest.raises(LoadFailed):
             async with adapter.load(await adapter.find_model("broken"), 4096):
                 raise AssertionError
-
-
-async def test_a_server_that_is_away(free_tcp_port: int) -> None:
-    adapter = LlamaServerAdapter(f"127.0.0.1:{free_tcp_port}")
-    status = await adapter.status()
-    assert not status.available
-    assert "llama-server -m" in status.hint
-    with pytest.raises(EngineUnavailable):
-        await adapter.list_models()
 
 
 # Spawned -----------------------------------------------------------------------------------------

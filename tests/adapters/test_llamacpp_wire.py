@@ -103,43 +103,41 @@ def test_a_reply_is_put_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop_type", "reason"),
+    ("changes", "told"),
     [
-        ("eos", StopReason.END),
-        ("word", StopReason.STOP_STRING),
-        ("limit", StopReason.MAX_TOKENS),
-        ("none", StopReason.UNKNOWN),
-        (None, StopReason.UNKNOWN),
+        ({"stop_type": "eos"}, {"stop_reason": StopReason.END}),
+        ({"stop_type": "word"}, {"stop_reason": StopReason.STOP_STRING}),
+        ({"stop_type": "none"}, {"stop_reason": StopReason.UNKNOWN}),
+        ({"stop_type": None}, {"stop_reason": StopReason.UNKNOWN}),
+        (  # what is not told is not known
+            {"timings": {"predicted_per_second": "fast"}, "tokens_evaluated": "many"},
+            {"cached_tokens": None, "tokens_per_second": None, "generated_tokens": 2},
+        ),
+        (  # a single token has no speed
+            {"timings": {"predicted_n": 1, "predicted_per_second": 1e6}},
+            {"tokens_per_second": None},
+        ),
+        ({"truncated": True}, {"generated_tokens": 2}),  # full, but the reply is whole
     ],
 )
-def test_stop_reasons(stop_type: object, reason: StopReason) -> None:
-    assert finished(stop_type=stop_type).stop_reason is reason
+def test_the_last_event_tells(changes: dict[str, object], told: dict[str, object]) -> None:
+    reply = finished(**changes)
+    assert {name: getattr(reply, name) for name in told} == told
 
 
-def test_what_is_not_told_is_not_known() -> None:
-    reply = finished(timings={"predicted_per_second": "fast"}, tokens_evaluated="many")
-    assert (reply.cached_tokens, reply.tokens_per_second) == (None, None)
-    assert reply.generated_tokens == 2
-
-
-def test_a_single_token_has_no_speed() -> None:
-    assert (
-        finished(timings={"predicted_n": 1, "predicted_per_second": 1e6}).tokens_per_second is None
-    )
-
-
-def test_a_full_context_is_an_overflow_unless_the_reply_is_whole() -> None:
-    assert finished(truncated=True).generated_tokens == 2
-    with pytest.raises(ContextOverflow):
-        finished(truncated=True, timings={"predicted_n": 1})
-
-
-def test_a_shortened_prompt_is_an_error() -> None:
-    with pytest.raises(PromptTruncated, match="read 4 prompt tokens of 5") as caught:
-        finished(tokens_evaluated=4)
-    assert (caught.value.read_tokens, caught.value.sent_tokens) == (4, 5)
-    with pytest.raises(PredictionError, match="read 6 prompt tokens of 5"):
-        finished(tokens_evaluated=6)
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"truncated": True, "timings": {"predicted_n": 1}}, ContextOverflow, None),
+        ({"tokens_evaluated": 4}, PromptTruncated, "read 4 prompt tokens of 5"),
+        ({"tokens_evaluated": 6}, PredictionError, "read 6 prompt tokens of 5"),
+    ],
+)
+def test_a_reply_that_is_none(
+    changes: dict[str, object], kind: type[Exception], said: str | None
+) -> None:
+    with pytest.raises(kind, match=said):
+        finished(**changes)
 
 
 def test_errors_in_a_stream_are_raised() -> None:

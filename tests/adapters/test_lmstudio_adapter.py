@@ -294,15 +294,6 @@ async def test_the_status_tells_ours_from_the_users() -> None:
         assert server.host in status.detail
 
 
-async def test_a_server_that_is_away(free_tcp_port: int) -> None:
-    adapter = LMStudioAdapter(f"127.0.0.1:{free_tcp_port}")
-    status = await adapter.status()
-    assert not status.available
-    assert "lms server start" in status.hint
-    with pytest.raises(EngineUnavailable):
-        await adapter.list_models()
-
-
 async def test_a_reply_that_never_ends_is_no_limit() -> None:
     async with serving(Script(endless_from=2)) as (server, adapter):
         async with loading(server, adapter) as loaded:

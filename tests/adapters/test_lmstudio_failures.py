@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from lmstrix.adapters.lmstudio import protocol
@@ -54,16 +56,15 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "kind"), LOADS)
-def test_load_errors(text: str, kind: type[LMStrixError]) -> None:
-    assert type(protocol.load_error(text)) is kind
-
-
-@pytest.mark.parametrize(("text", "kind"), PREDICTIONS)
-def test_prediction_errors(text: str, kind: type[LMStrixError]) -> None:
-    assert type(protocol.prediction_error(text)) is kind
-
-
-@pytest.mark.parametrize(("text", "kind"), CALLS)
-def test_call_errors(text: str, kind: type[LMStrixError]) -> None:
-    assert type(protocol.call_error(text)) is kind
+@pytest.mark.parametrize(
+    ("error", "text", "kind"),
+    [
+        *((protocol.load_error, *case) for case in LOADS),
+        *((protocol.prediction_error, *case) for case in PREDICTIONS),
+        *((protocol.call_error, *case) for case in CALLS),
+    ],
+)
+def test_words_become_errors(
+    error: Callable[[str], LMStrixError], text: str, kind: type[LMStrixError]
+) -> None:
+    assert type(error(text)) is kind

@@ -24,24 +24,34 @@ def ran_in(home: Path) -> Path:
     return home.resolve()
 
 
-def test_the_older_one_goes_first(tmp_path: Path) -> None:
+def test_the_older_one_then_the_pointer_then_what_the_user_says(tmp_path: Path) -> None:
     ran_in(tmp_path / ".lmstudio")
     older = ran_in(tmp_path / ".cache" / "lm-studio")
     assert existing_home() == older
-
-
-def test_the_pointer_beats_both(tmp_path: Path) -> None:
-    ran_in(tmp_path / ".lmstudio")
-    ran_in(tmp_path / ".cache" / "lm-studio")
     elsewhere = ran_in(tmp_path / "big disk" / "lms")
     (tmp_path / ".lmstudio-home-pointer").write_text(f"{elsewhere}\n")
     assert existing_home() == elsewhere
-
-
-def test_what_the_user_says_beats_all(tmp_path: Path) -> None:
-    ran_in(tmp_path / ".lmstudio")
     chosen = ran_in(tmp_path / "copy")
     assert existing_home(chosen) == chosen
+
+
+@pytest.mark.parametrize(
+    ("pointed", "advice"),
+    [
+        (b"relative/lms", "--home"),
+        (b"/a\0b", "--home"),
+        (b"/no/such/folder", "--home"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_a_pointer_to_nowhere_is_an_error_and_no_other_home_is_taken(
+    tmp_path: Path, pointed: bytes, advice: str
+) -> None:
+    ran_in(tmp_path / ".lmstudio")
+    (tmp_path / ".lmstudio-home-pointer").write_bytes(pointed)
+    with pytest.raises(SettingsError) as caught:
+        existing_home()
+    assert advice in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
@@ -49,23 +59,6 @@ def test_a_home_behind_a_link_is_that_home(tmp_path: Path) -> None:
     real = ran_in(tmp_path / "disk" / "lms")
     (tmp_path / ".lmstudio").symlink_to(real)
     assert existing_home() == real
-
-
-@pytest.mark.parametrize("pointed", ["relative/lms", "/a\0b", "/no/such/folder"])
-def test_a_pointer_to_nowhere_is_an_error_and_no_other_home_is_taken(
-    tmp_path: Path, pointed: str
-) -> None:
-    ran_in(tmp_path / ".lmstudio")
-    (tmp_path / ".lmstudio-home-pointer").write_text(pointed)
-    with pytest.raises(SettingsError) as caught:
-        existing_home()
-    assert "--home" in caught.value.hint
-
-
-def test_an_unreadable_pointer_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / ".lmstudio-home-pointer").write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="cannot be read"):
-        existing_home()
 
 
 def test_a_folder_where_lm_studio_never_ran_is_no_home(tmp_path: Path) -> None:

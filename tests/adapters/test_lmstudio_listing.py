@@ -48,18 +48,6 @@ def test_what_the_sdk_does_not_know_is_kept() -> None:
     assert list(models) == sorted(models)
 
 
-def test_the_same_model_on_two_devices_is_two_models() -> None:
-    here, there = parse_listing([GEMMA, {**GEMMA, "deviceIdentifier": "attic"}])
-    assert here.key != there.key
-    assert here.digest != there.digest
-    assert wire_key(here) == wire_key(there)
-
-
-def test_a_changed_file_is_another_model() -> None:
-    ((one,), (other,)) = (parse_listing([GEMMA]), parse_listing([{**GEMMA, "sizeBytes": 5}]))
-    assert one.digest != other.digest
-
-
 def test_names() -> None:
     models = parse_listing([GEMMA, EMBEDDING])
     assert named_model(models, "google/gemma-3-4b", "LM Studio") == named_model(
@@ -80,11 +68,18 @@ def test_names() -> None:
         named_model([], "", "LM Studio")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1.5, True, "7", None, 10**400, [], {}])
-def test_no_count(value: object) -> None:
-    assert as_count(value) is None
+def test_a_model_elsewhere_and_a_changed_file_are_other_models() -> None:
+    here, there = parse_listing([GEMMA, {**GEMMA, "deviceIdentifier": "attic"}])
+    (changed,) = parse_listing([{**GEMMA, "sizeBytes": 5}])
+    assert here.key != there.key
+    assert len({here.digest, there.digest, changed.digest}) == 3
+    assert wire_key(here) == wire_key(there)
 
 
-def test_numbers() -> None:
-    assert (as_count(7), as_count(7.0), as_count(0)) == (7, 7, 0)
-    assert (as_seconds(0.5), as_seconds(math.nan), as_seconds("1")) == (0.5, None, None)
+NO_COUNTS: tuple[object, ...] = (math.nan, math.inf, -1, 1.5, True, "7", None, 10**400, [], {})
+
+
+def test_counts_and_seconds() -> None:
+    assert [as_count(value) for value in (7, 7.0, 0)] == [7, 7, 0]
+    assert {as_count(value) for value in NO_COUNTS} == {None}
+    assert [as_seconds(value) for value in (0.5, math.nan, "1")] == [0.5, None, None]

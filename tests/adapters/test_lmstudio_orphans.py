@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
-from pathlib import Path
 from typing import cast
 
 import anyio
 import pytest
 
-from lmstrix.adapters.lmstudio import LMStudioAdapter, instances
+from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.instances import is_orphan, new_identifier, unload
 from lmstrix.adapters.lmstudio.sdk import Connection
 from lmstrix.errors import EngineTimeout
@@ -67,23 +65,6 @@ def test_only_what_a_dead_process_of_this_machine_loaded_is_an_orphan() -> None:
         "",
     ):
         assert not is_orphan(other)
-
-
-def test_a_machine_of_the_same_name_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processes are not looked for here: their numbers mean nothing."""
-    dead = of_a_dead_process()
-    read, getnode = Path.read_text, uuid.getnode
-
-    def of_another_boot(path: Path, encoding: str | None = None) -> str:
-        return "another" if path.name == "boot_id" else read(path, encoding)
-
-    monkeypatch.setattr(Path, "read_text", of_another_boot)
-    monkeypatch.setattr(uuid, "getnode", lambda: getnode() + 1)
-    instances._here.cache_clear()  # pyright: ignore[reportPrivateUsage] - it does not change else
-    try:
-        assert not is_orphan(dead)
-    finally:
-        instances._here.cache_clear()  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_one_that_will_not_go_does_not_hold_up_ours() -> None:

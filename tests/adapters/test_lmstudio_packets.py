@@ -41,23 +41,25 @@ def reply_of(generation: Generation, *packets: Json) -> Reply:
     return generation.reply
 
 
-def test_reasoning_is_kept_apart() -> None:
-    packets = (
-        fragment("<think>", "reasoningStartTag"),
-        fragment("hm", "reasoning"),
-        fragment("</think>", "reasoningEndTag"),
-        fragment("<b>"),
-        success(),
-    )
-    for thinks in (False, True):
-        reply = reply_of(started(thinks=thinks), *packets)
-        assert (reply.text, reply.reasoning) == ("<b>", "hm")
+TOLD = (
+    fragment("<think>", "reasoningStartTag"),
+    fragment("hm", "reasoning"),
+    fragment("</think>", "reasoningEndTag"),
+    fragment("Yes"),
+)
 
 
-def test_untold_reasoning_is_split() -> None:
-    reply = reply_of(started(), fragment("<thi"), fragment("nk>hm</think>Yes"), success())
-    assert (reply.text, reply.reasoning) == ("Yes", "hm")
-    reply = reply_of(started(thinks=True), fragment("hm</think>Yes"), success())
+@pytest.mark.parametrize(
+    ("thinks", "packets"),
+    [
+        (False, TOLD),
+        (True, TOLD),
+        (False, (fragment("<thi"), fragment("nk>hm</think>Yes"))),
+        (True, (fragment("hm</think>Yes"),)),
+    ],
+)
+def test_reasoning_is_kept_apart(thinks: bool, packets: tuple[Json, ...]) -> None:
+    reply = reply_of(started(thinks=thinks), *packets, success())
     assert (reply.text, reply.reasoning) == ("Yes", "hm")
 
 
@@ -67,19 +69,23 @@ def test_what_is_held_back_comes_with_the_last_packet() -> None:
     assert generation.feed(success(), 0.0) == [ReplyChunk(text="<th")]
 
 
+@pytest.mark.parametrize("reason", ["eosFound", "contextLengthReached"])
+@pytest.mark.parametrize("read", [0, -1, None, 10**9, "100", float("nan"), True])
+def test_an_unknown_number_of_prompt_tokens_is_no_limit(read: object, reason: str) -> None:
+    """Least of all that the server had shortened the prompt; but without any count, that the
+    context is full is believed.
+    """
+    believed = read is None and reason == "contextLengthReached"
+    with pytest.raises(ContextOverflow if believed else EngineUnavailable):
+        started().feed(success(reason, read=read, generated=0), 0.0)
+
+
 def test_numbers() -> None:
     told = {"timeToFirstTokenSec": 0.25, "tokensPerSecond": float("inf")}
     last = {"type": "success", "stats": {"promptTokensCount": 100, **told}}
     reply = reply_of(started(), fragment("a"), last)
     assert (reply.ttft_s, reply.tokens_per_second, reply.cached_tokens) == (0.25, None, None)
     assert reply_of(started(), fragment("a"), success()).ttft_s == 1.5
-
-
-@pytest.mark.parametrize("read", [0, -1, None, 10**9, "100", float("nan"), True])
-def test_an_unknown_number_of_prompt_tokens_is_no_limit(read: object) -> None:
-    """Least of all that the server had shortened the prompt."""
-    with pytest.raises(EngineUnavailable, match="how many prompt tokens"):
-        reply_of(started(), fragment("a"), success(read=read))
 
 
 def test_progress() -> None:
@@ -110,18 +116,10 @@ def test_the_end_of_the_context() -> None:
     for generation, packet in (
         (started(context=105), full),
         (started(), success("contextLengthReached", generated=0)),
-        (started(), success("contextLengthReached", read=None, generated=None)),
     ):
         with pytest.raises(ContextOverflow) as caught:
             generation.feed(packet, 0.0)
         assert caught.value.prompt_tokens == 100
-
-
-@pytest.mark.parametrize("read", [0, -1, "100", True, 10**9, 513])
-def test_a_nonsensical_count_at_the_end_of_the_context_is_no_limit(read: object) -> None:
-    """Another than no count at all: then LM Studio's word stands."""
-    with pytest.raises(EngineUnavailable, match="how many prompt tokens"):
-        started().feed(success("contextLengthReached", read=read, generated=0), 0.0)
 
 
 def test_other_ends() -> None:

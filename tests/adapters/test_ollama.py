@@ -15,7 +15,6 @@ from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.errors import (
-    EngineUnavailable,
     ModelInUse,
     PromptTruncated,
 )
@@ -169,42 +168,6 @@ async def test_what_a_killed_process_left_is_taken_over() -> None:
         assert server.loaded == {}
 
 
-async def test_a_busy_server_is_waited_for() -> None:
-    async with serving(OllamaScript(busy=3)) as (_, adapter), loading(adapter) as loaded:
-        assert (await loaded.complete(QUESTION, max_tokens=4)).text
-
-
-async def test_a_reply_without_an_end_is_trouble_with_the_server() -> None:
-    async with serving() as (server, adapter), loading(adapter) as loaded:
-        server.script = OllamaScript(endless=True)
-        with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="did not end"):
-            await loaded.complete(QUESTION, max_tokens=4)
-        await server.reached(lambda: server.working == 0)
-
-
-async def test_without_counts_lengths_are_estimated_and_it_says_so() -> None:
-    async with serving(OllamaScript(counts=False)) as (server, adapter), loading(adapter) as loaded:
-        prompt = Prompt(user=SENTENCE * 200)
-        reply = await loaded.complete(prompt, max_tokens=4)
-        assert reply.prompt_tokens == pytest.approx(server.prompt_tokens[-1], rel=1 / 8)
-        assert "estimated" in (await adapter.status()).detail
-
-
-async def test_cancelling_a_prefill_stops_the_servers_work() -> None:
-    async with serving() as (server, adapter), loading(adapter) as loaded:
-        server.script = OllamaScript(prefill_s=60)
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-
-                async def cancel() -> None:
-                    await server.reached(lambda: server.working == 1)
-                    scope.cancel()
-
-                tasks.start_soon(cancel)
-                await loaded.complete(QUESTION, max_tokens=4)
-        await server.reached(lambda: server.working == 0, within_s=2)
-
-
 async def test_cancelling_a_load_leaves_nothing() -> None:
     async with serving() as (server, adapter):
         model = await adapter.find_model("m")
@@ -214,26 +177,3 @@ async def test_cancelling_a_load_leaves_nothing() -> None:
                 raise AssertionError
         await adapter.aclose()
         await server.reached(lambda: server.left_behind == [])
-
-
-async def test_the_key_is_sent_and_appears_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
-    async with serving() as (server, _):
-        adapter = OllamaAdapter(server.host)
-        async with loading(adapter) as loaded:
-            server.script = OllamaScript(repeats_key=True)
-            with pytest.raises(EngineUnavailable) as caught:
-                await loaded.complete(QUESTION, max_tokens=4)
-        assert {r.headers.get("authorization") for r in server.requests} == {"Bearer sk-secret"}
-        said = f"{caught.value!r} {caught.value.hint} {await adapter.status()}"
-        assert "LMSTRIX_API_KEY" in said
-        assert "secret" not in said
-
-
-async def test_a_server_that_is_away(free_tcp_port: int) -> None:
-    adapter = OllamaAdapter(f"127.0.0.1:{free_tcp_port}")
-    status = await adapter.status()
-    assert not status.available
-    assert "ollama serve" in status.hint
-    with pytest.raises(EngineUnavailable):
-        await adapter.list_models()

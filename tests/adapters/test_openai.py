@@ -90,19 +90,6 @@ async def test_a_declared_length_may_be_given() -> None:
         assert loaded.model.declared_context == loaded.effective_context == 4096
 
 
-async def test_a_busy_server_is_waited_for() -> None:
-    async with loading(OpenAIScript(busy=2, failures=1)) as (_, _, loaded):
-        assert (await loaded.complete(QUESTION, max_tokens=4)).text
-
-
-async def test_a_reply_without_an_end_is_trouble_with_the_server() -> None:
-    async with loading() as (server, _, loaded):
-        server.script = OpenAIScript(endless=True)
-        with anyio.fail_after(20), pytest.raises(EngineUnavailable, match="did not end"):
-            await loaded.complete(QUESTION, max_tokens=4)
-        await server.reached(lambda: server.working == 0)
-
-
 async def test_a_reply_that_ends_without_a_reason_is_whole() -> None:
     """If the server says at least that it is done."""
     async with loading(OpenAIScript(reasons=False)) as (_, _, loaded):
@@ -175,28 +162,6 @@ async def test_a_filtered_reply_is_no_answer() -> None:
         assert (reply.text, reply.stop_reason) == ("", StopReason.CANCELLED)
 
 
-async def test_without_usage_lengths_are_estimated_and_it_says_so() -> None:
-    async with loading(OpenAIScript(usage=False)) as (server, adapter, loaded):
-        reply = await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
-        assert reply.prompt_tokens == pytest.approx(server.prompt_tokens[-1], rel=1 / 8)
-        assert "estimated" in (await adapter.status()).detail
-
-
-async def test_cancelling_a_prefill_stops_the_servers_work() -> None:
-    async with loading() as (server, _, loaded):
-        server.script = OpenAIScript(prefill_s=60)
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as tasks:
-
-                async def cancel() -> None:
-                    await server.reached(lambda: server.working == 1)
-                    scope.cancel()
-
-                tasks.start_soon(cancel)
-                await loaded.complete(QUESTION, max_tokens=4)
-        await server.reached(lambda: server.working == 0, within_s=2)
-
-
 async def test_a_server_elsewhere_costs_money() -> None:
     """It is refused before anything is sent there."""
     adapter = OpenAIAdapter("https://models.example.invalid/v1")
@@ -209,16 +174,6 @@ async def test_a_server_elsewhere_costs_money() -> None:
     with pytest.raises(EngineUnavailable):
         async with accepting.load(loaded.model, 8192):
             raise AssertionError
-
-
-async def test_the_key_is_sent_and_appears_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
-    async with loading() as (server, adapter, loaded):
-        server.script = OpenAIScript(repeats_key=True)
-        with pytest.raises(EngineUnavailable) as caught:
-            await loaded.complete(QUESTION, max_tokens=4)
-        assert {r.headers.get("authorization") for r in server.requests} == {"Bearer sk-secret"}
-        assert "secret" not in f"{caught.value!r} {caught.value.hint} {await adapter.status()}"
 
 
 @pytest.mark.parametrize(

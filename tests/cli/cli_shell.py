@@ -1,10 +1,14 @@
-"""Runs the command line in this process, over any adapter."""
+"""Runs the command line in this process, over any adapter, and in processes of its own."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,50 @@ import attrs
 from click.testing import CliRunner, Result
 
 from lmstrix import Adapter, ContextReport, LMStrix, ModelInfo, Status
+from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import main, session
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers
 from lmstrix_cli.settings import Settings
+
+NOBODY = "127.0.0.1:9"
+"""The port of the discard service: nothing of ours listens there."""
+REAL = session.open_client
+"""What `Shell.open_client` stands for."""
+ROOT = Path(main.__file__).parents[2]
+SOURCES = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
+"""Where a process of its own finds the packages."""
+DRIVER = """
+import logging, sys, anyio
+from contextlib import asynccontextmanager
+from pathlib import Path
+from lmstrix import LMStrix
+from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix_cli import session
+from lmstrix_cli.main import main
+
+{adapter}
+
+session.open_client = lambda settings, **parts: LMStrix(
+    adapter=adapter, store=Path(settings.store) if "/" in settings.store else "memory", **parts)
+main()
+"""
+"""The command line over an adapter; `adapter` is the code that makes it."""
+
+
+def run_python(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` to its end, with these words as its arguments."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | SOURCES | environment,
+    )
 
 
 class ScriptedAdapter(SimulatedAdapter):
@@ -50,6 +94,12 @@ class ScriptedAdapter(SimulatedAdapter):
     async def status(self) -> Status:
         """The scripted status, or that of the simulation."""
         return self._status or await super().status()
+
+
+def made(key: str, day: int = 1, **changes: Any) -> ContextReport:
+    """A report of the model `key`, measured on that day."""
+    finished = datetime(2026, 1, day, tzinfo=UTC)
+    return sample_report(model=sample_model(key=key, path=key), finished_at=finished, **changes)
 
 
 @attrs.define

@@ -8,14 +8,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from cli_shell import Shell
+from cli_shell import NOBODY, Shell
 
 from lmstrix_cli.commands import doctor
 from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Verdict, examine, ok
 from lmstrix_cli.settings import Settings
-
-NOBODY = "127.0.0.1:9"
-"""The port that throws everything away: nothing of ours listens there."""
 
 
 @pytest.fixture

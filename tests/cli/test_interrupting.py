@@ -13,24 +13,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import DRIVER, SOURCES, ScriptedAdapter, Shell
 
 from lmstrix.errors import EngineUnavailable
-from lmstrix_cli import main, session
-
-ROOT = Path(main.__file__).parents[2]
-HANGS_S = 60.0
-"""Only a process that hangs takes longer, on a slow machine too."""
-
-DRIVER = """
-import sys, anyio
-from contextlib import asynccontextmanager
-from pathlib import Path
-from lmstrix import LMStrix
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli import session
-from lmstrix_cli.main import main
 
+HANGING = """
 class Hanging(SimulatedAdapter):
     async def before_reply(self, prompt_tokens):
         if self.counters.replies == {hangs_after}:
@@ -40,18 +28,20 @@ class Hanging(SimulatedAdapter):
     @asynccontextmanager
     async def load(self, model, context_length, **rest):
         try:
+            if {load_hangs}:
+                print("it hangs", file=sys.stderr, flush=True)
+                await anyio.sleep(3600)
             async with super().load(model, context_length, **rest) as loaded:
                 yield loaded
         finally:
-            print("releasing", file=sys.stderr, flush=True)
             with anyio.CancelScope(shield=True):
+                print("releasing", file=sys.stderr, flush=True)
                 await anyio.sleep({release_s})
 
 adapter = Hanging(SimulatedModel(key="m", declared=4096, true_context=3000), owns_engine=True)
-session.open_client = lambda settings, **parts: LMStrix(
-    adapter=adapter, store=Path(settings.store), **parts)
-main()
 """
+HANGS_S = 60.0
+"""Only a process that hangs takes longer, on a slow machine too."""
 
 
 @pytest.fixture(autouse=True)
@@ -66,15 +56,16 @@ def sighup() -> Generator[None]:
 
 @contextmanager
 def start(
-    store: Path, *, hangs_after: int | None = None, release_s: float = 0.0, driver: str = DRIVER
+    store: Path, *, hangs_after: int = -1, load_hangs: bool = False, release_s: float = 0.0
 ) -> Generator[subprocess.Popen[str]]:
-    code = driver.format(hangs_after=hangs_after, release_s=release_s)
+    adapter = HANGING.format(hangs_after=hangs_after, load_hangs=load_hangs, release_s=release_s)
+    code = DRIVER.format(adapter=adapter)
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--store", str(store), "test", "m", "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+        env=os.environ | SOURCES,
     )
     with process:
         try:
@@ -138,43 +129,14 @@ def test_the_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
-SLOW_LOAD = """
-import sys, anyio
-from contextlib import asynccontextmanager
-from pathlib import Path
-from lmstrix import LMStrix
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix_cli import session
-from lmstrix_cli.main import main
-
-class Slow(SimulatedAdapter):
-    @asynccontextmanager
-    async def load(self, model, context_length, **rest):
-        try:
-            print("the load hangs", file=sys.stderr, flush=True)
-            await anyio.sleep(3600)
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(0.5)
-                print("releasing", file=sys.stderr, flush=True)
-                await anyio.sleep(3600)
-
-adapter = Slow(SimulatedModel(key="m", declared=4096), owns_engine=True)
-session.open_client = lambda settings, **parts: LMStrix(
-    adapter=adapter, store=Path(settings.store), **parts)
-main()
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])  # by name: Windows has but the first
 def test_only_two_kills_blame_the_size_that_was_being_loaded(tmp_path: Path, name: str) -> None:
     number = signal.Signals[name]
     store = tmp_path / "s.db"
     for _ in range(2):
-        with start(store, driver=SLOW_LOAD) as process:
-            read_until(process, "the load hangs")
+        with start(store, load_hangs=True, release_s=3600) as process:
+            read_until(process, "it hangs")
             process.send_signal(number)
             if number == signal.SIGINT:
                 read_until(process, "releasing")  # the load still hangs: the second signal ends it

@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 from anyio.from_thread import start_blocking_portal
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import NOBODY, REAL, ScriptedAdapter, Shell
 
 from lmstrix.models import LoadedInstance, Status
 from lmstrix.testing.lmstudio import LMStudioServer
@@ -14,8 +14,6 @@ from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli import session
 
-REAL = session.open_client
-NOBODY = "127.0.0.1:9"
 EVIL = "evil\x1b]0;title\x07[red]\u202e"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from cli_shell import ScriptedAdapter, Shell
 
@@ -34,12 +32,6 @@ def test_each_command_explains_itself(shell: Shell, name: str) -> None:
     assert result.exit_code == 0
     assert "Examples:" in result.stdout
     assert "\b" not in result.stdout
-
-
-def test_the_commands_on_disk_are_the_commands_in_the_list() -> None:
-    folder = Path(main.__file__).parent / "commands"
-    names = {main.MODULES.get(name, name) for name in main.COMMANDS}
-    assert {file.stem for file in folder.glob("[a-z]*.py")} == names
 
 
 def test_options_come_from_the_environment(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

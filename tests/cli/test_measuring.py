@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.errors import EngineUnavailable, StoreError
-from lmstrix.models import Cause, Trial
+from lmstrix.models import Cause
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
@@ -64,25 +62,6 @@ def test_a_store_that_fails_later_is_told_beside_the_report(
     assert "true 2,048" in result.stdout
     assert "could not be stored: there is no space" in result.stdout
     assert "Error: there is no space\nHint: Make room." in result.stderr
-
-
-def test_a_store_that_is_deleted_meanwhile_is_told_beside_the_report(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    append = SqliteStore.append_trials
-
-    async def lose(self: SqliteStore, name: str, trials: Sequence[Trial]) -> Sequence[Trial]:
-        for file in shell.store.parent.glob(f"{shell.store.name}*"):
-            file.unlink()
-        return await append(self, name, trials)
-
-    monkeypatch.setattr(SqliteStore, "append_trials", lose)
-    shell.adapter = ScriptedAdapter(FINE)
-    result = shell.run("test", "fine", "--no-certify")
-    assert result.exit_code == 1
-    assert "true 2,048" in result.stdout
-    assert "deleted or replaced" in " ".join(result.stdout.split())
-    assert "deleted or replaced" in result.stderr
 
 
 def test_an_average_over_the_window_is_asked_for_and_repeated(shell: Shell) -> None:

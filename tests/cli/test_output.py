@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import ast
 import logging
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import ScriptedAdapter, Shell, run_python
 from click.shell_completion import BashComplete
 
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import main, settings
 
-ROOT = Path(main.__file__).parents[2]
 FINE = SimulatedModel(key="fine", declared=1024, true_context=10**6)
 CODES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -127,20 +123,13 @@ QUICK = "from lmstrix_cli.main import lmstrix; lmstrix([{!r}], standalone_mode=F
     [
         (QUICK.format("--help"), "lmstrix attrs logging importlib.metadata"),
         (QUICK.format("--version"), "lmstrix attrs logging"),
-        ("import lmstrix", "IPython jinja2"),
+        ("import lmstrix, lmstrix.testing", "IPython jinja2 pytest hypothesis"),
     ],
 )
 def test_what_is_not_needed_is_not_imported(code: str, heavy: str) -> None:
     """What `--help` takes is mostly click; numpy takes longer than all the rest of `lmstrix`."""
     forbidden = {"numpy", "rich", "httpx", "lmstudio", *heavy.split()}
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {code}\nprint(sorted(sys.modules))"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-        env={"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
-    )
+    done = run_python(f"import sys; {code}\nprint(sorted(sys.modules))")
     imported = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert imported >= {"sys"}
     assert imported & forbidden == set()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import attrs
 import pytest
-from cli_shell import Shell
+from cli_shell import Shell, made
 
 from lmstrix import LMStrix, dump_report
 from lmstrix.models import ContextReport
@@ -21,12 +20,6 @@ from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
 from lmstrix_cli.results import MARKERS
-
-
-def made(key: str, day: int = 1, **changes: Any) -> ContextReport:
-    """A report of the model `key`, measured on that day."""
-    finished = datetime(2026, 1, day, tzinfo=UTC)
-    return sample_report(model=sample_model(key=key), finished_at=finished, **changes)
 
 
 def seeded(key: str, day: int, seed: int, **changes: Any) -> ContextReport:

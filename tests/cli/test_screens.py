@@ -6,24 +6,18 @@ import io
 import re
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import UTC, datetime
-from typing import Any
 
 import attrs
 import pytest
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import NOBODY, REAL, ScriptedAdapter, Shell, made
 from rich.cells import cell_len
 
-from lmstrix.models import Cause, ContextReport, Region, RegionReport
-from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.models import Cause, Region, RegionReport
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import session
 from lmstrix_cli.main import COMMANDS, lmstrix
 
 LONG = "someone/a-model-with-a-rather-long-name-that-is-hard-to-fit-8x22b-instruct-q4_k_m"
-NOBODY = "127.0.0.1:9"
-"""The port of the discard service: no LM Studio listens there."""
-REAL = session.open_client
 
 
 class Output(io.TextIOWrapper):
@@ -49,11 +43,6 @@ def on_terminal(patch: pytest.MonkeyPatch, width: int, *words: str) -> str:
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit):
         lmstrix(list(words), prog_name="lmstrix")
     return out.text()
-
-
-def made(key: str, day: int, **changes: Any) -> ContextReport:
-    finished = datetime(2026, 1, day, tzinfo=UTC)
-    return sample_report(model=sample_model(key=key, path=key), finished_at=finished, **changes)
 
 
 @pytest.fixture

@@ -10,48 +10,28 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import DRIVER, SOURCES, ScriptedAdapter, Shell, run_python
 
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli import main
 
-ROOT = Path(main.__file__).parents[2]
-FINE = SimulatedModel(key="fine", declared=1024, true_context=10**6)
-LOGS = """
-import logging, sys
-from pathlib import Path
-from lmstrix import LMStrix
-from lmstrix.testing.simulated import SimulatedAdapter
-from lmstrix_cli import session
-from lmstrix_cli.main import main
-
+LOGS = DRIVER.format(
+    adapter="""
 class Chatty(SimulatedAdapter):
     async def list_models(self):
         logging.getLogger("PredictionEndpoint").error('{"event": "a frame with a secret"}')
         return await super().list_models()
 
-session.open_client = lambda settings, **parts: LMStrix(adapter=Chatty(), store="memory", **parts)
-main()
+adapter = Chatty()
 """
-
-
-def run_python(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"} | environment,
-    )
+)
+FINE = SimulatedModel(key="fine", declared=1024, true_context=10**6)
 
 
 def test_log_lines_of_other_packages_are_shown_only_when_asked(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
-    assert run_python(LOGS, "scan").stderr == ""
-    assert "a frame" in run_python(LOGS, "scan", "--verbose").stderr
-    assert run_python(LOGS, "scan", "--log-file", str(log)).stderr == ""
+    assert run_python(LOGS, "--store", "memory", "scan").stderr == ""
+    assert "a frame" in run_python(LOGS, "--store", "memory", "scan", "--verbose").stderr
+    assert run_python(LOGS, "--store", "memory", "scan", "--log-file", str(log)).stderr == ""
     assert "a frame" in log.read_text()
 
 
@@ -106,7 +86,7 @@ def test_ctrl_c_before_anything_runs_ends_with_5(times: int) -> None:
         [sys.executable, "-c", SLOW_IMPORT, "list"],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+        env=os.environ | SOURCES,
     ) as process:
         assert process.stderr is not None
         assert "importing" in process.stderr.readline()

@@ -6,14 +6,12 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_shell import SOURCES
 
-from lmstrix_cli import main
-
-ROOT = Path(main.__file__).parents[2]
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
 
@@ -26,8 +24,7 @@ def run(
     stderr: int = subprocess.PIPE,
 ) -> tuple[int, str]:
     """Exit code and stderr of ``lmstrix``, started without the descriptor `close`."""
-    environment: Mapping[str, str] = {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
+    environment = SOURCES | {
         "HOME": str(tmp_path),
         "LMSTRIX_STORE": str(tmp_path / "store.sqlite3"),
     }
@@ -83,7 +80,7 @@ def test_a_pipe_that_nobody_writes_to_is_named(tmp_path: Path) -> None:
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}", "HOME": str(tmp_path)},
+        env=os.environ | SOURCES | {"HOME": str(tmp_path)},
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None

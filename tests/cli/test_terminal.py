@@ -8,11 +8,9 @@ import select
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-
-from lmstrix_cli import main
+from cli_shell import DRIVER, SOURCES
 
 if sys.platform == "win32":
     pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
@@ -22,18 +20,12 @@ import pty
 import termios
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-ROOT = Path(main.__file__).parents[2]
 
-DRIVER = """
-from lmstrix import LMStrix
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix_cli import session
-from lmstrix_cli.main import main
-
+CODE = DRIVER.format(
+    adapter="""
 adapter = SimulatedAdapter(SimulatedModel(key="m", declared=16384), reply_seconds=0.05)
-session.open_client = lambda settings, **parts: LMStrix(adapter=adapter, store="memory", **parts)
-main()
 """
+)
 
 
 def own_terminal() -> None:
@@ -64,19 +56,13 @@ def run_on_terminal(*arguments: str, ctrl_c_after: str) -> tuple[int, str]:
     """Exit code and all that appeared on the screen."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *arguments],
+        [sys.executable, "-c", CODE, "--store", "memory", *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
         preexec_fn=own_terminal,  # noqa: PLW1509 - this process has one thread here
-        env=os.environ
-        | {
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
-            "TERM": "xterm",
-            "NO_COLOR": "",
-            "COLUMNS": "100",
-        },
+        env=os.environ | SOURCES | {"TERM": "xterm", "NO_COLOR": "", "COLUMNS": "100"},
     ) as process:
         os.close(theirs)
         try:
@@ -100,6 +86,6 @@ def test_a_live_line_and_ctrl_c() -> None:
     assert "\x1b[1mtrue " in report  # a terminal gets colours
     report = COLOURS.sub("", report)
     assert "cause: interrupted." in report
-    assert "To continue: lmstrix test m" in report
+    assert "To continue: lmstrix --store memory test m" in report
     assert "\x1b" not in report
     assert "Traceback" not in screen

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from cli_shell import Shell
+from cli_shell import REAL, Shell
 
 from lmstrix_cli import session
-
-REAL = session.open_client
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ What is true is known: the model is simulated, the misbehaviour is scripted.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import anyio
 import attrs
 import pytest
@@ -32,140 +36,91 @@ BOUND = 10**6
 """More than anything declares: the model itself never fails."""
 NARROW = 1 / 64
 """Of the truth: how far the answer may lie from it."""
-USERS_OWN = "the-users-own"
 
 
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def anyio_backend() -> str:
     """LM Studio's SDK needs asyncio."""
-    return str(request.param)
-
-
-@attrs.frozen(kw_only=True)
-class Case:
-    """A misbehaviour, and what a right report says of it."""
-
-    cause: Cause
-    truth: int = TRUTH
-    model: SimulatedModel
-    script: Script = attrs.field(factory=Script)
+    return "asyncio"
 
 
 def model(**truths: object) -> SimulatedModel:
+    """Forgets everything beyond `TRUTH`, unless told otherwise."""
     return attrs.evolve(
-        SimulatedModel(key="m", declared=DECLARED, true_context=TRUTH),
+        SimulatedModel(key="m", declared=DECLARED, true_context=TRUTH, beyond=Beyond.FORGETS_ALL),
         **truths,  # type: ignore[arg-type]
     )
 
 
 FINE = model(true_context=BOUND)
+FORGETFUL = model()
+
+
+@attrs.frozen
+class Case:
+    """A misbehaviour, and what a right report says of it."""
+
+    cause: Cause
+    script: Script = attrs.field(factory=Script)
+    model: SimulatedModel = FINE
+    truth: int = TRUTH
+
+
+def limited(**script: Any) -> Script:
+    """Loads above the truth fail in the way that `script` says."""
+    return Script(load_above=TRUTH, **script)
+
+
+def harmless(model: SimulatedModel = FORGETFUL, **script: Any) -> Case:
+    """What hides nothing of what the model does."""
+    return Case(Cause.FORGETS, Script(**script), model)
+
+
+def passing(**script: Any) -> Case:
+    """What comes once by chance, and is no limit."""
+    return Case(Cause.DECLARED_MAXIMUM, Script(**script), truth=DECLARED)
+
+
+STATISTICS = {
+    "timeToFirstTokenSec": "soon",
+    "tokensPerSecond": float("nan"),
+    "predictedTokensCount": -3,
+    "cachedTokenCount": "all",
+}
+LISTING = {"variants": ["m@q4"], "deviceIdentifier": None, "new": [1]}
+UNTOLD = {"contextLength": DECLARED}
 CASES = {
-    "nothing fails": Case(cause=Cause.DECLARED_MAXIMUM, truth=DECLARED, model=FINE),
-    "refused by the model": Case(cause=Cause.LOAD_REFUSED, model=model(refused_above=TRUTH)),
-    "refused load": Case(
-        cause=Cause.LOAD_REFUSED,
-        model=FINE,
-        script=Script(load=LoadFate.REFUSED, load_above=TRUTH),
-    ),
-    "failed load": Case(
-        cause=Cause.LOAD_FAILED,
-        model=FINE,
-        script=Script(load=LoadFate.FAILED, load_above=TRUTH),
-    ),
-    "out of memory": Case(
-        cause=Cause.LOAD_FAILED,
-        model=FINE,
-        script=Script(load=LoadFate.OUT_OF_MEMORY, load_above=TRUTH),
-    ),
-    "clamped load": Case(cause=Cause.CLAMPED, model=FINE, script=Script(clamps_to=TRUTH)),
-    "raised load": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(raises_to=2 * DECLARED),
-    ),
-    "crash on fill": Case(cause=Cause.CRASHED_ON_FILL, model=model(beyond=Beyond.CRASHES)),
-    "empty success": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.EMPTY)),
-    "gibberish": Case(cause=Cause.GIBBERISH, model=model(beyond=Beyond.GIBBERISH)),
-    "forgets everything": Case(cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_ALL)),
-    "forgets by window": Case(
-        cause=Cause.FORGETS, model=model(beyond=Beyond.FORGETS_HEAD, kept=0.5)
-    ),
-    "hung load": Case(
-        cause=Cause.LOAD_HUNG,
-        model=FINE,
-        script=Script(load=LoadFate.HANGS, load_above=TRUTH),
-    ),
-    "a load that fails once by chance": Case(
-        cause=Cause.DECLARED_MAXIMUM,
-        truth=DECLARED,
-        model=FINE,
-        script=Script(load=LoadFate.FAILED, load_times=1),
-    ),
-    "a load that hangs once": Case(
-        cause=Cause.DECLARED_MAXIMUM,
-        truth=DECLARED,
-        model=FINE,
-        script=Script(load=LoadFate.HANGS, load_times=1),
-    ),
+    "nothing fails": passing(),
+    "refused by the model": Case(Cause.LOAD_REFUSED, model=model(refused_above=TRUTH)),
+    "refused load": Case(Cause.LOAD_REFUSED, limited(load=LoadFate.REFUSED)),
+    "failed load": Case(Cause.LOAD_FAILED, limited(load=LoadFate.FAILED)),
+    "out of memory": Case(Cause.LOAD_FAILED, limited(load=LoadFate.OUT_OF_MEMORY)),
+    "hung load": Case(Cause.LOAD_HUNG, limited(load=LoadFate.HANGS)),
+    "clamped load": Case(Cause.CLAMPED, Script(clamps_to=TRUTH)),
+    "raised load": harmless(raises_to=2 * DECLARED),
+    "crash on fill": Case(Cause.CRASHED_ON_FILL, model=model(beyond=Beyond.CRASHES)),
+    "empty success": Case(Cause.GIBBERISH, model=model(beyond=Beyond.EMPTY)),
+    "gibberish": Case(Cause.GIBBERISH, model=model(beyond=Beyond.GIBBERISH)),
+    "forgets everything": harmless(),
+    "forgets by window": harmless(model(beyond=Beyond.FORGETS_HEAD, kept=0.5)),
+    "a load that fails once by chance": passing(load=LoadFate.FAILED, load_times=1),
+    "a load that hangs once": passing(load=LoadFate.HANGS, load_times=1),
     "a crash that takes every connection along": Case(
-        cause=Cause.CRASHED_ON_FILL,
-        model=FINE,
-        script=Script(crash_drops_all_above=TRUTH - 24),
+        Cause.CRASHED_ON_FILL, Script(crash_drops_all_above=TRUTH - 24)
     ),
-    "clamped without a word": Case(
-        cause=Cause.OVERFLOW,
-        model=FINE,
-        script=Script(clamps_to=TRUTH, replaced={"contextLength": DECLARED}),
-    ),
+    "clamped without a word": Case(Cause.OVERFLOW, Script(clamps_to=TRUTH, replaced=UNTOLD)),
     "truncates against the policy": Case(
-        cause=Cause.TRUNCATED,
-        model=model(true_context=BOUND, clamped_to=TRUTH),
-        script=Script(truncates=True, replaced={"contextLength": DECLARED}),
+        Cause.TRUNCATED,
+        Script(truncates=True, replaced=UNTOLD),
+        model(true_context=BOUND, clamped_to=TRUTH),
     ),
-    "reasoning": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL, reasoning=" Let me think. "),
-    ),
-    "slow": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(prefill_s=0.02, fragment_s=0.002, load_s=0.2),
-    ),
-    "socket lost in a load": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(drop_at_load=1),
-    ),
-    "socket lost in a prediction": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(drop_in_prediction=20),
-    ),
-    "a listing that the SDK does not know": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(
-            listing=ODD_LISTING,
-            listing_extras={"variants": ["m@q4"], "deviceIdentifier": None, "new": [1]},
-        ),
-    ),
-    "an unknown message in a channel": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(odd_packets=frozenset({OddPacket.IN_CHANNEL})),
-    ),
-    "malformed statistics": Case(
-        cause=Cause.FORGETS,
-        model=model(beyond=Beyond.FORGETS_ALL),
-        script=Script(
-            replaced={
-                "timeToFirstTokenSec": "soon",
-                "tokensPerSecond": float("nan"),
-                "predictedTokensCount": -3,
-                "cachedTokenCount": "all",
-            }
-        ),
-    ),
+    "reasoning": harmless(model(reasoning=" Let me think. ")),
+    "slow": harmless(prefill_s=0.02, fragment_s=0.002, load_s=0.2),
+    "socket lost in a load": harmless(drop_at_load=1),
+    "socket lost in a prediction": harmless(drop_in_prediction=20),
+    "a listing that the SDK does not know": harmless(listing=ODD_LISTING, listing_extras=LISTING),
+    "an unknown message in a channel": harmless(odd_packets=frozenset({OddPacket.IN_CHANNEL})),
+    "malformed statistics": harmless(replaced=STATISTICS),
 }
 
 
@@ -173,8 +128,6 @@ CASES = {
 async def test_a_misbehaviour_is_told_apart(case: Case) -> None:
     async with server(case.model, case.script) as stand_in:
         report = await measure(stand_in)
-        assert stand_in.left_behind == []
-        assert stand_in.user_instances_untouched
     assert report.cause is case.cause
     assert report.true_context is not None
     assert abs(report.true_context - case.truth) <= case.truth * NARROW
@@ -182,19 +135,15 @@ async def test_a_misbehaviour_is_told_apart(case: Case) -> None:
 
 async def test_a_server_that_never_loads_gets_a_report() -> None:
     async with server(FINE, Script(load=LoadFate.HANGS)) as stand_in:
-        report = await measure(stand_in, max_context=700)
-        assert stand_in.left_behind == []
-        assert stand_in.user_instances_untouched
+        report = await measure(stand_in, max_context=700, load_timeout_s=0.5)
     assert (report.cause, report.true_context) == (Cause.LOAD_HUNG, None)
 
 
 async def test_a_server_that_is_away_after_its_crash_is_waited_for() -> None:
-    script = Script(crash_drops_all_above=TRUTH - 24, crash_away_s=1.0)
+    script = Script(crash_drops_all_above=TRUTH - 24, crash_away_s=0.3)
     async with server(FINE, script) as stand_in:
         report = await measure(stand_in)
         assert stand_in.counters.crashes >= 3
-        assert stand_in.left_behind == []
-        assert stand_in.user_instances_untouched
     assert report.cause is Cause.CRASHED_ON_FILL
 
 
@@ -209,39 +158,52 @@ HOPELESS = {
 
 
 @pytest.mark.parametrize("script", HOPELESS.values(), ids=HOPELESS.keys())
-async def test_infrastructure_trouble_is_never_a_limit(script: Script) -> None:
+async def test_infrastructure_trouble_is_never_a_limit(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstrix.measure.engine.ANSWER_S", 1.0)
     async with server(FINE, script) as stand_in:
         with pytest.raises(LMStrixError) as caught:
-            await measure(stand_in)
+            await measure(stand_in, call_s=1.0, load_timeout_s=0.5)
         assert isinstance(caught.value, InfrastructureError)
         assert str(caught.value)
-        assert stand_in.left_behind == []
-        assert stand_in.user_instances_untouched
     assert isinstance(caught.value, EngineTimeout) or "LM Studio" in str(caught.value)
 
 
-def server(simulated: SimulatedModel, script: Script) -> LMStudioServer:
-    """A stand-in where the user has loaded the same model too."""
+@asynccontextmanager
+async def server(simulated: SimulatedModel, script: Script) -> AsyncGenerator[LMStudioServer]:
+    """A stand-in where the user has loaded the same model too; nothing of ours stays there."""
+    async with stand_in_for(simulated, script) as stand_in:
+        yield stand_in
+        assert stand_in.left_behind == []
+        assert stand_in.user_instances_untouched
+
+
+def stand_in_for(simulated: SimulatedModel, script: Script) -> LMStudioServer:
     return LMStudioServer(
-        SimulatedAdapter(simulated), script=script, preload=[("m", USERS_OWN, 2048)]
+        SimulatedAdapter(simulated), script=script, preload=[("m", "the-users-own", 2048)]
     )
 
 
 async def measure(
-    stand_in: LMStudioServer, *, seed: int = 1, max_context: int | None = None
+    stand_in: LMStudioServer,
+    *,
+    call_s: float = 5.0,
+    load_timeout_s: float = 2,
+    max_context: int | None = None,
 ) -> ContextReport:
     quick = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
     # A simulated load takes no time: one that makes no progress for two seconds never ends.
     options = MeasureOptions(
-        retry=quick, certify=False, seed=seed, max_context=max_context, load_timeout_s=2
+        retry=quick, certify=False, seed=1, max_context=max_context, load_timeout_s=load_timeout_s
     )
-    adapter = LMStudioAdapter(stand_in.host, call_s=5.0)
+    adapter = LMStudioAdapter(stand_in.host, call_s=call_s)
     async with LMStrix(adapter=adapter, store="memory") as client:
         return await client.find_true_context("m", options)
 
 
 async def test_a_server_that_goes_and_comes_back_is_no_limit() -> None:
-    stand_in = server(model(beyond=Beyond.FORGETS_ALL), Script())
+    stand_in = stand_in_for(FORGETFUL, Script())
     started = anyio.Event()
     asked = anyio.Event()
     finished = anyio.Event()
@@ -290,8 +252,6 @@ async def test_cancelled_in_a_prefill_it_leaves_nothing() -> None:
                 await stand_in.reached(lambda: stand_in.counters.predictions == 1)
                 tasks.cancel_scope.cancel()
             assert stand_in.counters.cancels == 1
-            assert stand_in.left_behind == []
-            assert stand_in.user_instances_untouched
 
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,7 +34,7 @@ FLOOR = 512
 class Search:
     """One search for what loads, with what it did."""
 
-    simulated: SimulatedModel
+    simulated: SimulatedModel = attrs.field(factory=SimulatedModel)
     memory_bytes: int | None = None
     loads: int = 0
     sizes: list[int] = attrs.field(factory=list[int])
@@ -42,15 +42,7 @@ class Search:
     owns_engine: bool = True
     kind: type[SimulatedAdapter] = SimulatedAdapter
 
-    async def run(
-        self,
-        wanted: int = 131072,
-        *,
-        force: bool = False,
-        deaths: Sequence[int] = (),
-        loaded_before: int | None = None,
-        load_timeout_s: float | None = None,
-    ) -> Loadable:
+    async def run(self, wanted: int = 131072, *, force: bool = False, **told: Any) -> Loadable:
         adapter = self.kind(
             self.simulated, memory_bytes=self.memory_bytes, owns_engine=self.owns_engine
         )
@@ -58,15 +50,7 @@ class Search:
         engine = Engine(adapter, model, self._hear, self._count)
         try:
             found = await find_loadable(
-                adapter,
-                model,
-                engine,
-                wanted=wanted,
-                floor=FLOOR,
-                force=force,
-                deaths=deaths,
-                loaded_before=loaded_before,
-                load_timeout_s=load_timeout_s,
+                adapter, model, engine, wanted=wanted, floor=FLOOR, force=force, **told
             )
             self.left_loaded = (await engine.at_least(0, 0)).effective_context
         finally:
@@ -90,7 +74,7 @@ class Search:
 
 @pytest.mark.parametrize("wanted", [512, 4096, 131072, 1_000_001])
 async def test_one_load_where_what_is_wanted_loads(wanted: int) -> None:
-    search = Search(SimulatedModel())
+    search = Search()
     found = await search.run(wanted)
     assert found == Loadable(context_length=wanted, limit=None)
     assert (search.loads, search.left_loaded) == (1, wanted)
@@ -98,7 +82,7 @@ async def test_one_load_where_what_is_wanted_loads(wanted: int) -> None:
 
 async def test_an_estimate_saves_the_loads() -> None:
     """1024 bytes a token: what fits is known before anything is loaded."""
-    search = Search(SimulatedModel(), memory_bytes=9000 * 1024)
+    search = Search(memory_bytes=9000 * 1024)
     found = await search.run()
     assert 9000 - 512 <= found.context_length <= 9000
     assert found.limit is Cause.LOAD_REFUSED
@@ -109,7 +93,7 @@ async def test_an_estimate_saves_the_loads() -> None:
 
 
 async def test_an_estimate_below_the_floor_refuses_before_any_load() -> None:
-    search = Search(SimulatedModel(), memory_bytes=100 * 1024)
+    search = Search(memory_bytes=100 * 1024)
     with pytest.raises(LoadRefused, match="not even 512 tokens") as caught:
         await search.run()
     assert "--force" in caught.value.hint
@@ -159,7 +143,7 @@ async def test_nothing_loads(wanted: int) -> None:
 
 @pytest.mark.parametrize("deadly", [1024, 20_000, 131_072])
 async def test_a_size_at_which_two_runs_died_is_not_tried(deadly: int) -> None:
-    search = Search(SimulatedModel())
+    search = Search()
     found = await search.run(deaths=(deadly, 500_000, deadly))
     assert max(search.sizes) < deadly
     assert found.failed_at == deadly
@@ -190,20 +174,24 @@ async def test_a_failure_below_a_deadly_size_is_proof_enough() -> None:
     ids=str,
 )
 async def test_a_mark_alone_is_no_verdict(told: dict[str, Any]) -> None:
-    search = Search(SimulatedModel())
+    search = Search()
     assert await search.run(**told) == Loadable(context_length=131072, limit=None)
     assert search.loads == 1
 
 
 async def test_what_was_loaded_since_does_not_clear_a_larger_size() -> None:
-    found = await Search(SimulatedModel()).run(deaths=(20_000, 20_000), loaded_before=8192)
+    found = await Search().run(deaths=(20_000, 20_000), loaded_before=8192)
     assert found.failed_at == 20_000
 
 
 async def test_deaths_say_nothing_about_a_server() -> None:
-    search = Search(SimulatedModel(), owns_engine=False)
+    search = Search(owns_engine=False)
     found = await search.run(deaths=(20_000, 20_000, 20_000))
     assert found == Loadable(context_length=131072, limit=None)
+
+
+def changed(kind: type[SimulatedAdapter], **attributes: object) -> type[SimulatedAdapter]:
+    return type("Changed", (kind,), attributes)
 
 
 class Faulty(SimulatedAdapter):
@@ -230,24 +218,24 @@ class Faulty(SimulatedAdapter):
 
 @pytest.mark.parametrize("fault", [LoadFailed("by chance"), LoadHung("by chance")])
 async def test_a_failure_without_a_clear_reason_is_tried_once_more(fault: Exception) -> None:
-    search = Search(SimulatedModel(), kind=type("Kind", (Faulty,), {"fault": fault}))
+    search = Search(kind=changed(Faulty, fault=fault))
     assert await search.run() == Loadable(context_length=131072, limit=None)
     assert search.sizes == [131072, 131072]
 
 
 @pytest.mark.parametrize("fault", [LoadRefused("guardrail"), OutOfMemory("no memory")])
 async def test_a_failure_with_a_clear_reason_is_not_tried_again(fault: Exception) -> None:
-    kind = type("Kind", (Faulty,), {"fault": fault, "above": 900})
-    search = Search(SimulatedModel(), kind=kind)
+    kind = changed(Faulty, fault=fault, above=900)
+    search = Search(kind=kind)
     found = await search.run(1024)
     assert search.sizes == [1024, 768]
     assert (found.context_length, found.failed_at) == (768, 1024)
 
 
 async def test_two_failures_at_a_size_count() -> None:
-    kind = type("Kind", (Faulty,), {"times": 2})
+    kind = changed(Faulty, times=2)
     with pytest.raises(LoadFailed, match="by chance"):
-        await Search(SimulatedModel(), kind=kind).run(FLOOR)
+        await Search(kind=kind).run(FLOOR)
 
 
 class Hanging(SimulatedAdapter):
@@ -258,17 +246,12 @@ class Hanging(SimulatedAdapter):
 
     @asynccontextmanager
     async def load(
-        self,
-        model: ModelInfo,
-        context_length: int,
-        *,
-        on_progress: Callable[[LoadProgress], None] | None = None,
+        self, model: ModelInfo, context_length: int, **more: Any
     ) -> AsyncGenerator[Any, None]:
         if context_length > self.above:
-            if on_progress is not None:
-                on_progress(LoadProgress(fraction=0.1))
+            more["on_progress"](LoadProgress(fraction=0.1))
             await anyio.sleep_forever()
-        async with super().load(model, context_length, on_progress=on_progress) as loaded:
+        async with super().load(model, context_length, **more) as loaded:
             yield loaded
 
     async def status(self) -> Status:
@@ -276,7 +259,7 @@ class Hanging(SimulatedAdapter):
 
 
 async def test_a_hung_load_is_a_failed_size() -> None:
-    search = Search(SimulatedModel(), kind=Hanging)
+    search = Search(kind=Hanging)
     found = await search.run(8192, load_timeout_s=0.05)
     assert found.limit is Cause.LOAD_HUNG
     assert 5000 - 256 <= found.context_length <= 5000
@@ -288,16 +271,16 @@ async def test_a_hung_load_is_a_failed_size() -> None:
 
 
 async def test_nothing_but_hung_loads() -> None:
-    kind = type("Kind", (Hanging,), {"above": 0})
+    kind = changed(Hanging, above=0)
     with pytest.raises(LoadHung):
-        await Search(SimulatedModel(), kind=kind).run(1024, load_timeout_s=0.05)
+        await Search(kind=kind).run(1024, load_timeout_s=0.05)
 
 
 async def test_a_server_that_answers_nothing_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "ANSWER_S", 0.05)
-    kind = type("Kind", (Hanging,), {"answers": False})
+    kind = changed(Hanging, answers=False)
     with pytest.raises(EngineTimeout, match="does not answer"):
-        await Search(SimulatedModel(), kind=kind).run(8192, load_timeout_s=0.05)
+        await Search(kind=kind).run(8192, load_timeout_s=0.05)
 
 
 class Slow(SimulatedAdapter):
@@ -305,38 +288,18 @@ class Slow(SimulatedAdapter):
 
     @asynccontextmanager
     async def load(
-        self,
-        model: ModelInfo,
-        context_length: int,
-        *,
-        on_progress: Callable[[LoadProgress], None] | None = None,
+        self, model: ModelInfo, context_length: int, **more: Any
     ) -> AsyncGenerator[Any, None]:
         for _ in range(30):
             await anyio.sleep(0.1)
-            if on_progress is not None:
-                on_progress(LoadProgress(fraction=0.0))
-        async with super().load(model, context_length, on_progress=on_progress) as loaded:
+            more["on_progress"](LoadProgress(fraction=0.0))
+        async with super().load(model, context_length, **more) as loaded:
             yield loaded
 
 
 async def test_a_load_that_goes_on_is_not_hung() -> None:
-    found = await Search(SimulatedModel(), kind=Slow).run(8192, load_timeout_s=1.5)
+    found = await Search(kind=Slow).run(8192, load_timeout_s=1.5)
     assert found == Loadable(context_length=8192, limit=None)
-
-
-async def test_the_scope_of_a_load_does_not_outlive_it() -> None:
-    """Neither a late deadline nor a cancellation from outside confuses later loads."""
-    adapter = SimulatedAdapter(SimulatedModel(key="m"))
-    engine = Engine(adapter, await adapter.find_model("m"), lambda _: None, lambda: None)
-    engine.load_timeout_s = 0.05
-    await engine.load(1024)
-    await anyio.sleep(0.1)
-    with anyio.move_on_after(0.01) as scope:
-        await anyio.sleep_forever()
-    assert scope.cancelled_caught
-    assert (await engine.load(2048)).effective_context == 2048
-    await engine.release()
-    assert adapter.counters.left_behind == 0
 
 
 def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connection() -> None:
@@ -418,16 +381,6 @@ class Filling(SimulatedAdapter):
 
 async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> None:
     """Not a model that cannot be loaded."""
-    adapter = Filling(SimulatedModel(key="m", declared=8192, loadable=3000))
-    engine = Engine(adapter, await adapter.find_model("m"), lambda _: None, lambda: None)
+    search = Search(SimulatedModel(loadable=3000), kind=Filling)
     with pytest.raises(EngineUnavailable, match="loaded before, and do not any more"):
-        await find_loadable(
-            adapter,
-            await adapter.find_model("m"),
-            engine,
-            wanted=8192,
-            floor=FLOOR,
-            force=False,
-        )
-    await engine.release()
-    assert adapter.counters.left_behind == 0
+        await search.run(8192)

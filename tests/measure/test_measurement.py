@@ -63,33 +63,6 @@ async def test_finds_the_truth_and_its_cause(truth: int, beyond: Beyond, cause: 
     assert adapter.counters.left_behind == 0
 
 
-async def test_max_context_limits_what_is_tried() -> None:
-    adapter = SimulatedAdapter(SimulatedModel(true_context=10**6))
-    report = await measure(adapter, MeasureOptions(max_context=2048))
-    assert (report.true_context, report.cause) == (2048, Cause.MAX_CONTEXT)
-    assert adapter.counters.most_prompt_tokens <= 2048
-
-
-@pytest.mark.parametrize(
-    ("model", "cause", "loadable"),
-    [
-        (SimulatedModel(true_context=10**6, clamped_to=5000), Cause.CLAMPED, (5000, 5000)),
-        (SimulatedModel(true_context=10**6, refused_above=9000), Cause.LOAD_REFUSED, (8700, 9000)),
-        (SimulatedModel(true_context=10**6, loadable=9000), Cause.LOAD_FAILED, (8700, 9000)),
-    ],
-)
-async def test_loads_limit_the_answer(
-    model: SimulatedModel, cause: Cause, loadable: tuple[int, int]
-) -> None:
-    adapter = SimulatedAdapter(model)
-    report = await measure(adapter)
-    assert report.cause is cause
-    assert report.loadable_context is not None
-    assert loadable[0] <= report.loadable_context <= loadable[1]
-    assert report.true_context == report.loadable_context
-    assert adapter.counters.left_behind == 0
-
-
 async def test_nothing_loads_at_all() -> None:
     report = await measure(SimulatedAdapter(SimulatedModel(loadable=100)))
     assert (report.true_context, report.loadable_context) == (None, None)

@@ -28,12 +28,19 @@ from lmstrix.validators.recall import Recall
 
 WINDOW = 8000
 MODEL = SimulatedModel(key="m", declared=32_768, true_context=WINDOW)
+SOUND = attrs.evolve(MODEL, declared=8192, true_context=8192)
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
 
 
-async def measure(model: SimulatedModel, options: MeasureOptions | None = None) -> ContextReport:
-    async with LMStrix(adapter=SimulatedAdapter(model), store="memory", levels=()) as client:
+async def measure(
+    model: SimulatedModel,
+    options: MeasureOptions | None = None,
+    validator: Recall | str = "recall",
+) -> ContextReport:
+    options = options or MeasureOptions()
+    adapter = SimulatedAdapter(model, seed=options.seed)
+    async with LMStrix(adapter=adapter, store="memory", levels=(), validator=validator) as client:
         return await client.find_true_context("m", options)
 
 
@@ -96,10 +103,7 @@ async def test_the_average_is_the_old_larger_number() -> None:
 @pytest.mark.parametrize("seed", range(10, 14))
 async def test_lapses_do_not_lower_the_answer(seed: int) -> None:
     model = attrs.evolve(MODEL, lapses=0.04, beyond=Beyond.FORGETS_ALL)
-    async with LMStrix(
-        adapter=SimulatedAdapter(model, seed=seed), store="memory", levels=()
-    ) as client:
-        report = await client.find_true_context("m", MeasureOptions(seed=seed))
+    report = await measure(model, MeasureOptions(seed=seed))
     assert report.true_context is not None
     assert WINDOW * 15 / 16 <= report.true_context <= WINDOW
 
@@ -118,12 +122,7 @@ class FadesEarly(Recall):
 async def test_a_region_that_fades_a_little_earlier_is_not_certified_by_the_others(
     seed: int,
 ) -> None:
-    model = attrs.evolve(MODEL, declared=8192, true_context=8192)
-    adapter = SimulatedAdapter(model)
-    async with LMStrix(
-        adapter=adapter, store="memory", levels=(), validator=FadesEarly()
-    ) as client:
-        report = await client.find_true_context("m", MeasureOptions(seed=seed))
+    report = await measure(SOUND, MeasureOptions(seed=seed), FadesEarly())
     assert report.true_context is not None
     assert report.true_context <= 5_000 * 17 / 16 or not report.certified
 
@@ -146,25 +145,15 @@ class DislikesTwoFacts(Recall):
 
 
 async def test_a_hard_text_is_not_a_limit() -> None:
-    model = attrs.evolve(MODEL, declared=8192, true_context=8192)
-    async with LMStrix(
-        adapter=SimulatedAdapter(model), store="memory", levels=(), validator=DislikesTwoFacts()
-    ) as client:
-        report = await client.find_true_context("m")
-    assert report.true_context == 8192
-    assert report.certified
+    report = await measure(SOUND, validator=DislikesTwoFacts())
+    assert (report.true_context, report.certified) == (8192, True)
 
 
 @pytest.mark.parametrize("seed", [5, 13])
 async def test_a_text_that_is_often_hard_is_not_a_limit_for_a_model_that_lapses(seed: int) -> None:
-    model = attrs.evolve(MODEL, declared=8192, true_context=8192, lapses=0.04)
     validator = DislikesTwoFacts(often=0.8, rng=Random(seed))
-    async with LMStrix(
-        adapter=SimulatedAdapter(model, seed=seed), store="memory", levels=(), validator=validator
-    ) as client:
-        report = await client.find_true_context("m", MeasureOptions(seed=seed))
-    assert report.true_context == 8192
-    assert report.certified
+    report = await measure(attrs.evolve(SOUND, lapses=0.04), MeasureOptions(seed=seed), validator)
+    assert (report.true_context, report.certified) == (8192, True)
 
 
 # An engine that reuses nothing.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import html.parser
+import html
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,38 +19,13 @@ from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 HOSTILE = '</code><script>alert("1")</script>\u202e'
 
 
-class Balance(html.parser.HTMLParser):
-    """Every tag that is opened is closed in order; keeps the names and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.tags.append(tag)
-        self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += f"{data} "
-
-
-def shown(fact: object) -> Balance:
-    """The HTML that a notebook shows for a value."""
+def shown(fact: object) -> tuple[list[str], str]:
+    """The tags and the words of the HTML that a notebook shows for a value."""
     shell = SimpleNamespace(display_formatter=DisplayFormatter())
     load_ipython_extension(shell)
     show: Any = shell.display_formatter.formatters["text/html"]
-    return Balance(show(fact))
+    page: str = show(fact)
+    return re.findall(r"<(\w+)", page), html.unescape(re.sub(r"<[^>]*>", " ", page))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +38,10 @@ def shown(fact: object) -> Balance:
     ids=["report", "map", "models"],
 )
 def test_untrusted_text_stays_text(fact: object) -> None:
-    page = shown(fact)
-    assert "script" not in page.tags
-    assert '<script>alert("1")</script>\\u202e' in page.words
-    assert "\u202e" not in page.words
+    tags, words = shown(fact)
+    assert "script" not in tags
+    assert '<script>alert("1")</script>\\u202e' in words
+    assert "\u202e" not in words
 
 
 async def test_listed_models_are_a_tuple_that_shows_itself() -> None:
@@ -74,7 +50,7 @@ async def test_listed_models_are_a_tuple_that_shows_itself() -> None:
         models = await lmstrix.list_models()
     assert isinstance(models, tuple)
     assert [model.key for model in models] == ["a", "b"]
-    page = shown(models)
-    assert page.tags.count("tr") == 3
-    assert "2 models" in page.words
-    assert "unknown" in page.words
+    tags, words = shown(models)
+    assert tags.count("tr") == 3
+    assert "2 models" in words
+    assert "unknown" in words

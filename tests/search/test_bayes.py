@@ -81,18 +81,6 @@ def test_one_lapse_on_the_way_up_does_not_stop_the_climb() -> None:
     assert 36_000 < done.low <= 40_000
 
 
-def test_nothing_is_asked_where_the_engine_died_or_beyond() -> None:
-    answers = Answers(kind="cliff", truth=60_000, dead_above=20_000)
-    search = Search(Bayes(), PROBLEM, answers)
-    done = search.run()
-    assert done.low <= 20_000
-    assert done.high is not None
-    dead = [o for o in search.history if o.failure is Cause.CRASHED_ON_FILL]
-    assert [o.length_tokens for o in dead] == sorted(o.length_tokens for o in dead)
-    assert done.interval.high is not None
-    assert done.interval.high <= done.high
-
-
 def test_a_broken_certificate_moves_the_answer_down() -> None:
     search = Search(Bayes(), PROBLEM, lambda length, _, __: length <= 20_000)
     first = search.run()

@@ -73,15 +73,6 @@ def test_a_broken_certificate_outweighs_its_passes() -> None:
     assert interval([*observe(n4096=(10, 10)), held]).low > interval([broken]).low
 
 
-@pytest.mark.parametrize(("floor", "ceiling"), [(512, 512), (512, 513), (128, 2_000_000)])
-def test_any_range_of_lengths(floor: int, ceiling: int) -> None:
-    for passes in (0, 5, 10):
-        history = [Observation(length_tokens=ceiling, passes=passes, trials=10)]
-        found = interval(history, problem(floor=floor, ceiling=ceiling))
-        assert floor <= found.low <= ceiling
-        assert found.high is None or found.low <= found.high <= ceiling
-
-
 @pytest.mark.parametrize("ratio", [0.99, 1.0])
 def test_with_the_whole_rate_wanted_a_cliff_is_where_it_is(ratio: float) -> None:
     """No answer may be lost: then a curve that only nears its top tells no threshold."""

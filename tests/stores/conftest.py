@@ -1,4 +1,4 @@
-"""A store and its place, and places without room or without the right to write."""
+"""A store in a folder that is not there yet, and places without room or the right to write."""
 
 from __future__ import annotations
 
