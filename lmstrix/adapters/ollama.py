@@ -294,7 +294,10 @@ class OllamaAdapter(ServerAdapter):
         self._left.add(key)
         self._ours.pop(key, None)
         with anyio.move_on_after(seconds, shield=True), suppress(LMStrixError):
-            running = (await self._running()).get(key)
+            running = None
+            # Unloaded also if the server does not say what is loaded.
+            with anyio.move_on_after(seconds / 3), suppress(LMStrixError):
+                running = (await self._running()).get(key)
             if running is not None and given is not None and running.context != given:
                 self._left.discard(key)
                 self._record.remove(key)

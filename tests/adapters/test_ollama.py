@@ -20,6 +20,7 @@ from lmstrix.errors import (
 )
 from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
+from lmstrix.testing.http_server import Answer, Request, StandInError
 from lmstrix.testing.ollama import OllamaScript, OllamaServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
@@ -131,6 +132,28 @@ async def test_with_force_the_users_context_is_loaded_again() -> None:
             assert loaded.effective_context == 8192
         assert server.loaded == {"m:latest": 4096}
         await server.close()
+
+
+class MuteServer(OllamaServer):
+    """One that stops to say what is loaded."""
+
+    mute = False
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if self.mute and request.path == "/api/ps":
+            raise StandInError(500, {"error": "no"})
+        await super().handle(request, answer)
+
+
+async def test_what_is_loaded_is_unloaded_although_the_server_no_longer_lists_it() -> None:
+    async with MuteServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
+        adapter = OllamaAdapter(server.host, busy_s=5)
+        with anyio.CancelScope() as scope:
+            async with loading(adapter):
+                server.mute = True
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+        assert server.loaded == {}
 
 
 async def test_what_somebody_else_loads_meanwhile_is_left_alone() -> None:

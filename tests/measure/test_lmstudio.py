@@ -77,7 +77,7 @@ def harmless(model: SimulatedModel = FORGETFUL, **script: Any) -> Case:
 
 
 def passing(**script: Any) -> Case:
-    """What comes once by chance, and is no limit."""
+    """A fault that happens once by chance. It is not a limit."""
     return Case(Cause.DECLARED_MAXIMUM, Script(**script), truth=DECLARED)
 
 
@@ -172,7 +172,7 @@ async def test_infrastructure_trouble_is_never_a_limit(
 
 @asynccontextmanager
 async def server(simulated: SimulatedModel, script: Script) -> AsyncGenerator[LMStudioServer]:
-    """A stand-in where the user has loaded the same model too; nothing of ours stays there."""
+    """A stand-in in which the user has loaded the same model. It must be as before in the end."""
     async with stand_in_for(simulated, script) as stand_in:
         yield stand_in
         assert stand_in.left_behind == []
