@@ -67,6 +67,28 @@ def test_only_what_a_dead_process_of_this_machine_loaded_is_an_orphan() -> None:
         assert not is_orphan(other)
 
 
+ON_ANOTHER_MACHINE = """
+import sys, uuid
+from pathlib import Path
+read, node = Path.read_text, uuid.getnode()
+Path.read_text = lambda path, *a, **k: (
+    "another" if path.name == "boot_id" else read(path, *a, **k))
+uuid.getnode = lambda: node + 1
+from lmstrix.adapters.lmstudio.instances import is_orphan
+print(is_orphan(sys.argv[1]))
+"""
+
+
+def test_a_machine_of_the_same_name_is_another_one() -> None:
+    """Its processes are not looked for here: their numbers mean nothing."""
+    dead = of_a_dead_process()
+    there = subprocess.run(
+        [sys.executable, "-c", ON_ANOTHER_MACHINE, dead], capture_output=True, text=True, check=True
+    )
+    assert is_orphan(dead)
+    assert there.stdout.strip() == "False"
+
+
 async def test_one_that_will_not_go_does_not_hold_up_ours() -> None:
     unloaded: list[str] = []
     dead, mine = of_a_dead_process(), "lmstrix-mine"
