@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from statistics import median
 
+import attrs
+
 from lmstrix.errors import (
     InfrastructureError,
     InvalidModel,
@@ -59,6 +61,10 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         history = state.evidence()
         low, high = state.strategy.bracket(problem, history)
         interval = state.strategy.interval(problem, history)
+        if high in state.disputed():
+            high = min(p.length_tokens for p in curve if p.verdict is Verdict.FAIL)
+            # Never narrower than the bracket.
+            interval = attrs.evolve(interval, high=interval.high and max(interval.high, high))
         true_context = low if state.options.only_at is None else None
         cause = cause or _cause(state, problem, (low, high))
         # If nothing failed, the size that did not load is the upper end.
@@ -185,7 +191,10 @@ def _limit_at(state: State, problem: SearchProblem, length: int) -> Cause:
 def _is_monotone(state: State, problem: SearchProblem | None) -> bool:
     """Whether no length failed below one that passed."""
     failed = False
+    disputed = state.disputed()
     for seen in state.history() if problem else ():
+        if seen.length_tokens in disputed:
+            continue
         verdict = problem.rule.verdict(seen, problem.baseline) if problem else None
         if verdict is Verdict.PASS and failed:
             return False
@@ -205,7 +214,9 @@ def curve_of(
 ) -> Iterator[CurvePoint]:
     """What is known at each length that was tried for one level, in ascending order."""
     times = ReadingTimes(state.trials)
+    disputed = state.disputed() if level == MAIN else ()
     for seen in state.history(level):
+        open_to_doubt = seen.length_tokens in disputed
         trials = state.at(seen.length_tokens, level)
         waits = [t.ttft_s for t in trials if t.ttft_s is not None]
         speeds = [t.tokens_per_second for t in trials if t.tokens_per_second]
@@ -214,14 +225,16 @@ def curve_of(
             length_tokens=seen.length_tokens,
             trials=seen.trials,
             passes=seen.passes,
-            verdict=problem.rule.verdict(seen, problem.baseline) if problem else Verdict.UNDECIDED,
+            verdict=problem.rule.verdict(seen, problem.baseline)
+            if problem and not open_to_doubt
+            else Verdict.UNDECIDED,
             wilson=wilson(seen.passes, seen.trials),
             ttft_s=max(waits, default=None),
             tokens_per_second=median(speeds) if speeds else None,
             full_ttft_s=None if full is None else round(full, 3),
             inconclusive=seen.inconclusive,
             depths=seen.regions,
-            failure=seen.failure,
+            failure=None if open_to_doubt else seen.failure,
         )
 
 
@@ -232,28 +245,27 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
         (o.length_tokens, rule.region_verdicts(o, baseline), rule.lost(o, baseline))
         for o in state.history()
     ]
+    disputed = state.disputed()
     dead = min((n for n, _, _ in verdicts if state.engine_failed(n)), default=None)
     for region in rule.regions:
-        lost = [
-            n
-            for n, _, failed in verdicts
-            if region in failed
-            # A certificate that did not hold fails the regions that did not pass there.
-            or (state.failures.get(n) in ANSWERS and _is_weakest(state, region, n))
-        ]
-        high = min(lost, default=None)
+        lost = [n for n, _, failed in verdicts if region in failed]
+        # A certificate that did not hold is the end of the regions that did not pass there.
+        ends = [n for n, c in state.failures.items() if c in ANSWERS]
+        ends = [*lost, *(n for n in ends if _is_weakest(state, region, n))]
+        end = min(ends, default=None)
+        high = min((n for n in ends if n not in disputed), default=None)
         limit = max(
             (
                 n
                 for n, found, _ in verdicts
                 if found.get(region) is Verdict.PASS
-                and n < (high or n + 1)
+                and n < (end or n + 1)
                 and not state.engine_failed(n)
             ),
             default=problem.floor,
         )
-        if high is not None:
-            cause = limit_of(t for t in state.at(high) if t.region is region)
+        if end is not None:
+            cause = limit_of(t for t in state.at(high or end) if t.region is region)
             cause = Cause.TRUNCATED if state.truncated_to is not None else cause
         elif dead is not None:
             high, cause = dead, state.failures[dead]

@@ -400,6 +400,27 @@ class State:
         """Whether the engine itself failed at a length, instead of the answers to a certificate."""
         return self.failures.get(length_tokens) not in {None, *ANSWERS}
 
+    def disputed(self) -> set[int]:
+        """Lengths at which a certificate did not hold, although all their answers together do not
+        refute a rate that passes: some texts pass there and some do not. They are neither a pass
+        nor a failure, so the bracket spans them, unless no longer length failed.
+        """
+        problem = self.problem
+        if problem is None:
+            return set()
+        last, disputed = 0, set[int]()
+        for seen in self.history():
+            rule, answers = problem.rule, seen
+            if seen.failure in ANSWERS:
+                # More questions would decide by what chance cannot explain.
+                rule = attrs.evolve(rule, most=seen.trials + 1)
+                answers = attrs.evolve(seen, failure=None)
+            if rule.verdict(answers, problem.baseline) is Verdict.FAIL:
+                last = seen.length_tokens
+            elif seen.failure is not None:
+                disputed.add(seen.length_tokens)
+        return {n for n in disputed if n < last}
+
     def at(self, length_tokens: int, level: str = MAIN) -> Sequence[Trial]:
         """All trials at a length except the baseline's."""
         return self._by_length.get((level, length_tokens), [])

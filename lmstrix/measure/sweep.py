@@ -26,7 +26,7 @@ from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import SHORTEST, BenchOptions, MapOptions, RetryPolicy
 from lmstrix.measure.state import Announcer, its_turn
-from lmstrix.measure.trials import attempts
+from lmstrix.measure.trials import ShortAnswers, attempts
 from lmstrix.models import (
     BenchPoint,
     BenchSample,
@@ -68,6 +68,7 @@ class _Sweep:
     model: ModelInfo
     engine: Engine
     announcer: Announcer
+    answers: ShortAnswers
     retry: RetryPolicy
     seed: int
     status: Status
@@ -106,12 +107,7 @@ class _Sweep:
         source = self.engine.source(validator, self.seed * 1000 + document)
         question = await source.question(length, index)
         asked = time.monotonic()
-        reply = await loaded.complete(
-            question.prompt,
-            max_tokens=question.max_tokens,
-            stop=question.stop,
-            on_progress=self.announcer.prefill(length),
-        )
+        reply = await self.answers.ask(loaded, question, validator.name, length)
         return question, reply, time.monotonic() - asked
 
 
@@ -136,6 +132,7 @@ async def _swept(
             model=model,
             engine=engine,
             announcer=announcer,
+            answers=ShortAnswers(announcer, lambda _: None),
             retry=options.retry,
             seed=options.seed,
             status=await adapter.status(),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import anyio
+import attrs
 import tenacity
 
 from lmstrix.errors import (
@@ -33,6 +34,7 @@ from lmstrix.models import (
     Question,
     Region,
     Reply,
+    StopReason,
     StoredMeasurement,
     Trial,
 )
@@ -44,7 +46,7 @@ from lmstrix.ports import (
     Store,
 )
 
-__all__ = ["Asker", "Keeper", "attempts"]
+__all__ = ["Asker", "Keeper", "ShortAnswers", "attempts"]
 
 WRITE_DEADLINE_S = 15.0
 """For one write, also when the measurement is being cancelled. Stores wait ten seconds for one
@@ -182,6 +184,47 @@ class Keeper:
             )
 
 
+class ShortAnswers:
+    """Asks a loaded model for short answers, which end at stop strings.
+
+    Some models begin with an empty line or an empty thought, and a server ends their replies right
+    there. So an empty reply is asked for once more without stop strings, and everything after it
+    too if that helps. `on_empty` hears of the reply that was in vain.
+    """
+
+    def __init__(self, announcer: Announcer, on_empty: Callable[[Reply], None]) -> None:
+        self._announcer = announcer
+        self._on_empty = on_empty
+        self._ends_here: dict[str, bool] = {}
+        """By level, once a reply was empty: whether its replies are ended here, not by the
+        server."""
+
+    async def ask(
+        self, loaded: LoadedModel, question: Question, level: str, length_tokens: int
+    ) -> Reply:
+        """The reply to `question`; raises what `loaded` raises."""
+        progress = self._announcer.prefill(length_tokens)
+        prompt, room = question.prompt, question.max_tokens
+        stop = () if self._ends_here.get(level) else question.stop
+        reply = await loaded.complete(prompt, max_tokens=room, stop=stop, on_progress=progress)
+        empty = reply.stop_reason is StopReason.STOP_STRING and not reply.text.strip()
+        if stop and empty and level not in self._ends_here:
+            self._on_empty(reply)
+            reply = await loaded.complete(prompt, max_tokens=room, on_progress=progress)
+            self._ends_here[level] = bool(reply.text.strip() or reply.reasoning)
+        if self._ends_here.get(level):
+            begun = reply.text.lstrip()
+            ends = [at for mark in question.stop if (at := begun.find(mark)) >= 0]
+            reply = attrs.evolve(reply, text=begun[: min(ends, default=None)])
+        unfinished = reply.stop_reason is StopReason.MAX_TOKENS and not reply.text.strip()
+        if reply.reasoning and unfinished:
+            self._announcer.note(
+                "its replies end within a thought: turn off thinking where the model is served, "
+                "because the questions leave room for short answers only"
+            )
+        return reply
+
+
 class Asker:
     """Turns (level, phase, length, document seed, regions) into stored trials."""
 
@@ -191,6 +234,7 @@ class Asker:
         self._keeper = keeper
         self._crashed: Counter[int] = Counter()
         self._lost = Crashes()
+        self._answers = ShortAnswers(state.announcer, lambda reply: state.add_reply(reply, ()))
 
     async def ask(
         self,
@@ -333,12 +377,7 @@ class Asker:
         try:
             question = await self._question(level, length_tokens, seed, wanted)
             sent = length_tokens
-            reply = await loaded.complete(
-                question.prompt,
-                max_tokens=question.max_tokens,
-                stop=question.stop,
-                on_progress=self._state.announcer.prefill(length_tokens),
-            )
+            reply = await self._answers.ask(loaded, question, level.key, length_tokens)
         except (ContextOverflow, EngineCrashed, PredictionTooSlow):
             raise
         except (ConnectionLost, PredictionError) as error:

@@ -492,10 +492,11 @@ def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) 
     region was lost, there may have been no questions about them.
     """
     works = [one for one in kept if (one.limit_tokens or 0) >= max(lost_from, 1)]
-    short = [one for one in kept if one not in works and one.limit_tokens]
-    never = [one for one in kept if not one.limit_tokens]
+    doubtful = [one for one in kept if one not in works and one.cause in _HEADLINES]
+    short = [one for one in kept if one not in (*works, *doubtful) and one.limit_tokens]
+    never = [one for one in kept if one not in doubtful and not one.limit_tokens]
     words: list[str] = []
-    for group in (works, short, never):
+    for group in (works, doubtful, short, never):
         if not group:
             continue
         names = everything
@@ -505,6 +506,8 @@ def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) 
         limit = min(one.limit_tokens or 0 for one in group)
         if group is works:
             words.append(f"{names} still work{'' if many else 's'} at {limit:,}")
+        elif group is doubtful:
+            words.append(f"{names} {'are' if many else 'is'} in doubt beyond {limit:,}")
         elif group is short:
             words.append(f"{names} {'were' if many else 'was'} not asked about beyond {limit:,}")
         else:
@@ -763,7 +766,7 @@ def curve_notes(curve: Iterable[CurvePoint]) -> list[str]:
 
 
 VERDICT_WORDS = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNDECIDED: "undecided"}
-UNDECIDED = "undecided: too few answers at this length for a verdict of its own"
+UNDECIDED = "undecided: too few answers for a verdict, or some texts pass and some do not"
 """Explains that word once if it appears."""
 
 

@@ -128,6 +128,8 @@ class SimulatedModel:
     bytes_per_token: int = 1024
     reasoning: str = ""
     """What it thinks before it answers, unless the prompt has an answer prefix."""
+    opening: str = ""
+    """What each reply begins with: an empty line, or the tags of a thought."""
 
     @property
     def info(self) -> ModelInfo:
@@ -436,7 +438,12 @@ class _SimulatedLoaded(StreamedModel):
         text, cut_off = answer(
             self._simulated, prompt, length=length, max_tokens=max_tokens, seed=self._engine.seed
         )
+        if self._simulated.opening:
+            pieces = re.findall(r"\s*\S+|\s+$", self._simulated.opening + text)
+            text, cut_off = "".join(pieces[:max_tokens]), cut_off or len(pieces) > max_tokens
+        begun = bool(text)
         for mark in stop:
+            cut_off = cut_off and mark not in text
             text = text.split(mark)[0]
         reasoning = "" if prompt.answer_prefix else self._simulated.reasoning
         for piece in re.findall(r"\s*\S+", reasoning):
@@ -449,7 +456,7 @@ class _SimulatedLoaded(StreamedModel):
             stop_reason=_stop_reason(cut_off=cut_off, stop=stop),
             prompt_tokens=length,
             cached_tokens=cached,
-            generated_tokens=count(reasoning) + count(text),
+            generated_tokens=count(reasoning) + max(count(text), begun),
             ttft_s=0.0,
             tokens_per_second=100.0,
         )

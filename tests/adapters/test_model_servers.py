@@ -10,6 +10,7 @@ import anyio
 import attrs
 import pytest
 
+from lmstrix import Cause, ContextReport, LMStrix
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llama_server import LlamaServerAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
@@ -79,6 +80,31 @@ async def test_without_counts_lengths_are_estimated_and_it_says_so(kind: Kind) -
         reply = await loaded.complete(prompt, max_tokens=4)
         assert reply.prompt_tokens == pytest.approx(server.prompt_tokens[-1], rel=1 / 8)
         assert "estimated" in (await adapter.status()).detail
+
+
+async def measured(kind: Kind, opening: str) -> ContextReport:
+    """A model of 1,500 reliable tokens whose replies begin with `opening`."""
+    model = SimulatedModel(key="m:latest", declared=2048, true_context=1500, opening=opening)
+    async with (
+        kind.server(SimulatedAdapter(model)) as server,
+        LMStrix(adapter=kind.adapter(server.host), store="memory", levels=()) as client,
+    ):
+        return await client.find_true_context("m:latest")
+
+
+@pytest.mark.parametrize("opening", ["\n\n", " \n", "<think>\n\n</think>\n\n"])
+async def test_an_empty_line_or_thought_before_an_answer_is_no_answer(
+    kind: Kind, opening: str
+) -> None:
+    report = await measured(kind, opening)
+    assert report.true_context is not None
+    assert abs(report.true_context - 1500) <= 256
+
+
+async def test_a_model_that_does_not_stop_thinking_is_told_apart(kind: Kind) -> None:
+    report = await measured(kind, "<think>\nLet me think." + " Again." * 100)
+    assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
+    assert "turn off thinking" in " ".join(report.notes)
 
 
 async def test_cancelling_a_prefill_stops_the_servers_work(kind: Kind) -> None:

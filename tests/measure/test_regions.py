@@ -127,6 +127,20 @@ async def test_a_region_that_fades_a_little_earlier_is_not_certified_by_the_othe
     assert report.true_context <= 5_000 * 17 / 16 or not report.certified
 
 
+async def test_a_bracket_spans_lengths_at_which_some_texts_pass_and_some_do_not() -> None:
+    report = await measure(SOUND, MeasureOptions(seed=6), FadesEarly())
+    verdicts = {p.length_tokens: p.verdict for p in report.curve}
+    disputed = [n for n in verdicts if f"{n:,} tokens did not hold" in " ".join(report.notes)]
+    low, high = report.bracket
+    assert len(disputed) == 2
+    assert high is not None
+    assert low < min(disputed) < max(disputed) < high
+    assert {verdicts[n] for n in disputed} == {Verdict.UNDECIDED}
+    assert (verdicts[low], verdicts[high]) == (Verdict.PASS, Verdict.FAIL)
+    assert report.interval.low <= low < high <= (report.interval.high or 0)
+    assert {r.bracket[1] for r in report.regions if r.bracket[1]}.isdisjoint(disputed)
+
+
 @attrs.frozen
 class DislikesTwoFacts(Recall):
     """Above 4,000 tokens, two facts of the head of the first text are missed, always or often."""
