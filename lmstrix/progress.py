@@ -59,6 +59,9 @@ are correct at a length that fails: simulated models take 69 to 236 and about 60
 ABRUPT_SEARCH, ABRUPT_CERTIFY = 55, 54
 """The same if nothing has failed, or nearly all answers are wrong where it fails: simulated models
 take 42 to 65 and 50 to 55."""
+AGAIN = 1
+"""Typical number of further certificates of a model that fades slowly, the questions about its weak
+regions included: the demo model takes 1 to 3."""
 ABRUPT = 1 / 5
 """No more correct answers than this part are nearly none."""
 LEVEL_QUESTIONS = 6
@@ -181,6 +184,8 @@ class ProgressState:
     """Questions answered in each phase of this run."""
     _requests: int = 0
     """Requests of the search and the certificate, which may ask several questions each."""
+    _certificates: int = 0
+    """Those that did not hold."""
     _longest: int = 0
     """The longest prompt of the search."""
     _since_s: float = 0.0
@@ -199,10 +204,14 @@ class ProgressState:
                 self.ceiling = event.model.declared_context
                 self.certifies = event.certifies
             case PhaseStarted():
+                self._hear_certificate(event.phase)
                 self._start(event.phase)
             case LoadStarted() | LoadProgressed() | LoadFinished():
                 self._hear_load(event)
             case ProbeStarted():
+                lower = self.phase == "certify" and event.length_tokens < self.length_tokens
+                if lower or self.phase == "weak":
+                    self._hear_certificate(event.phase)
                 self._start(event.phase)
                 self.length_tokens = event.length_tokens
                 self.judged = self.passes = 0
@@ -234,6 +243,15 @@ class ProgressState:
 
     def _start(self, phase: str, activity: str = "") -> None:
         self.phase, self.activity, self.fraction = phase, activity, None
+
+    def _hear_certificate(self, phase: str) -> None:
+        """A certificate begins, perhaps at the next lower length after one that did not hold; or
+        the search goes on after it, and another certificate follows.
+        """
+        if phase in {"certify", "search"} and self._replies["certify"]:
+            self._replies["certify"] = self._replies["weak"] = 0
+            self._certificates += 1
+            self._replies["search"] //= 2
 
     def _hear_load(self, event: LoadStarted | LoadProgressed | LoadFinished) -> None:
         self.activity, self.fraction = f"loading {event.context_length:,} tokens", None
@@ -277,8 +295,14 @@ class ProgressState:
         return self._pace.asking_s(length) / now_s if known < length and now_s else 1.0
 
     def _is_abrupt(self) -> bool:
-        failed = self.probes.get(self.high or 0)
-        return self.high is None or (failed is not None and failed.passes <= ABRUPT * failed.trials)
+        missed = [n for n, seen in self.probes.items() if seen.passes < seen.trials]
+        failed = self.probes.get(self.high or max(missed, default=0))
+        return failed is None or failed.passes <= ABRUPT * failed.trials
+
+    def _is_soft(self) -> bool:
+        """Whether answers are missed at the largest length that works too."""
+        works = self.probes.get(self.low)
+        return works is not None and not self._is_abrupt() and works.passes < works.trials
 
     def seconds_left(self) -> float | None:
         """A rough estimate for the rest of the measurement, from its own speed so far.
@@ -297,12 +321,16 @@ class ProgressState:
             search, certify = SEVERAL_SEARCH, SEVERAL_CERTIFY
         elif self._is_abrupt():
             search, certify = ABRUPT_SEARCH, ABRUPT_CERTIFY
+        whole = pace.reading_s(0, end) + certify / per_reply * pace.asking_s(end)
+        again = 0.0
+        if self.certifies and self._is_soft():
+            again = AGAIN * whole / (1 + self._certificates)
         last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
         if self.phase in last:
             questions, length = last[self.phase]
             unread = 0 if done[self.phase] else 1 - (self.fraction or 0)
             asking = max(1.0, (questions - done[self.phase]) / per_reply)
-            return unread * pace.reading_s(0, length) + asking * pace.asking_s(length)
+            return unread * pace.reading_s(0, length) + asking * pace.asking_s(length) + again
         certify = certify - done["certify"] if self.certifies else 0
         # A search always has some questions left until it ends.
         search = max(search / 10, search - done["search"])
@@ -312,4 +340,5 @@ class ProgressState:
             + (search + certify) / per_reply * pace.asking_s(end)
             + levels * self._level_pace.asking_s(end) * self._growth(end)
             + (pace.reading_s(0, end) if self.certifies else 0)
+            + again
         )
