@@ -125,9 +125,11 @@ class Levels:
 
     async def _other_regions(self, main: SearchProblem, length: int, document: int) -> None:
         """Ask about every region at `length` often enough to tell which are lost there, unless
-        almost nothing is known there any more.
+        almost nothing is known there any more, or the search did not read so much of `document`.
         """
         state, rule = self._state, main.rule
+        if not state.asked(SEARCH, length, document):
+            return
         # Without these questions' own answers, which a run that goes on has in part.
         seen = state.without_phases(length, REGIONS)
         lost = rule.refutes(seen, main.baseline) and seen.passes * 4 < seen.trials

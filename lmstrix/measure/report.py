@@ -178,12 +178,8 @@ def _end_of(state: State) -> Cause:
 
 def _limit_at(state: State, problem: SearchProblem, length: int) -> Cause:
     """Why the answers at `length` are wrong: no language any more, or facts forgotten."""
-    for level in state.levels:
-        theirs = state.level_problems.get(level.key)
-        if level.required and theirs is not None:
-            seen = state.observation(length, level.key)
-            if theirs.rule.verdict(seen, theirs.baseline) is Verdict.FAIL:
-                return limit_of(state.at(length, level.key))
+    if level := state.failed_level(length):
+        return limit_of(state.at(length, level.key))
     lost = problem.rule.lost(state.observation(length), problem.baseline)
     return limit_of(t for t in state.at(length) if not lost or t.region in lost)
 

@@ -54,6 +54,7 @@ __all__ = [
     "CERTIFY",
     "LEVEL_RULE",
     "MAIN",
+    "MOST_CERTIFICATES",
     "REGIONS",
     "SEARCH",
     "SEVERAL",
@@ -69,6 +70,8 @@ __all__ = [
 ]
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
+MOST_CERTIFICATES = 4
+"""After so many that did not hold, a measurement ends without one."""
 REGIONS = "regions"
 """The phase of questions about regions that have not failed, at the longest length."""
 WEAK = "weak"
@@ -411,7 +414,7 @@ class State:
         last, disputed = 0, set[int]()
         for seen in self.history():
             rule, answers = problem.rule, seen
-            if seen.failure in ANSWERS:
+            if seen.failure in ANSWERS and not self.failed_level(seen.length_tokens):
                 # More questions would decide by what chance cannot explain.
                 rule = attrs.evolve(rule, most=seen.trials + 1)
                 answers = attrs.evolve(seen, failure=None)
@@ -420,6 +423,16 @@ class State:
             elif seen.failure is not None:
                 disputed.add(seen.length_tokens)
         return {n for n in disputed if n < last}
+
+    def failed_level(self, length_tokens: int) -> Level | None:
+        """The required level, if any, whose own answers fail at a length."""
+        for level in self.levels:
+            theirs = self.level_problems.get(level.key)
+            if level.required and theirs is not None:
+                seen = self.observation(length_tokens, level.key)
+                if theirs.rule.verdict(seen, theirs.baseline) is Verdict.FAIL:
+                    return level
+        return None
 
     def at(self, length_tokens: int, level: str = MAIN) -> Sequence[Trial]:
         """All trials at a length except the baseline's."""
@@ -448,13 +461,12 @@ class State:
     def settled_certificates(self) -> int:
         """How many certificates are settled, as seen by a measurement that goes on.
 
-        The search goes on in the document of a certificate that did not hold, so each seed that
+        The search goes on in a document of a certificate that did not hold, so each seed that
         was asked about in both phases stands for one; and so does one that overruled the search.
         """
-        seeds = {
-            phase: {t.seed for t in self.of() if t.phase == phase} for phase in (CERTIFY, SEARCH)
-        }
-        both = seeds[CERTIFY] & seeds[SEARCH] | self._overruling
+        searched = {t.seed for t in self.of() if t.phase == SEARCH}
+        certifying = {t.seed for t in self.of() if t.phase in {CERTIFY, WEAK}}
+        both = certifying & searched | self._overruling
         return len({self._certificate_of(seed) for seed in both})
 
     def history(self, level: str = MAIN) -> Sequence[Observation]:
@@ -485,7 +497,13 @@ class State:
 
     def _certificate_of(self, seed: int) -> int:
         """The number of the certificate that a fresh document belongs to; the first is 1."""
-        return (seed - self.document(1)) // (self.options.documents - 1) + 1
+        number, spares = seed - self.document(1), MOST_CERTIFICATES * self.fresh
+        return number - spares + 1 if number >= spares else number // self.fresh + 1
+
+    @property
+    def fresh(self) -> int:
+        """The fresh documents of each certificate, without that for its weak regions."""
+        return self.options.documents - 1
 
     def before(self, trial: int) -> State:
         """What was known before trial number `trial`: for a look back, not to go on with."""
