@@ -116,7 +116,9 @@ class _Pace:
         if trial.cached_tokens is not None and trial.seed != document:
             known = min(trial.cached_tokens, trial.length_tokens)
         if trial.length_tokens - known < FEWEST_NEW:
-            self.asked.setdefault(trial.length_tokens, []).append(seconds)
+            # Gibberish is longer than an answer, and asked for less often.
+            if trial.judgement != "gibberish" or not self.asked:
+                self.asked.setdefault(trial.length_tokens, []).append(seconds)
         else:
             self.read.append((known, trial.length_tokens, seconds))
         self.last = trial.seed, trial.length_tokens
@@ -189,6 +191,8 @@ class ProgressState:
     _longest: int = 0
     """The longest prompt of the search."""
     _since_s: float = 0.0
+    _load_began_s: float = 0.0
+    _load_s: float = 0.0
 
     def hear(  # noqa: C901, PLR0912 - one case for each kind
         self, event: Event, now_s: float | None = None
@@ -207,7 +211,7 @@ class ProgressState:
                 self._hear_certificate(event.phase)
                 self._start(event.phase)
             case LoadStarted() | LoadProgressed() | LoadFinished():
-                self._hear_load(event)
+                self._hear_load(event, now_s)
             case ProbeStarted():
                 lower = self.phase == "certify" and event.length_tokens < self.length_tokens
                 if lower or self.phase == "weak":
@@ -253,14 +257,19 @@ class ProgressState:
             self._certificates += 1
             self._replies["search"] //= 2
 
-    def _hear_load(self, event: LoadStarted | LoadProgressed | LoadFinished) -> None:
+    def _hear_load(
+        self, event: LoadStarted | LoadProgressed | LoadFinished, now_s: float
+    ) -> None:
         self.activity, self.fraction = f"loading {event.context_length:,} tokens", None
-        if isinstance(event, LoadProgressed):
+        if isinstance(event, LoadStarted):
+            self._load_began_s = now_s
+        elif isinstance(event, LoadProgressed):
             self.fraction = event.fraction
         elif isinstance(event, LoadFinished):
             failed = event.effective_context is None
             self.activity = f"{event.context_length:,} tokens did not load" if failed else ""
             self.ceiling = event.effective_context or self.ceiling
+            self._load_s = now_s - self._load_began_s
 
     def _hear_reply(self, reply: Trial | ReplyTimed) -> None:
         if isinstance(reply, Trial):
@@ -339,6 +348,6 @@ class ProgressState:
             pace.reading_s(self._longest, end)
             + (search + certify) / per_reply * pace.asking_s(end)
             + levels * self._level_pace.asking_s(end) * self._growth(end)
-            + (pace.reading_s(0, end) if self.certifies else 0)
+            + (self._load_s + pace.reading_s(0, end) if self.certifies else 0)
             + again
         )

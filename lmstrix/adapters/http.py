@@ -469,6 +469,11 @@ class Server:
             finally:
                 await close_response(response)
             error = classify(Refusal.read(self.name, response.status_code, told))
+            if response.status_code == 404 and method == "GET":
+                error = EngineUnavailable(
+                    f"{self.name} at {self.address} has no {path}: another program may answer there",
+                    hint=self._hint,
+                )
             pause_s = _retry_after(response) or wait_s
             waits = isinstance(error, EngineUnavailable) and response.status_code in BUSY
             ends = started + (

@@ -421,7 +421,7 @@ def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
             "{:.0f} to {:.0f}%".format(*(100 * end for end in one.region.span)),
             say_tokens(one.limit_tokens, unknown="-"),
             say_tokens(one.bracket[1], unknown="-"),
-            say_cause(one.cause),
+            "in doubt" if _is_doubtful(one) else say_cause(one.cause),
         )
         for one in report.regions
     ]
@@ -455,6 +455,11 @@ def _lost(report: ContextReport) -> list[list[RegionReport]]:
 
 def _is_lost(one: RegionReport) -> bool:
     return one.bracket[1] is not None and one.cause in _HEADLINES
+
+
+def _is_doubtful(one: RegionReport) -> bool:
+    """Whether a region failed on some texts only."""
+    return one.bracket[1] is None and one.cause in _HEADLINES
 
 
 def _failure(one: RegionReport) -> int:
@@ -492,7 +497,7 @@ def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) 
     region was lost, there may have been no questions about them.
     """
     works = [one for one in kept if (one.limit_tokens or 0) >= max(lost_from, 1)]
-    doubtful = [one for one in kept if one not in works and one.cause in _HEADLINES]
+    doubtful = [one for one in kept if one not in works and _is_doubtful(one)]
     short = [one for one in kept if one not in (*works, *doubtful) and one.limit_tokens]
     never = [one for one in kept if one not in doubtful and not one.limit_tokens]
     words: list[str] = []

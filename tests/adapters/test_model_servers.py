@@ -82,6 +82,14 @@ async def test_without_counts_lengths_are_estimated_and_it_says_so(kind: Kind) -
         assert "estimated" in (await adapter.status()).detail
 
 
+async def test_another_kind_of_server_is_told_with_what_to_do(kind: Kind) -> None:
+    (other,) = (one for one in KINDS.values() if one is not kind)
+    async with other.server(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        with pytest.raises(EngineUnavailable, match="another program may answer") as caught:
+            await kind.adapter(server.host).list_models()
+        assert "--host" in (caught.value.hint or "")
+
+
 async def measured(kind: Kind, opening: str) -> ContextReport:
     """A model of 1,500 reliable tokens whose replies begin with `opening`."""
     model = SimulatedModel(key="m:latest", declared=2048, true_context=1500, opening=opening)
