@@ -59,7 +59,7 @@ are correct at a length that fails: simulated models take 69 to 236 and about 60
 ABRUPT_SEARCH, ABRUPT_CERTIFY = 55, 54
 """The same if nothing has failed, or nearly all answers are wrong where it fails: simulated models
 take 42 to 65 and 50 to 55."""
-AGAIN = 1
+AGAIN = 1.5
 """Typical number of further certificates of a model that fades slowly, the questions about its weak
 regions included: the demo model takes 1 to 3."""
 ABRUPT = 1 / 5
@@ -257,9 +257,7 @@ class ProgressState:
             self._certificates += 1
             self._replies["search"] //= 2
 
-    def _hear_load(
-        self, event: LoadStarted | LoadProgressed | LoadFinished, now_s: float
-    ) -> None:
+    def _hear_load(self, event: LoadStarted | LoadProgressed | LoadFinished, now_s: float) -> None:
         self.activity, self.fraction = f"loading {event.context_length:,} tokens", None
         if isinstance(event, LoadStarted):
             self._load_began_s = now_s
@@ -334,6 +332,7 @@ class ProgressState:
         again = 0.0
         if self.certifies and self._is_soft():
             again = AGAIN * whole / (1 + self._certificates)
+            again /= 2 if self.phase == "weak" else 1  # most end with it
         last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
         if self.phase in last:
             questions, length = last[self.phase]

@@ -14,6 +14,8 @@ from lmstrix.models import UNFINISHED, ContextReport
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
+
 MODEL = SimulatedModel(key="m", declared=8192, true_context=10**6)
 BUDGET = 8000
 """A little more than the baseline, which is asked in any case."""

@@ -29,6 +29,8 @@ from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, 
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.recall import Recall
 
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
+
 MODEL = SimulatedModel(key="m", declared=8192, true_context=10**6)
 
 

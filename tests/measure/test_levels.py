@@ -15,6 +15,8 @@ from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 from lmstrix.validators.recall import Recall
 
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
+
 TRUTH = 4400
 MODEL = SimulatedModel(key="m", declared=16384, true_context=TRUTH, beyond=Beyond.FORGETS_ALL)
 

@@ -19,6 +19,12 @@ QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
 OPTIONS = MapOptions(lengths=8, retry=QUICK)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Nothing here knows of the event loop."""
+    return "asyncio"
+
+
 async def draw(
     adapter: SimulatedAdapter, options: MapOptions = OPTIONS, model: SimulatedModel = MODEL
 ) -> ContextMap:
