@@ -471,7 +471,7 @@ class Server:
             error = classify(Refusal.read(self.name, response.status_code, told))
             if response.status_code == 404 and method == "GET":
                 error = EngineUnavailable(
-                    f"{self.name} at {self.address} has no {path}: another program may answer there",
+                    f"{self.name} at {self.address} has no {path}: another program may answer",
                     hint=self._hint,
                 )
             pause_s = _retry_after(response) or wait_s
