@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -525,40 +525,22 @@ class Measurement:
         state, spare = self._state, self._spare(certificate)
         low, high = state.bracket()
         size = state.context_length = low if high is None or high in state.failures else high
-        answer: int | None = low
-        if self._failed_where_weak(low, spare):  # in a run that was killed since
-            answer = await self._held(self._holds_where_weak, low, size, spare)
-        while answer is not None:
+        while True:
             for document in self._certifying(certificate):
-                answer = await self._held(self._holds, answer, size, document)
-                if answer is None:
-                    return False
-                high = state.bracket()[1]
+                while not await self._holds(low, document):
+                    if not await self._steps_down(low, size, document):
+                        return False
+                    low, high = state.bracket()
                 if high is None or high in state.failures:
                     continue
                 if not await self._fails_again(high, document):
                     self._announcer.note(f"{high:,} tokens did not fail again with a fresh text")
                     return False
-            low, answer = answer, await self._held(self._holds_where_weak, answer, size, spare)
-            if low == answer:
+            if await self._holds_where_weak(low, spare):
                 return True
-        return False
-
-    async def _held(
-        self,
-        holds: Callable[[int, int], Awaitable[bool]],
-        low: int,
-        size: int,
-        document: int,
-    ) -> int | None:
-        """The largest known answer from `low` down that holds on `document`; None if the search
-        has to go on. Each is asked about in turn, for the document is read already.
-        """
-        while not await holds(low, document):
-            if not await self._steps_down(low, size, document):
-                return None
-            low = self._state.bracket()[0]
-        return low
+            if not await self._steps_down(low, size, spare):
+                return False
+            low, high = state.bracket()
 
     async def _steps_down(self, low: int, size: int, document: int) -> bool:
         """Note that an answer did not hold. True if another one is known just below it, near
@@ -634,11 +616,6 @@ class Measurement:
             *(rule.alone(tally, problem.baseline) for tally in alone.regions),
         )
 
-    def _failed_where_weak(self, length: int, document: int) -> bool:
-        """Whether weak regions were asked about on `document` above `length`: without success."""
-        weak = (t for t in self._state.of() if t.phase == WEAK and t.seed == document)
-        return any(t.length_tokens > length for t in weak)
-
     async def _fails_again(self, length: int, document: int) -> bool:
         """Whether a length that failed also fails on a fresh document: the regions that were
         lost there, or all if none stands out.
@@ -709,7 +686,8 @@ class Measurement:
         """The document of the search before a certificate: after a broken one the document that
         was read last, which may be in the cache.
         """
-        return self._state.document(0) if certificate == 1 else self._state.trials[-1].seed
+        state = self._state
+        return state.document(0) if certificate == 1 else state.read_before(certificate)
 
     def _certifying(self, certificate: int) -> Sequence[int]:
         """The fresh documents of a certificate; the first has the number 1."""

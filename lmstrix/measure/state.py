@@ -489,6 +489,14 @@ class State:
             found.append(_observe(length, asked, failure))
         return [o for o in found if o.trials or o.failure is not None]
 
+    def read_before(self, certificate: int) -> int:
+        """The document that was read last before those of a certificate."""
+        return next(
+            t.seed
+            for t in reversed(self.trials)
+            if t.phase not in {CERTIFY, WEAK} or self._certificate_of(t.seed) != certificate
+        )
+
     def _counts(self, trial: Trial) -> bool:
         """Whether a trial is not of a certificate that is under way."""
         if trial.phase != CERTIFY or self.settled is None:
