@@ -263,7 +263,7 @@ class ProgressState:
             self._load_began_s = now_s
         elif isinstance(event, LoadProgressed):
             self.fraction = event.fraction
-        elif isinstance(event, LoadFinished):
+        else:
             failed = event.effective_context is None
             self.activity = f"{event.context_length:,} tokens did not load" if failed else ""
             self.ceiling = event.effective_context or self.ceiling
@@ -301,15 +301,21 @@ class ProgressState:
         now_s = self._pace.asking_s(known)
         return self._pace.asking_s(length) / now_s if known < length and now_s else 1.0
 
-    def _is_abrupt(self) -> bool:
-        missed = [n for n, seen in self.probes.items() if seen.passes < seen.trials]
-        failed = self.probes.get(self.high or max(missed, default=0))
-        return failed is None or failed.passes <= ABRUPT * failed.trials
+    def _expected(self) -> tuple[float, float, float]:
+        """Questions of the search and of the certificate, and the certificates after the first.
 
-    def _is_soft(self) -> bool:
-        """Whether answers are missed at the largest length that works too."""
+        They depend on how answers end: all at once, some, or some already at the largest length
+        that works. Until something fails, this is not known, and the middle is assumed.
+        """
+        missed = [n for n, seen in self.probes.items() if seen.passes < seen.trials]
+        fails = self.probes.get(self.high or max(missed, default=0))
+        if fails is None and self.low < (self.ceiling or 0):
+            return (ABRUPT_SEARCH + SEARCH_QUESTIONS) / 2, ABRUPT_CERTIFY, AGAIN / 4
+        if fails is None or fails.passes <= ABRUPT * fails.trials:
+            return ABRUPT_SEARCH, ABRUPT_CERTIFY, 0
         works = self.probes.get(self.low)
-        return works is not None and not self._is_abrupt() and works.passes < works.trials
+        again = AGAIN if works is not None and works.passes < works.trials else 0
+        return SEARCH_QUESTIONS, CERTIFY_QUESTIONS, again / (1 + self._certificates)
 
     def seconds_left(self) -> float | None:
         """A rough estimate for the rest of the measurement, from its own speed so far.
@@ -323,16 +329,13 @@ class ProgressState:
         end = self.high or round(half_way)
         pace, done = self._pace, self._replies
         per_reply = max(1.0, (done["search"] + done["certify"]) / max(1, self._requests))
-        search, certify = SEARCH_QUESTIONS, CERTIFY_QUESTIONS
+        search, certify, more = self._expected()
         if per_reply > 1:
-            search, certify = SEVERAL_SEARCH, SEVERAL_CERTIFY
-        elif self._is_abrupt():
-            search, certify = ABRUPT_SEARCH, ABRUPT_CERTIFY
+            search, certify, more = SEVERAL_SEARCH, SEVERAL_CERTIFY, 0
         whole = pace.reading_s(0, end) + certify / per_reply * pace.asking_s(end)
-        again = 0.0
-        if self.certifies and self._is_soft():
-            again = AGAIN * whole / (1 + self._certificates)
-            again /= 2 if self.phase == "weak" else 1  # most end with it
+        again = more * whole if self.certifies else 0
+        if self.phase == "weak":
+            again /= 2  # most end with it
         last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
         if self.phase in last:
             questions, length = last[self.phase]

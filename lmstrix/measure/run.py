@@ -414,6 +414,9 @@ class Measurement:
         length = min(problem.ceiling, FAR * low)
         if length < NEAR * low:
             return
+        for trial in state.of():
+            if trial.phase == TRUNCATION:  # before a certificate that did not hold
+                length, document = trial.length_tokens, trial.seed
         count = len(Region) * problem.rule.full
         asked = state.asked(TRUNCATION, length, document).total()
         fitting = state.fitting(problem, document, length, max(0, count - asked))
