@@ -61,8 +61,8 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         history = state.evidence()
         low, high = state.strategy.bracket(problem, history)
         interval = state.strategy.interval(problem, history)
-        if high in state.disputed():
-            high = min(p.length_tokens for p in curve if p.verdict is Verdict.FAIL)
+        if high in state.disputed(state.history()):
+            high = state.upper_end(state.history()) or high
             # Never narrower than the bracket.
             interval = attrs.evolve(interval, high=interval.high and max(interval.high, high))
         true_context = low if state.options.only_at is None else None
@@ -187,7 +187,7 @@ def _limit_at(state: State, problem: SearchProblem, length: int) -> Cause:
 def _is_monotone(state: State, problem: SearchProblem | None) -> bool:
     """Whether no length failed below one that passed."""
     failed = False
-    disputed = state.disputed()
+    disputed = state.disputed(state.history())
     for seen in state.history() if problem else ():
         if seen.length_tokens in disputed:
             continue
@@ -210,7 +210,7 @@ def curve_of(
 ) -> Iterator[CurvePoint]:
     """What is known at each length that was tried for one level, in ascending order."""
     times = ReadingTimes(state.trials)
-    disputed = state.disputed() if level == MAIN else ()
+    disputed = state.disputed(state.history()) if level == MAIN else ()
     for seen in state.history(level):
         open_to_doubt = seen.length_tokens in disputed
         trials = state.at(seen.length_tokens, level)
@@ -241,7 +241,7 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
         (o.length_tokens, rule.region_verdicts(o, baseline), rule.lost(o, baseline))
         for o in state.history()
     ]
-    disputed = state.disputed()
+    disputed = state.disputed(state.history())
     dead = min((n for n, _, _ in verdicts if state.engine_failed(n)), default=None)
     for region in rule.regions:
         lost = [n for n, _, failed in verdicts if region in failed]

@@ -521,19 +521,25 @@ class Measurement:
         The load is made for the upper end, so that one reading serves both: it is larger than
         the answer by the bracket's width, a 64th. If the engine itself failed there, or nothing
         did, it is made for the answer. If the answer does not hold and another one is known just
-        below, that one is put to the test at once: the document is read already.
+        below, that one is put to the test at once: the document is read already. If texts disagree
+        between the answer and the length that failed, that length is asked about once, and may
+        also turn out to be such a one.
         """
         self._announcer.phase(CERTIFY)
         await self._engine.release()
         state, spare = self._state, self._spare(certificate)
         low, high = state.bracket()
-        size = state.context_length = low if high is None or high in state.failures else high
+        beyond = self._unconfirmed(certificate, low)
+        size = low if high is None or high in state.failures else high
+        size = state.context_length = max(size, beyond)
         while True:
             for document in self._certifying(certificate):
                 while not await self._holds(low, document):
                     if not await self._steps_down(low, size, document):
                         return False
                     low, high = state.bracket()
+                if beyond:
+                    await self._fails_again(beyond, document)
                 if high is None or high in state.failures:
                     continue
                 if not await self._fails_again(high, document):
@@ -544,6 +550,18 @@ class Measurement:
             if not await self._steps_down(low, size, spare):
                 return False
             low, high = state.bracket()
+
+    def _unconfirmed(self, certificate: int, low: int) -> int:
+        """The length that ends the bracket beyond disputed ones, if only the text of the search
+        was asked about there and a load for it serves the answer too; else 0.
+        """
+        state, own = self._state, self._certifying(certificate)
+        history = state.evidence()
+        upper = state.upper_end(history) if state.disputed(history) else None
+        if upper is None or upper in state.failures or low < NEAR_ENOUGH * upper:
+            return 0
+        asked = (t for t in state.of() if t.phase == CERTIFY and t.length_tokens == upper)
+        return 0 if any(t.seed not in own for t in asked) else upper
 
     async def _steps_down(self, low: int, size: int, document: int) -> bool:
         """Note that an answer did not hold. True if another one is known just below it, near

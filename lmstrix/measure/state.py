@@ -403,7 +403,7 @@ class State:
         """Whether the engine itself failed at a length, instead of the answers to a certificate."""
         return self.failures.get(length_tokens) not in {None, *ANSWERS}
 
-    def disputed(self) -> set[int]:
+    def disputed(self, history: Sequence[Observation]) -> set[int]:
         """Lengths at which a certificate did not hold, although all their answers together do not
         refute a rate that passes: some texts pass there and some do not. They are neither a pass
         nor a failure, so the bracket spans them, unless no longer length failed.
@@ -412,7 +412,7 @@ class State:
         if problem is None:
             return set()
         last, disputed = 0, set[int]()
-        for seen in self.history():
+        for seen in history:
             rule, answers = problem.rule, seen
             if seen.failure in ANSWERS and not self.failed_level(seen.length_tokens):
                 # More questions would decide by what chance cannot explain.
@@ -423,6 +423,18 @@ class State:
             elif seen.failure is not None:
                 disputed.add(seen.length_tokens)
         return {n for n in disputed if n < last}
+
+    def upper_end(self, history: Sequence[Observation]) -> int | None:
+        """The smallest length that failed, disputed ones left out; None if none failed. The
+        problem must be known.
+        """
+        problem, disputed = self._problem(), self.disputed(history)
+        failed = (
+            o.length_tokens
+            for o in history
+            if problem.rule.verdict(o, problem.baseline) is Verdict.FAIL
+        )
+        return min((n for n in failed if n not in disputed), default=None)
 
     def failed_level(self, length_tokens: int) -> Level | None:
         """The required level, if any, whose own answers fail at a length."""
