@@ -529,7 +529,7 @@ class Measurement:
         await self._engine.release()
         state, spare = self._state, self._spare(certificate)
         low, high = state.bracket()
-        beyond = self._unconfirmed(certificate, low)
+        beyond = self._unconfirmed(certificate)
         size = low if high is None or high in state.failures else high
         size = state.context_length = max(size, beyond)
         while True:
@@ -551,13 +551,13 @@ class Measurement:
                 return False
             low, high = state.bracket()
 
-    def _unconfirmed(self, certificate: int, low: int) -> int:
+    def _unconfirmed(self, certificate: int) -> int:
         """The length that ends the bracket beyond disputed ones, if only the text of the search
         was asked about there and a load for it serves the answer too; else 0.
         """
         state, own = self._state, self._certifying(certificate)
-        history = state.evidence()
-        upper = state.upper_end(history) if state.disputed(history) else None
+        (low, high), history = state.bracket(), state.evidence()
+        upper = state.upper_end(history) if high in state.disputed(history) else None
         if upper is None or upper in state.failures or low < NEAR_ENOUGH * upper:
             return 0
         asked = (t for t in state.of() if t.phase == CERTIFY and t.length_tokens == upper)

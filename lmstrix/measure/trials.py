@@ -219,8 +219,8 @@ class ShortAnswers:
         unfinished = reply.stop_reason is StopReason.MAX_TOKENS and not reply.text.strip()
         if reply.reasoning and unfinished:
             self._announcer.note(
-                "its replies end within a thought: turn off thinking where the model is served, "
-                "because the questions leave room for short answers only"
+                "its replies end within a thought, for a question leaves room for a short answer "
+                "only: turn off thinking in the server's settings"
             )
         return reply
 

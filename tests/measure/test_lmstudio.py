@@ -44,11 +44,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def model(**truths: object) -> SimulatedModel:
+def model(**truths: Any) -> SimulatedModel:
     """Forgets everything beyond `TRUTH`, unless told otherwise."""
     return attrs.evolve(
         SimulatedModel(key="m", declared=DECLARED, true_context=TRUTH, beyond=Beyond.FORGETS_ALL),
-        **truths,  # type: ignore[arg-type]
+        **truths,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import StoreError
+from lmstrix.events import Event, TrialFinished
 from lmstrix.models import (
     ContextReport,
     Judgement,
@@ -139,6 +140,23 @@ async def test_a_bracket_spans_lengths_at_which_some_texts_pass_and_some_do_not(
     assert (verdicts[low], verdicts[high]) == (Verdict.PASS, Verdict.FAIL)
     assert report.interval.low <= low < high <= (report.interval.high or 0)
     assert {r.bracket[1] for r in report.regions if r.bracket[1]}.isdisjoint(disputed)
+
+
+async def test_the_upper_end_beyond_such_lengths_is_asked_about_on_a_fresh_text() -> None:
+    asked: list[Trial] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialFinished) and event.trial.phase == "certify":
+            asked.append(event.trial)
+
+    adapter = SimulatedAdapter(SOUND, seed=32)
+    async with LMStrix(
+        adapter=adapter, store="memory", levels=(), validator=FadesEarly(), observers=[hear]
+    ) as client:
+        report = await client.find_true_context("m", MeasureOptions(seed=32))
+    low, high = report.bracket
+    assert [n for n in (p.length_tokens for p in report.curve) if low < n < (high or 0)] == [7680]
+    assert sum(t.length_tokens == high for t in asked) >= 6
 
 
 @attrs.frozen
