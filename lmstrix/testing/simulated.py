@@ -185,6 +185,12 @@ def _starts(document: str) -> tuple[int, ...]:
     return tuple(match.start() for match in TOKEN.finditer(document))
 
 
+def forget_texts() -> None:
+    """Tokenise every text anew, for a test that changes `TOKEN`."""
+    _tokens.cache_clear()
+    _starts.cache_clear()
+
+
 # What a model answers ----------------------------------------------------------------------------
 
 _WORD = re.compile(r"\w+")

@@ -151,6 +151,26 @@ MAX_CHECKS = 6
 
 RECENT_CUTS = 8
 
+FILLED_TOKENS = 5120
+"""Prompts of up to so many tokens are filled up: a sentence or two are 3 % of shorter ones."""
+MAX_FILLS = 4
+"""How many ways of filling a prompt are counted without a tokenizer."""
+FILLERS = (
+    "Nobody was in a hurry that day, and the road to the coast was almost empty.",
+    "The clouds moved on towards the hills, and the light came back.",
+    "For a long time there was nothing to be heard but the wind.",
+    "The evening was mild and very quiet.",
+    "Somewhere a door was closed.",
+    "A dog barked twice.",
+    "Then it rained.",
+    "It was late.",
+    "Time passed.",
+    "Fog rose.",
+    "Silence.",
+    "Rain.",
+)
+"""Sentences without a fact, the longest first."""
+
 
 def asked_of(document: str, asked: str, *, closing: str = "", answer_prefix: str = "") -> Prompt:
     """The prompt that every validator makes: introduction, document, request.
@@ -380,6 +400,7 @@ class Haystack:
         self._reply_tokens = reply_tokens
         self._overhead: tuple[int, Frame] | None = None
         self._budgets: dict[int, int] = {}
+        self._known: dict[str, int] = {}
 
     async def cut(self, length_tokens: int) -> Cut:
         """The beginning with which the longest question fills `length_tokens`.
@@ -400,6 +421,56 @@ class Haystack:
     async def cut_for(self, length_tokens: int, frame: Frame, reply_tokens: int) -> Cut:
         """The beginning with which a request of another form fills `length_tokens`."""
         return await self._fit(length_tokens - reply_tokens, await self._around(frame), frame)
+
+    async def filled(self, cut: Cut, length_tokens: int, frame: Frame) -> Prompt:
+        """The prompt that `frame` makes of `cut`. All questions share a cut, so that most leave
+        room: at a short length sentences are added until this one fills it.
+        """
+        text = cut.text
+        if length_tokens > FILLED_TOKENS:
+            return frame(text)
+        overhead, longest = await self._longest()
+        limit = length_tokens - self._reply_tokens
+        if self._document.adds_up:
+            around = overhead + await self._plain(frame) - await self._plain(longest)
+            left = limit - DRIFT_TOKENS - around - cut.tokens
+            return frame(" ".join([text, *await self._fillers(FILLERS, left)]))
+        # Counts of longer prompts are estimates.
+        limit -= max(MARGIN_TOKENS + DRIFT_TOKENS, length_tokens // 128)
+        left, unused = limit - await self._loaded.count_prompt_tokens(frame(text)), FILLERS
+        for _ in range(MAX_FILLS):
+            more = await self._fillers(unused, left)
+            if not more:
+                break
+            longer = " ".join([text, *more])
+            room = limit - await self._loaded.count_prompt_tokens(frame(longer))
+            if room < 0:  # denser than estimated: without the shortest
+                more = more[-1:]
+            else:
+                text, left = longer, room
+            unused = [filler for filler in unused if filler not in more]
+        return frame(text)
+
+    async def _fillers(self, unused: Sequence[str], room_tokens: int) -> Sequence[str]:
+        """Those of `unused` that fit, the longest first."""
+        found = list[str]()
+        for filler in unused:
+            tokens = await self.tokens(f" {filler}")
+            if tokens <= room_tokens:
+                found.append(filler)
+                room_tokens -= tokens
+        return found
+
+    async def _plain(self, frame: Frame) -> int:
+        """Tokens of what a question adds to its document, as plain text."""
+        prompt = frame("")
+        return await self.tokens(f"{prompt.user.removeprefix(INTRODUCTION)}{prompt.answer_prefix}")
+
+    async def tokens(self, text: str) -> int:
+        """Tokens of a short text; counted once."""
+        if text not in self._known:
+            self._known[text] = await self._loaded.count_tokens(text)
+        return self._known[text]
 
     async def _fit(self, prompt_tokens: int, overhead: int, frame: Frame) -> Cut:
         """The longest beginning with which a prompt has at most `prompt_tokens`.

@@ -90,7 +90,6 @@ class RecallQuestions:
             ],
             reply_tokens=ANSWER_TOKENS,
         )
-        self._stem_tokens: dict[str, int] = {}
 
     async def question(
         self, length_tokens: int, index: int, region: Region | None = None
@@ -100,7 +99,7 @@ class RecallQuestions:
             region, index = region_of_turn(index)
         cut = await self._haystack.cut(length_tokens)
         chosen = self._choice(cut.placed(Needle), cut.tokens, length_tokens, region, index)
-        return _question(cut, length_tokens, region, *chosen)
+        return await self._question(cut, length_tokens, region, *chosen)
 
     async def at_depth(self, length_tokens: int, depth: float, turn: int = 0) -> Question:
         """The question about the needle nearest to `depth`, in other words for each `turn`."""
@@ -111,7 +110,7 @@ class RecallQuestions:
             raise ConfigurationError(f"{length_tokens} tokens hold no needle")
         placed = min(needles, key=lambda needle: abs(needle.position_tokens - target))
         region = Region.at(placed.position_tokens / length_tokens)
-        return _question(cut, length_tokens, region, placed, turn, "")
+        return await self._question(cut, length_tokens, region, placed, turn, "")
 
     async def several(
         self, length_tokens: int, wanted: Sequence[tuple[Region | None, int]]
@@ -125,7 +124,7 @@ class RecallQuestions:
         asked = [
             region_of_turn(index) if region is None else (region, index) for region, index in wanted
         ]
-        per_line = 2 * await self._tokens_of(self._longest_stem) + LINE_TOKENS + 6
+        per_line = 2 * await self._haystack.tokens(f" {self._longest_stem}") + LINE_TOKENS + 6
         closings = 0
         while True:
             end = cut.tokens - (len(asked) + closings) * per_line
@@ -154,7 +153,9 @@ class RecallQuestions:
             closing=closing,
             answer_prefix=f"1. {next(iter(lines))}",
         )
-        reply_tokens = sum([await self._tokens_of(stem) + LINE_TOKENS for stem in lines])
+        reply_tokens = sum(
+            [await self._haystack.tokens(f" {stem}") + LINE_TOKENS for stem in lines]
+        )
         whole = await self._haystack.cut_for(length_tokens, frame, reply_tokens)
         return Question(
             prompt=frame(whole.text),
@@ -191,25 +192,24 @@ class RecallQuestions:
         needle = Needle(fact=fact, value=fresh_value(fact, rng, self._taken))
         return Placed(thing=needle, position_tokens=end_tokens), turn, needle.sentence
 
-    async def _tokens_of(self, stem: str) -> int:
-        if stem not in self._stem_tokens:
-            self._stem_tokens[stem] = await self._loaded.count_tokens(f" {stem}")
-        return self._stem_tokens[stem]
-
-
-def _question(
-    cut: Cut,
-    length_tokens: int,
-    region: Region,
-    placed: Placed[Needle],
-    asked: int,
-    closing: str,
-) -> Question:
-    """Asks for one needle, for the `asked`-th time."""
-    phrasing = PHRASINGS[asked % len(PHRASINGS)]
-    part = _part(placed, length_tokens, region)
-    prompt = asked_of(cut.text, phrasing, closing=closing, answer_prefix=part.prompt.answer_prefix)
-    return attrs.evolve(part, prompt=prompt)
+    async def _question(
+        self,
+        cut: Cut,
+        length_tokens: int,
+        region: Region,
+        placed: Placed[Needle],
+        asked: int,
+        closing: str,
+    ) -> Question:
+        """Asks for one needle, for the `asked`-th time."""
+        part = _part(placed, length_tokens, region)
+        frame = partial(
+            asked_of,
+            asked=PHRASINGS[asked % len(PHRASINGS)],
+            closing=closing,
+            answer_prefix=part.prompt.answer_prefix,
+        )
+        return attrs.evolve(part, prompt=await self._haystack.filled(cut, length_tokens, frame))
 
 
 def _part(placed: Placed[Needle], length_tokens: int, region: Region) -> Question:

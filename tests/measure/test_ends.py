@@ -80,7 +80,7 @@ async def test_a_length_too_short_to_ask_anything_is_no_limit(options: MeasureOp
 
 async def test_a_pass_rate_that_it_misses_when_short_is_no_limit() -> None:
     """Not even its shortest prompt passes, so there is no length that is known to."""
-    adapter = SimulatedAdapter(attrs.evolve(MODEL, lapses=0.4))
+    adapter = SimulatedAdapter(attrs.evolve(MODEL, lapses=0.4), seed=2)
     client = LMStrix(adapter=adapter, store="memory")
     report = await client.find_true_context("m", MeasureOptions(ratio=0.99, absolute=True))
     assert 0.5 <= report.baseline.rate < 0.9
@@ -209,7 +209,7 @@ async def test_no_number_is_told_but_what_is_known() -> None:
     (note,) = report.notes
     longest = max(point.length_tokens for point in report.curve)
     assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
-    assert note.startswith("at 1,280 tokens too few replies could be judged; at ")
+    assert note.startswith("at 1,024 tokens too few replies could be judged; at ")
     right = max(p.length_tokens for p in report.curve if p.passes)
     assert f"at {right:,} tokens every answer was right" in note
     assert longest <= 1536

@@ -53,6 +53,16 @@ def begin_to_end(region: Region, length: int, position: float) -> bool:
     return begin * length <= position < end * length
 
 
+async def test_questions_fill_short_lengths_too(loaded: LoadedModel) -> None:
+    source = Recall().questions(loaded, 3)
+    for length in (512, 768, 1024, 2048, 4096, 5120, 8192):
+        for index in range(20):
+            question = await source.question(length, index)
+            prompt_tokens = await loaded.count_prompt_tokens(question.prompt)
+            assert 0.97 * length <= prompt_tokens + question.max_tokens <= length
+            assert prompt_tokens >= 0.97 * length or length == 512
+
+
 @pytest.mark.parametrize("region", Region)
 async def test_short_lengths_have_questions_too(loaded: LoadedModel, region: Region) -> None:
     """A region without a needle asks for the nearest one, the tail for closing facts."""
