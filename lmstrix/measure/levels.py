@@ -132,7 +132,10 @@ class Levels:
             return
         # Without these questions' own answers, which a run that goes on has in part.
         seen = state.without_phases(length, REGIONS)
-        lost = rule.refutes(seen, main.baseline) and seen.passes * 4 < seen.trials
+        apart = rule.lost(seen, main.baseline)
+        rest = [t for t in seen.regions if t.region not in apart]
+        passes, trials = sum(t.passes for t in rest), sum(t.trials for t in rest)
+        lost = rule.refutes(seen, main.baseline) and passes * 4 <= trials
         asked = state.options.only_at is None and not state.options.quick
         if lost or not rule.regions or not asked:
             return
