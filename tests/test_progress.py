@@ -27,11 +27,11 @@ def seconds_of(event: Event) -> float:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("lapses", [0.0, 0.04])
-@pytest.mark.parametrize("true_context", [3000, 6000, 14_000])
+@pytest.mark.parametrize("true_context", [3000, 6000, 7000, 14_000])
 async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: float) -> None:
     """Within a factor of 2.5 from a quarter on: how many questions a search needs is a matter of
-    chance. A model that lapses may need another text, which is not known before: then the time
-    may be told too short. The clock is the test's own."""
+    chance. A certificate that does not hold is not known before, nor is the further text for a
+    weak region: then the time may be told too short. The clock is the test's own."""
     model = SimulatedModel(
         key="m",
         declared=16_384,
@@ -49,12 +49,13 @@ async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: flo
         told.append((now_s, state.seconds_left()))
 
     async with LMStrix(adapter=SimulatedAdapter(model), store="memory", observers=[hear]) as client:
-        await client.find_true_context("m")
+        report = await client.find_true_context("m")
+    foreseen = not lapses and report.cost.loads == 2
     for part in (0.25, 0.5, 0.75):
         at, left = next((at, left) for at, left in told if at >= part * now_s)
         assert left is not None
         assert left / (now_s - at) < 2.5
-        assert lapses or left / (now_s - at) > 0.4
+        assert left / (now_s - at) > 0.4 or not foreseen
     assert told[-1][1] is None
 
 

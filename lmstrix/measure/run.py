@@ -518,22 +518,21 @@ class Measurement:
         """Whether both ends of the bracket hold on a fresh load, on each of fresh documents, and
         the answer also in its weak regions, on one more.
 
-        The load is made for the upper end, so that one reading serves both: it is larger than
-        the answer by the bracket's width, a 64th. If the engine itself failed there, or nothing
-        did, it is made for the answer. If the answer does not hold and another one is known just
-        below, that one is put to the test at once: the document is read already. If texts disagree
-        between the answer and the length that failed, that length is asked about once, and may
-        also turn out to be such a one.
+        The load holds both ends, so that one reading serves both. If the answer does not hold and
+        another one is known just below, that one is put to the test at once: the document is read
+        already. If texts disagree between the answer and the length that failed, that length is
+        asked about once, and may also turn out to be such a one.
         """
         self._announcer.phase(CERTIFY)
         await self._engine.release()
         state, spare = self._state, self._spare(certificate)
         low, high = state.bracket()
         beyond = self._unconfirmed(certificate)
-        size = low if high is None or high in state.failures else high
-        size = state.context_length = max(size, beyond)
+        size = state.context_length = max(self._certified_at(low, high), beyond)
         while True:
-            for document in self._certifying(certificate):
+            # The spare is read when the others have held: below that length it decides alone.
+            held = any(t.length_tokens > low for t in self._weak_answers(spare))
+            for document in () if held else self._certifying(certificate):
                 while not await self._holds(low, document):
                     if not await self._steps_down(low, size, document):
                         return False
@@ -550,6 +549,16 @@ class Measurement:
             if not await self._steps_down(low, size, spare):
                 return False
             low, high = state.bracket()
+
+    def _certified_at(self, low: int, high: int | None) -> int:
+        """The size to load for a certificate of `low`. If the answers failed at `high`, with room
+        for a search that goes on a little higher in the same text.
+        """
+        if high is None or high in self._state.failures:
+            return low
+        step = self._problem.granularity
+        room = int(low / NEAR_ENOUGH) // step * step
+        return min(self._problem.ceiling, max(high, room))
 
     def _unconfirmed(self, certificate: int) -> int:
         """The length that ends the bracket beyond disputed ones, if only the text of the search
@@ -626,10 +635,13 @@ class Measurement:
         """
         state, problem = self._state, self._problem
         rule = problem.rule
-        weak = rule.weak(state.without_phases(length, WEAK), problem.baseline)
-        if not weak:
+        weak = {*rule.weak(state.without_phases(length, WEAK), problem.baseline)}
+        # Also those that were asked about at a longer one, which did not hold.
+        weak |= {t.region for t in self._weak_answers(document)}
+        regions = [region for region in rule.regions if region in weak]
+        if not regions:
             return True
-        await self._ask_fresh(length, document, rule.most * len(weak), weak, WEAK)
+        await self._ask_fresh(length, document, rule.most * len(regions), regions, WEAK)
         alone = state.certificate(length, document, WEAK)
         together = state.observation(length)
         return Verdict.FAIL not in (
@@ -715,6 +727,10 @@ class Measurement:
         fresh = self._state.fresh
         first = 1 + (certificate - 1) * fresh
         return [self._state.document(number) for number in range(first, first + fresh)]
+
+    def _weak_answers(self, spare: int) -> Sequence[Trial]:
+        """What was asked of a spare document so far."""
+        return [t for t in self._state.of() if (t.phase, t.seed) == (WEAK, spare)]
 
     def _spare(self, certificate: int) -> int:
         """One more fresh document, beyond those of all certificates."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -46,7 +46,8 @@ from lmstrix.models import (
     Verdict,
 )
 from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validator
-from lmstrix.problem import PassRule, SearchProblem, learn_costs
+from lmstrix.problem import APART, PassRule, SearchProblem, learn_costs
+from lmstrix.stats import fisher_tail
 
 __all__ = [
     "ANSWERS",
@@ -348,27 +349,51 @@ class State:
         if trial.phase == BASELINE:
             return
         self._by_length[trial.level, trial.length_tokens].append(trial)
-        if self._overrules(trial):
+        overruled = self._overruled(trial)
+        if overruled:
             self._overruling.add(trial.seed)
-            for (level, length), found in self._by_length.items():
-                if level == MAIN and length >= trial.length_tokens:
-                    found[:] = [t for t in found if t.seed == trial.seed]
+            self._drop(trial, overruled)
 
-    def _overrules(self, trial: Trial) -> bool:
-        """Whether a certificate's document has now passed, in full, the regions that a length
-        failed in on another text. Then that text was hard, not the length: what was answered about
-        it from that length on no longer counts.
+    def _drop(self, trial: Trial, regions: set[Region | None]) -> None:
+        """Forget what other texts answered about `regions` from the length of `trial` on; not where
+        it is worse by more than chance than at that length, for then more is lost than a few facts.
+        """
+        main = {n: found for (level, n), found in self._by_length.items() if level == MAIN}
+        for region in regions:
+
+            def others(found: Sequence[Trial], region: Region | None = region) -> list[Trial]:
+                return [t for t in found if t.seed != trial.seed and t.region == region]
+
+            passes, trials, _ = _tally(others(main[trial.length_tokens]))
+            for length in (n for n in main if n >= trial.length_tokens):
+                old = others(main[length])
+                few, of, _ = _tally(old)
+                same = length == trial.length_tokens
+                if same or fisher_tail(few, of, few + passes, of + trials) >= APART:
+                    main[length][:] = [t for t in main[length] if t not in old]
+
+    def _overruled(self, trial: Trial) -> set[Region | None]:
+        """The regions that a certificate's document has now passed in full, and better than by
+        chance, at a length which failed in some of them on another text. Then that text was hard
+        there, not the length: what was answered about these regions from that length on no longer
+        counts. Empty otherwise.
         """
         length, rule = trial.length_tokens, self.rule
         if trial.phase != CERTIFY or trial.level != MAIN or length in self.failures:
-            return False
+            return set()
         baseline = self.baseline(self.validator.baseline_length)
         alone = self.certificate(length, trial.seed)
-        passed = {t.region for t in alone.regions if rule.alone(t, baseline) is Verdict.PASS}
+        passed: set[Region | None] = {
+            t.region for t in alone.regions if rule.alone(t, baseline) is Verdict.PASS
+        }
         if alone.trials < rule.full or len(passed) < len(alone.regions):
-            return False
-        lost = rule.lost(self.without_certificate(length, trial.seed), baseline)
-        return bool(lost) and lost <= passed
+            return set()
+        before = self.without_certificate(length, trial.seed)
+        lost = rule.lost(before, baseline)
+        few, of = _sums(before, lost)
+        passes, trials = _sums(alone, lost)
+        apart = fisher_tail(few, of, few + passes, of + trials) < APART
+        return passed if lost and lost <= passed and apart else set()
 
     # What is known.
 
@@ -659,6 +684,12 @@ def _observe(length_tokens: int, trials: Sequence[Trial], failure: Cause | None)
         failure=failure,
         regions=tuple(tally for r in Region if (tally := _region_tally(r, trials)).trials),
     )
+
+
+def _sums(seen: Observation, regions: Collection[Region]) -> tuple[int, int]:
+    """Passes and trials in `regions`."""
+    found = [tally for tally in seen.regions if tally.region in regions]
+    return sum(t.passes for t in found), sum(t.trials for t in found)
 
 
 def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
