@@ -19,7 +19,7 @@ from lmstrix.validators import haystack
 from lmstrix.validators.haystack import WITH_CROWD, filler_sentences
 from lmstrix.validators.recall import Recall
 
-LENGTHS = (512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192, 12288, 16384, 32768)
+LENGTHS = (512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 8192, 16384, 32768)
 
 
 @pytest.mark.parametrize("validator", [Recall(), Recall(spec=WITH_CROWD)], ids=["prose", "numbers"])

@@ -188,7 +188,7 @@ async def test_a_text_that_is_often_hard_is_not_a_limit_for_a_model_that_lapses(
     assert (report.true_context, report.certified) == (8192, True)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_a_text_is_overruled_where_it_was_hard_and_nowhere_else(seed: int) -> None:
     """What is known about longer prompts spares the search another climb and reading."""
     model = attrs.evolve(MODEL, beyond=Beyond.FORGETS_HEAD)
