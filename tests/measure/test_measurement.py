@@ -120,6 +120,7 @@ async def test_a_model_that_answers_at_random_ends_too(seed: int) -> None:
     assert report.true_context is None or report.bracket[1] != report.true_context
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # it takes seconds
 async def test_a_spent_budget_gives_a_partial_report_and_a_later_run_goes_on() -> None:
     slow = SimulatedAdapter(SimulatedModel(true_context=3000), reply_seconds=0.02)
     async with LMStrix(adapter=slow, store="memory") as client:
