@@ -132,6 +132,7 @@ class Levels:
             return
         # Without these questions' own answers, which a run that goes on has in part.
         seen = state.without_phases(length, REGIONS)
+        # One region alone may be lost, and the search has asked about little else.
         apart = rule.lost(seen, main.baseline)
         rest = [t for t in seen.regions if t.region not in apart]
         passes, trials = sum(t.passes for t in rest), sum(t.trials for t in rest)

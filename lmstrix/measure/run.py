@@ -644,10 +644,16 @@ class Measurement:
         await self._ask_fresh(length, document, rule.most * len(regions), regions, WEAK)
         alone = state.certificate(length, document, WEAK)
         together = state.observation(length)
-        return Verdict.FAIL not in (
+        holds = Verdict.FAIL not in (
             rule.verdict(together, problem.baseline),
             *(rule.alone(tally, problem.baseline) for tally in alone.regions),
         )
+        if holds and any(t.length_tokens > length for t in self._weak_answers(document)):
+            self._announcer.note(
+                f"of the certificate's fresh texts, one was asked about at {length:,} tokens: the "
+                "others held at a longer length"
+            )
+        return holds
 
     async def _fails_again(self, length: int, document: int) -> bool:
         """Whether a length that failed also fails on a fresh document: the regions that were

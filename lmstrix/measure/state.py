@@ -360,17 +360,18 @@ class State:
         """
         main = {n: found for (level, n), found in self._by_length.items() if level == MAIN}
         for region in regions:
-
-            def others(found: Sequence[Trial], region: Region | None = region) -> list[Trial]:
-                return [t for t in found if t.seed != trial.seed and t.region == region]
-
-            passes, trials, _ = _tally(others(main[trial.length_tokens]))
-            for length in (n for n in main if n >= trial.length_tokens):
-                old = others(main[length])
-                few, of, _ = _tally(old)
+            theirs = {
+                length: _tally(t for t in found if t.seed != trial.seed and t.region == region)
+                for length, found in main.items()
+                if length >= trial.length_tokens
+            }
+            passes, trials, _ = theirs[trial.length_tokens]
+            for length, (few, of, _) in theirs.items():
                 same = length == trial.length_tokens
                 if same or fisher_tail(few, of, few + passes, of + trials) >= APART:
-                    main[length][:] = [t for t in main[length] if t not in old]
+                    main[length][:] = [
+                        t for t in main[length] if t.seed == trial.seed or t.region != region
+                    ]
 
     def _overruled(self, trial: Trial) -> set[Region | None]:
         """The regions that a certificate's document has now passed in full, and better than by

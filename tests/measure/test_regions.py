@@ -159,6 +159,23 @@ async def test_the_upper_end_beyond_such_lengths_is_asked_about_on_a_fresh_text(
     assert sum(t.length_tokens == high for t in asked) >= 6
 
 
+async def test_below_a_length_that_failed_on_the_last_text_alone_only_that_one_is_asked() -> None:
+    asked: list[Trial] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            asked.append(event.trial)
+
+    adapter = SimulatedAdapter(SOUND, seed=2)
+    async with LMStrix(
+        adapter=adapter, store="memory", levels=(), validator=FadesEarly(), observers=[hear]
+    ) as client:
+        await client.find_true_context("m", MeasureOptions(seed=2))
+    weak = [at for at, t in enumerate(asked) if t.phase == "weak" and t.seed == 2009]
+    assert len({asked[at].length_tokens for at in weak}) == 2
+    assert weak == list(range(weak[0], weak[-1] + 1))
+
+
 @attrs.frozen
 class DislikesTwoFacts(Recall):
     """Above 4,000 tokens, two facts of the head of the first text are missed, always or often."""
@@ -195,6 +212,12 @@ async def test_a_text_is_overruled_where_it_was_hard_and_nowhere_else(seed: int)
     report = await measure(model, MeasureOptions(seed=seed))
     assert report.certified
     assert report.cost.prompt_tokens < 6.5 * WINDOW
+
+
+async def test_a_middle_that_is_cut_is_told_although_the_search_asked_little_else() -> None:
+    model = attrs.evolve(MODEL, true_context=12_000, beyond=Beyond.FORGETS_MIDDLE)
+    report = await measure(model, MeasureOptions(seed=1))
+    assert report.cause is Cause.TRUNCATED
 
 
 # An engine that reuses nothing.
