@@ -13,7 +13,7 @@ import asyncio  # noqa: TID251 - the point of this example: any asyncio program 
 from lmstrix import ContextReport, LMStrix, MeasureOptions
 from lmstrix.demo import fetch_demo_model
 
-QUICK = MeasureOptions(max_context=1024, certify=False)
+QUICK = MeasureOptions(max_context=512, certify=False)
 
 
 async def measure(path: str | None, options: MeasureOptions) -> ContextReport:
@@ -38,7 +38,7 @@ def main() -> None:
     """Parse the command line, measure, and print the three numbers."""
     parser = argparse.ArgumentParser(description="Measure one model on asyncio.")
     parser.add_argument("model", nargs="?", help="path of a GGUF file")
-    parser.add_argument("--quick", action="store_true", help="stop at 1024 tokens")
+    parser.add_argument("--quick", action="store_true", help="stop at 512 tokens")
     arguments = parser.parse_args()
     options = QUICK if arguments.quick else MeasureOptions()
     report = asyncio.run(measure(arguments.model, options))

@@ -24,7 +24,7 @@ from lmstrix.events import (
     ProbeFinished,
 )
 
-QUICK = MeasureOptions(max_context=1024, certify=False)
+QUICK = MeasureOptions(max_context=512, certify=False)
 
 
 async def watch(path: str | None, options: MeasureOptions) -> ContextReport | None:
@@ -64,7 +64,7 @@ def main() -> None:
     """Parse the command line, watch, and write the report where it is wanted."""
     parser = argparse.ArgumentParser(description="Follow a measurement.")
     parser.add_argument("model", nargs="?", help="path of a GGUF file")
-    parser.add_argument("--quick", action="store_true", help="stop at 1024 tokens")
+    parser.add_argument("--quick", action="store_true", help="stop at 512 tokens")
     parser.add_argument("--report", type=Path, help="write the report here")
     arguments = parser.parse_args()
     options = QUICK if arguments.quick else MeasureOptions()

@@ -54,17 +54,17 @@ def run(*command: str | Path, **environment: str) -> str:
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_measuring_on_either_event_loop(loop: str, demo_model: Path) -> None:
     printed = run(EXAMPLES / f"find_true_context_{loop}.py", demo_model, "--quick").splitlines()
-    assert printed[-3:] == ["declared 8192", "loadable 1024", "true 1024 (max_context)"]
+    assert printed[-3:] == ["declared 8192", "loadable 512", "true 512 (max_context)"]
 
 
 def test_watching_progress(demo_model: Path, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     printed = run(EXAMPLES / "watch_progress.py", demo_model, "--quick", "--report", file)
-    assert "loaded with 1024 tokens" in printed
-    assert "reading 1024: " in printed
-    assert printed.splitlines()[-1] == "true 1024 (max_context)"
+    assert "loaded with 512 tokens" in printed
+    assert "reading 512: " in printed
+    assert printed.splitlines()[-1] == "true 512 (max_context)"
     report: dict[str, Any] = json.loads(file.read_text())
-    assert (report["schema_version"], report["true_context"]) == (1, 1024)
+    assert (report["schema_version"], report["true_context"]) == (1, 512)
     assert report["cost"]["cached_tokens"] > report["cost"]["prompt_tokens"]
 
 
@@ -85,9 +85,9 @@ def test_the_notebook_in_a_real_kernel(demo_model: Path, tmp_path: Path) -> None
     printed = "".join(
         "".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", [])
     )
-    assert "declared 8192\nloadable 1024\ntrue 1024 (max_context)\n" in printed
+    assert "declared 8192\nloadable 512\ntrue 512 (max_context)\n" in printed
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     progress, table, chart = (output["data"] for output in outputs if "data" in output)
-    assert "true context 1,024: max context" in "".join(progress["text/plain"])
-    assert "reliable up to at least 1,024" in "".join(table["text/html"])
+    assert "true context 512: max context" in "".join(progress["text/plain"])
+    assert "reliable up to at least 512" in "".join(table["text/html"])
     assert "<svg" in "".join(chart["text/html"])

@@ -153,6 +153,8 @@ RECENT_CUTS = 8
 
 FILLED_TOKENS = 5120
 """Prompts of up to so many tokens are filled up: a sentence or two are 3 % of shorter ones."""
+COUNTED_TOKENS = 1024
+"""Up to here every prompt is counted exactly, also without a tokenizer."""
 MAX_FILLS = 4
 """How many ways of filling a prompt are counted without a tokenizer."""
 FILLERS = (
@@ -422,21 +424,20 @@ class Haystack:
         """The beginning with which a request of another form fills `length_tokens`."""
         return await self._fit(length_tokens - reply_tokens, await self._around(frame), frame)
 
-    async def filled(self, cut: Cut, length_tokens: int, frame: Frame) -> Prompt:
+    async def filled(self, cut: Cut, prompt_tokens: int, frame: Frame) -> Prompt:
         """The prompt that `frame` makes of `cut`. All questions share a cut, so that most leave
-        room: at a short length sentences are added until this one fills it.
+        room: short prompts are filled with sentences up to `prompt_tokens`.
         """
-        text = cut.text
-        if length_tokens > FILLED_TOKENS:
+        text, limit = cut.text, prompt_tokens
+        if limit > FILLED_TOKENS:
             return frame(text)
         overhead, longest = await self._longest()
-        limit = length_tokens - self._reply_tokens
         if self._document.adds_up:
             around = overhead + await self._plain(frame) - await self._plain(longest)
             left = limit - DRIFT_TOKENS - around - cut.tokens
             return frame(" ".join([text, *await self._fillers(FILLERS, left)]))
-        # Counts of longer prompts are estimates.
-        limit -= max(MARGIN_TOKENS + DRIFT_TOKENS, length_tokens // 128)
+        if limit > COUNTED_TOKENS:  # counts are estimates
+            limit -= limit // 128
         left, unused = limit - await self._loaded.count_prompt_tokens(frame(text)), FILLERS
         for _ in range(MAX_FILLS):
             more = await self._fillers(unused, left)

@@ -33,6 +33,10 @@ __all__ = ["ANSWER_TOKENS", "PHRASINGS", "Recall", "RecallQuestions"]
 
 ANSWER_TOKENS = 16
 """Reserved for the reply: the longest value takes 8 tokens if each digit is one."""
+SHORT_ANSWER_TOKENS = 12
+"""The same up to `SHORT_TOKENS`, of which 16 are over 3 %: the prompt is to fill 97 % there too.
+Twelve are too few to tell a loop from another wrong answer; longer lengths do that."""
+SHORT_TOKENS = 512
 
 PHRASINGS = (
     "Now repeat one of the facts from the text above.",
@@ -209,7 +213,8 @@ class RecallQuestions:
             closing=closing,
             answer_prefix=part.prompt.answer_prefix,
         )
-        return attrs.evolve(part, prompt=await self._haystack.filled(cut, length_tokens, frame))
+        prompt = await self._haystack.filled(cut, length_tokens - part.max_tokens, frame)
+        return attrs.evolve(part, prompt=prompt)
 
 
 def _part(placed: Placed[Needle], length_tokens: int, region: Region) -> Question:
@@ -220,7 +225,7 @@ def _part(placed: Placed[Needle], length_tokens: int, region: Region) -> Questio
         expected=needle.value,
         kind=needle.fact.kind,
         depth=min(1.0, max(0.0, placed.position_tokens / length_tokens)),
-        max_tokens=ANSWER_TOKENS,
+        max_tokens=ANSWER_TOKENS if length_tokens > SHORT_TOKENS else SHORT_ANSWER_TOKENS,
         stop=(". ", "\n"),
         region=region,
     )
