@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
-    "apply": "Put a measured context into LM Studio's settings.",
+    "apply": "Put a measured context into LM Studio's settings, or print it for others.",
     "bench": "Measure prefill and generation speed by context length.",
     "completion": "Print a script that completes commands and model names in your shell.",
     "compare": "Compare results side by side.",
@@ -54,6 +54,7 @@ First steps:
   lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one
   lmstrix list                      list the results
+  lmstrix doctor                    check the setup, if something fails
 """
 FIRST_SCREEN = f"""\
 LMStrix finds out how much context a local model really handles.

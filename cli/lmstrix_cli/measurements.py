@@ -358,6 +358,5 @@ def _failures(reports: Sequence[ContextReport]) -> RenderableType:
 def _options_of(settings: Settings, report: ContextReport) -> list[str]:
     """The shared options that another run needs to find the same server and store."""
     served = report.environment.adapter != EMBEDDED_ADAPTER
-    host = ["--host", settings.host] if settings.host and served else []
     store = ["--store", settings.store] if settings.store else []
-    return host + store
+    return [*(settings.server_options() if served else []), *store]

@@ -232,7 +232,8 @@ measure_limits = chain(
     ),
     force_option(
         "Also try sizes whose estimated memory exceeds this machine's. The machine may stop"
-        " responding."
+        " responding. With --adapter ollama: also replace a model that you have loaded; it is"
+        " loaded again in the end."
     ),
     click.option(
         "--fresh",

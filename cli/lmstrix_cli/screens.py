@@ -42,6 +42,18 @@ def report_screen(report: ContextReport, *, options: Sequence[str] = ()) -> Rend
 
 _NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
 """Their sentences say that nothing failed up to there; beyond it nothing was tried."""
+_AT_ONE_LENGTH = {
+    Cause.LOAD_REFUSED: "A memory guard refused to load this context.",
+    Cause.LOAD_FAILED: "The engine could not load this context.",
+    Cause.LOAD_HUNG: "Loading this context made no progress, although the server answered.",
+    Cause.CRASHED_ON_FILL: "This context loads, but the engine crashes once it is filled.",
+    Cause.OVERFLOW: "The engine says that the prompt does not fit into the context it loaded.",
+    Cause.GIBBERISH: "With a prompt of this length the model answers gibberish or nothing.",
+    Cause.FORGETS: "With a prompt of this length the model forgets part of it.",
+    Cause.TOO_SLOW: "With a prompt of this length a reply takes too long.",
+    Cause.BUDGET_SPENT: "The budget was spent before there was a verdict.",
+}
+"""Where the sentence of a report would speak of larger contexts or longer prompts."""
 NOT_TRIED = "not tried"
 _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
 
@@ -56,7 +68,8 @@ def _check(check: SizeCheck) -> Iterator[str]:
     found = _WORDS.get(check.outcome, check.outcome) if tried else NOT_TRIED
     yield f"{check.model.key} at {check.length_tokens:,} tokens: {found}"
     if check.cause is not None:
-        said = f". {CAUSE_SENTENCES[check.cause]}" if tried else ""
+        sentence = _AT_ONE_LENGTH.get(check.cause) or CAUSE_SENTENCES[check.cause]
+        said = f". {sentence}" if tried else ""
         yield f"cause: {say_cause(check.cause)}{said}"
     if check.trials:
         low, high = check.wilson.low, check.wilson.high

@@ -33,6 +33,17 @@ class Settings:
     arguments: tuple[str, ...] = ()
     """The whole command line after ``lmstrix``, so that it can be shown again."""
 
+    def server_options(self) -> list[str]:
+        """The options that another command needs to find the same server and model."""
+        names = ("host", "binary", "server_args", "declared")
+        given = {name: getattr(self, name) for name in names}
+        return [
+            word
+            for name, value in given.items()
+            if value
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+
     def command_again(self) -> str:
         """The same command, to continue where it stopped: without ``--fresh``, which would not."""
         import shlex  # noqa: PLC0415 - not needed for --help
@@ -108,6 +119,18 @@ def _start_logs(ctx: click.Context, parameter: click.Parameter, value: str | Non
     root.with_resource(others(shown=settings.verbose))
     if settings.log_file:
         root.with_resource(log(settings.log_file, ctx.info_name or ""))
+
+
+class _Tokens(click.ParamType[int]):
+    """A number of tokens as `lmstrix_cli.options` reads it, which imports the library."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:  # noqa: ANN401 - click's signature
+        """The value; fails with a usage error."""
+        from lmstrix_cli.options import TOKENS  # noqa: PLC0415 - not needed for --help
+
+        return TOKENS.convert(value, param, ctx)
 
 
 PATH = click.Path(readable=False)
@@ -186,10 +209,10 @@ def add_shared_options(command: click.Command, *, of_group: bool = False) -> Non
     )
     add(
         "--declared",
-        type=click.IntRange(min=1),
+        type=_Tokens(),
         metavar="N",
-        help="With --adapter openai: the context that the model declares, in tokens, if the server"
-        " does not say.",
+        help="With --adapter openai: the context that the model declares, in tokens (65536, 64k),"
+        " if the server does not report it.",
     )
     add(
         "--yes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -134,21 +135,23 @@ def llama_server_arguments(context: int) -> str:
     return f"-c {context}"
 
 
-def ollama_modelfile(model: ModelInfo, context: int) -> str:
+def ollama_modelfile(model: ModelInfo, context: int, *, adapter: str = "") -> str:
     r"""An Ollama Modelfile that sets the context, in tokens.
 
-    It names the measured GGUF file if there is one. Ollama has its own names for other models, so
-    the user has to fill them in.
+    It names the model that was measured with the adapter ``ollama``, or else the GGUF file if
+    there is one. Ollama has its own names for other models, so the user has to fill them in.
 
     >>> print(ollama_modelfile(ModelInfo(key="some/model"), 8192))
     FROM NAME-OF-YOUR-MODEL
     PARAMETER num_ctx 8192
     """
-    return f"FROM {_source(model)}\nPARAMETER num_ctx {context}"
+    return f"FROM {_source(model, adapter)}\nPARAMETER num_ctx {context}"
 
 
-def _source(model: ModelInfo) -> str:
-    """Paths are untrusted: one that Ollama could read as more than a path is left out."""
+def _source(model: ModelInfo, adapter: str) -> str:
+    """Names are untrusted: one that Ollama could read as more than a name is left out."""
+    if adapter == "ollama" and re.fullmatch(r"[\w.:/-]+", model.key, re.ASCII):
+        return model.key
     path = model.path
     plain = path.isprintable() and not set(path) & set("\"'#")
     if plain and path.lower().endswith(".gguf") and Path(path).is_absolute():

@@ -581,7 +581,7 @@ class Measurement:
         self._announcer.note(
             f"the engine failed at {low:,} tokens, where it had answered before"
             if failed
-            else f"the answers at {low:,} tokens did not hold with a fresh text"
+            else f"the answers at {low:,} tokens did not hold on a fresh text"
         )
         if low <= problem.floor:  # the baseline's own length: there is no lower answer
             return False

@@ -36,6 +36,7 @@ __all__ = [
     "REGION_HEAD",
     "REPLY_KEEPS",
     "Number",
+    "apply_command",
     "bar",
     "curve_notes",
     "curve_row",
@@ -287,7 +288,7 @@ _BEYOND = {
     Cause.NOTHING_FAILED: "Longer prompts were not tried.",
     Cause.LOAD_REFUSED: "Beyond that a memory guard refuses to load it.",
     Cause.LOAD_FAILED: "Beyond that the engine cannot load it.",
-    Cause.LOAD_HUNG: "Beyond that its loads make no progress.",
+    Cause.LOAD_HUNG: "Beyond that, loading hangs.",
     Cause.CLAMPED: "The engine loads no more than that.",
     Cause.CRASHED_ON_FILL: "Beyond that the engine crashes.",
     Cause.OVERFLOW: "Beyond that the engine says that the prompt does not fit.",
@@ -305,12 +306,12 @@ _AT_LEAST = {Cause.MAX_CONTEXT, Cause.NOTHING_FAILED, *UNFINISHED}
 def say_summary(report: ContextReport) -> str:
     """The answer, then the reason why it is not larger: the beginning of every form of a report."""
     declared, true = report.declared_context, report.true_context
-    claims = "Claims no context" if declared is None else f"Claims {declared:,} tokens"
+    claims = "Declares no context length" if declared is None else f"Claims {declared:,} tokens"
     if true is None or report.cause is Cause.NOT_MEASURABLE:
         known = "" if declared is None else f"{claims}; "
         return f"{known}{'not' if known else 'Not'} measured. {_why(report)}"
     if not true:
-        return f"{claims}; reliable at no length. {_why(report)}"
+        return f"{claims}; not reliable at any length. {_why(report)}"
     least = "at least " if report.cause in _AT_LEAST else ""
     if report.cause is Cause.FORGETS:
         beyond = f"Beyond that it forgets {_forgotten(report)}."
@@ -335,13 +336,24 @@ def say_next(report: ContextReport) -> str:
 
 
 def next_command(report: ContextReport) -> str:
-    """The command that puts the true context to use, for a POSIX shell; empty without one."""
+    """The command that puts the true context to use, for a POSIX shell; empty if there is none."""
     if not report.measured or not report.true_context:
         return ""
+    return apply_command(report.model.key, report.environment.adapter)
+
+
+_APPLIED_FOR = {"llamacpp": "llama-server", "llama-server": "llama-server", "ollama": "ollama"}
+"""By adapter: the program that ``apply`` prints the setting for. LM Studio's is written."""
+
+
+def apply_command(model_key: str, adapter: str) -> str:
+    """``lmstrix apply MODEL``; empty for a server whose settings are not known."""
+    if adapter == "openai":
+        return ""
     words = ["lmstrix", "apply"]
-    if report.environment.adapter == "llamacpp":
-        words += ["--for", "llama-server"]
-    words += [*(["--"] if report.model.key.startswith("-") else []), report.model.key]
+    if adapter in _APPLIED_FOR:
+        words += ["--for", _APPLIED_FOR[adapter]]
+    words += [*(["--"] if model_key.startswith("-") else []), model_key]
     return escape_controls(shlex.join(words))
 
 

@@ -236,3 +236,21 @@ def test_ollama_gets_a_modelfile_on_stdout(shell: Shell) -> None:
     result = shell.run("apply", "m.gguf", "--for", "ollama")
     assert result.stdout == "FROM /models/m.gguf\nPARAMETER num_ctx 6144\n"
     assert "ollama create" in result.stderr
+
+
+def test_a_model_of_ollama_keeps_its_name_there(shell: Shell) -> None:
+    remember(shell, key="qwen3:8b", path="", adapter="ollama")
+    assert shell.run("apply", "qwen3:8b", "--for", "ollama").stdout.startswith("FROM qwen3:8b\n")
+    remember(shell, key='a"\nSYSTEM b', path="", adapter="ollama")
+    assert "SYSTEM" not in shell.run("apply", 'a"\nSYSTEM b', "--for", "ollama").stdout
+
+
+def test_what_another_server_measured_is_not_written_for_lm_studio(
+    shell: Shell, home: Path
+) -> None:
+    remember(shell, key="org/model", path="", adapter="openai")
+    result = shell.run("apply", "org/model", "--home", str(home), "--yes")
+    assert result.exit_code == 1
+    assert "measured with openai, not in LM Studio" in result.stderr
+    assert "left out: org/model" in shell.run("apply", "--all", "--home", str(home)).stderr
+    assert not (home / FOLDER / "org").exists()

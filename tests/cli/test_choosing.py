@@ -131,6 +131,15 @@ def test_without_a_model_a_terminal_offers_a_choice(
     assert result.stdout.startswith(f"{measured} ")
 
 
+def test_the_only_model_of_a_named_engine_needs_no_name(shell: Shell) -> None:
+    """As the one that a llama-server was started with."""
+    shell.adapter = ScriptedAdapter(SimulatedModel(key="served", declared=1024))
+    for adapter, exit_code in ((("--adapter", "llama-server"), 0), ((), 2)):
+        result = shell.run(*adapter, "test", "-q", "--no-certify")
+        assert result.exit_code == exit_code
+        assert result.stdout.startswith("served ") is (exit_code == 0)
+
+
 @pytest.mark.parametrize("words", [("--json",), ("--dry-run", "--json")])
 def test_a_program_is_not_asked(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]

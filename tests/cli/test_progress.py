@@ -74,7 +74,7 @@ def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
 
 def test_levels_are_told_in_words() -> None:
     state = after(ProbeStarted(model_key=KEY, phase="coherence", length_tokens=4096, trials=2))
-    assert "checking its language" in status_line(state, 1.0).plain
+    assert "checking that it still writes" in status_line(state, 1.0).plain
 
 
 @pytest.mark.parametrize("width", [79, 159])
@@ -87,7 +87,7 @@ def test_the_line_fits_the_usual_terminals(width: int) -> None:
     state.hear(BracketChanged(model_key=start.model_key, low=6144, high=6656))
     line = status_line(state, 3680.0, width)
     assert line.cell_len <= width
-    for part in ("finding where it stops", "6,144..6,656", "elapsed 1:01:20 · about "):
+    for part in ("searching for the limit", "6,144..6,656", "elapsed 1:01:20 · about "):
         assert part in line.plain
     assert "/home" not in line.plain
     whole = ("SmolLM2-Q4_1.gguf", "12 of 12 correct", "40 tok/s")

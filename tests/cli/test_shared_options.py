@@ -150,6 +150,14 @@ def test_how_to_repeat_names_the_server_and_the_store(shell: Shell, tmp_path: Pa
     assert repeat.startswith(f"repeat: lmstrix --host far:1234 --store '{store}' --adapter ")
 
 
+def test_how_to_repeat_names_your_own_build_of_the_server(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(FINE)
+    words = ("--binary", "build/llama-server", "--server-args", "-ngl 9", "--declared", "1k")
+    repeat = shell.run(*words, "test", "fine", "--no-certify").stdout.splitlines()[-1]
+    given = "--binary build/llama-server --server-args '-ngl 9' --declared 1024"
+    assert repeat.startswith(f"repeat: lmstrix {given} --adapter ")
+
+
 def test_the_default_stores_folder_is_created(tmp_path: Path) -> None:
     code = "from lmstrix_cli.main import main; main()"
     home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "LMSTRIX_STORE": ""}

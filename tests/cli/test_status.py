@@ -11,7 +11,7 @@ import pytest
 from cli_shell import ScriptedAdapter, Shell
 
 from lmstrix.locks import FOLDER_VARIABLE
-from lmstrix.models import Cause, LoadedInstance, Status
+from lmstrix.models import Cause, LoadedInstance, MemoryEstimate, ModelInfo, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 
@@ -97,16 +97,28 @@ def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
     )
 
 
+class Measurable(ScriptedAdapter):
+    """Models whose memory is known."""
+
+    async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate:
+        del model
+        sizes = {"model_bytes": 1, "context_bytes": context_length, "available_bytes": 10**9}
+        return MemoryEstimate(context_length=context_length, **sizes)
+
+
 def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
     words = ["--max-context", "2048", "--seed", "7", "--levels", "none", "--validator", "copy"]
-    shell.adapter = ScriptedAdapter(SLOW, reply_seconds=3600)
-    assert shell.run("test", "slow", "--budget", "1s", *words).exit_code == 5
-    [document] = shell.lines("status", "--json")
+    words += ["--max-memory", "64g"]
+    server = ["--adapter", "simulated", "--host", "far:1234"]
+    shell.adapter = Measurable(SLOW, reply_seconds=3600)
+    assert shell.run(*server, "test", "slow", "--budget", "1s", *words).exit_code == 5
+    [document] = shell.lines(*server, "status", "--json")
+    assert " ".join(server) in document["go_on"][0]
     assert document["unfinished"] == ["slow"]
     [command] = document["go_on"]
     assert shlex.split(command)[0] == "lmstrix"
-    assert f"To continue: {command}" in shell.run("status").stdout
-    shell.adapter = ScriptedAdapter(SLOW)
+    assert f"To continue: {command}" in shell.run(*server, "status").stdout
+    shell.adapter = Measurable(SLOW)
     assert shell.run(*shlex.split(command)[1:]).exit_code == 0
     assert shell.lines("status", "--json")[0]["unfinished"] == []
 

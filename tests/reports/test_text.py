@@ -134,7 +134,10 @@ SUMMARIES = [
         found(Cause.FORGETS, regions=tuple(attrs.evolve(HEAD, region=r) for r in Region)),
         "it forgets facts anywhere in the prompt.",
     ),
-    (found(Cause.GIBBERISH, declared_context=None), "Claims no context; reliable up to 6,144."),
+    (
+        found(Cause.GIBBERISH, declared_context=None),
+        "Declares no context length; reliable up to 6,144.",
+    ),
     (found(Cause.DECLARED_MAXIMUM, true_context=8192), "reliable up to 8,192. Nothing failed."),
     (found(Cause.BUDGET_SPENT), "Claims 8,192 tokens; reliable up to at least 6,144."),
     (found(Cause.LOAD_REFUSED, **UNLOADED), "Claims 8,192 tokens; not measured."),
@@ -158,6 +161,17 @@ def test_it_says_what_to_do_next() -> None:
     assert said in render_text(sample_report())
     assert said in render_html([sample_report()])
     assert "lmstrix apply" not in render_text(sample_report(cause=Cause.INTERRUPTED))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [("ollama", "apply --for ollama m"), ("llama-server", "apply --for llama-server m")],
+)
+def test_the_next_step_fits_the_server(adapter: str, said: str) -> None:
+    report = sample_report(model=sample_model(key="m"), environment=Environment(adapter=adapter))
+    assert f"tokens: lmstrix {said}\n" in render_text(report)
+    report = attrs.evolve(report, environment=Environment(adapter="openai"))
+    assert "lmstrix apply" not in render_text(report)
 
 
 def test_a_best_guess_is_shown_only_if_the_bracket_is_wide() -> None:

@@ -10,7 +10,15 @@ from pathlib import Path
 import attrs
 import click
 
-from lmstrix import ContextReport, LMStrixError, ModelInfo, NotMeasured, StoredReport, apply
+from lmstrix import (
+    ContextReport,
+    LMStrixError,
+    ModelInfo,
+    NotMeasured,
+    SettingsError,
+    StoredReport,
+    apply,
+)
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, explain_known, worst
 from lmstrix_cli.options import TOKENS, json_option
@@ -137,9 +145,9 @@ def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     codes: list[ExitCode] = []
     for key in dict.fromkeys(one.report.model.key for one in reports):
         try:
-            model = apply.choose_report(reports, key).model
+            report = apply.choose_report(reports, key)
             if home is not None:
-                apply.settings_identifier(model, home)
+                _identifier(report, home)
         except LMStrixError as error:
             output.note(f"left out: {output.label(key)}: {error}")
             continue
@@ -172,14 +180,23 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     report = apply.choose_report(reports, wish.model)
     home = apply.existing_home(wish.home)
-    change = apply.plan_change(
-        home, apply.settings_identifier(report.model, home), wish.context(report)
-    )
+    change = apply.plan_change(home, _identifier(report, home), wish.context(report))
     facts = _facts(wish, reports, report)
     if not change.needed:
         said = f"Nothing to do: {output.label(str(change.path))} already sets this context."
         return _end(wish, facts | _contexts(change), "unchanged", said)
     return _settle(wish, facts, change, question="Write this?")
+
+
+def _identifier(report: ContextReport, home: Path) -> str:
+    """LM Studio's identifier of the model: its own, or that of a file in its models folder."""
+    adapter, model = report.environment.adapter, report.model
+    if adapter != "lmstudio" and not (model.path and Path(model.path).is_absolute()):
+        raise SettingsError(
+            f"{model.key!r} was measured with {adapter}, not in LM Studio",
+            hint="Use --for ollama or --for llama-server, or measure it with --adapter lmstudio.",
+        )
+    return apply.settings_identifier(model, home)
 
 
 def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
@@ -245,7 +262,7 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
         text = apply.llama_server_arguments(context)
         how = f"llama-server -m MODEL.gguf {text}. Its slots (--parallel) share this context."
     else:
-        text = apply.ollama_modelfile(report.model, context)
+        text = apply.ollama_modelfile(report.model, context, adapter=report.environment.adapter)
         how = (
             "save this as a file named Modelfile, then run `ollama create NAME -f Modelfile` and"
             f" `ollama run NAME`. For one session: `/set parameter num_ctx {context}`."

@@ -35,6 +35,7 @@ from lmstrix import (
     LMStrixError,
     SettingsError,
     SqliteStore,
+    Status,
     StoreError,
     to_json,
 )
@@ -46,6 +47,7 @@ from lmstrix.adapters.llamacpp.memory import available_memory
 from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
 from lmstrix.apply.lmstudio import CONFIG_FOLDER
 from lmstrix.demo import DEMO
+from lmstrix.locks import turns_folder
 from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
@@ -150,7 +152,7 @@ async def check_embedded_engine(settings: Settings) -> Finding:
     if not has_engine():
         wrong = problem if settings.adapter == EMBEDDED_ADAPTER else warning
         return wrong(
-            f"{ENGINE_PACKAGE} is not installed, so GGUF files can only be measured in LM Studio.",
+            f"{ENGINE_PACKAGE} is not installed, so GGUF files need another engine.",
             INSTALL_HINT,
         )
     done = await anyio.run_process(
@@ -171,18 +173,14 @@ async def check_embedded_engine(settings: Settings) -> Finding:
 GREETING_S = 2.0
 """For each address: the servers of this machine answer in milliseconds."""
 _START = "Start LM Studio and its server (lms server start), or name one with --host HOST:PORT."
-_ONCE = "Start LM Studio once; without it, GGUF files can be measured with --adapter llamacpp."
+_ONCE = "Start LM Studio once. GGUF files, Ollama and llama-server do not need it."
 
 
 async def check_other_servers(settings: Settings) -> Finding:
     """Whether the server that was named answers, or which others do on this machine."""
     if settings.adapter in {"lmstudio", EMBEDDED_ADAPTER}:
         return ok("Not looked for: another adapter was named.")
-    named = settings.adapter
-    host = settings.host if named else None
-    async with session.open_client(replace(settings, host=host, store="memory")) as client:
-        servers = [client.adapter] if named else await client.other_servers()
-        found = [await server.status() for server in servers]
+    found = await _answers(settings)
     away = [status for status in found if not status.available]
     if away and settings.adapter is not None:
         return problem(f"{away[0].detail}.", away[0].hint)
@@ -193,9 +191,18 @@ async def check_other_servers(settings: Settings) -> Finding:
     )
 
 
+async def _answers(settings: Settings) -> Sequence[Status]:
+    """Of the server that was named, or of the others on this machine that are not LM Studio."""
+    named = settings.adapter
+    host = settings.host if named else None
+    async with session.open_client(replace(settings, host=host, store="memory")) as client:
+        servers = [client.adapter] if named else await client.other_servers()
+        return [await server.status() for server in servers]
+
+
 async def check_server(settings: Settings) -> Finding:
-    """Whether a server greets. Without one, GGUF files can still be measured."""
-    if settings.adapter not in {None, "lmstudio", EMBEDDED_ADAPTER}:
+    """Whether LM Studio's server greets. It is a problem if nothing else can measure either."""
+    if settings.adapter not in {None, "lmstudio"}:
         return ok("Not looked for: another adapter was named.")
     # Imported here because it imports LM Studio's SDK, whose absence is for `check_lmstudio_sdk`
     # to report.
@@ -210,11 +217,11 @@ async def check_server(settings: Settings) -> Finding:
     try:
         found = await find_server(host, GREETING_S)
     except EngineUnavailable:
-        wanted = host is not None or settings.adapter == "lmstudio" or not has_engine()
+        wanted = host is not None or settings.adapter == "lmstudio"
         said = f"LM Studio does not answer at {tried}."
-        if wanted and settings.adapter != EMBEDDED_ADAPTER:
+        if wanted or not (has_engine() or await _answers(settings)):
             return problem(said, _START)
-        return warning(said, f"{_START} GGUF files do not need it.")
+        return warning(said, f"{_START} GGUF files, Ollama and llama-server do not need it.")
     return ok(f"LM Studio answers at {found}.")
 
 
@@ -336,7 +343,7 @@ async def check_disk(settings: Settings) -> Finding:
 
 def check_locks(_: Settings) -> Finding:
     """Where measurements that take turns keep their locks."""
-    folder = _existing(platformdirs.user_data_path("lmstrix"))
+    folder = _existing(turns_folder())
     if not os.access(folder, os.W_OK):
         return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
     return ok(f"Locks can be kept in {folder}.")

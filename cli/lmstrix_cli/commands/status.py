@@ -17,6 +17,7 @@ from lmstrix import (
     DEFAULT_ADAPTER,
     DEFAULT_LEVELS,
     DEFAULT_STRATEGY,
+    EMBEDDED_ADAPTER,
     UNFINISHED,
     Archive,
     Cause,
@@ -29,9 +30,9 @@ from lmstrix import (
     StoreError,
     to_json,
 )
-from lmstrix.json_values import Json, as_list, as_object, as_text, parse_object
+from lmstrix.json_values import Json, as_count, as_list, as_object, as_text, parse_object
 from lmstrix.locks import holders
-from lmstrix.reports.words import NO_LEVELS, say_bytes, say_count
+from lmstrix.reports.words import NO_LEVELS, apply_command, say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.options import json_option
@@ -178,8 +179,7 @@ def _screen(overview: _Overview) -> Iterator[RenderableType]:
     yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview), gap=2)
     for one in overview.loaded:
         if one.fit is Fit.TOO_LARGE and not one.instance.ours:
-            words = ["lmstrix", "apply", *_as_argument(one.instance.key)]
-            command = output.label(shlex.join(words))
+            command = apply_command(one.instance.key, overview.status.adapter)
             yield output.verbatim(f"\nTo load it with {one.tested:,} from now on: {command}")
     for one in overview.unfinished:
         if one.running:
@@ -236,21 +236,25 @@ def _store(overview: _Overview) -> Iterator[tuple[str, str]]:
 
 
 def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
-    """``lmstrix test MODEL`` with every option that the measurement's key depends on.
+    """``lmstrix test MODEL`` with the options that the measurement's key depends on.
 
-    If the key cannot be read, the model alone.
+    If the key cannot be read, the model alone. What it does not hold is the user's to repeat:
+    ``--binary``, ``--server-args`` and ``--declared``, unless this command has them too.
     """
     depends = parse_object(key) or {}
     words = ["lmstrix"]
-    if not model_key.lower().endswith(".gguf"):
-        adapter = as_text(depends.get("adapter"))
-        if adapter and adapter != DEFAULT_ADAPTER:
-            words += ["--adapter", adapter]
-        elif settings.host:
-            words += ["--host", settings.host]
+    adapter = as_text(depends.get("adapter"))
+    usual = EMBEDDED_ADAPTER if model_key.lower().endswith(".gguf") else DEFAULT_ADAPTER
+    if adapter and adapter != usual:
+        words += ["--adapter", adapter]
+    if (adapter or usual) != EMBEDDED_ADAPTER:
+        words += settings.server_options()
     if settings.store:
         words += ["--store", settings.store]
-    words += ["test", *_method_options(as_object(depends.get("method")))]
+    words += ["test"]
+    if memory := as_count(depends.get("memory")):
+        words += ["--max-memory", str(memory)]
+    words += [*_method_options(as_object(depends.get("method")))]
     return shlex.join([*words, *_as_argument(model_key)])
 
 

@@ -77,14 +77,16 @@ def command(
 ) -> None:
     """Measure how much context models really handle, one after another.
 
-    MODEL is a name from `lmstrix scan` or the path of a GGUF file. Without one, a terminal shows
-    a list to choose from. The report goes to stdout, progress to stderr. Every answer is stored at
-    once: after Ctrl-C, a crash or a spent budget, the same command continues. LMStrix never
-    unloads a model that it did not load.
+    MODEL is a name from `lmstrix scan` or the path of a GGUF file. Without one, the only model of
+    the engine that --adapter names is measured; else a terminal shows a list to choose from. The
+    report goes to stdout, progress to stderr. Every answer is stored at once: after Ctrl-C, a crash
+    or a spent budget, the same command continues. LMStrix never unloads a model that it did not
+    load.
     """
     chosen = ModelFilter.take(method)
-    if not (models or all_models or chosen or as_json) and _somebody_is_there():
-        models = _ask(settings)
+    asks = _somebody_is_there() and not as_json
+    if not (models or all_models or chosen) and (settings.adapter or asks):
+        models = _unnamed(settings, asks=asks)
     _check_usage(models, chosen, all_models=all_models)
     parts = {name: method.pop(name) for name in ("strategy", "validator", "levels")}
     options = _measure_options(**method)
@@ -112,27 +114,33 @@ def _somebody_is_there() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _ask(settings: Settings) -> tuple[str, ...]:
-    """The model that a person chooses by its number; none if there is none, or no answer."""
+def _unnamed(settings: Settings, *, asks: bool) -> tuple[str, ...]:
+    """The only model of the engine that --adapter names, or the one that a person chooses by its
+    number; none if there is none, or no answer.
+    """
 
-    async def read() -> Sequence[ModelInfo]:
+    async def read() -> Sequence[tuple[str, ModelInfo]]:
         async with session.client(settings) as client:
             everything = await session.every_model(client, settings)
-            return _in_order(model for _, model in everything)
+        speak = [(adapter, model) for adapter, model in everything if _speaks(model)]
+        return sorted(speak, key=lambda one: (one[1].size_bytes, one[1].key))
 
     found = session.run(read)
-    if not found:
+    if settings.adapter and len(found) == 1:
+        return (found[0][1].key,)
+    if not (found and asks):
         return ()
-    for number, model in enumerate(found, start=1):
-        size = say_bytes(model.size_bytes)
-        click.echo(f"{number:3}  {output.label(model.key)}  {size}".rstrip(), err=True)
+    for number, (adapter, model) in enumerate(found, start=1):
+        words = (output.label(model.key), say_bytes(model.size_bytes), output.label(adapter))
+        click.echo(f"{number:3}  {'  '.join(filter(None, words))}", err=True)
     try:
         answer = click.prompt(
             "Number of the model to measure", type=click.IntRange(1, len(found)), err=True
         )
     except click.Abort:  # the end of what is typed
         return ()
-    return (found[answer - 1].key,)
+    settings.adapter, model = found[answer - 1]
+    return (model.key,)
 
 
 def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool) -> None:
