@@ -240,10 +240,12 @@ class Measurement:
         shortest = state.validator.baseline_length
         wanted = wanted_context(model, options.max_context)
         if model.declared_context is None and options.max_context is None:
-            self._announcer.note(f"it declares no context, so at most {wanted:,} tokens are tried")
+            self._announcer.note(
+                f"the model declares no context, so at most {wanted:,} tokens are tried"
+            )
         if wanted < (options.only_at or 0):
             self._announcer.note(
-                f"it declares {wanted:,} tokens, so {options.only_at:,} were not tried"
+                f"the model declares {wanted:,} tokens, so {options.only_at:,} were not tried"
             )
             return Cause.DECLARED_MAXIMUM
         try:
@@ -269,16 +271,16 @@ class Measurement:
             return Cause.CLAMPED
         if loadable.context_length < shortest:
             self._announcer.note(
-                f"the engine gives {loadable.context_length:,} tokens, and the baseline alone "
-                f"needs {shortest:,}"
+                f"the engine loaded {loadable.context_length:,} tokens, and the first questions "
+                f"need {shortest:,}"
             )
             return Cause.NOT_MEASURABLE
         # From now on that much is loaded, and no more of what earlier runs found counts.
         state.context_length = state.reach = loadable.context_length
         if beyond := state.beyond():
             self._announcer.note(
-                f"an earlier run had more loaded: its answers at {min(beyond):,} tokens"
-                f"{' and more' if len(beyond) > 1 else ''} are left out"
+                f"an earlier run loaded a larger context: its answers at {min(beyond):,} tokens"
+                f"{' and more' if len(beyond) > 1 else ''} are not used"
             )
         return None
 
@@ -650,8 +652,8 @@ class Measurement:
         )
         if holds and any(t.length_tokens > length for t in self._weak_answers(document)):
             self._announcer.note(
-                f"of the certificate's fresh texts, one was asked about at {length:,} tokens: the "
-                "others held at a longer length"
+                f"{length:,} tokens were confirmed on one fresh text only; on the others the model "
+                "passed at a longer length"
             )
         return holds
 

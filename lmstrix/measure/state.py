@@ -212,7 +212,7 @@ async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[Non
                 await stack.enter_async_context(turn)
             except OSError as error:
                 announcer.note(
-                    f"other measurements could not be kept from this machine or server: {error}"
+                    f"no lock could be made, so another measurement may have run meanwhile: {error}"
                 )
         yield
 

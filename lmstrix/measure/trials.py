@@ -219,8 +219,8 @@ class ShortAnswers:
         unfinished = reply.stop_reason is StopReason.MAX_TOKENS and not reply.text.strip()
         if reply.reasoning and unfinished:
             self._announcer.note(
-                "its replies end within a thought, for a question leaves room for a short answer "
-                "only: turn off thinking in the server's settings"
+                "the model is still thinking when its reply ends, because a question leaves room "
+                "for a short answer only: turn off thinking in the server's settings"
             )
         return reply
 
@@ -386,7 +386,8 @@ class Asker:
             await self._engine.release()
             if await self._engine.answers_again() and self._lost.is_crash(length_tokens):
                 cause = Cause.OVERFLOW if refused else Cause.CRASHED_ON_FILL
-                raise _EngineFailed(cause, f"it fails above a length: {error}") from error
+                said = f"it fails at this length, but answers shorter prompts: {error}"
+                raise _EngineFailed(cause, said) from error
             raise
         self._lost.answered(length_tokens)
         return question, reply

@@ -227,7 +227,9 @@ CAUSE_SENTENCES = {
     Cause.CRASHED_ON_FILL: (
         "A larger context loads, but the engine crashes once the window is filled."
     ),
-    Cause.OVERFLOW: "The engine says that a longer prompt does not fit, although it loaded it.",
+    Cause.OVERFLOW: (
+        "The engine says that a longer prompt does not fit, although it loaded that context."
+    ),
     Cause.TRUNCATED: "The server dropped part of the prompt without saying so.",
     Cause.GIBBERISH: "With a longer prompt the model answers gibberish or nothing.",
     Cause.FORGETS: "With a longer prompt the model forgets part of it: its answers are wrong.",

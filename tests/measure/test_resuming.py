@@ -43,7 +43,7 @@ async def test_where_less_loads_than_before_the_answer_is_within_it(*, certify: 
     assert (report.cause, report.certified) == (Cause.LOAD_FAILED, certify)
     assert max(point.length_tokens for point in report.curve) <= 3000
     assert max(level.limit_tokens or 0 for level in report.levels) <= 3000
-    assert "an earlier run had more loaded" in " ".join(report.notes)
+    assert "an earlier run loaded a larger context" in " ".join(report.notes)
 
 
 class Killed(Exception):
