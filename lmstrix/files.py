@@ -8,8 +8,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["replace_file"]
-
 
 def replace_file(path: Path, content: bytes, *, like: Path | None = None) -> None:
     """Make `path` hold `content`: after a crash it has its old content or all of the new.

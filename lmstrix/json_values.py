@@ -8,19 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-__all__ = [
-    "MAX_RATE",
-    "Json",
-    "as_context",
-    "as_count",
-    "as_list",
-    "as_object",
-    "as_seconds",
-    "as_text",
-    "parse_object",
-    "read_object",
-]
-
 Json = Mapping[str, object]
 
 MAX_COUNT = 2**50

@@ -10,8 +10,6 @@ from pathlib import Path
 from lmstrix.errors import ModelNotFound, NotMeasured
 from lmstrix.models import ContextReport, StoredReport
 
-__all__ = ["find_key", "last_part", "may_mean", "reports_of", "suggestion"]
-
 _LONGEST = 200
 """Characters of an unknown name that are compared and shown."""
 _MOST_SHOWN = 5

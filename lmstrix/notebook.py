@@ -31,17 +31,6 @@ from lmstrix.reports.words import (
     say_verdict,
 )
 
-__all__ = [
-    "Drawing",
-    "NotebookProgress",
-    "load_ipython_extension",
-    "map_table",
-    "model_table",
-    "plot_map",
-    "plot_report",
-    "report_table",
-]
-
 
 def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython has no types
     """Show reports, maps and lists of models as tables in this IPython shell.

@@ -33,8 +33,6 @@ from lmstrix.events import (
 )
 from lmstrix.models import ContextReport, Trial
 
-__all__ = ["ProgressState", "say_phase", "say_waiting"]
-
 _PHASES = {
     "start": "getting ready",
     "load": "loading the model",

@@ -9,15 +9,6 @@ from lmstrix.models import UNFINISHED, ModelInfo, Prompt
 from lmstrix.ports import LoadedModel
 from lmstrix.stores.export import ReportSummary
 
-__all__ = [
-    "REPLY_TOKENS",
-    "UNTESTED_CONTEXT",
-    "as_prompt",
-    "cautious_context",
-    "known_context",
-    "require_room",
-]
-
 REPLY_TOKENS = 512
 """Largest reply of `LMStrix.infer` unless told otherwise."""
 UNTESTED_CONTEXT = 4096

@@ -39,8 +39,6 @@ from lmstrix.models import (
     RegionReport,
 )
 
-__all__ = ["FormatError", "from_json", "load_map", "load_report", "to_json"]
-
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
 

@@ -20,8 +20,6 @@ from lmstrix.errors import (
 )
 from lmstrix.models import ModelInfo, Prompt, Reply
 
-__all__ = ["Ask", "CountedModel"]
-
 Ask = Callable[[Prompt, int, Sequence[str]], Items]
 """Sends a prompt with the most tokens of its reply and its stop strings. The prompt tokens of the
 reply are the server's count, cached ones included, or 0 if it gives none."""

@@ -36,29 +36,6 @@ from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, MemoryEstimate, ModelInfo, Status
 from lmstrix.names import find_key, suggestion
 
-__all__ = [
-    "BUSY_S",
-    "CALL_S",
-    "CRASH_HINT",
-    "HOST_VARIABLE",
-    "KEY_HINT",
-    "KEY_VARIABLE",
-    "MAX_LINE_BYTES",
-    "MEMORY_WORDS",
-    "EventLines",
-    "Refusal",
-    "Server",
-    "ServerAdapter",
-    "close_response",
-    "crashed",
-    "hidden",
-    "http_client",
-    "is_loopback",
-    "named_model",
-    "prediction_error",
-    "server_address",
-]
-
 T = TypeVar("T")
 
 HOST_VARIABLE = "LMSTRIX_HOST"

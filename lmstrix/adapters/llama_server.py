@@ -36,8 +36,6 @@ from lmstrix.errors import (
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 
-__all__ = ["DEFAULT_ADDRESSES", "LlamaServerAdapter", "SpawnedServerAdapter", "llama_server"]
-
 DEFAULT_ADDRESSES = ("http://127.0.0.1:8080", "http://127.0.0.1:9931")
 """The port of older builds and that of newer ones."""
 START_HINT = (

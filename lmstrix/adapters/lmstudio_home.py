@@ -6,8 +6,6 @@ from pathlib import Path
 
 from lmstrix.errors import SettingsError
 
-__all__ = ["INTERNAL", "existing_home", "lmstudio_home"]
-
 INTERNAL = ".internal"
 """LM Studio's own folder in its home; LM Studio creates it at its first start."""
 _POINTER = ".lmstudio-home-pointer"

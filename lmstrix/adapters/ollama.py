@@ -62,8 +62,6 @@ from lmstrix.models import (
     StopReason,
 )
 
-__all__ = ["DEFAULT_ADDRESS", "OllamaAdapter"]
-
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
 START_HINT = "Start Ollama (ollama serve), or name another server with --host HOST:PORT."
 

@@ -34,8 +34,6 @@ from lmstrix.models import (
     StopReason,
 )
 
-__all__ = ["DEFAULT_ADDRESS", "OpenAIAdapter"]
-
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 START_HINT = (
     "Start the server, or name another one with --host HOST:PORT or --host https://HOST/v1. If it"

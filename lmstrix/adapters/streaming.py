@@ -22,22 +22,6 @@ from lmstrix.errors import (
 from lmstrix.json_values import Json
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk
 
-__all__ = [
-    "BEGIN",
-    "Generation",
-    "Items",
-    "StallDeadline",
-    "StreamedModel",
-    "ThoughtSplitter",
-    "chat_messages",
-    "ends_in_thought",
-    "replied",
-    "require_room",
-    "spoken_s",
-    "whole_reply",
-    "with_answer_prefix",
-]
-
 T = TypeVar("T")
 
 Items = AsyncGenerator[PrefillProgress | ReplyChunk | Reply, None]

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import attrs
 
-__all__ = ["Estimate", "TokenCounts", "common_length"]
-
 _PIECE = re.compile(r"\d{1,3}|[A-Za-z]{1,8}|[^\W\dA-Za-z_]|[^\w\s]|_|\s{2,}")
 """Roughly a token of most tokenizers; how many there really are is learned."""
 

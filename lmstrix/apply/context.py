@@ -11,15 +11,6 @@ from lmstrix.errors import ConfigurationError, NotMeasured
 from lmstrix.models import RESUMABLE, Cause, ContextReport, ModelInfo, StoredReport
 from lmstrix.names import reports_of
 
-__all__ = [
-    "caveats",
-    "choose_report",
-    "find_model",
-    "llama_server_arguments",
-    "ollama_modelfile",
-    "recommended_context",
-]
-
 STEP_TOKENS = 256
 """Contexts are rounded down to a multiple of this, the step of the search. llama.cpp pads the KV
 cache to the same size."""

@@ -41,16 +41,6 @@ from lmstrix.json_values import as_list, as_object, read_object
 from lmstrix.locks import turns_folder
 from lmstrix.models import ModelInfo
 
-__all__ = [
-    "CONFIG_FOLDER",
-    "CONTEXT_KEY",
-    "Change",
-    "plan_change",
-    "plan_undo",
-    "settings_identifier",
-    "settings_path",
-]
-
 CONTEXT_KEY = "llm.load.contextLength"
 CONFIG_FOLDER = "user-concrete-model-default-config"
 

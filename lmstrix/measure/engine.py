@@ -14,8 +14,6 @@ from lmstrix.events import Event, LoadFinished, LoadProgressed, LoadStarted
 from lmstrix.models import LoadProgress, ModelInfo
 from lmstrix.ports import Adapter, HasNotes, LoadedModel, OwnsEngine, QuestionSource, Validator
 
-__all__ = ["LOAD_TIMEOUT_S", "Crashes", "Engine", "load_patience_s", "owns_engine"]
-
 LOAD_TIMEOUT_S = 60.0
 """How long a load may make no progress before it counts as hung."""
 PATIENCE_S_PER_GB = 5.0

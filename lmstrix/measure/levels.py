@@ -27,8 +27,6 @@ from lmstrix.measure.trials import Asker
 from lmstrix.models import Region, Verdict
 from lmstrix.problem import Reuse, SearchProblem, learn_costs, spread
 
-__all__ = ["Levels", "level_bracket"]
-
 BASELINE_TRIALS = 4
 LOWEST_BASELINE = 0.5
 """The same as for the main number: less is not measurable by this validator."""

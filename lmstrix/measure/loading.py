@@ -21,19 +21,6 @@ from lmstrix.measure.options import MeasureOptions
 from lmstrix.models import Cause, MemoryEstimate, ModelInfo
 from lmstrix.ports import Adapter
 
-__all__ = [
-    "MOST_SIZES",
-    "UNDECLARED_CONTEXT",
-    "Forecast",
-    "Loadable",
-    "MemoryGuard",
-    "find_loadable",
-    "forecast",
-    "largest_expected",
-    "load_cause",
-    "wanted_context",
-]
-
 USUAL_READING, MOST_READING = 2.2, 4.5
 """Prompt tokens over the answer if the engine reuses prefixes, certificate included: mean above
 8,192 tokens, and the most, of 100 simulated models that answer as reliably as models do

@@ -8,8 +8,6 @@ from lmstrix.errors import ConfigurationError
 from lmstrix.models import Cause, ContextReport
 from lmstrix.problem import PassRule
 
-__all__ = ["SHORTEST", "BenchOptions", "MapOptions", "MeasureOptions", "RetryPolicy"]
-
 SHORTEST = 512
 """The first length of a map and of a benchmark in tokens, as the baseline's."""
 QUICK_TOLERANCE = 1 / 16

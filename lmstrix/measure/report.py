@@ -42,8 +42,6 @@ from lmstrix.problem import Done, SearchProblem
 from lmstrix.speed import ReadingTimes, usable_context
 from lmstrix.stats import wilson
 
-__all__ = ["build_report", "cause_of", "curve_of", "unmeasured_report"]
-
 NO_INTERVAL = Interval(low=0, high=None, level=0.0)
 
 

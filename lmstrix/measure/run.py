@@ -73,8 +73,6 @@ from lmstrix.problem import (
 )
 from lmstrix.stats import fisher_tail
 
-__all__ = ["Measurement"]
-
 BASELINE_TRIALS = 12
 LOWEST_BASELINE = 0.5
 """A model that misses more than half at short length is not measurable by this validator."""

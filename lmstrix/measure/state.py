@@ -49,27 +49,6 @@ from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validat
 from lmstrix.problem import APART, PassRule, SearchProblem, learn_costs
 from lmstrix.stats import fisher_tail
 
-__all__ = [
-    "ANSWERS",
-    "BASELINE",
-    "CERTIFY",
-    "LEVEL_RULE",
-    "MAIN",
-    "MOST_CERTIFICATES",
-    "REGIONS",
-    "SEARCH",
-    "SEVERAL",
-    "TRUNCATION",
-    "WEAK",
-    "Announcer",
-    "BudgetSpent",
-    "Level",
-    "State",
-    "its_turn",
-    "limit_of",
-    "turn_of",
-]
-
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
 MOST_CERTIFICATES = 4
 """After so many that did not hold, a measurement ends without one."""

@@ -47,8 +47,6 @@ from lmstrix.models import (
 )
 from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
 
-__all__ = ["bench", "map_context"]
-
 LONGEST_MAP = 32768
 """What is mapped unless told otherwise, at most: the time grows faster than the length."""
 LONGEST_BENCH = 8192

@@ -46,8 +46,6 @@ from lmstrix.ports import (
     Store,
 )
 
-__all__ = ["Asker", "Keeper", "ShortAnswers", "attempts"]
-
 WRITE_DEADLINE_S = 15.0
 """For one write, also when the measurement is being cancelled. Stores wait ten seconds for one
 another."""

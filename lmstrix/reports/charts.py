@@ -29,18 +29,6 @@ from lmstrix.reports.words import (
     say_verdict,
 )
 
-__all__ = [
-    "BOX",
-    "Heat",
-    "heat_of_layer",
-    "heat_of_report",
-    "number_bars",
-    "plot_near",
-    "plot_recall",
-    "plot_speed",
-    "plot_wait",
-]
-
 ENGINE_FAILED = "engine failed"
 """The verdict of a length at which nothing could be asked."""
 

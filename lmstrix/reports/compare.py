@@ -22,18 +22,6 @@ from lmstrix.reports.words import (
     say_tokens,
 )
 
-__all__ = [
-    "NOT_KNOWN",
-    "Comparison",
-    "Row",
-    "compare",
-    "comparison_csv",
-    "comparison_json",
-    "csv_cell",
-    "settings_of",
-    "speed_there",
-]
-
 NOT_KNOWN = "-"
 _MEASURED = "measured"
 """The setting that holds the time of the measurement."""

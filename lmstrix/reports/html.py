@@ -26,15 +26,6 @@ from lmstrix.reports.words import (
     say_tokens,
 )
 
-__all__ = [
-    "render_chart",
-    "render_comparison",
-    "render_fragment",
-    "render_html",
-    "render_map",
-    "templates",
-]
-
 Section = Mapping[str, object]
 """One report and its drawings, by the names that ``parts.html.j2`` uses."""
 

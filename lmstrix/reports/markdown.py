@@ -32,15 +32,6 @@ from lmstrix.reports.words import (
     say_why,
 )
 
-__all__ = [
-    "MARKER",
-    "code_block",
-    "code_span",
-    "escape_markdown",
-    "render_comparison_markdown",
-    "render_markdown",
-]
-
 MARKER = "<!-- LMStrix -->"
 """The first line of every document of ours. Markdown does not show it."""
 

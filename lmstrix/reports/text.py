@@ -43,8 +43,6 @@ from lmstrix.reports.words import (
     say_why,
 )
 
-__all__ = ["BENCH_HEAD", "bench_row", "render_bench", "render_map", "render_text"]
-
 NARROWEST = 40
 """The least width, in columns. A smaller one is taken as this."""
 

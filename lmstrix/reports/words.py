@@ -29,51 +29,6 @@ from lmstrix.models import (
 )
 from lmstrix.serialize import to_json
 
-__all__ = [
-    "CAUSE_SENTENCES",
-    "CURVE_HEAD",
-    "NO_LEVELS",
-    "REGION_HEAD",
-    "REPLY_KEEPS",
-    "Number",
-    "apply_command",
-    "bar",
-    "curve_notes",
-    "curve_row",
-    "dump_report",
-    "escape_controls",
-    "in_order",
-    "level_rows",
-    "next_command",
-    "region_rows",
-    "repeat_command",
-    "say_bytes",
-    "say_cause",
-    "say_cost",
-    "say_count",
-    "say_evidence",
-    "say_interval",
-    "say_kept",
-    "say_limit",
-    "say_model_facts",
-    "say_moment",
-    "say_next",
-    "say_numbers",
-    "say_percent",
-    "say_provenance",
-    "say_reach",
-    "say_regions",
-    "say_remarks",
-    "say_seconds",
-    "say_speed",
-    "say_summary",
-    "say_tokens",
-    "say_verdict",
-    "say_wait",
-    "say_why",
-]
-
-
 # Untrusted text
 
 REPLY_KEEPS = "\n\t\u200c\u200d"

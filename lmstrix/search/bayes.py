@@ -32,8 +32,6 @@ from lmstrix.search.bracketing import (
 )
 from lmstrix.search.posterior import Place, Posterior, posterior, threshold_interval
 
-__all__ = ["Bayes"]
-
 CLIMBING = 2
 """Questions at a length on the way up: one lapse among them is seen for what it is."""
 

@@ -10,19 +10,6 @@ from functools import lru_cache
 from lmstrix.models import Interval, Observation, Region, Verdict
 from lmstrix.problem import Ask, Done, SearchProblem, missing_at
 
-__all__ = [
-    "Bracketing",
-    "OneSize",
-    "at_the_ends",
-    "bracket_of",
-    "checkpoint_below",
-    "in_doubt",
-    "inside",
-    "lattice",
-    "thinned",
-    "within_budget",
-]
-
 MORE_LIKELY_THAN_NOT = 0.5
 
 

@@ -12,8 +12,6 @@ from math import sqrt
 from lmstrix.problem import SearchProblem
 from lmstrix.search.bracketing import Bracketing
 
-__all__ = ["Gallop"]
-
 
 class Gallop(Bracketing):
     """Multiply by `factor` until something fails, then halve the bracket in log space.

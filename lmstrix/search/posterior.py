@@ -31,8 +31,6 @@ from numpy.typing import NDArray
 from lmstrix.models import Cause, DepthTally, Interval, Observation, Region, Verdict
 from lmstrix.problem import DISLIKED, SearchProblem
 
-__all__ = ["LEVEL", "Posterior", "posterior", "threshold_interval"]
-
 Floats: TypeAlias = NDArray[np.float64]
 Place: TypeAlias = Region | None
 """A region, or None for questions about no one place."""

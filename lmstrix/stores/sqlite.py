@@ -47,8 +47,6 @@ from lmstrix.stores.export import (
     summarize,
 )
 
-__all__ = ["SqliteStore", "is_store"]
-
 T = TypeVar("T")
 Keyed = TypeVar("Keyed", StoredReport, ReportSummary)
 

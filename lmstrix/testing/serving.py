@@ -21,8 +21,6 @@ from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import HttpServer, LoopbackServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
-__all__ = ["ModelServer", "chat_prompt", "command", "cut_prompt"]
-
 
 class ModelServer(HttpServer):
     """An `HttpServer` in front of the models of `adapter`: of those named, or of all."""

@@ -15,8 +15,6 @@ from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.validators.haystack import PLAIN, Haystack, HaystackSpec, asked_of
 from lmstrix.validators.judging import Kind, answer_of, assess, is_refusal
 
-__all__ = ["REQUESTS", "WRITING_TOKENS", "Coherence"]
-
 WRITING_TOKENS = 64
 """Enough for statistics, and short enough for small models, which begin to loop in a longer greedy
 text at any length: of 66 texts that SmolLM2-135M wrote after 1k to 8k tokens, 58 are language after

@@ -19,8 +19,6 @@ from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Sent
 from lmstrix.validators.judging import answer_of, fold, judge_by, words_of
 from lmstrix.validators.needles import SHARES, region_of_turn
 
-__all__ = ["PASS_SCORE", "Copy", "CopyQuestions", "copied_share"]
-
 SENTENCES = 3
 """Sentences in a passage: about 30 words."""
 

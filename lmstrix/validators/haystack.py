@@ -33,22 +33,6 @@ from lmstrix.validators.needles import (
     needle_positions,
 )
 
-__all__ = [
-    "INTRODUCTION",
-    "PLAIN",
-    "WITH_CHAINS",
-    "WITH_CROWD",
-    "Cut",
-    "Haystack",
-    "HaystackSpec",
-    "MasterDocument",
-    "Placed",
-    "Sentence",
-    "asked_of",
-    "filler_sentences",
-    "share_haystack",
-]
-
 Planted = Needle | Distractor | Entry | Link
 
 

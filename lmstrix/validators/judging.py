@@ -20,18 +20,6 @@ import attrs
 
 from lmstrix.models import Judgement, Question, Reply, StopReason
 
-__all__ = [
-    "Kind",
-    "answer_of",
-    "assess",
-    "fold",
-    "is_broken",
-    "is_refusal",
-    "judge_by",
-    "judge_reply",
-    "words_of",
-]
-
 _THOUGHT = re.compile(
     r"\A\s*(?:<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)"
     r"|<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z))",

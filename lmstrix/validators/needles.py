@@ -26,34 +26,6 @@ import attrs
 from lmstrix.models import Region
 from lmstrix.problem import REGION_ORDER
 
-__all__ = [
-    "CHAIN_LINKS",
-    "CODES",
-    "NEAR",
-    "NUMBERS",
-    "SHARES",
-    "SPARE_FACTS",
-    "WORDS",
-    "Distractor",
-    "Entry",
-    "Link",
-    "Needle",
-    "answer_from",
-    "beginning_of",
-    "chain_links",
-    "choices",
-    "crowd_entries",
-    "deck",
-    "distractors",
-    "flasks_in",
-    "fresh_value",
-    "names_stem",
-    "needle_positions",
-    "region_of_turn",
-    "standing",
-    "stem_of",
-]
-
 # Stems: the sentence of a needle up to its value -------------------------------------------------
 
 NUMBERS: tuple[str, ...] = (

@@ -29,8 +29,6 @@ from lmstrix.validators.needles import (
     region_of_turn,
 )
 
-__all__ = ["ANSWER_TOKENS", "PHRASINGS", "Recall", "RecallQuestions"]
-
 ANSWER_TOKENS = 16
 """Reserved for the reply: the longest value takes 8 tokens if each digit is one."""
 SHORT_ANSWER_TOKENS = 12

@@ -32,8 +32,6 @@ from lmstrix.validators.needles import (
     stem_of,
 )
 
-__all__ = ["Crowd", "Tracing"]
-
 Thing = TypeVar("Thing")
 
 STEM_TOKENS = 28

@@ -26,8 +26,6 @@ from lmstrix.errors import ConfigurationError, EngineTimeout
 from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 
-__all__ = ["BATCH_TOKENS", "LlamaCppAdapter"]
-
 T = TypeVar("T")
 
 BATCH_TOKENS = 256

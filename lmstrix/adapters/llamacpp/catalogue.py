@@ -23,8 +23,6 @@ from lmstrix.errors import (
 from lmstrix.models import ModelInfo
 from lmstrix.names import find_key, suggestion
 
-__all__ = ["Catalogue", "default_folders", "described_model", "sound_model"]
-
 MAX_DEPTH = 8
 """Folders below a model folder; LM Studio uses two (publisher and repository)."""
 MAX_FILES = 20_000

@@ -38,17 +38,6 @@ from lmstrix.errors import (
 )
 from lmstrix.json_values import Json, parse_object
 
-__all__ = [
-    "ENGINE_PACKAGE",
-    "INSTALL_HINT",
-    "Engine",
-    "EngineSettings",
-    "crash",
-    "load_deadline_s",
-    "load_failure",
-    "running_engine",
-]
-
 ENGINE_PACKAGE = "xllamacpp"
 INSTALL_HINT = f"Install the embedded engine: pip install {ENGINE_PACKAGE}."
 """Not ``lmstrix[llamacpp]``: until a release, the package index has another program of our name."""

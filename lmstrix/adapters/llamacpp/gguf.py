@@ -23,8 +23,6 @@ import attrs
 
 from lmstrix.errors import InvalidModel
 
-__all__ = ["GgufHeader", "read_header"]
-
 MAX_HEADER = 2**27
 """Bytes of a header. The largest real ones, with a vocabulary of 262,000 pieces, have 20 MB."""
 MAX_KEYS = 2**16

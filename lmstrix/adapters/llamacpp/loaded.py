@@ -37,8 +37,6 @@ from lmstrix.errors import (
 from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_text, parse_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
 
-__all__ = ["EventReader", "Generation", "LlamaCppModel", "server_error"]
-
 T = TypeVar("T")
 
 CALL_S = 30.0

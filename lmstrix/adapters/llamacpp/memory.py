@@ -14,8 +14,6 @@ from pathlib import Path
 from lmstrix.adapters.llamacpp.gguf import GgufHeader
 from lmstrix.models import MemoryEstimate
 
-__all__ = ["available_memory", "estimate_memory", "kv_bytes"]
-
 BYTES_PER_VALUE = 2
 """f16, the engine's default for keys and for values."""
 CELL_STEP = 256

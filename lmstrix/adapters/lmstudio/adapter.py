@@ -35,8 +35,6 @@ from lmstrix.errors import (
 from lmstrix.json_values import Json, as_count, as_object, as_text
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 
-__all__ = ["LMStudioAdapter"]
-
 RELEASE_S = 30.0
 """Longest time that the release of a model may take; a later load tries again."""
 CANCEL_S = 0.9

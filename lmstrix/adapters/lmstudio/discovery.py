@@ -15,15 +15,6 @@ from lmstrix.adapters.lmstudio_home import INTERNAL, lmstudio_home
 from lmstrix.errors import ConfigurationError, EngineUnavailable, SettingsError
 from lmstrix.json_values import as_count, parse_object, read_object
 
-__all__ = [
-    "DEFAULT_PORTS",
-    "addresses",
-    "find_server",
-    "parse_host",
-    "says_lmstudio",
-    "told_port",
-]
-
 DEFAULT_PORTS = (41343, 52993, 16141, 39414, 22931)
 """Ports on which LM Studio answers its own SDKs; 1234 is the one for other clients."""
 MAX_FILE_BYTES = 65536

@@ -45,16 +45,6 @@ from lmstrix.json_values import (
 from lmstrix.locks import runs
 from lmstrix.models import LoadProgress, ModelInfo
 
-__all__ = [
-    "effective_context",
-    "is_orphan",
-    "is_ours",
-    "listed",
-    "load_instance",
-    "new_identifier",
-    "unload",
-]
-
 SESSIONS = "llm.load.numParallelSessions"
 
 

@@ -15,8 +15,6 @@ import attrs
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo
 
-__all__ = ["device_of", "parse_listing", "wire_key"]
-
 _ON = " (on "
 """Between the key and the device of a model that is not on this machine."""
 

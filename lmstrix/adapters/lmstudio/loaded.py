@@ -25,8 +25,6 @@ from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import ModelInfo, PrefillProgress, Prompt, ReplyChunk
 
-__all__ = ["LMStudioModel"]
-
 MOST_EXTRA_TOKENS = 2
 """A raw prompt may differ from its own count by the beginning of the sequence, counted or not,
 and by an end. What differs more was changed by the server."""

@@ -24,19 +24,6 @@ from lmstrix.errors import (
 from lmstrix.json_values import MAX_RATE, Json, as_count, as_object, as_seconds, as_text
 from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
 
-__all__ = [
-    "START_HINT",
-    "Generation",
-    "call_error",
-    "load_error",
-    "load_request",
-    "load_stack",
-    "predict_request",
-    "prediction_error",
-    "specifier",
-    "template_request",
-]
-
 # Requests ----------------------------------------------------------------------------------------
 
 ONE_SESSION: Mapping[str, object] = {

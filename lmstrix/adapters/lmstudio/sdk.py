@@ -37,18 +37,6 @@ from lmstrix.errors import (
 )
 from lmstrix.json_values import Json, as_object
 
-__all__ = [
-    "TOKEN_VARIABLE",
-    "Channel",
-    "Connection",
-    "Deadlines",
-    "check_sdk",
-    "connected",
-    "is_interrupted",
-    "require_asyncio",
-    "sdk_version",
-]
-
 CLOSE_S = 0.5
 """Longest time that a connection may take to close, or a request to be sent after all."""
 STOP_S = 0.8

@@ -29,8 +29,6 @@ from lmstrix.errors import ContextOverflow, InfrastructureError, ModelNotFound
 from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.ports import Adapter, LoadedModel
 
-__all__ = ["AdapterContract"]
-
 SENTENCE = "The river runs past the old mill. "
 QUESTION = Prompt(user="Count from one to twenty in words.", answer_prefix="One, two,")
 PROMPTS = (

@@ -33,8 +33,6 @@ from lmstrix.stores.export import (
 )
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
 
-__all__ = ["HOSTILE_NAMES", "ArchiveContract", "DurableStoreContract", "StoreContract"]
-
 HOSTILE_NAMES = (
     "",
     "../../etc/passwd",

@@ -27,8 +27,6 @@ from lmstrix.models import Baseline, Cause, DepthTally, Observation, Region, Ver
 from lmstrix.ports import SearchStrategy
 from lmstrix.problem import Ask, CostModel, Done, PassRule, Reuse, SearchProblem, spread
 
-__all__ = ["Answers", "Search", "StrategyContract"]
-
 Answer = Callable[[int, int, Region | None], bool | None]
 """From a length, the number of the trial in its region there and the region (None: the questions
 are about no one place): pass, fail, or None for a dead engine."""

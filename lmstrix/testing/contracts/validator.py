@@ -24,8 +24,6 @@ from lmstrix.models import Judgement, Question, Region, Reply, StopReason
 from lmstrix.ports import LoadedModel, SeveralSource, SeveralValidator, Validator
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
-__all__ = ["ValidatorContract"]
-
 HUGE = 1_000_000
 """Context of the simulated model, in tokens: nothing here comes near it."""
 

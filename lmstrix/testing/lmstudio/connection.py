@@ -22,8 +22,6 @@ from lmstrix.testing.lmstudio.script import Step
 from lmstrix.testing.lmstudio.state import ServerState
 from lmstrix.testing.lmstudio.wire import WireError, replaced, wire_error
 
-__all__ = ["CHANNELS", "Connection", "Lost", "Session"]
-
 MOST_HEAD_BYTES = 65536
 HANDSHAKE_S = 10.0
 """A client that sends nothing for this long before authentication is dropped."""

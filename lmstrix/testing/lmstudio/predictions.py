@@ -27,8 +27,6 @@ from lmstrix.testing.lmstudio.wire import (
 )
 from lmstrix.testing.serving import cut_prompt
 
-__all__ = ["predict"]
-
 DEFAULT_REPLY = 512
 """Longest reply if the client sets no bound; LM Studio itself has none."""
 PREFILL_SLICES = 4

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 
 import attrs
 
-__all__ = ["ODD_LISTING", "OVERFLOW_TEXTS", "LoadFate", "OddPacket", "Script", "Step"]
-
 
 class Step(enum.StrEnum):
     """A step of the protocol at which the server can fall silent."""

@@ -21,8 +21,6 @@ from lmstrix.testing.lmstudio.state import (
     ServerState,
 )
 
-__all__ = ["LMStudioServer"]
-
 
 class LMStudioServer(LoopbackServer):
     """A server that speaks LM Studio's protocol on the loopback, for the models of `adapter`.

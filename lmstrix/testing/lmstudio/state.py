@@ -27,18 +27,6 @@ from lmstrix.testing.lmstudio.wire import (
     public_key,
 )
 
-__all__ = [
-    "Instance",
-    "Instances",
-    "LoadRecord",
-    "PredictionRecord",
-    "ServerCounters",
-    "ServerState",
-    "instance_entry",
-    "load_config",
-    "model_entry",
-]
-
 RELEASE_S = 20.0
 """Longest that a release may take before the server goes on without it."""
 LOOK_S = 1.0

@@ -19,26 +19,6 @@ from lmstrix.errors import (
 from lmstrix.json_values import Json, as_list, as_object
 from lmstrix.models import ModelInfo, Prompt
 
-__all__ = [
-    "IMPOSSIBLE",
-    "UNLOADED",
-    "Mangler",
-    "WireError",
-    "chat_prompt",
-    "config_fields",
-    "config_pairs",
-    "listing_path",
-    "load_error",
-    "no_instance",
-    "no_model",
-    "parsed_prompt",
-    "public_key",
-    "rendered",
-    "replaced",
-    "unboxed",
-    "wire_error",
-]
-
 
 class WireError(Exception):
     """An error as the server sends it. `body` is the `error` member of its frame."""
