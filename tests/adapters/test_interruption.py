@@ -18,7 +18,10 @@ from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
 from lmstrix.models import Prompt
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be frozen")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be frozen"),
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # as the SDK
+]
 
 HANGS_S = 60.0
 """Only an interruption that hangs takes longer, on a slow machine too."""
@@ -40,12 +43,6 @@ async def main():
 
 anyio.run(main)
 """
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The adapter runs on asyncio alone."""
-    return "asyncio"
 
 
 class Server:

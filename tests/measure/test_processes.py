@@ -22,13 +22,10 @@ MEASURING = Path(__file__).parents[2] / "benchmarks" / "soak" / "measuring.py"
 TRUTHS = {"a": 1300, "b": 1600, "c": 1800, "d": 2100}
 """Just above a multiple of 256."""
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="measurements are forked")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """LM Studio's SDK needs asyncio."""
-    return "asyncio"
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="measurements are forked"),
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # as the SDK
+]
 
 
 def server() -> LMStudioServer:

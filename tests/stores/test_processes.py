@@ -21,13 +21,10 @@ from lmstrix.stores.sqlite import SqliteStore
 KILLS = int(os.environ.get("LMSTRIX_TEST_KILLS", "12"))
 """How many writers are killed; 200 for the full form."""
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL and no fork")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The store's work is done in threads and other processes: one event loop is enough."""
-    return "asyncio"
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL and no fork"),
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # the work is done in threads
+]
 
 
 class Writers:
