@@ -17,7 +17,6 @@ from lmstrix.plugins import (
     make_plugin,
     plugin_names,
 )
-from lmstrix.search.gallop import Gallop
 
 Install = Callable[[str], None]
 
@@ -53,10 +52,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def test_every_registered_plugin_can_be_made(group: str) -> None:
     for name in plugin_names(group):
         assert make_plugin(group, name) is not None
-
-
-def test_settings_reach_the_plugin() -> None:
-    assert isinstance(make_plugin(STRATEGIES, "gallop", factor=1.5), Gallop)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
