@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import lmstrix
 from lmstrix.apply import CONTEXT_KEY, lmstudio, plan_change, plan_undo
@@ -94,22 +92,6 @@ def test_undo_restores_every_byte(home: Path, name: str) -> None:
     assert sorted(path.name for path in (home / FOLDER).iterdir()) == ["LiquidAI", "google"]
     with pytest.raises(SettingsError, match="nothing to undo"):
         plan_undo(home, name)
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.dictionaries(st.text(max_size=5), st.text(max_size=20), max_size=3),
-    st.sampled_from([None, 2, "\t"]),
-    st.sampled_from(["", "\n", "\r\n \t"]),
-)
-def test_any_layout_is_restored(home: Path, other: Any, indent: Any, end: str) -> None:
-    path = home / FOLDER / "any.json"
-    content = (json.dumps({"other": other}, indent=indent) + end).encode()
-    path.write_bytes(content)
-    plan_change(home, "any", 6144).write()
-    assert json.loads(path.read_bytes())["other"] == other
-    plan_undo(home, "any").write()
-    assert path.read_bytes() == content
 
 
 def test_the_first_settings_of_a_home(tmp_path: Path) -> None:
