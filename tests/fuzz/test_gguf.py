@@ -11,7 +11,7 @@ from fuzz_values import NAMES, damaged, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders, described_model
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, described_model
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
 from lmstrix.errors import InvalidModel
 
@@ -138,18 +138,3 @@ def test_models(content: bytes, file_name: str, name: str) -> None:
         # A vast shape of a type that nobody knows makes no vast text.
         assert len(model.parameters) < 2000
         put_through("name of a GGUF file", lambda: Catalogue([path.parent]).find_model(name))
-
-
-@fuzz
-@given(NAMES)
-@example("/nul\0inside")
-def test_pointers_to_lm_studio(pointer: str) -> None:
-    file = Path.home() / ".lmstudio-home-pointer"
-    file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
-    try:
-        found = put_through(
-            "pointer to LM Studio", lambda: Catalogue(default_folders()[:1]).list_models()
-        )
-        assert not found
-    finally:
-        file.unlink()

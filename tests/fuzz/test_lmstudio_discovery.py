@@ -11,6 +11,7 @@ from fuzz_values import NAMES, TEXTS, damaged, deep, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
 from lmstrix.adapters.lmstudio.discovery import (
     addresses,
     parse_host,
@@ -45,12 +46,17 @@ def test_hosts(text: str) -> None:
 
 @fuzz
 @given(NAMES)
+@example("/nul\0inside")
 def test_pointers(pointer: str) -> None:
     file = Path.home() / ".lmstudio-home-pointer"
     file.write_bytes(pointer.encode("utf-8", "surrogatepass"))
     try:
         assert put_through("LM Studio's home pointer", lambda: addresses(None))
         put_through("LM Studio's home pointer", existing_home, SettingsError)
+        found = put_through(
+            "LM Studio's home pointer", lambda: Catalogue(default_folders()[:1]).list_models()
+        )
+        assert not found
     finally:
         file.unlink()
 
