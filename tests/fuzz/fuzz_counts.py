@@ -16,8 +16,6 @@ import attrs
 
 from lmstrix.errors import LMStrixError
 
-__all__ = ["COUNTS", "Count", "Hang", "NotTaken", "put_through", "table"]
-
 T = TypeVar("T")
 
 LONGEST_S = 30

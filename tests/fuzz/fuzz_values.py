@@ -13,21 +13,6 @@ from typing import Any, cast
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = [
-    "NAMES",
-    "NUMBERS",
-    "SCALARS",
-    "TEXTS",
-    "VALUES",
-    "as_text",
-    "changed",
-    "damaged",
-    "deep",
-    "fuzz",
-    "fuzz_slowly",
-    "texts_of",
-]
-
 LONG = "LMSTRIX_FUZZ_EXAMPLES"
 FEW = 25
 _QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)
