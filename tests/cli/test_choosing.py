@@ -77,7 +77,6 @@ def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
     result = filled.run("list", "--name", "nosuch")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "No match among 3 results.\n"
-    assert filled.run("list", "--json", "--format", "csv").exit_code == 2
 
 
 def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
@@ -106,7 +105,6 @@ def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
     assert nothing.stderr == "No match among 3 models.\n"
     result = filled.run("test", "--all", "--name", "nosuch")
     assert "no model matches these filters" in result.stderr
-    assert filled.run("scan", "--min-size", "2g", "--max-size", "1g").exit_code == 2
 
 
 def test_names_are_globs() -> None:

@@ -77,7 +77,6 @@ def test_the_largest_memory_reaches_the_measurement(shell: Shell) -> None:
     [report] = shell.lines("test", "fine", "--max-memory", "8g", "--json")
     assert report["cause"] == Cause.LOAD_REFUSED
     assert "the memory limit cannot be kept" in report["notes"][0]
-    assert shell.run("test", "fine", "--max-memory", "much").exit_code == 2
 
 
 def test_one_line_for_each_model_whatever_becomes_of_it(shell: Shell) -> None:
