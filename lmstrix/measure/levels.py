@@ -87,7 +87,7 @@ class Levels:
         levels = [v for v in self._state.levels if v.key in self._problems]
         await self._climb(levels, main, document)
         # The one that reaches farthest first: stepping back in the cache costs nothing.
-        for level in sorted(levels, key=self._limit, reverse=True):
+        for level in sorted(levels, key=lambda one: self.bracket(one)[0], reverse=True):
             if self._state.options.only_at is None:
                 await self._close_in(level, document)
             await self._tell(level, main)
@@ -156,9 +156,6 @@ class Levels:
         while (length := self._between(level)) is not None:
             if await self._settle(level, length, document) is Verdict.UNDECIDED:
                 return
-
-    def _limit(self, level: Level) -> int:
-        return self.bracket(level)[0]
 
     def _between(self, level: Level) -> int | None:
         """A length inside the level's bracket, or None when it is narrow enough."""
