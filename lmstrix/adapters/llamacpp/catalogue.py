@@ -177,18 +177,14 @@ def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
 
 
 def _is_model_name(file: str) -> bool:
+    """Whether a file is a whole model or the first of its parts, by its name."""
     if not file.lower().endswith(".gguf") or file.lower().startswith("mmproj"):
         return False
-    return _is_first_part(file)
+    part = _PART.match(file[: -len(".gguf")])
+    return part is None or int(part["number"]) == 1
 
 
 # Files ------------------------------------------------------------------------------------------
-
-
-def _is_first_part(file_name: str) -> bool:
-    """Whether a file is a whole model or the first of its parts, by its name."""
-    part = _PART.match(file_name[: -len(".gguf")])
-    return part is None or int(part["number"]) == 1
 
 
 def described_model(key: str, path: Path) -> ModelInfo:
