@@ -70,13 +70,9 @@ class Paragraph:
 
 
 _STYLES = {
-    **dict.fromkeys(("pass", "passed", "ok", "fine", "yes"), "green"),
-    **dict.fromkeys(
-        ("fail", "failed", "problem", "too large", "gibberish", "forgets", "crashed on fill"), "red"
-    ),
-    **dict.fromkeys(
-        ("all correct", "undecided", "warning", "not tested", "not tried", "partial"), "yellow"
-    ),
+    **dict.fromkeys(("ok", "yes"), "green"),
+    **dict.fromkeys(("problem", "gibberish", "forgets", "crashed on fill"), "red"),
+    "warning": "yellow",
 }
 
 
