@@ -81,9 +81,9 @@ def verdict(word: str) -> Text:
     return Text(label(word), _STYLES.get(word, ""))
 
 
-def width(*, err: bool = False) -> int:
-    """Columns of the terminal behind stdout or stderr; `UNLIMITED` if it is not one."""
-    console = _console(err=err)
+def width() -> int:
+    """Columns of the terminal behind stdout; `UNLIMITED` if it is not one."""
+    console = _console()
     return console.width if console.file.isatty() else UNLIMITED
 
 

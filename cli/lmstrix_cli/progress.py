@@ -137,9 +137,9 @@ def _probe_words(event: ProbeFinished) -> str:
 class LiveProgress(Progress):
     """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
 
-    def __init__(self, console: Console | None = None, *, explains: bool = False) -> None:
+    def __init__(self, *, explains: bool = False) -> None:
         self._explains = explains
-        self._console = console or Console(stderr=True)
+        self._console = Console(stderr=True)
         self._state = ProgressState()
         self._started_s = time.monotonic()
         self._live: Live | None = None
