@@ -156,7 +156,6 @@ class LMStudioAdapter(ServerAdapter):
             UnsupportedModel: LM Studio loaded it on another device.
             EngineUnavailable, EngineTimeout: nothing is known about the model.
         """
-        require_asyncio()
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
         identifier = instances.new_identifier()

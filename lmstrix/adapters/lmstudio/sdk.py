@@ -344,7 +344,6 @@ async def connected(
     Raises `EngineUnavailable`, `EngineTimeout`, or `ConfigurationError` for an SDK that lacks
     what is used here.
     """
-    require_asyncio()
     check_sdk()
     _silence()
     connection = Connection(_client(host, token), host)
