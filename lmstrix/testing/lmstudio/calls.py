@@ -33,6 +33,8 @@ from lmstrix.testing.lmstudio.wire import (
     unboxed,
 )
 
+__all__ = ["CALLS", "Channel", "Endpoint", "get_or_load", "load_model"]
+
 DEFAULT_CONTEXT = 4096
 """The context that LM Studio loads if the client asks for none."""
 
