@@ -62,8 +62,12 @@ LEAST_SECRET = 16
 """Characters of a key that is hidden wherever a server repeats it."""
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
 """Statuses that are waited for, unless the words say that it is about the prompt or the model."""
-TOO_MANY = frozenset({429, 529})
-"""Those that are about the rate of requests."""
+_OF_THE_ACCOUNT = frozenset({401, 402, 403, 429, 529})
+"""About the key, payment or the rate of requests, whatever the words."""
+_ACCOUNT = re.compile(
+    r"rate.?limit|tokens per (?:min(?:ute)?|day)|\bTP[MD]\b|\bquota\b|\bcredits\b", re.IGNORECASE
+)
+"""The same in words: some providers answer 413 to a prompt that is over the minute's limit."""
 FAILED_S = 10.0
 """How long a server may answer 500, which says nothing of being busy."""
 
@@ -82,7 +86,8 @@ _OVERFLOW = re.compile(
 )
 CRASH_HINT = "Usually memory runs out as the context fills: try a smaller context."
 _CRASH = re.compile(
-    r"(?:runner|server|process) (?:process )?(?:has )?(?:terminated|crashed|no longer running)"
+    r"(?:runner|server|process) (?:process )?(?:has )?(?:terminated|crashed|no longer running"
+    r"|unexpectedly stopped)"
     r"|error was encountered while running the model|CUDA error|exit status \d",
     re.IGNORECASE,
 )
@@ -101,7 +106,8 @@ def server_address(host: str | None, default: str) -> str:
     try:
         parts = urlsplit(text)
         name, _ = parts.hostname, parts.port
-    except ValueError:
+        httpx.URL(text)  # what it refuses cannot be asked
+    except (ValueError, httpx.InvalidURL):
         parts, name = urlsplit(""), None
     plain = text.isprintable() and not set(text) & set("?#@\\% ")
     if not (name and plain and parts.scheme in ("http", "https")):
@@ -293,6 +299,9 @@ def crashed(words: str) -> EngineCrashed:
 
 def prediction_error(refusal: Refusal) -> LMStrixError:
     """Why a request got no reply."""
+    if refusal.status in _OF_THE_ACCOUNT or _ACCOUNT.search(refusal.words):
+        hint = KEY_HINT if refusal.status in (401, 403) else ""
+        return EngineUnavailable(str(refusal), hint=hint)
     if refusal.status == 413 or _OVERFLOW.search(refusal.words):
         return ContextOverflow(
             f"the prompt does not fit: {refusal.words}",
@@ -301,13 +310,17 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
         )
     if _CRASH.search(refusal.words) or MEMORY_WORDS.search(refusal.words):
         return crashed(refusal.words)
-    if refusal.status in (401, 403):
-        return EngineUnavailable(str(refusal), hint=KEY_HINT)
     if refusal.status == 404:
         return ModelNotFound(str(refusal))
     if refusal.status in BUSY:
-        return (EngineUnavailable if refusal.status in TOO_MANY else ConnectionLost)(str(refusal))
+        return ConnectionLost(str(refusal))
     return PredictionError(str(refusal), refused=True)
+
+
+def _status_of(event: Json) -> int:
+    """The status of an error inside a stream, as far as it is told."""
+    code = as_count(as_object(event.get("error")).get("code"))
+    return code if code is not None and 400 <= code < 600 else 500
 
 
 class Server:
@@ -398,7 +411,7 @@ class Server:
                             return  # it broke off within a line
                         if event is not None:
                             if event.get("error"):
-                                raise classify(Refusal.read(self.name, 500, event))
+                                raise classify(Refusal.read(self.name, _status_of(event), event))
                             patience_s, last_s = self.stall.seconds, perf_counter() - started
                             yield event, last_s
                     # Comments, which some servers send while they wait, are no progress.

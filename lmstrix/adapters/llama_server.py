@@ -130,9 +130,11 @@ class LlamaServerAdapter(ServerAdapter):
         server = await self._server()
         release_s, mine = CANCEL_S, False
         try:
-            if routed and _state(served[model.key]) != "loaded":
-                mine = True
-                await self._load_routed(server, routed)
+            if routed and (state := _state(served[model.key])) not in LOADED:
+                if state != "loading":  # by somebody else
+                    mine = True
+                    mine = await self._load_routed(server, routed)
+                await self._wait_routed(routed)
             async with http_client(server.address, server.key) as client:
                 loaded = LlamaCppModel(
                     None, client, model, routed=routed, stall_timeout_s=self._stall_s
@@ -163,7 +165,7 @@ class LlamaServerAdapter(ServerAdapter):
         users = [
             LoadedInstance(key=model.key, identifier=model.key, context_length=context)
             for model, entry in listed
-            if _state(entry) == "loaded"
+            if _state(entry) in LOADED
         ]
         versions = {name: str(text) for name, text in told.items()}
         return server.address, versions, [*users, *self._loaded.values()]
@@ -187,14 +189,23 @@ class LlamaServerAdapter(ServerAdapter):
         entries = map(as_object, as_list(listed))
         return [(_model(entry), entry) for entry in entries if as_text(entry.get("id"))]
 
-    async def _load_routed(self, server: Server, routed: str) -> None:
-        """Let a router load `routed`, and wait for it."""
-        await server.call("POST", "/models/load", {"model": routed}, classify=_load_error)
+    async def _load_routed(self, server: Server, routed: str) -> bool:
+        """Let a router load `routed`. False if somebody else did meanwhile."""
+        try:
+            await server.call("POST", "/models/load", {"model": routed}, classify=_load_error)
+        except LoadFailed as error:
+            if "already" not in str(error):
+                raise
+            return False
+        return True
+
+    async def _wait_routed(self, routed: str) -> None:
+        """Until the router has loaded `routed`."""
         with anyio.move_on_after(LOAD_S):
             while True:
                 entries = [e for _, e in await self._listed() if e.get("id") == routed]
                 state = _state(entries[0]) if entries else ""
-                if state == "loaded":
+                if state in LOADED:
                     return
                 if state not in ("loading", "unloaded", "downloading") or as_object(
                     entries[0].get("status")
@@ -204,6 +215,8 @@ class LlamaServerAdapter(ServerAdapter):
         raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
 
 
+LOADED = frozenset({"loaded", "sleeping"})
+"""States of a router's model that answers: a sleeping one wakes up at a request."""
 RESERVED = frozenset(
     "-c --ctx-size -np --parallel --fit -fit --host --port -m --model --api-key --api-key-file"
     " --models-dir --models-preset".split()

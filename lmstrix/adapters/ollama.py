@@ -28,6 +28,7 @@ from lmstrix.adapters.http import (
 from lmstrix.adapters.streaming import Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
+    EngineCrashed,
     EngineTimeout,
     EngineUnavailable,
     LMStrixError,
@@ -128,7 +129,8 @@ class OllamaAdapter(ServerAdapter):
         self._force = force
         self._record = _Record(address)
         self._ours: dict[str, int] = {}
-        self._left: set[str] = set()
+        self._left: dict[str, int | None] = {}
+        """What could not be unloaded yet, with its context if that is known."""
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that Ollama lists, sorted by key; raises an `InfrastructureError`."""
@@ -177,7 +179,11 @@ class OllamaAdapter(ServerAdapter):
                 self._ours[model.key] = context
                 self._record.add(model.key, context)
                 loaded = self._model(model, context_length, context)
-                await loaded.learn()
+                try:
+                    await loaded.learn()
+                except EngineCrashed as error:
+                    kind = OutOfMemory if MEMORY_WORDS.search(str(error)) else LoadFailed
+                    raise kind(f"at its first prompt, {error}") from error
                 context = await self._effective(model.key)  # a smaller one may be told late
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
@@ -207,6 +213,9 @@ class OllamaAdapter(ServerAdapter):
 
     async def aclose(self) -> None:
         """Unload what had to be left behind, if Ollama answers; nothing else is held."""
+        if self._left:
+            with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
+                await self._running()
         for key in sorted(self._left):
             with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
                 await self._unload(key)
@@ -250,6 +259,10 @@ class OllamaAdapter(ServerAdapter):
             key = as_text(entry.get("name")) or as_text(entry.get("model"))
             running[key] = _Running.read(entry)
         self._record.keep(running)
+        for key, context in list(self._left.items()):
+            # Gone, or replaced by somebody else's.
+            if key not in running or context not in (None, running[key].context):
+                del self._left[key]
         return running
 
     async def _users_own(self, key: str) -> _Running | None:
@@ -289,7 +302,7 @@ class OllamaAdapter(ServerAdapter):
 
         If another context than the `given` one is loaded, somebody else has replaced ours.
         """
-        self._left.add(key)
+        self._left[key] = given
         self._ours.pop(key, None)
         with anyio.move_on_after(seconds, shield=True), suppress(LMStrixError):
             running = None
@@ -297,7 +310,6 @@ class OllamaAdapter(ServerAdapter):
             with anyio.move_on_after(seconds / 3), suppress(LMStrixError):
                 running = (await self._running()).get(key)
             if running is not None and given is not None and running.context != given:
-                self._left.discard(key)
                 self._record.remove(key)
                 return
             await self._unload(key)
@@ -316,7 +328,7 @@ class OllamaAdapter(ServerAdapter):
             await self._server.call("POST", "/api/generate", body, busy_s=5)
         while key in await self._running():  # noqa: ASYNC110 - Ollama does not announce it
             await anyio.sleep(POLL_S)
-        self._left.discard(key)
+        self._left.pop(key, None)
         self._record.remove(key)
 
     # Replies.

@@ -13,6 +13,7 @@ from math import sqrt
 
 import attrs
 
+from lmstrix.errors import ConfigurationError
 from lmstrix.measure.state import (
     BASELINE,
     LEVEL_RULE,
@@ -63,9 +64,15 @@ class Levels:
             missing = BASELINE_TRIALS - self._state.asked(BASELINE, length, document, key).total()
             missing = max(0, missing)
             fitting = self._state.fitting(main, document, length, missing)
-            await self._asker.ask(
-                level, BASELINE, length, document, self._spread(level, length, fitting)
-            )
+            try:
+                await self._asker.ask(
+                    level, BASELINE, length, document, self._spread(level, length, fitting)
+                )
+            except ConfigurationError as error:  # a chat template may leave too little room
+                self._state.announcer.note(
+                    f"{key}: at {length:,} tokens nothing can be asked: {error}"
+                )
+                continue
             if fitting < missing:
                 raise BudgetSpent
             baseline = self._state.baseline(length, key)
@@ -212,7 +219,7 @@ class Levels:
             baseline=self._state.baseline(length, level.key),
             rule=attrs.evolve(
                 LEVEL_RULE,
-                first=1 if self._reads_anew else LEVEL_RULE.first,
+                first=1 if self._state.reads_anew else LEVEL_RULE.first,
                 ratio=self._state.options.ratio,
                 absolute=self._state.options.absolute,
             ),

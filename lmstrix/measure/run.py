@@ -65,9 +65,7 @@ from lmstrix.problem import (
     POOLED_FIRST,
     Ask,
     Done,
-    Reuse,
     SearchProblem,
-    learn_costs,
     missing_at,
     spread,
 )
@@ -330,8 +328,7 @@ class Measurement:
         need twice the baseline's length.
         """
         state, validator = self._state, self._state.validator
-        reuses = learn_costs(state.trials).reuse is not Reuse.NONE
-        if reuses or not isinstance(validator, SeveralValidator):
+        if not state.reads_anew or not isinstance(validator, SeveralValidator):
             return problem
         document, level = state.document(0), Level(validator=validator, name=SEVERAL)
         for length in (problem.floor, min(2 * problem.floor, problem.ceiling)):

@@ -46,7 +46,7 @@ from lmstrix.models import (
     Verdict,
 )
 from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validator
-from lmstrix.problem import APART, PassRule, SearchProblem, learn_costs
+from lmstrix.problem import APART, PassRule, Reuse, SearchProblem, learn_costs
 from lmstrix.stats import fisher_tail
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
@@ -394,6 +394,14 @@ class State:
         """The model's own rate at short length."""
         passes, trials, _ = _tally(t for t in self.of(level) if t.phase == BASELINE)
         return Baseline(passes=passes, trials=trials, length_tokens=length_tokens)
+
+    @property
+    def reads_anew(self) -> bool:
+        """Whether the engine reused nothing of the baseline's prompts. A resumed run knows more by
+        then, and may not decide otherwise because of it.
+        """
+        first = [t for t in self.of() if t.phase == BASELINE]
+        return learn_costs(first).reuse is Reuse.NONE
 
     def baseline_replies(self, level: str, kind: str) -> Sequence[str]:
         """What the model wrote at short length to one kind of question, in their order."""

@@ -345,7 +345,6 @@ class Asker:
                 await self._complete(level, shortest, seed, wanted[:1])
             return await self._complete(level, length_tokens, seed, wanted)
         except PromptTruncated as error:
-            self._state.truncated_to = error.read_tokens
             raise _EngineFailed(
                 Cause.TRUNCATED,
                 f"the server read {error.read_tokens:,} of {error.sent_tokens:,} prompt tokens: it "

@@ -20,7 +20,7 @@ from lmstrix.errors import ConfigurationError, ConnectionLost, LoadFailed
 from lmstrix.json_values import as_text
 from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
-from lmstrix.testing.http_server import Answer, HttpServer, Request
+from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
 
 LONG = Prompt(user="The river runs past the old mill. " * 100)
 
@@ -81,7 +81,14 @@ class Router(HttpServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.states = {"loaded": "loaded", "idle": "unloaded", "broken": "unloaded"}
+        self.states = {
+            "loaded": "loaded",
+            "sleeping": "sleeping",
+            "starting": "loading",
+            "idle": "unloaded",
+            "broken": "unloaded",
+        }
+        self.listed = 0
 
     async def handle(self, request: Request, answer: Answer) -> None:
         path, _, query = request.path.partition("?model=")
@@ -90,6 +97,11 @@ class Router(HttpServer):
             case "/v1/models":
                 data = [{"id": k, "status": {"value": v}} for k, v in self.states.items()]
                 await answer.whole({"data": data})
+                self.listed += 1
+                if self.listed == 3:  # the user's load ends
+                    self.states["starting"] = "loaded"
+            case "/models/load" if self.states[name] in ("loaded", "sleeping", "loading"):
+                raise StandInError(400, {"error": {"message": "model is already running"}})
             case "/models/load":
                 self.states[name] = "failed" if name == "broken" else "loaded"
                 await answer.whole({"success": True})
@@ -104,6 +116,32 @@ class Router(HttpServer):
                 await answer.whole({"status": "ok"})
 
 
+@pytest.mark.parametrize("name", ["sleeping", "starting"])
+async def test_a_router_keeps_what_the_user_runs(name: str) -> None:
+    async with Router() as router:
+        adapter = LlamaServerAdapter(router.host)
+        async with adapter.load(await adapter.find_model(name), 4096) as loaded:
+            assert loaded.effective_context == 4096
+        assert router.states[name] in ("sleeping", "loaded")
+
+
+class HastyRouter(Router):
+    """The user loads a model between our look and our request."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/models/load":
+            self.states["idle"] = "loaded"
+        await super().handle(request, answer)
+
+
+async def test_what_somebody_else_loads_meanwhile_is_theirs() -> None:
+    async with HastyRouter() as router:
+        adapter = LlamaServerAdapter(router.host)
+        async with adapter.load(await adapter.find_model("idle"), 4096):
+            pass
+        assert router.states["idle"] == "loaded"
+
+
 @pytest.mark.parametrize("name", ["loaded", "idle"])
 async def test_a_router_loads_only_what_is_asked_for(name: str) -> None:
     async with Router() as router:
@@ -111,7 +149,8 @@ async def test_a_router_loads_only_what_is_asked_for(name: str) -> None:
         async with adapter.load(await adapter.find_model(name), 4096) as loaded:
             assert loaded.effective_context == 4096
             assert await loaded.count_tokens("some text") == 3
-            assert router.states == {**before, name: "loaded"}
+            assert router.states[name] == "loaded"
+        before["starting"] = router.states["starting"]
         assert router.states == before
 
 

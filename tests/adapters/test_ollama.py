@@ -14,10 +14,8 @@ import pytest
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
-from lmstrix.errors import (
-    ModelInUse,
-    PromptTruncated,
-)
+from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory, PromptTruncated
+from lmstrix.json_values import as_count, as_object
 from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
 from lmstrix.testing.http_server import Answer, Request, StandInError
@@ -132,6 +130,64 @@ async def test_with_force_the_users_context_is_loaded_again() -> None:
             assert loaded.effective_context == 8192
         assert server.loaded == {"m:latest": 4096}
         await server.close()
+
+
+class BrokenServer(OllamaServer):
+    """Is restarted while a model is loaded: it answers nothing for a while, and has nothing."""
+
+    broken = False
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if self.broken:
+            raise StandInError(404, {"error": "no"})
+        await super().handle(request, answer)
+
+
+async def test_what_was_not_unloaded_may_be_the_users_by_now() -> None:
+    async with BrokenServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
+        adapter = OllamaAdapter(server.host, busy_s=0.1)
+        async with loading(adapter):
+            server.broken = True
+        server.broken = False
+        other = {"model": "m:latest", "options": {"num_ctx": 2048}}
+        async with httpx.AsyncClient(base_url=f"http://{server.host}") as client:
+            await client.post("/api/generate", json=other)
+        with pytest.raises(ModelInUse):
+            async with loading(adapter):
+                raise AssertionError
+        await adapter.aclose()
+        assert server.loaded == {"m:latest": 2048}
+        await server.close()
+
+
+class TightServer(OllamaServer):
+    """Its runner dies of the first prompt in a context of more than 4,096 tokens."""
+
+    words = "llama runner process has terminated: CUDA error"
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        options = as_object(request.body.get("options"))
+        if request.path == "/api/chat" and (as_count(options.get("num_ctx")) or 0) > 4096:
+            raise StandInError(500, {"error": self.words})
+        await super().handle(request, answer)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [(TightServer.words, LoadFailed), ("CUDA error: out of memory", OutOfMemory)],
+)
+async def test_a_runner_that_dies_of_any_prompt_has_not_loaded(
+    words: str, kind: type[LoadFailed]
+) -> None:
+    async with TightServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
+        server.words = words
+        adapter = OllamaAdapter(server.host)
+        with pytest.raises(kind) as caught:
+            async with loading(adapter):
+                raise AssertionError
+        assert type(caught.value) is kind
+        async with loading(adapter, 4096) as loaded:
+            assert loaded.effective_context == 4096
 
 
 class MuteServer(OllamaServer):

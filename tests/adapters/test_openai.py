@@ -135,6 +135,17 @@ class FixedServer(OpenAIServer):
             await super().handle(request, answer)
 
 
+async def test_an_error_inside_a_stream_has_its_own_status() -> None:
+    """Too many requests say nothing about the prompt, however long it is."""
+    async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        adapter = OpenAIAdapter(server.host)
+        server.data = b'data: {"error": {"code": 429, "message": "Provider returned error"}}\n\n'
+        with pytest.raises(EngineUnavailable) as caught:
+            async with adapter.load(await adapter.find_model("m"), 8192):
+                raise AssertionError
+    assert type(caught.value) is EngineUnavailable
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -177,7 +188,17 @@ async def test_a_server_elsewhere_costs_money() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "http://", "ftp://a:1", "a b:1", "http://user:secret@host:1", "host:x", "h:1?k=v"]
+    "host",
+    [
+        "",
+        "http://",
+        "ftp://a:1",
+        "a b:1",
+        "http://user:secret@host:1",
+        "host:x",
+        "h:1?k=v",
+        "192.168.1.256:1",
+    ],
 )
 def test_an_address_that_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSTRIX_HOST", "::nonsense::")

@@ -68,6 +68,19 @@ async def test_a_template_that_leaves_no_room_is_told(monkeypatch: pytest.Monkey
     )
 
 
+async def test_a_level_that_a_template_leaves_no_room_for_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wordy(prompt: Prompt) -> list[str]:
+        return [*["<s>"] * 410, *prompt_tokens(prompt)]
+
+    monkeypatch.setattr("lmstrix.testing.simulated.prompt_tokens", wordy)
+    report = await measure(Recall(), Gallop(), [Coherence()])
+    assert report.true_context
+    assert report.cause is not Cause.NOT_MEASURABLE
+    assert "coherence: at 512 tokens nothing can be asked" in " ".join(report.notes)
+
+
 @pytest.mark.parametrize("options", [MeasureOptions(max_context=511), MeasureOptions(only_at=511)])
 async def test_a_length_too_short_to_ask_anything_is_no_limit(options: MeasureOptions) -> None:
     """It is a mistake in the options, told before anything is loaded."""

@@ -64,6 +64,13 @@ CASES = {
     "a crash on fill": Case(
         Cause.CRASHED_ON_FILL, OllamaScript(crashes_above=ABOVE), within=1 / 16
     ),
+    "forgets before it is cut": Case(
+        Cause.FORGETS,
+        OllamaScript(window=3500, reuses=False),
+        attrs.evolve(FORGETS, true_context=2500, reuses_prefixes=False),
+        truth=2500,
+        within=1 / 16,
+    ),
     "no counts": forgets(OllamaScript(counts=False), 1 / 8),
     "counts without what is cached": forgets(OllamaScript(counts_cached=False), 1 / 8),
     "a refused load": Case(Cause.LOAD_REFUSED, model=attrs.evolve(FINE, refused_above=TRUTH)),

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.adapters.token_counts import common_length
 from lmstrix.events import Event, LoadStarted, TrialFinished
 from lmstrix.models import ContextReport, Cost, ModelInfo, StoredMeasurement, Trial
 from lmstrix.stores.sqlite import SqliteStore
@@ -222,3 +223,26 @@ async def test_a_kill_between_any_two_requests_changes_nothing(model: SimulatedM
         assert report.certified is expected.certified
         assert len(store.asked) == len(set(store.asked))
     assert max(whole.sizes) == (1 if model.reuses_prefixes else 8)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cache_for_long_prompts_alone_changes_nothing_after_a_kill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As OpenAI's, which begins at 1,024 tokens: the baseline shows none."""
+    model = attrs.evolve(SMALL, declared=16384, true_context=9000, lapses=0.04)
+
+    def common(one: Sequence[str], other: Sequence[str]) -> int:
+        return common_length(one, other) if len(one) >= 600 else 0
+
+    monkeypatch.setattr("lmstrix.testing.simulated.common_length", common)
+    whole = Dying()
+    client = LMStrix(adapter=SimulatedAdapter(model), store=whole)
+    expected = await client.find_true_context("m")
+    store = Dying()
+    store.at = whole.requests // 2
+    with pytest.raises(Killed):
+        await LMStrix(adapter=SimulatedAdapter(model), store=store).find_true_context("m")
+    report = await LMStrix(adapter=SimulatedAdapter(model), store=store).find_true_context("m")
+    assert (report.bracket, report.regions) == (expected.bracket, expected.regions)
+    assert store.asked == whole.asked
