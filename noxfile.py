@@ -60,31 +60,36 @@ def layers(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite with the real engine and every snippet of the documentation.
 
-    What follows ``--`` goes to pytest; coverage is not measured then.
+    What follows ``--`` goes to pytest.
     """
     session.install("-e", ".[llamacpp]", *group("test"))
     if session.posargs:
         session.run("pytest", *session.posargs)
-        return
+    else:
+        run_tests(session)
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """The same tests; fails if they reach too little of the code. It takes half as long again."""
+    session.install("-e", ".[llamacpp]", *group("test"))
+    session.run("coverage", "erase")
+    run_tests(session, "--cov", "--cov-append", "--cov-report=", "--cov-fail-under=0")
+    session.run("coverage", "report")
+
+
+def run_tests(session: nox.Session, *options: str) -> None:
+    """All tests, in three parts; `options` are pytest's."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
-    quietly = ("--cov-report=", "--cov-fail-under=0")
+    options = ("--durations=10", *options)
     # One more than cores, because many wait for a deadline to pass.
     processes = ("-n", str(min(cores, 3) + 1))
-    session.run(
-        "pytest", "tests", "-m", "not engine", *processes, "--cov", *quietly, "--durations=10"
-    )
+    session.run("pytest", "tests", "-m", "not engine", *processes, *options)
     # In one process: the snippets of a document share their names.
-    session.run("pytest", "docs", "README.md", "--cov", "--cov-append", *quietly)
+    session.run("pytest", "docs", "README.md", *options)
     # As many engines of one thread as there are cores. Two on one core wait for each other, and
     # elsewhere than on Linux a process cannot be bound to one.
-    session.run(
-        "pytest",
-        "tests",
-        "-m",
-        "engine",
-        *("-n", str(min(cores, 4))),
-        *("--cov", "--cov-append", "--cov-report=term", "--durations=10"),
-    )
+    session.run("pytest", "tests", "-m", "engine", "-n", str(min(cores, 4)), *options)
 
 
 @nox.session(default=False)

@@ -246,7 +246,8 @@ def write_report(target: str, text: str, kind: str, *, force: bool) -> None:
         write_file(Path(target), text)
         output.note(f"Written: {target}")
     elif kind == "json":
-        for line in text.splitlines():
+        # Names may hold other line separators than this one.
+        for line in text.removesuffix("\n").split("\n"):
             output.json_line(line)
     else:
         click.echo(text.rstrip("\n"))

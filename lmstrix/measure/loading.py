@@ -183,8 +183,9 @@ def _bounded(bound: _Expected, floor: int) -> int:
 
 def wanted_context(model: ModelInfo, max_context: int | None) -> int:
     """The largest context to try, in tokens: the declared one, or `max_context` if that is less."""
-    declared = model.declared_context or UNDECLARED_CONTEXT
-    return declared if max_context is None else min(declared, max_context)
+    if max_context is None:
+        return model.declared_context or UNDECLARED_CONTEXT
+    return min(model.declared_context or max_context, max_context)
 
 
 async def largest_expected(

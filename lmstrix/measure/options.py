@@ -144,6 +144,8 @@ class MeasureOptions:
             return True
         if not report.measured or (self.certifies and not report.certified):
             return False
+        if report.method.quick and not self.quick:
+            return False  # its bracket is wider
         if self.force and report.cause is Cause.LOAD_REFUSED:
             return False  # more is to be tried this time
         usable = report.usable

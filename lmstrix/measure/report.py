@@ -241,13 +241,19 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
     ]
     disputed = state.disputed(state.history())
     dead = min((n for n, _, _ in verdicts if state.engine_failed(n)), default=None)
+    # A certificate that did not hold is the end of the regions that did not pass there.
+    unheld = [
+        o.length_tokens
+        for o in state.history()
+        if o.failure in ANSWERS and not state.failed_level(o.length_tokens)
+    ]
     for region in rule.regions:
         lost = [n for n, _, failed in verdicts if region in failed]
-        # A certificate that did not hold is the end of the regions that did not pass there.
-        ends = [n for n, c in state.failures.items() if c in ANSWERS]
-        ends = [*lost, *(n for n in ends if _is_weakest(state, region, n))]
+        ends = [*lost, *(n for n in unheld if _is_weakest(state, region, n))]
         end = min(ends, default=None)
         high = min((n for n in ends if n not in disputed), default=None)
+        if dead is not None and (end is None or dead < end):
+            end = high = dead
         limit = max(
             (
                 n
@@ -258,11 +264,11 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
             ),
             default=problem.floor,
         )
-        if end is not None:
+        if dead is not None and end == dead:
+            cause = state.failures[dead]
+        elif end is not None:
             cause = limit_of(t for t in state.at(high or end) if t.region is region)
             cause = Cause.TRUNCATED if state.truncated_to is not None else cause
-        elif dead is not None:
-            high, cause = dead, state.failures[dead]
         elif ended in UNFINISHED:
             cause = ended
         else:

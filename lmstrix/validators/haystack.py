@@ -8,12 +8,12 @@ counted by the model's own tokenizer; each part is tokenized once or twice, howe
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from math import inf
 from random import Random
 from typing import Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 import attrs
 
@@ -215,6 +215,19 @@ class _Block:
         return self.known[BLOCK_SENTENCES]
 
 
+Count = Callable[[str], Awaitable[int]]
+
+
+def _weakly(count: Count) -> Callable[[], Count | None]:
+    """`count` as long as its model lives. A document would otherwise keep alive the model that it
+    is kept for, and neither would ever go.
+    """
+    try:
+        return WeakMethod(count)
+    except TypeError:  # no method, or of a model that cannot be referred to weakly
+        return lambda: count
+
+
 class MasterDocument:
     """Grows on demand, and never changes the text it has.
 
@@ -226,7 +239,7 @@ class MasterDocument:
     def __init__(self, loaded: LoadedModel, seed: int, spec: HaystackSpec) -> None:
         self._filler = filler_sentences(seed)
         self._rows = _rows(seed, spec)
-        self._count = loaded.count_tokens
+        self._count_tokens = _weakly(loaded.count_tokens)
         self._blocks: list[_Block] = []
         self._sentences: list[Sentence] = []
         self._ends: list[int] = []
@@ -239,6 +252,12 @@ class MasterDocument:
         self.adds_up: bool = getattr(loaded, "has_tokenizer", True)
         """Whether that count was the sum of its pieces. If not, or if they are estimated, every cut
         must be counted."""
+
+    async def _count(self, text: str) -> int:
+        count = self._count_tokens()
+        if count is None:
+            raise RuntimeError("the model was released")
+        return await count(text)
 
     @property
     def tokens(self) -> int:

@@ -22,8 +22,10 @@ from lmstrix.measure import Level, Measurement
 from lmstrix.models import ContextReport, Judgement, Observation, Prompt, Question, Region, Reply
 from lmstrix.ports import LoadedModel, QuestionSource, SearchStrategy, Validator
 from lmstrix.problem import Ask, CostModel, Done, SearchProblem
+from lmstrix.reports.words import dump_report
 from lmstrix.search.bayes import Bayes
 from lmstrix.search.gallop import Gallop
+from lmstrix.serialize import load_report
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, prompt_tokens
 from lmstrix.validators.coherence import Coherence
@@ -309,8 +311,9 @@ async def test_a_certificate_ends_if_no_further_reply_can_be_judged() -> None:
         (ContextOverflow("too long"), Cause.OVERFLOW),
     ],
 )
+@pytest.mark.parametrize("beyond", [Beyond.FORGETS_ALL, Beyond.FORGETS_HEAD])
 async def test_an_engine_that_fails_first_in_the_certificate_is_the_cause(
-    error: LMStrixError, cause: Cause
+    error: LMStrixError, cause: Cause, beyond: Beyond
 ) -> None:
     """Memory may be short by then, or the load made for the answer holds less than it says."""
 
@@ -319,11 +322,13 @@ async def test_an_engine_that_fails_first_in_the_certificate_is_the_cause(
             if self.counters.loads > 1 and prompt_tokens > 3700:
                 raise error
 
-    adapter = Fails(attrs.evolve(MODEL, true_context=4000, beyond=Beyond.FORGETS_ALL))
+    adapter = Fails(attrs.evolve(MODEL, true_context=4000, beyond=beyond))
     client = LMStrix(adapter=adapter, store="memory")
     report = await client.find_true_context("m")
     assert (report.cause, report.certified) == (cause, True)
     assert any("engine failed" in note for note in report.notes)
+    assert {region.cause for region in report.regions} == {cause}
+    assert load_report(dump_report(report)) == report
     low, high = report.bracket
     assert low <= 3716 < (high or 0)
 

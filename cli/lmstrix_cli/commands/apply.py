@@ -43,6 +43,12 @@ Exit codes:
 """
 
 LMSTUDIO, LLAMA_SERVER, OLLAMA = "lmstudio", "llama-server", "ollama"
+_ENGINES = {
+    LMSTUDIO: ("lmstudio",),
+    LLAMA_SERVER: ("llama-server", "llamacpp"),
+    OLLAMA: ("ollama",),
+}
+"""The adapters whose measurements are about the program itself."""
 RELOAD = "A model that is loaded keeps its context until it is loaded again."
 
 
@@ -278,7 +284,8 @@ def _facts(
     wish: _Wish, reports: Sequence[StoredReport], report: ContextReport
 ) -> dict[str, object]:
     """The facts about the model, also printed: on stderr if stdout is for a program."""
-    engine = {LMSTUDIO: "lmstudio", LLAMA_SERVER: "llamacpp"}.get(wish.target, "")
+    same = report.environment.adapter in _ENGINES[wish.target]
+    engine = "" if same else _ENGINES[wish.target][0]
     notes = apply.caveats(reports, report, engine=engine)
     if not wish.as_json:
         say = output.out if wish.target == LMSTUDIO else output.note

@@ -156,6 +156,8 @@ def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool
 def _measure_options(*, no_certify: bool, budget: float | None, **numbers: Any) -> MeasureOptions:  # noqa: ANN401 - as above
     if numbers["only_at"] is not None and numbers["max_context"] is not None:
         raise click.UsageError("--at tests one length and cannot be combined with --max-context.")
+    if numbers["only_at"] and (numbers["min_tokens_per_second"] or numbers["max_ttft_s"]):
+        raise click.UsageError("--at cannot be combined with --min-speed or --max-ttft.")
     return MeasureOptions(certify=not no_certify, budget_s=budget, **numbers)
 
 
