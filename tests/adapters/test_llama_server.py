@@ -16,7 +16,7 @@ from lmstrix.adapters.llama_server import (
     llama_server,
 )
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
-from lmstrix.errors import ConfigurationError, ConnectionLost, LoadFailed
+from lmstrix.errors import ConfigurationError, ConnectionLost, LoadFailed, LoadHung
 from lmstrix.json_values import as_text
 from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
@@ -166,8 +166,10 @@ async def test_a_router_that_cannot_load() -> None:
 
 
 @pytest.fixture
-def binary(tmp_path: Path) -> str:
-    """A program that takes llama-server's options."""
+def binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A program that takes llama-server's options. A proxy of the user's is not asked for it."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
     program = tmp_path / "llama-server"
     # A copy of its own tells this test's processes from those of other tests.
     script = tmp_path / "llama_server.py"
@@ -202,6 +204,19 @@ async def test_nothing_of_a_spawned_server_is_left(binary: str, demo_model: Path
         assert running
         assert not any("LLAMA" in line or "api" in line for line in running)
     await gone(binary)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
+async def test_a_server_that_never_becomes_ready_is_given_up(tmp_path: Path) -> None:
+    """Although it is busy: also one that is only asked whether it is ready would be."""
+    program = tmp_path / "llama-server"
+    busy = '#!/bin/sh\n[ "$1" = --help ] || while :; do :; done\n'
+    program.write_text(busy, encoding="utf-8")
+    program.chmod(0o755)
+    settings = EngineSettings(model="m.gguf", n_ctx=512, batch_tokens=64, binary=str(program))
+    with anyio.fail_after(30), pytest.raises(LoadHung):
+        async with running_engine(settings, stall_s=1, unseen_s=1):
+            raise AssertionError
 
 
 KILLED = """

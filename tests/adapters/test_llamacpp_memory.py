@@ -25,6 +25,15 @@ MLA = header(
 HYBRID = header(
     block_count=4, head_count=(0, 8, 0, 8), head_count_kv=(0, 2, 0, 2), embedding_length=512
 )
+QWEN_NEXT = header(
+    architecture="qwen3next",
+    block_count=32,
+    head_count=16,
+    head_count_kv=4,
+    key_length=256,
+    value_length=256,
+    attention_interval=4,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,9 @@ HYBRID = header(
         (SMOLLM2, 23_040),
         (MLA, 2 * 576 * 2),
         (HYBRID, 2 * 2 * 2 * 64 * 2),
+        (QWEN_NEXT, 8 * 4 * 512 * 2),
+        (attrs.evolve(QWEN_NEXT, attention_interval=None), 8 * 4 * 512 * 2),
+        (attrs.evolve(QWEN_NEXT, block_count=33, predicting_layers=1), 8 * 4 * 512 * 2),
     ],
 )
 def test_the_cache_of_known_models(model: GgufHeader, per_token: int) -> None:

@@ -44,6 +44,8 @@ PREDICTIONS = [
     (CRASH, EngineCrashed),
     ("Exit code: 6", EngineCrashed),
     ("Model unloaded.", EngineUnavailable),
+    ("Model is unloaded.", EngineUnavailable),
+    ("No model found that fits the query", EngineUnavailable),
     ("Cannot find a loaded model with identifier 'x'", EngineUnavailable),
     ("something else", PredictionError),
     ("", PredictionError),
@@ -52,6 +54,7 @@ CALLS = [
     (CRASH, EngineCrashed),
     ("Cannot find a model with path or key 'x'", ModelNotFound),
     ("Cannot find a loaded model with identifier 'x'", EngineUnavailable),
+    ("No model found that fits the query generic.noModelMatchingQuery", EngineUnavailable),
     ("no idea", EngineUnavailable),
 ]
 

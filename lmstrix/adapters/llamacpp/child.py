@@ -109,13 +109,9 @@ def _serve_binary(answers: BinaryIO, settings: dict[str, Any], parent: int) -> N
         )
     except (OSError, subprocess.SubprocessError) as error:
         _fail(answers, "engine", error)
-    seen = ""
     while not _is_healthy(port):
         if server.poll() is not None:
             _fail(answers, "load", RuntimeError(f"llama-server ended: {server.returncode}"))
-        if (now := work_of(server.pid)) != seen:  # the parent takes what is logged for progress
-            seen = now
-            os.write(2, f"llama-server works: {now}\n".encode())
         time.sleep(POLL_S)
     _say(answers, {"address": f"http://127.0.0.1:{port}"})
     while server.poll() is None:
@@ -134,9 +130,13 @@ def _free_port() -> int:
         return port
 
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks no proxy of the user's: the server is on the loopback."""
+
+
 def _is_healthy(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+        with _DIRECT.open(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
             return answer.status == 200
     except (OSError, urllib.error.URLError, ValueError):
         return False

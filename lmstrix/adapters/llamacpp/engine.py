@@ -138,7 +138,8 @@ class Engine:
             with anyio.move_on_after(START_S):
                 if stdin is not None:
                     await stdin.send(line)
-        answer = await self._answer(stall_s, unseen_s, on_work)
+        watch = _Watch(self._process.pid, self._log, unseen_s, shown=not settings.binary)
+        answer = await self._answer(stall_s, watch, on_work)
         address = (answer or {}).get("address")
         if isinstance(address, str) and address.startswith("http://127.0.0.1:"):
             self.address = address
@@ -150,11 +151,10 @@ class Engine:
         raise load_failure(answer, self._process.returncode, words)
 
     async def _answer(
-        self, stall_s: float, unseen_s: float, on_work: Callable[[], None]
+        self, stall_s: float, watch: _Watch, on_work: Callable[[], None]
     ) -> Json | None:
         """The child's one line; None if it died without one."""
         received = b""
-        watch = _Watch(self._process.pid, self._log, unseen_s)
         while b"\n" not in received and len(received) < ANSWER_BYTES:
             idle_s = watch.idle_s(anyio.current_time())
             if idle_s >= stall_s:
@@ -187,10 +187,15 @@ class Engine:
 
 
 class _Watch:
-    """Watches whether a loading process works: processor time, memory, log."""
+    """Watches whether a loading process works: processor time, memory, log.
 
-    def __init__(self, pid: int, log: _Log, unseen_s: float) -> None:
+    Not `shown` is what a server of the user's does: that it is asked whether it is ready makes it,
+    and the child that asks, look busy.
+    """
+
+    def __init__(self, pid: int, log: _Log, unseen_s: float, *, shown: bool) -> None:
         self._pid = pid
+        self._shown = shown
         self._log = log
         self._seen: tuple[object, ...] = ()
         self._since = anyio.current_time()
@@ -200,7 +205,7 @@ class _Watch:
         """Seconds without any sign of work. If the system shows none, the first `unseen_s` count
         as work.
         """
-        work = child.work_of(self._pid)
+        work = child.work_of(self._pid) if self._shown else ""
         if not work:
             return max(0.0, now - self._unseen_until)
         seen = (self._log.count, work)

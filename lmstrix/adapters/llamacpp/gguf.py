@@ -63,6 +63,8 @@ _KEPT_OF_ARCHITECTURE = frozenset(
         "block_count",
         "context_length",
         "embedding_length",
+        "full_attention_interval",
+        "nextn_predict_layers",
         "pooling_type",
     }
 )
@@ -88,6 +90,10 @@ class GgufHeader:
     embedding_length: int | None = None
     head_count: int | tuple[int, ...] | None = None
     head_count_kv: int | tuple[int, ...] | None = None
+    attention_interval: int | None = None
+    """Every so many layers one has a KV cache; the others are recurrent."""
+    predicting_layers: int = 0
+    """The last layers, which predict several tokens and have no KV cache."""
     """One number for all layers, or one for each; zero in layers without attention."""
     key_length: int | None = None
     value_length: int | None = None
@@ -240,6 +246,8 @@ def _header(data: _Metadata, size: int, tensors: int, parameters: int) -> GgufHe
         key_length=data.number("attention.key_length"),
         value_length=data.number("attention.value_length"),
         keys_only=data.has("attention.key_length_mla"),
+        attention_interval=data.number("full_attention_interval"),
+        predicting_layers=data.number("nextn_predict_layers", 0) or 0,
         pooling_type=data.number("pooling_type", 0),
         causal=data.flag("attention.causal", default=True),
         has_chat_template=bool(data.text("tokenizer.chat_template")),

@@ -38,6 +38,11 @@ def _layers(value: int | tuple[int, ...] | None, count: int) -> tuple[int, ...] 
     return value if len(value) == count else None
 
 
+_EVERY_FOURTH = frozenset({"qwen3next", "qwen35", "qwen35moe"})
+"""Architectures with a KV cache in every fourth layer if the header does not say: llama.cpp's
+default."""
+
+
 def kv_bytes(header: GgufHeader, context_length: int) -> int | None:
     """Bytes of the KV cache at `context_length`; None if the header lacks something.
 
@@ -60,6 +65,13 @@ def kv_bytes(header: GgufHeader, context_length: int) -> int | None:
     value = 0 if header.keys_only else header.value_length or default
     if key is None or value is None:
         return None
+    every = header.attention_interval or (4 if header.architecture in _EVERY_FOURTH else 1)
+    if isinstance(header.head_count_kv, int) and every > 1:
+        main = blocks - header.predicting_layers
+        kv_heads = [
+            heads if at <= main and at % every == 0 else 0
+            for at, heads in enumerate(kv_heads, start=1)
+        ]
     cells = -(-context_length // CELL_STEP) * CELL_STEP
     return cells * sum(kv_heads) * (key + value) * BYTES_PER_VALUE
 

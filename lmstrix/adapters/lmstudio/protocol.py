@@ -147,8 +147,9 @@ _NO_MODEL = re.compile(
     re.IGNORECASE,
 )
 _GONE = re.compile(
-    r"model unloaded|generic\.identifierNotFound|cannot find a loaded model|unexpectedly "
-    r"disconnected|authentication|operation cancell?ed",
+    r"model (?:is |was )?unloaded|generic\.(?:identifierNotFound|specificModelUnloaded)"
+    r"|no model found that fits|cannot find a loaded model|unexpectedly disconnected"
+    r"|authentication|operation cancell?ed",
     re.IGNORECASE,
 )
 
