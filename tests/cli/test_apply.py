@@ -238,6 +238,23 @@ def test_ollama_gets_a_modelfile_on_stdout(shell: Shell) -> None:
     assert "ollama create" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("adapter", "target", "warned"),
+    [
+        ("llama-server", "llama-server", False),
+        ("llamacpp", "llama-server", False),
+        ("ollama", "ollama", False),
+        ("lmstudio", "ollama", True),
+    ],
+)
+def test_another_engines_result_is_told(
+    shell: Shell, adapter: str, target: str, *, warned: bool
+) -> None:
+    remember(shell, adapter=adapter)
+    [told] = shell.lines("apply", KEY, "--for", target, "--json")
+    assert any("Measured with" in note for note in told["notes"]) is warned
+
+
 def test_a_model_of_ollama_keeps_its_name_there(shell: Shell) -> None:
     remember(shell, key="qwen3:8b", path="", adapter="ollama")
     assert shell.run("apply", "qwen3:8b", "--for", "ollama").stdout.startswith("FROM qwen3:8b\n")

@@ -161,6 +161,13 @@ def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
     assert "coherence: passed\n" in passed
 
 
+@pytest.mark.parametrize("words", [("--min-speed", "20"), ("--max-ttft", "5s")])
+def test_one_size_has_no_usable_context(shell: Shell, words: tuple[str, ...]) -> None:
+    result = shell.run("test", "short", "--at", "1k", *words)
+    assert result.exit_code == 2
+    assert "cannot be combined" in result.stderr
+
+
 def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     adapter = shell.adapter = Tight(SHORT)
     result = shell.run("test", "short", "--at", "2k", "-q")

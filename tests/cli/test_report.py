@@ -51,6 +51,12 @@ def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) ->
     assert "a/one" not in (here / "lmstrix-report.html").read_text(encoding="utf-8")
 
 
+def test_a_name_with_a_line_separator_stays_on_one_line_of_json(shell: Shell) -> None:
+    shell.remember(made("a\u2028b"))
+    lines = shell.run("report", "--json").stdout.split("\n")
+    assert [json.loads(line)["model"]["key"] for line in lines if line] == ["a\u2028b"]
+
+
 def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
     shell.remember(made("m"))
     for suffix in MARKERS:

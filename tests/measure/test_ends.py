@@ -333,6 +333,24 @@ async def test_an_engine_that_fails_first_in_the_certificate_is_the_cause(
     assert low <= 3716 < (high or 0)
 
 
+async def test_a_model_that_declares_nothing_is_tried_as_far_as_asked() -> None:
+    adapter = SimulatedAdapter(attrs.evolve(MODEL, declared=None))
+    client = LMStrix(adapter=adapter, store="memory", levels=())
+    options = MeasureOptions(max_context=140_000, quick=True)
+    report = await client.find_true_context("m", options)
+    assert (report.true_context, report.cause) == (140_000, Cause.MAX_CONTEXT)
+
+
+async def test_a_length_at_which_coherence_fails_is_no_limit_of_a_region() -> None:
+    """Whatever single facts it missed there."""
+    model = attrs.evolve(MODEL, coherent_context=4000, lapses=0.05)
+    for seed in range(3):
+        client = LMStrix(adapter=SimulatedAdapter(model, seed=seed), store="memory")
+        report = await client.find_true_context("m", MeasureOptions(seed=seed))
+        assert report.cause is Cause.GIBBERISH
+        assert Cause.FORGETS not in {region.cause for region in report.regions}
+
+
 async def test_an_error_of_the_engine_that_comes_with_a_length_is_its_limit() -> None:
     """As "Compute error." by a GPU without memory; in whatever words."""
 

@@ -37,6 +37,7 @@ async def test_a_quick_answer_costs_half_and_a_full_one_continues_from_it(beyond
     assert quick.cost.prompt_tokens <= 0.6 * full.cost.prompt_tokens
     assert [stored.report.method.quick for stored in await client.reports()] == [True]
     assert await client.known_reports([model.info]) == {}
+    assert await client.known_reports([model.info], MeasureOptions(certify=False)) == {}
     again = await client.find_true_context("m")
     assert started[-1].resumed_trials > 0
     assert again.certified

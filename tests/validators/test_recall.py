@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from itertools import pairwise
 from math import ceil, log
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 
 from lmstrix.errors import ConfigurationError
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
-from lmstrix.ports import LoadedModel
+from lmstrix.ports import LoadedModel, QuestionSource
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.coherence import Coherence
 from lmstrix.validators.needles import (
     SPARE_FACTS,
@@ -51,6 +54,18 @@ async def test_ten_questions_ask_for_different_needles(
 def begin_to_end(region: Region, length: int, position: float) -> bool:
     begin, end = region.span
     return begin * length <= position < end * length
+
+
+async def test_a_document_keeps_no_model_alive() -> None:
+    adapter = SimulatedAdapter(SimulatedModel(key="m"))
+    async with adapter.load(SimulatedModel(key="m").info, 4096) as loaded:
+        source: QuestionSource | None = Recall().questions(loaded, 77)
+        assert source is not None
+        await source.question(2048, 0)
+        lives = weakref.ref(loaded)
+    del loaded, source
+    gc.collect()
+    assert lives() is None
 
 
 async def test_questions_fill_short_lengths_too(loaded: LoadedModel) -> None:
