@@ -66,20 +66,20 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
     else:
-        run_tests(session)
+        run_tests(session, "engine and not slow")
 
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
-    """The same tests; fails if they reach too little of the code. It takes half as long again."""
+    """The same and the slow tests; fails if they reach too little of the code."""
     session.install("-e", ".[llamacpp]", *group("test"))
     session.run("coverage", "erase")
-    run_tests(session, "--cov", "--cov-append", "--cov-report=", "--cov-fail-under=0")
+    run_tests(session, "engine", "--cov", "--cov-append", "--cov-report=", "--cov-fail-under=0")
     session.run("coverage", "report")
 
 
-def run_tests(session: nox.Session, *options: str) -> None:
-    """All tests, in three parts; `options` are pytest's."""
+def run_tests(session: nox.Session, engine: str, *options: str) -> None:
+    """Tests in three parts, `engine` chooses those of the last; `options` are pytest's."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     options = ("--durations=10", *options)
     # One more than cores, because many wait for a deadline to pass.
@@ -89,7 +89,7 @@ def run_tests(session: nox.Session, *options: str) -> None:
     session.run("pytest", "docs", "README.md", *options)
     # As many engines of one thread as there are cores. Two on one core wait for each other, and
     # elsewhere than on Linux a process cannot be bound to one.
-    session.run("pytest", "tests", "-m", "engine", "-n", str(min(cores, 4)), *options)
+    session.run("pytest", "tests", "-m", engine, "-n", str(min(cores, 4)), *options)
 
 
 @nox.session(default=False)

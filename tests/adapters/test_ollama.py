@@ -73,6 +73,7 @@ class TestContract(AdapterContract):
 # The simulated models' contract runs on every event loop; here one is enough.
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.engine
+@pytest.mark.slow
 class TestContractOverTheRealEngine(AdapterContract):
     @pytest.fixture
     async def server(self, demo_model: Path) -> AsyncGenerator[OllamaServer, None]:

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals and no `ps`"),
 ]
 
-SMALL = MeasureOptions(max_context=1024, certify=False)
+SMALL = MeasureOptions(max_context=768, certify=False)
 
 
 def engine_processes() -> list[int]:
@@ -45,9 +45,9 @@ def is_reading(event: Event) -> bool:
     return 0 < event.progress.processed_tokens < event.progress.prompt_tokens
 
 
-def fills_a_kilotoken(event: Event) -> bool:
-    """Whether `event` stands anywhere in a prefill of 1024 tokens."""
-    return isinstance(event, PrefillProgressed) and event.length_tokens == 1024
+def fills_all(event: Event) -> bool:
+    """Whether `event` stands anywhere in a prefill of the largest length."""
+    return isinstance(event, PrefillProgressed) and event.length_tokens == SMALL.max_context
 
 
 def client(*observers: Observer) -> LMStrix:
@@ -96,7 +96,7 @@ async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
         report = await lmstrix.find_true_context(
             str(demo_model), SMALL, observers=[Killer(1, is_reading)]
         )
-    assert (report.true_context, report.cause) == (1024, Cause.MAX_CONTEXT)
+    assert (report.true_context, report.cause) == (768, Cause.MAX_CONTEXT)
     assert report.cost.loads == 2
     reasons = [e.reason for e in events if isinstance(e, Retrying)]
     assert len(reasons) == 1
@@ -106,10 +106,10 @@ async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_an_engine_that_dies_every_time_is_one(demo_model: Path) -> None:
-    killer = Killer(99, fills_a_kilotoken)
+    killer = Killer(99, fills_all)
     async with client() as lmstrix:
         report = await lmstrix.find_true_context(str(demo_model), SMALL, observers=[killer])
     assert report.cause is Cause.CRASHED_ON_FILL
-    assert report.true_context == 768
-    assert report.bracket == (768, 1024)
+    assert report.true_context == 512
+    assert report.bracket == (512, 768)
     assert engine_processes() == []
