@@ -89,6 +89,7 @@ class Killer:
 
 
 # Half a minute each: one event loop is enough, as the retrying itself is tested on both.
+@pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
     events: list[Event] = []
