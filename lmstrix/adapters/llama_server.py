@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -194,7 +195,7 @@ class LlamaServerAdapter(ServerAdapter):
         try:
             await server.call("POST", "/models/load", {"model": routed}, classify=_load_error)
         except LoadFailed as error:
-            if "already" not in str(error):
+            if not _RUNS_ALREADY.search(str(error)):
                 raise
             return False
         return True
@@ -215,6 +216,7 @@ class LlamaServerAdapter(ServerAdapter):
         raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
 
 
+_RUNS_ALREADY = re.compile(r"already (?:running|load(?:ed|ing))", re.IGNORECASE)
 LOADED = frozenset({"loaded", "sleeping"})
 """States of a router's model that answers: a sleeping one wakes up at a request."""
 RESERVED = frozenset(
