@@ -18,7 +18,7 @@ class Binary(Bracketing):
     name = "binary"
 
     def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
-        step, top = problem.granularity, problem.ceiling
+        top = problem.ceiling
         bottom = 0 if low == problem.floor else low
         end = top if high is None else high
         middle = (bottom + end) // 2
@@ -27,6 +27,7 @@ class Binary(Bracketing):
             middle = (bottom + end + 1) // 2
         if high is None and problem.is_tight(low, top):
             return top
+        step = problem.step_at(low)
         aligned = middle // step * step
         if aligned <= low:
             aligned += step

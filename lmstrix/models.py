@@ -7,6 +7,7 @@ the prompt plus the reserved reply, in the model's own tokens.
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -128,6 +129,8 @@ class Cause(enum.StrEnum):
     INVALID_MODEL = "invalid_model"
     UNSUPPORTED_MODEL = "unsupported_model"
     MODEL_NOT_FOUND = "model_not_found"
+    MODEL_IN_USE = "model_in_use"
+    """Loading it would have replaced what the user has loaded."""
     BUDGET_SPENT = "budget_spent"
     INTERRUPTED = "interrupted"
     INFRASTRUCTURE = "infrastructure"
@@ -142,6 +145,7 @@ UNFINISHED = frozenset(
         Cause.INVALID_MODEL,
         Cause.UNSUPPORTED_MODEL,
         Cause.MODEL_NOT_FOUND,
+        Cause.MODEL_IN_USE,
         Cause.BUDGET_SPENT,
         Cause.INTERRUPTED,
         Cause.INFRASTRUCTURE,
@@ -324,6 +328,14 @@ class ReplyChunk:
     is_reasoning: bool = False
 
 
+_THOUGHT = re.compile(
+    r"\A\s*(?:<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)"
+    r"|<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z))",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A thought that the engine did not set apart."""
+
+
 @attrs.frozen(kw_only=True)
 class Reply:
     """A reply, in the engine's own numbers."""
@@ -338,6 +350,16 @@ class Reply:
     generated_tokens: int = 0
     ttft_s: float | None = None
     tokens_per_second: float | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The text without a thought in it; None if cancelled, or cut off inside a thought."""
+        if self.stop_reason is StopReason.CANCELLED:
+            return None
+        said, thoughts = _THOUGHT.subn("", self.text)
+        ran_out = self.stop_reason in {StopReason.MAX_TOKENS, StopReason.CONTEXT_LENGTH}
+        thought = bool(thoughts) or bool(self.reasoning)
+        return None if thought and ran_out and not said.strip() else said
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ import anyio
 
 from lmstrix.errors import (
     ConfigurationError,
+    EngineUnavailable,
     InfrastructureError,
     LMStrixError,
     ModelNotFound,
@@ -71,8 +72,9 @@ def make_plugin(group: str, name: str, **settings: object) -> object:
     found = {point.name: point for point in entry_points(group=group)}
     family = group.rpartition(".")[2]
     if name not in found:
+        one = "strategy" if family == "strategies" else family.removesuffix("s")
         raise PluginNotFound(
-            f"there is no {name!r} among the {family}",
+            f"unknown {one} {name!r}",
             hint=f"Known {family}: {', '.join(sorted(found)) or 'none'}.",
         )
     try:
@@ -156,8 +158,14 @@ class Adapters:
                 meant = suggestion(model, [key for _, key in everywhere])
                 if isinstance(error, InfrastructureError):
                     names = " and ".join(dict.fromkeys(one.name for one, _ in elsewhere))
-                    meant = f"{meant or f'No such model on {names} either.'} {error.hint}"
+                    raise EngineUnavailable(
+                        f"no model {model[:200]!r} on {names}, and {error}",
+                        hint=f"{meant} {error.hint}".strip(),
+                    ) from error
                 error.hint = meant.strip() or error.hint
+            elif isinstance(error, InfrastructureError) and self._others:
+                names = " and ".join(self._others)
+                error.hint = f"Neither does {names}. {error.hint}".strip()
             raise
 
     async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:

@@ -453,12 +453,30 @@ def _rounded(value: float, per_octave: int) -> float:
     return 2.0 ** (round(log2(value) * per_octave) / per_octave)
 
 
+COARSEST, COARSE_PART = 256, 16
+"""Neighbouring lengths are this many tokens apart or more; below, a 16th of the length."""
+
+
+def step_at(length: int, granularity: int) -> int:
+    """The least distance of neighbouring lengths near `length`: `granularity`, doubled up to 256
+    tokens as long as it is at most a 16th of the length.
+
+    >>> [step_at(length, 64) for length in (512, 2048, 4096, 65536)]
+    [64, 128, 256, 256]
+    """
+    step = granularity
+    while 2 * step <= min(COARSEST, length / COARSE_PART):
+        step *= 2
+    return step
+
+
 @attrs.frozen(kw_only=True)
 class SearchProblem:
     """The problem that a strategy solves. All lengths are in tokens.
 
     `floor` is known to work (the baseline's length); `ceiling` is the largest length that may be
-    tried. The answer must be exact to ``max(granularity, tolerance * answer)``.
+    tried. All lengths between them are multiples of `granularity`. The answer must be exact to
+    ``max(step_at(answer), tolerance * answer)``.
     """
 
     floor: int
@@ -466,7 +484,7 @@ class SearchProblem:
     baseline: Baseline
     rule: PassRule
     tolerance: float = 1 / 64
-    granularity: int = 256
+    granularity: int = 64
     costs: CostModel = attrs.field(factory=CostModel)
     """The costs as far as they are known."""
     cached_tokens: int = 0
@@ -476,9 +494,13 @@ class SearchProblem:
     remaining_s: float | None = None
     """Seconds that it may still take; None for no limit."""
 
+    def step_at(self, length: int) -> int:
+        """See `step_at`."""
+        return step_at(length, self.granularity)
+
     def is_tight(self, low: int, high: int) -> bool:
         """Whether [low, high] is as narrow as it has to be."""
-        return high - low <= max(self.granularity, self.tolerance * low)
+        return high - low <= max(self.step_at(low), self.tolerance * low)
 
     def affordable(self, length: int, trials: int, *, checkpoint: int = 0) -> int:
         """How many of `trials` questions at `length` fit in the expected rest of the budget."""

@@ -42,7 +42,7 @@ _PHASES = {
     "search": "searching for the limit",
     "regions": "searching for the limit",
     "levels": "asking the questions of the other levels",
-    "coherence": "checking that it still writes sensible text",
+    "coherence": "checking coherence",
     "certify": "checking on a fresh document",
     "weak": "asking again about the weak regions",
     "map": "asking at all depths",

@@ -113,7 +113,16 @@ def test_an_undecided_length_always_wants_more() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "tight"),
-    [(512, 768, True), (512, 769, False), (32768, 33280, True), (32768, 33281, False)],
+    [
+        (512, 576, True),
+        (512, 577, False),
+        (2240, 2368, True),
+        (2240, 2369, False),
+        (4096, 4352, True),
+        (4096, 4353, False),
+        (32768, 33280, True),
+        (32768, 33281, False),
+    ],
 )
 def test_tight_is_a_granule_or_a_share_of_the_answer(low: int, high: int, *, tight: bool) -> None:
     assert attrs.evolve(PROBLEM, ceiling=65536).is_tight(low, high) is tight

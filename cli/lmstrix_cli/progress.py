@@ -232,7 +232,7 @@ def _parts(state: ProgressState, elapsed_s: float) -> Iterator[tuple[str, str]]:
     elif state.high is not None:  # so far only the baseline passed
         yield "bracket", f"fails at {state.high:,}"
     elif clean:
-        yield "bracket", f"works to {clean:,}"
+        yield "bracket", f"correct to {clean:,}"
     if state.judged:
         yield "correct", f"{state.passes} of {state.judged} correct"
     if state.tokens_per_second:

@@ -173,7 +173,8 @@ def add_shared_options(command: click.Command, *, of_group: bool = False) -> Non
         metavar="HOST:PORT",
         envvar="LMSTRIX_HOST",
         callback=_keep_host,
-        help="Address of the server: HOST:PORT, or a URL. Default: found on this machine."
+        help="Address of the server: HOST:PORT, or a URL. Without --adapter it is LM Studio's."
+        " Default: found on this machine."
         "  [env: LMSTRIX_HOST]",
     )
     add(

@@ -32,6 +32,7 @@ from lmstrix.errors import (
     LMStrixError,
     LoadFailed,
     LoadHung,
+    ModelInUse,
     ModelNotFound,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
@@ -100,6 +101,8 @@ class LlamaServerAdapter(ServerAdapter):
             for address in ([given] if given else DEFAULT_ADDRESSES)
         ]
         self._found: Server | None = None
+        self._ending: set[str] = set()
+        """What was unloaded here, as far as it was not seen to be gone."""
         self._stall_s = stall_timeout_s
 
     async def list_models(self) -> Sequence[ModelInfo]:
@@ -131,11 +134,15 @@ class LlamaServerAdapter(ServerAdapter):
         server = await self._server()
         release_s, mine = CANCEL_S, False
         try:
-            if routed and (state := _state(served[model.key])) not in LOADED:
+            state = _state(served[model.key]) if routed else "loaded"
+            if routed in self._ending:  # ours still, from an earlier load
+                state = await self._wait_unloaded(routed)
+            if state not in LOADED:
                 if state != "loading":  # by somebody else
+                    await self._refuse_to_evict(server, routed)
                     mine = True
                     mine = await self._load_routed(server, routed)
-                await self._wait_routed(routed)
+                await self._wait_routed(routed, on_progress)
             async with http_client(server.address, server.key) as client:
                 loaded = LlamaCppModel(
                     None, client, model, routed=routed, stall_timeout_s=self._stall_s
@@ -153,8 +160,10 @@ class LlamaServerAdapter(ServerAdapter):
             raise
         finally:
             if mine:
+                self._ending.add(routed)
                 with anyio.move_on_after(release_s, shield=True), suppress(LMStrixError):
                     await server.call("POST", "/models/unload", {"model": routed})
+                    await self._wait_unloaded(routed)
 
     async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
         server = await self._server()
@@ -173,16 +182,14 @@ class LlamaServerAdapter(ServerAdapter):
 
     async def _server(self) -> Server:
         """The server that answers; looked for once."""
-        for server in self._servers:
-            if self._found is None:
-                try:
-                    await server.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
-                except LMStrixError:  # another program may have the usual port
-                    if server is self._servers[-1]:
-                        raise
-                else:
-                    self._found = server
-        return self._found or self._servers[-1]
+        if self._found is None:
+            *others, chosen = self._servers
+            for server in reversed(others):
+                if await _is_llama_server(server):
+                    chosen = server
+            await chosen.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
+            self._found = chosen
+        return self._found
 
     async def _listed(self) -> list[tuple[ModelInfo, Json]]:
         """The models and their entries."""
@@ -200,20 +207,49 @@ class LlamaServerAdapter(ServerAdapter):
             return False
         return True
 
-    async def _wait_routed(self, routed: str) -> None:
-        """Until the router has loaded `routed`."""
+    async def _refuse_to_evict(self, server: Server, routed: str) -> None:
+        """Raises `ModelInUse` if the router would unload another model for `routed`."""
+        most = as_count((await server.call("GET", "/props")).get("max_instances")) or 0
+        running = [m.key for m, e in await self._listed() if _state(e) in {*LOADED, "loading"}]
+        if 0 < most <= len(running):
+            raise ModelInUse(
+                f"llama-server runs {len(running)} of at most {most} models, and would unload one"
+                f" to load {routed!r}",
+                hint=f"Unload one first: {', '.join(running)}.",
+            )
+
+    async def _wait_routed(
+        self, routed: str, on_progress: Callable[[LoadProgress], None] | None
+    ) -> None:
+        """Until the router has loaded `routed`. It does not say how far it is."""
         with anyio.move_on_after(LOAD_S):
-            while True:
-                entries = [e for _, e in await self._listed() if e.get("id") == routed]
-                state = _state(entries[0]) if entries else ""
-                if state in LOADED:
-                    return
-                if state not in ("loading", "unloaded", "downloading") or as_object(
-                    entries[0].get("status")
-                ).get("failed"):
+            while (state := await self._state_of(routed)) not in LOADED:
+                if state not in {"loading", "unloaded", "downloading"}:
                     raise LoadFailed(f"the router could not load {routed!r}: {state or 'gone'}")
+                if on_progress is not None and state != "unloaded":
+                    on_progress(LoadProgress(fraction=0.0))
                 await anyio.sleep(POLL_S)
+            return
         raise LoadHung(f"the router did not load {routed!r} within {LOAD_S:.0f} s")
+
+    async def _wait_unloaded(self, routed: str) -> str:
+        """Until the router does not run `routed` any more: a request would load it again. Its
+        state then; `RELEASE_S` at most.
+        """
+        state = ""
+        with anyio.move_on_after(RELEASE_S):
+            while (  # noqa: ASYNC110 - a router does not announce it
+                state := await self._state_of(routed)
+            ) in {*LOADED, "loading"}:
+                await anyio.sleep(POLL_S)
+            self._ending.discard(routed)
+        return state
+
+    async def _state_of(self, routed: str) -> str:
+        """What the router does with a model: its state, ``failed``, or empty if it is gone."""
+        entries = [entry for _, entry in await self._listed() if entry.get("id") == routed]
+        entry: Json = entries[0] if entries else {}
+        return "failed" if as_object(entry.get("status")).get("failed") else _state(entry)
 
 
 _RUNS_ALREADY = re.compile(r"already (?:running|load(?:ed|ing))", re.IGNORECASE)
@@ -297,6 +333,18 @@ class SpawnedServerAdapter(LlamaCppAdapter):
             binary=self._binary,
             arguments=self._arguments,
         )
+
+
+async def _is_llama_server(server: Server) -> bool:
+    """Whether llama-server answers there, and not another program that has its usual port."""
+    try:
+        told = await server.call("GET", "/props", deadline_s=10, busy_s=0)
+    except LMStrixError as error:  # it may load its model, or want a key
+        return bool(re.search("loading model|api key", str(error), re.IGNORECASE))
+    return not _PROPERTIES.isdisjoint(told)
+
+
+_PROPERTIES = frozenset({"default_generation_settings", "build_info", "role"})
 
 
 def _model(entry: Json) -> ModelInfo:

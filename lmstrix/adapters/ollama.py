@@ -79,6 +79,7 @@ MOST_RECORD_BYTES = 65536
 FIXED = {"temperature": 0, "top_k": 1, "top_p": 1.0, "repeat_penalty": 1.0, "seed": 1}
 _STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
 _REFUSED = re.compile(r"requires more (?:system )?memory", re.IGNORECASE)
+_WEIGHTS = re.compile(r"^FROM \S*(sha256-[0-9a-f]{64})$", re.MULTILINE)
 _HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
 
 
@@ -163,16 +164,20 @@ class OllamaAdapter(ServerAdapter):
             raise LoadRefused(f"{model.key!r} is loaded already, and Ollama holds it only once")
         users = await self._users_own(model.key)
         if users is not None and not self._force:
+            same = f" (the same weights as {model.key!r})" if users.key != model.key else ""
             raise ModelInUse(
-                f"{model.key!r} is loaded in Ollama by somebody else, with {users.context:,}"
-                " tokens; another context would replace it",
-                hint=f"Unload it first (ollama stop {model.key}), or replace it with --force.",
+                f"{users.key!r}{same} is loaded in Ollama already, and not by LMStrix, with"
+                f" {users.context:,} tokens; another context would replace it",
+                hint=f"Unload it first: ollama stop {users.key}. `lmstrix test` and `lmstrix map`"
+                " replace it with --force, and load it again afterwards.",
             )
         loaded: CountedModel | None = None
         release_s = CANCEL_S
         self._ours[model.key] = context_length
         self._record.add(model.key, context_length)
         try:
+            if users is not None and users.key != model.key:
+                await self._unload(users.key)
             await self._load(model, context_length)
             context = await self._effective(model.key)
             while loaded is None or context < loaded.effective_context:
@@ -257,7 +262,7 @@ class OllamaAdapter(ServerAdapter):
         running: dict[str, _Running] = {}
         for entry in map(as_object, cast("list[object]", models)):
             key = as_text(entry.get("name")) or as_text(entry.get("model"))
-            running[key] = _Running.read(entry)
+            running[key] = _Running.read(key, entry)
         self._record.keep(running)
         for key, context in list(self._left.items()):
             # Gone, or replaced by somebody else's.
@@ -266,11 +271,28 @@ class OllamaAdapter(ServerAdapter):
         return running
 
     async def _users_own(self, key: str) -> _Running | None:
-        """The loaded instance of `key` if it is not ours to replace."""
-        running = (await self._running()).get(key)
-        if running is None or key in self._left or self._record.is_orphan(key, running.context):
-            return None
-        return running
+        """What a load of `key` would replace that is not ours: its loaded instance, or one of
+        another name for the same weights, which Ollama holds only once.
+        """
+        weights = ""
+        for name, running in (await self._running()).items():
+            ours = name in self._ours or name in self._left
+            if ours or self._record.is_orphan(name, running.context):
+                continue
+            if name == key:
+                return running
+            weights = weights or await self._weights(key)
+            if weights and await self._weights(name) == weights:
+                return running
+        return None
+
+    async def _weights(self, key: str) -> str:
+        """The file that holds the weights of `key`; empty if Ollama does not tell."""
+        told: Json = {}
+        with suppress(LMStrixError):
+            told = await self._server.call("POST", "/api/show", {"model": key}, busy_s=0)
+        found = _WEIGHTS.search(as_text(told.get("modelfile")))
+        return found[1] if found else ""
 
     async def _load(self, model: ModelInfo, context_length: int) -> None:
         patience_s = self._load_s or LOAD_S + model.size_bytes / LOAD_BYTES_PER_S
@@ -304,7 +326,8 @@ class OllamaAdapter(ServerAdapter):
         """
         self._left[key] = given
         self._ours.pop(key, None)
-        with anyio.move_on_after(seconds, shield=True), suppress(LMStrixError):
+        restored = users is None
+        with anyio.move_on_after(seconds, shield=True) as scope, suppress(LMStrixError):
             running = None
             # Unloaded also if the server does not say what is loaded.
             with anyio.move_on_after(seconds / 3), suppress(LMStrixError):
@@ -314,12 +337,20 @@ class OllamaAdapter(ServerAdapter):
                 return
             await self._unload(key)
             if users is not None:
+                if seconds == RELEASE_S:  # nobody waits for the end of an interruption
+                    scope.deadline, scope.shield = anyio.current_time() + LOAD_S, False
                 # The user's instance keeps what was left of its time.
-                body = _request(key, users.context) | {
+                body = _request(users.key, users.context) | {
                     "stream": False,
                     "keep_alive": users.keep_s(),
                 }
                 await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
+                restored = True
+        if users is not None and not restored:
+            self._note(
+                f"Ollama had {users.key} loaded with {users.context:,} tokens, and could not load"
+                " it again in time: please do."
+            )
 
     async def _unload(self, key: str) -> None:
         """Unload `key`, and wait until it is gone."""
@@ -392,12 +423,14 @@ class _Generation(Generation):
 class _Running:
     """A loaded model: its context (0: not told), and when Ollama unloads it."""
 
+    key: str
     context: int
     expires_at: str
 
     @classmethod
-    def read(cls, entry: Json) -> _Running:
+    def read(cls, key: str, entry: Json) -> _Running:
         return cls(
+            key=key,
             context=as_context(entry.get("context_length")) or 0,
             expires_at=as_text(entry.get("expires_at")),
         )

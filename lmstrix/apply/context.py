@@ -12,8 +12,10 @@ from lmstrix.models import RESUMABLE, Cause, ContextReport, ModelInfo, StoredRep
 from lmstrix.names import reports_of
 
 STEP_TOKENS = 256
-"""Contexts are rounded down to a multiple of this, the step of the search. llama.cpp pads the KV
-cache to the same size."""
+"""Parts of a true context are rounded down to a multiple of this: llama.cpp pads the KV cache to
+the same size."""
+LARGEST_K = 200
+"""A smaller number of tokens may be meant in thousands."""
 LARGEST_SHOWN = 1e9
 """A message does not repeat larger percentages."""
 
@@ -49,12 +51,13 @@ def choose_report(reports: Sequence[StoredReport], name: str) -> ContextReport:
 def recommended_context(true_context: int, *, percent: float = 100, cap: int | None = None) -> int:
     """The context to set, in tokens: never more than `percent` of `true_context`.
 
-    The part is rounded down to a multiple of `STEP_TOKENS`; a smaller `cap` is used as it is.
+    A part of it is rounded down to a multiple of `STEP_TOKENS`; all of it and a smaller `cap` are
+    used as they are.
     Raises `ConfigurationError` for a percentage or cap that leaves nothing, and `NotMeasured`
     for a true context that is too small to set.
 
     >>> recommended_context(40000), recommended_context(40000, percent=90)
-    (39936, 35840)
+    (40000, 35840)
     >>> recommended_context(40000, cap=10000)
     10000
     """
@@ -65,15 +68,16 @@ def recommended_context(true_context: int, *, percent: float = 100, cap: int | N
             f"{shown} is not a percentage of a true context",
             hint="Give a number above 0 and at most 100.",
         )
-    if cap is not None and cap < 1:
-        raise ConfigurationError(f"{cap} is not a context length", hint="Give a positive number.")
+    if cap is not None and cap < STEP_TOKENS:
+        hint = f"Did you mean {cap}k?" if 0 < cap < LARGEST_K else "Give a larger number."
+        raise ConfigurationError(f"{cap:,} tokens are too few for a context", hint=hint)
     if true_context < STEP_TOKENS:
         raise NotMeasured(
             f"its true context is {true_context:,} tokens: no setting makes it usable",
             hint="Use another model.",
         )
     part = int(true_context * Fraction(str(percent)) / 100)
-    rounded = part // STEP_TOKENS * STEP_TOKENS
+    rounded = part if percent == 100 else part // STEP_TOKENS * STEP_TOKENS
     if rounded < STEP_TOKENS:
         raise ConfigurationError(
             f"{percent:g} % of a true context of {true_context:,} tokens is less than"
@@ -93,6 +97,10 @@ def caveats(
     found: list[str] = []
     if not report.certified:
         found.append("Not certified: no fresh load with fresh text confirmed this result.")
+        mine = [s.report for s in reports if _is_same(s.report.model, report.model)]
+        certified = next((r for r in mine if r.certified), None)
+        if certified is not None:
+            found.append(f"An earlier result is certified: {certified.true_context:,} tokens.")
     if report.cause is Cause.MAX_CONTEXT:
         found.append("Nothing failed up to the largest context that was tried: more may work.")
     newest = next(s.report for s in reports if _is_same(s.report.model, report.model))

@@ -170,7 +170,7 @@ class Levels:
         low, high = self.bracket(level)
         if high is None or problem.is_tight(low, high):
             return None
-        step = problem.granularity
+        step = problem.step_at(low)
         middle = round(sqrt(low * high) / step) * step
         return middle if low < middle < high else None
 

@@ -55,12 +55,15 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
     levels: tuple[LevelReport, ...] = ()
     regions: tuple[RegionReport, ...] = ()
     curve = tuple(curve_of(state, problem))
+    notes = state.announcer.notes
     if problem and cause is not Cause.INCONCLUSIVE:
         history = state.evidence()
         low, high = state.strategy.bracket(problem, history)
         interval = state.strategy.interval(problem, history)
         if high in state.disputed(state.history()):
             high = state.upper_end(state.history()) or high
+            span = f"between {low:,} and {high:,} tokens"
+            notes = [*notes, f"{span} the answers are too near the pass rate for a verdict"]
             # Never narrower than the bracket.
             interval = attrs.evolve(interval, high=interval.high and max(interval.high, high))
         true_context = low if state.options.only_at is None else None
@@ -91,7 +94,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         regions=regions,
         estimate=estimate,
         usable=_usable(state, curve, true_context),
-        notes=tuple(state.announcer.notes),
+        notes=tuple(notes),
     )
 
 
@@ -147,7 +150,7 @@ def cause_of(error: LMStrixError) -> Cause:
         (ModelNotFound, Cause.MODEL_NOT_FOUND),
         (InvalidModel, Cause.INVALID_MODEL),
         (UnsupportedModel, Cause.UNSUPPORTED_MODEL),
-        (ModelInUse, Cause.LOAD_REFUSED),
+        (ModelInUse, Cause.MODEL_IN_USE),
         (InfrastructureError, Cause.INFRASTRUCTURE),
     )
     return next((cause for kind, cause in causes if isinstance(error, kind)), Cause.INCONCLUSIVE)
@@ -185,10 +188,7 @@ def _limit_at(state: State, problem: SearchProblem, length: int) -> Cause:
 def _is_monotone(state: State, problem: SearchProblem | None) -> bool:
     """Whether no length failed below one that passed."""
     failed = False
-    disputed = state.disputed(state.history())
     for seen in state.history() if problem else ():
-        if seen.length_tokens in disputed:
-            continue
         verdict = problem.rule.verdict(seen, problem.baseline) if problem else None
         if verdict is Verdict.PASS and failed:
             return False

@@ -368,6 +368,9 @@ class Measurement:
         problem = self._problem
         for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
             state.settled = certificate - 1
+            if certificate > 2:  # so few answers at each length were not enough twice
+                first = state.options.rule.first
+                state.problem = attrs.evolve(problem, rule=attrs.evolve(problem.rule, first=first))
             stuck = await self._search(self._searched(certificate))
             if stuck is not None or not state.options.certifies:
                 return stuck
@@ -539,7 +542,9 @@ class Measurement:
                 if high is None or high in state.failures:
                     continue
                 if not await self._fails_again(high, document):
-                    self._announcer.note(f"{high:,} tokens did not fail again with a fresh text")
+                    self._announcer.note(
+                        f"a fresh text did not fail at {high:,} tokens, as the first one did"
+                    )
                     return False
             if await self._holds_where_weak(low, spare):
                 return True
@@ -553,7 +558,7 @@ class Measurement:
         """
         if high is None or high in self._state.failures:
             return low
-        step = self._problem.granularity
+        step = self._problem.step_at(low)
         room = int(low / NEAR_ENOUGH) // step * step
         return min(self._problem.ceiling, max(high, room))
 
@@ -571,7 +576,8 @@ class Measurement:
 
     async def _steps_down(self, low: int, size: int, document: int) -> bool:
         """Note that an answer did not hold. True if another one is known just below it, near
-        enough to `size`, which is loaded; else the search has to go on.
+        enough to `size`, which is loaded, and the engine need not read it anew; else the search has
+        to go on.
         """
         state, problem = self._state, self._problem
         failed = state.engine_failed(low)
@@ -584,6 +590,8 @@ class Measurement:
             return False
         if not failed:
             await self._asker.record_failure(low, limit_of(state.at(low)))
+        if state.reads_anew:
+            return False
         costing = _unlimited(state.refreshed(problem, document))
         step = state.strategy.next_step(costing, state.evidence())
         return isinstance(step, Done) and step.low >= NEAR_ENOUGH * size

@@ -67,6 +67,9 @@ SEVERAL = "several"
 ANSWERS = (Cause.FORGETS, Cause.GIBBERISH)
 """Causes of a failed length that are about the answers, not the engine."""
 
+FACTS_TO_FORGIVE = 3
+"""Facts of a region from which one lost fact may be a dislike of the model's."""
+
 LEVEL_RULE = PassRule(first=2, full=4, most=8)
 """Fewer trials than for the main number: with a perfect baseline a length passes at 2 of 2, 4 of
 4 and 7 of 8, and fails at 0 of 2, 1 of 4 and 6 of 8."""
@@ -417,23 +420,26 @@ class State:
         return self.failures.get(length_tokens) not in {None, *ANSWERS}
 
     def disputed(self, history: Sequence[Observation]) -> set[int]:
-        """Lengths at which a certificate did not hold, although all their answers together do not
-        refute a rate that passes: some texts pass there and some do not. They are neither a pass
-        nor a failure, so the bracket spans them, unless no longer length failed.
+        """Lengths that failed, although all their answers together do not refute a rate that
+        passes: too few of the most questions allowed were answered correctly, or a certificate
+        did not hold. They are neither a pass nor a failure, so the bracket spans them, unless no
+        longer length failed by its answers.
         """
         problem = self.problem
         if problem is None:
             return set()
+        rule, baseline = problem.rule, problem.baseline
         last, disputed = 0, set[int]()
         for seen in history:
-            rule, answers = problem.rule, seen
+            answers = seen
             if seen.failure in ANSWERS and not self.failed_level(seen.length_tokens):
-                # More questions would decide by what chance cannot explain.
-                rule = attrs.evolve(rule, most=seen.trials + 1)
                 answers = attrs.evolve(seen, failure=None)
-            if rule.verdict(answers, problem.baseline) is Verdict.FAIL:
+            if answers.failure is None and rule.verdict(answers, baseline) is Verdict.FAIL:
                 last = seen.length_tokens
-            elif seen.failure is not None:
+            # More questions would decide by what chance cannot explain.
+            patient = attrs.evolve(rule, most=seen.trials + 1)
+            failed = rule.verdict(seen, baseline) is Verdict.FAIL
+            if failed and patient.verdict(answers, baseline) is not Verdict.FAIL:
                 disputed.add(seen.length_tokens)
         return {n for n in disputed if n < last}
 
@@ -486,13 +492,15 @@ class State:
     def settled_certificates(self) -> int:
         """How many certificates are settled, as seen by a measurement that goes on.
 
-        The search goes on in a document of a certificate that did not hold, so each seed that
-        was asked about in both phases stands for one; and so does one that overruled the search.
+        They follow each other, so all but the last one that was asked about are. The search goes on
+        in a document of a certificate that did not hold, so the last one is settled too if a seed
+        of it was asked about in both phases, or overruled the search.
         """
         searched = {t.seed for t in self.of() if t.phase == SEARCH}
         certifying = {t.seed for t in self.of() if t.phase in {CERTIFY, WEAK}}
+        last = max((self._certificate_of(seed) for seed in certifying), default=1)
         both = certifying & searched | self._overruling
-        return len({self._certificate_of(seed) for seed in both})
+        return max(last - 1, *(self._certificate_of(seed) for seed in both), 0)
 
     def history(self, level: str = MAIN) -> Sequence[Observation]:
         """Every length tried within reach, in ascending order."""
@@ -556,11 +564,11 @@ class State:
         return self.strategy.bracket(self._problem(), self.evidence())
 
     def verdict(self, length_tokens: int) -> Verdict:
-        """The rule's verdict on a length, without the questions about weak regions; the
-        problem must be known.
+        """The rule's verdict on a length, without the questions that are no evidence for the
+        search; the problem must be known.
         """
         problem = self._problem()
-        seen = self.without_phases(length_tokens, WEAK)
+        seen = self.without_phases(length_tokens, REGIONS, TRUNCATION, WEAK)
         return problem.rule.verdict(seen, problem.baseline)
 
     def cached(self, seed: int) -> int:
@@ -688,7 +696,11 @@ def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
         if trial.judgement is not Judgement.INCONCLUSIVE:
             right[trial.seed, trial.expected] += 1 if trial.judgement is Judgement.PASS else -1
     lost = sum(balance <= 0 for balance in right.values())
-    return DepthTally(region=region, passes=passes, trials=counted, lost_facts=lost)
+    # One of two facts is half of what is known about the region, so it is not forgiven.
+    forgives = len(right) >= FACTS_TO_FORGIVE
+    return DepthTally(
+        region=region, passes=passes, trials=counted, lost_facts=lost if forgives else None
+    )
 
 
 def _tally(trials: Iterable[Trial]) -> tuple[int, int, int]:

@@ -182,6 +182,10 @@ class Keeper:
             )
 
 
+TOKENS_PER_FACT = 256
+"""Length of a prompt for each question in it. One and its answer take some 40 tokens."""
+
+
 class ShortAnswers:
     """Asks a loaded model for short answers, which end at stop strings.
 
@@ -205,17 +209,17 @@ class ShortAnswers:
         prompt, room = question.prompt, question.max_tokens
         stop = () if self._ends_here.get(level) else question.stop
         reply = await loaded.complete(prompt, max_tokens=room, stop=stop, on_progress=progress)
-        empty = reply.stop_reason is StopReason.STOP_STRING and not reply.text.strip()
+        empty = reply.stop_reason is StopReason.STOP_STRING and not (reply.answer or "").strip()
         if stop and empty and level not in self._ends_here:
             self._on_empty(reply)
             reply = await loaded.complete(prompt, max_tokens=room, on_progress=progress)
             self._ends_here[level] = bool(reply.text.strip() or reply.reasoning)
-        if self._ends_here.get(level):
-            begun = reply.text.lstrip()
+        said = reply.answer
+        if self._ends_here.get(level) and said is not None:
+            begun = said.lstrip()
             ends = [at for mark in question.stop if (at := begun.find(mark)) >= 0]
             reply = attrs.evolve(reply, text=begun[: min(ends, default=None)])
-        unfinished = reply.stop_reason is StopReason.MAX_TOKENS and not reply.text.strip()
-        if reply.reasoning and unfinished:
+        if reply.stop_reason is StopReason.MAX_TOKENS and said is None:
             self._announcer.note(
                 "the model is still thinking when its reply ends, because a question leaves room "
                 "for a short answer only: turn off thinking in the server's settings"
@@ -249,7 +253,9 @@ class Asker:
 
         Raises `InfrastructureError` once the retry policy is exhausted.
         """
-        facts = facts or (self._state.facts if level.is_main and phase != BASELINE else 1)
+        several = self._state.facts if level.is_main and phase != BASELINE else 1
+        # With more, so little of a short document is left that no fact stands in a late region.
+        facts = facts or min(several, max(1, length_tokens // TOKENS_PER_FACT))
         try:
             for start in range(0, len(regions), facts):
                 await self._request(

@@ -132,6 +132,7 @@ def render_map(found: ContextMap, *, width: int = 80) -> str:
 
 def _layer(found: ContextMap, layer: Layer) -> Iterator[str]:
     yield escape_controls(_MAP_TITLES.get(layer.name, f"{layer.name}: mean score, in percent"))
+    yield "  by the depth of the answer, in percent from the start; . = not asked, all = mean"
     depths = "".join(f"{100 * i // DEPTH_BINS}".rjust(_MAP_CELL) for i in range(DEPTH_BINS))
     yield f"  length{depths}    all"
     for length in found.lengths:

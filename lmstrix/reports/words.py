@@ -10,7 +10,7 @@ import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import attrs
 
@@ -145,11 +145,11 @@ def say_speed(tokens_per_second: float | None) -> str:
     """Tokens per second, in a column of speeds.
 
     >>> say_speed(38), say_speed(2345.6), say_speed(None)
-    ('38.0', '2346', '-')
+    ('38.0', '2,346', '-')
     """
     if tokens_per_second is None:
         return "-"
-    return f"{tokens_per_second:.1f}" if tokens_per_second < 1000 else f"{tokens_per_second:.0f}"
+    return f"{tokens_per_second:.1f}" if tokens_per_second < 1000 else f"{tokens_per_second:,.0f}"
 
 
 def say_tokens(tokens: int | None, *, unknown: str = "unknown") -> str:
@@ -196,6 +196,7 @@ CAUSE_SENTENCES = {
     Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
     Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",
     Cause.MODEL_NOT_FOUND: "The model was not found.",
+    Cause.MODEL_IN_USE: "You or another program use the model, and loading it would replace that.",
     Cause.BUDGET_SPENT: (
         "The budget was spent before the search ended. The numbers are the results so far."
     ),
@@ -270,11 +271,26 @@ def say_summary(report: ContextReport) -> str:
     if not true:
         return f"{claims}; not reliable at any length. {_why(report)}"
     least = "at least " if report.cause in _AT_LEAST else ""
+    if (correct := _correct_so_far(report)) > true:
+        known = f"no settled result yet; all answers were correct up to {correct:,}"
+        return f"{claims}; {known}. {_BEYOND.get(report.cause) or _why(report)}"
     if report.cause is Cause.FORGETS:
         beyond = f"Beyond that it forgets {_forgotten(report)}."
     else:
         beyond = _BEYOND.get(report.cause) or _why(report)
     return f"{claims}; reliable up to {least}{true:,}. {beyond}"
+
+
+def _correct_so_far(report: ContextReport) -> int:
+    """How far all answers were correct, if the search ended before more than the baseline's length
+    was settled; else 0.
+    """
+    floor = report.baseline.length_tokens
+    if report.cause not in UNFINISHED or (report.true_context or 0) > floor:
+        return 0
+    points = sorted(report.curve, key=lambda point: point.length_tokens)
+    clean = takewhile(lambda p: p.passes == p.trials and p.failure is None, points)
+    return max((p.length_tokens for p in clean if p.trials), default=0)
 
 
 def _forgotten(report: ContextReport) -> str:
@@ -339,7 +355,7 @@ _PARTS = {
 }
 """Names of a region in the summary."""
 
-REGION_HEAD = ("region", "part of the window", "works up to", "fails from", "cause")
+REGION_HEAD = ("region", "part of the window", "works up to", "fails at", "cause")
 """The columns of `region_rows`."""
 
 _HEADLINES = {
@@ -371,14 +387,14 @@ def _region_words(report: ContextReport) -> str:
     groups = _lost(report)
     so_far = " so far" if report.cause in UNFINISHED else ""
     if not groups:
-        return f"{_say_kept(report.regions, 0, everything='every part of the window')}{so_far}."
+        return f"{_say_kept(report, report.regions, 0, 'every part of the window')}{so_far}."
     if _alike(report, groups):
         return _say_alike(groups[0])
     text = _headline(groups[0]) + (" first: " if len(groups) > 1 else ": ")
     text += ", ".join(_say_lost(group) for group in groups)
     kept = [one for one in report.regions if not _is_lost(one)]
     if kept:
-        text += f"; {_say_kept(kept, _failure(groups[0][0]), everything='the rest')}{so_far}"
+        text += f"; {_say_kept(report, kept, _failure(groups[0][0]), 'the rest')}{so_far}"
     return f"{text}."
 
 
@@ -390,7 +406,7 @@ def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
             "{:.0f} to {:.0f}%".format(*(100 * end for end in one.region.span)),
             say_tokens(one.limit_tokens, unknown="-"),
             say_tokens(one.bracket[1], unknown="-"),
-            "in doubt" if _is_doubtful(one) else say_cause(one.cause),
+            "undecided" if _is_doubtful(report, one) else say_cause(one.cause),
         )
         for one in report.regions
     ]
@@ -426,9 +442,13 @@ def _is_lost(one: RegionReport) -> bool:
     return one.bracket[1] is not None and one.cause in _HEADLINES
 
 
-def _is_doubtful(one: RegionReport) -> bool:
-    """Whether a region failed on some texts only."""
-    return one.bracket[1] is None and one.cause in _HEADLINES
+def _is_doubtful(report: ContextReport, one: RegionReport) -> bool:
+    """Whether a region failed on some texts only, or its answers beyond its limit do not decide."""
+    if one.bracket[1] is not None or one.cause in UNFINISHED:
+        return False
+    beyond = [p for p in report.curve if p.length_tokens > (one.limit_tokens or 0)]
+    asked = any(t.region is one.region and t.trials for p in beyond for t in p.depths)
+    return one.cause in _HEADLINES or asked
 
 
 def _failure(one: RegionReport) -> int:
@@ -452,21 +472,30 @@ def _say_alike(lost: Sequence[RegionReport]) -> str:
     return f"{what}{text} everywhere from {_failure(lost[0]):,} tokens on."
 
 
+_NEAR = 1 / 8
+"""A region is said to be lost from a length on if it worked so near below, as a part of it."""
+
+
 def _say_lost(group: Sequence[RegionReport]) -> str:
     names = _list(REGION_NAMES[one.region][1] for one in group)
     are = "is" if len(group) == 1 else "are"
-    after = f"from {_failure(group[0]):,} tokens on"
+    failed = _failure(group[0])
+    after = f"from {failed:,} tokens on"
+    if min(one.limit_tokens or 0 for one in group) < failed * (1 - _NEAR):
+        after = f"at {failed:,} tokens"  # it may begin far below that
     if group[0].cause is Cause.GIBBERISH:
         return f"answers about {names} are gibberish or missing {after}"
     return f"{names} {are} {'lost' if group[0].cause is Cause.FORGETS else 'dropped'} {after}"
 
 
-def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) -> str:
+def _say_kept(
+    report: ContextReport, kept: Sequence[RegionReport], lost_from: int, everything: str
+) -> str:
     """How far the regions that never failed work. At `lost_from`, the length at which another
     region was lost, there may have been no questions about them.
     """
     works = [one for one in kept if (one.limit_tokens or 0) >= max(lost_from, 1)]
-    doubtful = [one for one in kept if one not in works and _is_doubtful(one)]
+    doubtful = [one for one in kept if one not in works and _is_doubtful(report, one)]
     short = [one for one in kept if one not in (*works, *doubtful) and one.limit_tokens]
     never = [one for one in kept if one not in doubtful and not one.limit_tokens]
     words: list[str] = []
@@ -481,7 +510,7 @@ def _say_kept(kept: Sequence[RegionReport], lost_from: int, *, everything: str) 
         if group is works:
             words.append(f"{names} still work{'' if many else 's'} at {limit:,}")
         elif group is doubtful:
-            words.append(f"{names} {'are' if many else 'is'} in doubt beyond {limit:,}")
+            words.append(f"{names} {'are' if many else 'is'} undecided beyond {limit:,}")
         elif group is short:
             words.append(f"{names} {'were' if many else 'was'} not asked about beyond {limit:,}")
         else:
@@ -512,6 +541,8 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     unfinished = report.cause in UNFINISHED and report.true_context
     true_words = "works so far" if unfinished else "the largest filled context at which it works"
     at_least = "at least " if unfinished else ""
+    if unfinished and _correct_so_far(report):
+        true_words = "the search had settled no larger one"
     rows = [
         Number(
             "declared", say_tokens(report.declared_context), "the claim of the model's metadata"
@@ -529,6 +560,8 @@ def _loadable(report: ContextReport) -> Number:
     """The largest context that loads, or the largest that was tried."""
     loadable = report.loadable_context
     value = say_tokens(loadable)
+    if report.environment.adapter == "openai" and report.declared_context is None:
+        return Number("loadable", "-", "the server does not report it")
     if loadable is not None and loadable == report.declared_context:
         return Number("loadable", value, "loads; larger sizes were not tried")
     if loadable is not None and loadable == report.method.max_context:
@@ -698,7 +731,7 @@ def say_kept(found: ContextMap, layer: Layer) -> str:
     if limit is None:
         return ""
     share = say_percent(found.ratio)
-    return f"keeps {share} of its score at {min(found.lengths):,} up to {limit:,} tokens"
+    return f"at least {share} of the score at {min(found.lengths):,} tokens, up to {limit:,} tokens"
 
 
 # The table of lengths
@@ -740,7 +773,7 @@ def curve_notes(curve: Iterable[CurvePoint]) -> list[str]:
 
 
 VERDICT_WORDS = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNDECIDED: "undecided"}
-UNDECIDED = "undecided: too few answers for a verdict, or some texts pass and some do not"
+UNDECIDED = "undecided: too few answers for a verdict, or too near the pass rate for one"
 """Explains that word once if it appears."""
 
 
@@ -761,6 +794,16 @@ NO_LEVELS = "none"
 """The value of ``--levels`` that measures the validator's own questions only."""
 
 
+_DEFAULTS = {
+    "--strategy": "bayes",
+    "--validator": "recall",
+    "--tolerance": "0.015625",
+    "--ratio": "0.85",
+    "--levels": "coherence",
+}
+"""Options that a command need not name."""
+
+
 def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     """The command line that asks the same questions again, escaped and quoted for a POSIX shell.
 
@@ -771,13 +814,19 @@ def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     if environment.adapter:
         words += ["--adapter", environment.adapter]
     words += ["test", "--fresh", "--seed", str(method.seed)]
-    words += ["--strategy", method.strategy, "--validator", method.validator]
-    words += ["--tolerance", f"{method.tolerance:.6g}", "--ratio", f"{method.ratio:.6g}"]
+    for option, value in (
+        ("--strategy", method.strategy),
+        ("--validator", method.validator),
+        ("--tolerance", f"{method.tolerance:.6g}"),
+        ("--ratio", f"{method.ratio:.6g}"),
+        ("--levels", ",".join(method.levels) or NO_LEVELS),
+    ):
+        if value != _DEFAULTS[option]:
+            words += [option, value]
     if method.absolute:
         words.append("--absolute")
     if method.average:
         words.append("--average")
-    words += ["--levels", ",".join(method.levels) or NO_LEVELS]
     if method.quick:
         words.append("--quick")
     if method.max_context is not None:

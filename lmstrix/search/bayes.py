@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 
 from lmstrix.models import Interval, Observation, Region
-from lmstrix.problem import Ask, Done, Reuse, SearchProblem, missing_at
+from lmstrix.problem import COARSE_PART, COARSEST, Ask, Done, Reuse, SearchProblem, missing_at
 from lmstrix.search.bracketing import (
     at_the_ends,
     bracket_of,
@@ -63,9 +63,10 @@ CHANCE = 0.05
 REACH = 1.5
 """A slow fall is steepest above its threshold: candidates reach that far beyond the likely."""
 
-CENTRAL = 0.1
+CENTRAL, FRESH_CENTRAL = 0.1, 0.35
 """Share of a wide bracket, at each of its ends, in which no length is settled, so that the
-bracket shrinks fast also if answers and model contradict each other."""
+bracket shrinks fast also if answers and model contradict each other. The second one is for an
+engine that reads every prompt anew."""
 
 
 class Bayes:
@@ -162,7 +163,9 @@ class _View:
             target = top * FRESH_FACTOR
         else:
             target = top + sqrt(2 * top * (costs.probe + trials * costs.asking(top)))
-        above = inside(lattice(problem), top, None)
+        # Small steps are for the end of a search.
+        coarse = problem.step_at(COARSEST * COARSE_PART)
+        above = inside(lattice(attrs.evolve(problem, granularity=coarse)), top, None)
         length = max((n for n in above if n <= target), default=above[0])
         return Ask(length_tokens=length, trials=trials)
 
@@ -242,14 +245,21 @@ class _View:
         length nearest to the median, off the ends of what is likely: the upper end of the
         bracket, and the longest length below it at which all answers were right.
         """
-        middle = posterior(self.problem, self.history).quantile(0.5)
+        found = posterior(self.problem, self.history)
+        middle = found.quantile(0.5)
         tried = {n for n in self.known if self.low < n and (self.high is None or n < self.high)}
         lengths = tried.union(inside(self.fine, self.low, self.high))
+        fresh = self.problem.costs.reuse is Reuse.NONE
+        end = self.high or self.problem.ceiling
+        clean = (o.length_tokens for o in self.history if o.trials == o.passes > 0)
+        cleanest = max((n for n in clean if n < end), default=self.low)
+        bottom = max(np.log(self.low), min(np.log(cleanest), found.quantile(LIKELY)))
+        width = np.log(end) - bottom
         if self.high is not None:
-            clean = (o.length_tokens for o in self.history if o.trials == o.passes > 0)
-            lowest = max((self.low, *(n for n in clean if n < self.high)))
-            bottom, width = np.log(lowest), np.log(self.high / lowest)
-            middle = min(max(middle, bottom + CENTRAL * width), bottom + (1 - CENTRAL) * width)
+            margin = width * (FRESH_CENTRAL if fresh else CENTRAL)
+            middle = min(max(middle, bottom + margin), bottom + width - margin)
+        elif fresh and not any(n > cleanest for n in tried):  # as on the way up
+            middle = max(middle, bottom + min(width, np.log(FRESH_FACTOR)))
         nearest = min(lengths, key=lambda n: (abs(float(np.log(n)) - middle), n))
         doubts = (n for n in lengths if n in self.known and in_doubt(self.problem, self.known[n]))
         return min((nearest, *doubts))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from lmstrix.models import Interval, Observation, Region, Verdict
-from lmstrix.problem import Ask, Done, SearchProblem, missing_at
+from lmstrix.problem import Ask, Done, SearchProblem, missing_at, step_at
 
 MORE_LIKELY_THAN_NOT = 0.5
 
@@ -164,10 +164,11 @@ def lattice(problem: SearchProblem) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def _lattice(floor: int, ceiling: int, tolerance: float, step: int) -> tuple[int, ...]:
+def _lattice(floor: int, ceiling: int, tolerance: float, granularity: int) -> tuple[int, ...]:
     lengths = [floor]
     while lengths[-1] < ceiling:
         last = lengths[-1]
+        step = step_at(last, granularity)
         furthest = last + max(step, int(tolerance * last))
         lengths.append(min(ceiling, furthest // step * step))
     return tuple(lengths)

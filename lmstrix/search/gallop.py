@@ -28,7 +28,7 @@ class Gallop(Bracketing):
 
     def choose(self, problem: SearchProblem, low: int, high: int | None) -> int:
         """See `Bracketing.choose`."""
-        step = problem.granularity
+        step = problem.step_at(low)
         above = (low // step + 1) * step
         if high is None:
             return min(problem.ceiling, max(round(low * self._factor / step) * step, above))

@@ -13,7 +13,7 @@ import attrs
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
 from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.validators.haystack import PLAIN, Haystack, HaystackSpec, asked_of
-from lmstrix.validators.judging import Kind, answer_of, assess, is_refusal
+from lmstrix.validators.judging import Kind, assess, is_refusal
 
 WRITING_TOKENS = 64
 """Enough for statistics, and short enough for small models, which begin to loop in a longer greedy
@@ -70,7 +70,7 @@ class Coherence:
 
 
 def _judged(reply: Reply, *, own: str | None) -> Judgement:
-    said = answer_of(reply)
+    said = reply.answer
     if said is None:
         return Judgement.INCONCLUSIVE
     kind = assess(said, own=own, ended=reply.stop_reason is StopReason.END)

@@ -16,7 +16,7 @@ from lmstrix.errors import ConfigurationError
 from lmstrix.models import Judgement, Question, Region, Reply
 from lmstrix.ports import LoadedModel
 from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Sentence, asked_of
-from lmstrix.validators.judging import answer_of, fold, judge_by, words_of
+from lmstrix.validators.judging import fold, judge_by, words_of
 from lmstrix.validators.needles import SHARES, region_of_turn
 
 SENTENCES = 3
@@ -174,4 +174,4 @@ class Copy:
 
     def score(self, question: Question, reply: Reply) -> float:
         """See `lmstrix.ports.GradedValidator`. A map's cell is the mean of `copied_share`."""
-        return copied_share(question.expected, answer_of(reply) or "")
+        return copied_share(question.expected, reply.answer or "")

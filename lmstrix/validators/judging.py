@@ -18,14 +18,7 @@ from itertools import groupby, pairwise
 
 import attrs
 
-from lmstrix.models import Judgement, Question, Reply, StopReason
-
-_THOUGHT = re.compile(
-    r"\A\s*(?:<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)"
-    r"|<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z))",
-    re.DOTALL | re.IGNORECASE,
-)
-"""A thought that the engine did not set apart."""
+from lmstrix.models import Judgement, Question, Reply
 
 _SEPARATED_DIGITS = re.compile(
     r"(?<=\d)[\s,.'\u2019\u066c_](?=\d{3}(?!\d))"  # groups of three
@@ -63,7 +56,7 @@ def judge_reply(question: Question, reply: Reply) -> Judgement:
 
 def judge_by(reply: Reply, passes: Callable[[str], bool]) -> Judgement:
     """Judge by any other rule; `passes` gets the folded text of the reply."""
-    said = answer_of(reply)
+    said = reply.answer
     if said is None:
         return Judgement.INCONCLUSIVE
     text = fold(said)
@@ -74,16 +67,6 @@ def judge_by(reply: Reply, passes: Callable[[str], bool]) -> Judgement:
     if is_broken(said):
         return Judgement.GIBBERISH
     return Judgement.INCONCLUSIVE if is_refusal(said) else Judgement.WRONG
-
-
-def answer_of(reply: Reply) -> str | None:
-    """The reply without its reasoning; None if it was cancelled, or cut off inside a thought."""
-    if reply.stop_reason is StopReason.CANCELLED:
-        return None
-    said, thoughts = _THOUGHT.subn("", reply.text)
-    ran_out = reply.stop_reason in (StopReason.MAX_TOKENS, StopReason.CONTEXT_LENGTH)
-    thought = bool(thoughts) or bool(reply.reasoning)
-    return None if thought and ran_out and not fold(said).strip() else said
 
 
 def _has_value(kind: str, wanted: str, text: str) -> bool:

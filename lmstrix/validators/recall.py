@@ -18,7 +18,7 @@ from lmstrix.errors import ConfigurationError
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply
 from lmstrix.ports import LoadedModel
 from lmstrix.validators.haystack import PLAIN, Cut, Haystack, HaystackSpec, Placed, asked_of
-from lmstrix.validators.judging import answer_of, judge_reply
+from lmstrix.validators.judging import judge_reply
 from lmstrix.validators.needles import (
     SPARE_FACTS,
     Needle,
@@ -256,7 +256,7 @@ class Recall:
 
     def judge_each(self, question: Question, reply: Reply) -> tuple[Judgement, ...]:
         """See `lmstrix.ports.SeveralValidator`."""
-        said = answer_of(reply)
+        said = reply.answer
         stems = list(dict.fromkeys(part.prompt.answer_prefix for part in question.parts))
         answers = {} if said is None else _answers(stems, said)
         return tuple(

@@ -16,7 +16,17 @@ from lmstrix.adapters.llama_server import (
     llama_server,
 )
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
-from lmstrix.errors import ConfigurationError, ConnectionLost, LoadFailed, LoadHung
+from lmstrix.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    EngineUnavailable,
+    LMStrixError,
+    LoadFailed,
+    LoadHung,
+    ModelInUse,
+    OutOfMemory,
+    UnsupportedModel,
+)
 from lmstrix.json_values import as_text
 from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
@@ -154,6 +164,95 @@ async def test_a_router_loads_only_what_is_asked_for(name: str) -> None:
         assert router.states == before
 
 
+class SlowRouter(Router):
+    """A model that is unloaded is still listed as loaded for a while, and a request loads it."""
+
+    ending = 0
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/models/unload":
+            self.ending = 3
+            await answer.whole({"success": True})
+            return
+        if request.path == "/v1/models" and self.ending:
+            self.ending -= 1
+            if not self.ending:
+                self.states["idle"] = "unloaded"
+        await super().handle(request, answer)
+
+
+async def test_a_router_has_unloaded_the_model_before_it_is_loaded_again() -> None:
+    async with SlowRouter() as router:
+        adapter = LlamaServerAdapter(router.host)
+        model = await adapter.find_model("idle")
+        for _ in range(2):
+            async with adapter.load(model, 4096):
+                assert router.states["idle"] == "loaded"
+            assert router.states["idle"] == "unloaded"
+
+
+class FullRouter(Router):
+    """Runs no more models than it runs now."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/props":
+            await answer.whole({"role": "router", "max_instances": 3})
+            return
+        await super().handle(request, answer)
+
+
+async def test_a_router_that_would_unload_the_users_model_is_not_asked_to_load() -> None:
+    async with FullRouter() as router:
+        adapter = LlamaServerAdapter(router.host)
+        with pytest.raises(ModelInUse, match="3 of at most 3") as caught:
+            async with adapter.load(await adapter.find_model("idle"), 4096):
+                raise AssertionError
+        assert "sleeping" in caught.value.hint
+        assert router.states["idle"] == "unloaded"
+
+
+class LoadingRouter(Router):
+    """Loads until somebody has asked five times."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/models/load":
+            self.listed, self.states["starting"] = -2, "loading"
+            self.states["idle"] = "loading"
+            await answer.whole({"success": True})
+            return
+        await super().handle(request, answer)
+        self.states["idle"] = "loaded" if self.listed >= 3 else self.states["idle"]
+
+
+async def test_a_router_that_loads_makes_progress() -> None:
+    """So that a large model is not taken for a load that hangs."""
+    told: list[float] = []
+    async with LoadingRouter() as router:
+        adapter = LlamaServerAdapter(router.host)
+        model = await adapter.find_model("idle")
+        async with adapter.load(model, 4096, on_progress=lambda p: told.append(p.fraction)):
+            pass
+    assert told.count(0.0) >= 2
+
+
+class OtherProgram(HttpServer):
+    """Says that it is well, and is no llama-server."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/props":
+            raise StandInError(404, {"error": "not found"})
+        await answer.whole({"status": True})
+
+
+async def test_another_program_at_the_usual_port_hides_no_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with OtherProgram() as other, Router() as router:
+        usual = [f"http://{other.host}", f"http://{router.host}"]
+        monkeypatch.setattr("lmstrix.adapters.llama_server.DEFAULT_ADDRESSES", usual)
+        assert (await LlamaServerAdapter().find_model("idle")).key == "idle"
+
+
 async def test_a_router_that_cannot_load() -> None:
     async with Router() as router:
         adapter = LlamaServerAdapter(router.host)
@@ -246,6 +345,32 @@ async def test_a_spawned_server_that_cannot_load(demo_model: Path) -> None:
     model = await adapter.find_model(str(demo_model))
     with pytest.raises(LoadFailed):
         async with adapter.load(model, 512):
+            raise AssertionError
+
+
+AFTER_HELP = '[ "$1" = --help ] && exit;'
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
+@pytest.mark.parametrize(
+    ("script", "kind", "words"),
+    [
+        ("echo libcudart.so: cannot open >&2; exit 127", EngineUnavailable, "libcudart"),
+        (f"{AFTER_HELP} kill -9 $$", OutOfMemory, "-9"),
+        (f"{AFTER_HELP} echo unknown model architecture: y; exit 1", UnsupportedModel, "ture: y"),
+        (f"{AFTER_HELP} echo unknown argument: -foo; exit 1", LoadFailed, "-foo"),
+    ],
+)
+async def test_what_a_program_says_when_it_ends(
+    tmp_path: Path, script: str, kind: type[LMStrixError], words: str
+) -> None:
+    """Also one that does not mark the lines of its log."""
+    program = tmp_path / "llama-server"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    settings = EngineSettings(model="m.gguf", n_ctx=512, batch_tokens=64, binary=str(program))
+    with pytest.raises(kind, match=words):
+        async with running_engine(settings, stall_s=30):
             raise AssertionError
 
 

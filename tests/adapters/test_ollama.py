@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import attrs
 import httpx
 import pytest
 
@@ -130,6 +131,41 @@ async def test_with_force_the_users_context_is_loaded_again() -> None:
         async with loading(OllamaAdapter(server.host, force=True)) as loaded:
             assert loaded.effective_context == 8192
         assert server.loaded == {"m:latest": 4096}
+        await server.close()
+
+
+class OneFile(OllamaServer):
+    """All its models have the same weights."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/api/show":
+            weights = f"/models/blobs/sha256-{'0' * 64}"
+            await answer.whole({"modelfile": f"# by Ollama\nFROM {weights}\nTEMPLATE x\n"})
+            return
+        await super().handle(request, answer)
+
+
+async def test_the_users_model_of_another_name_has_the_same_weights() -> None:
+    """Ollama holds the weights once, so a load would replace it."""
+    models = [SimulatedModel(key="m:latest"), SimulatedModel(key="long:latest")]
+    async with OneFile(SimulatedAdapter(*models), preload=[("long:latest", 4096)]) as server:
+        with pytest.raises(ModelInUse, match="same weights as 'm:latest'"):
+            async with loading(OllamaAdapter(server.host)):
+                raise AssertionError
+        assert (server.loaded, server.loads) == ({"long:latest": 4096}, 0)
+        async with loading(OllamaAdapter(server.host, force=True)):
+            assert list(server.loaded) == ["m:latest"]
+        assert server.loaded == {"long:latest": 4096}
+        await server.close()
+
+
+async def test_what_could_not_be_loaded_again_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmstrix.adapters.ollama.LOAD_S", 0.2)
+    async with serving(preload=True) as (server, _):
+        adapter = OllamaAdapter(server.host, force=True)
+        async with loading(adapter):
+            server.script = attrs.evolve(server.script, load_s=3)
+        assert any("4,096 tokens" in warning for warning in adapter.warnings)
         await server.close()
 
 

@@ -96,12 +96,14 @@ def test_caveats() -> None:
     ("true", "percent", "cap", "expected"),
     [
         (131072, 100, None, 131072),
-        (131071, 100, None, 130816),
+        (131071, 100, None, 131071),
+        (2240, 100, None, 2240),
         (256, 100, None, 256),
         (10000, 80, None, 7936),
         (10000, 12.5, None, 1024),
         (10000, 100, 9000, 9000),
-        (10000, 100, 65536, 9984),
+        (10000, 100, 65536, 10000),
+        (10000, 99, 65536, 9728),
     ],
 )
 def test_the_recommended_context(true: int, percent: float, cap: int | None, expected: int) -> None:

@@ -63,7 +63,7 @@ def after(*events: Event) -> ProgressState:
 def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
     """The bracket begins at a verdict; a clean length has too few answers for one."""
     state = after(*COURSE, *(probe(length, passes) for length, passes in ((5120, 2), (6144, 1))))
-    assert "works to 5,120" in status_line(state, 1.0).plain
+    assert "correct to 5,120" in status_line(state, 1.0).plain
     state.hear(BaselineMeasured(model_key=KEY, baseline=sample_report().baseline))
     state.hear(BracketChanged(model_key=KEY, low=512, high=6144))  # nothing more than the baseline
     assert "fails at 6,144" in status_line(state, 1.0).plain
@@ -74,7 +74,7 @@ def test_while_nothing_failed_the_line_tells_the_longest_clean_length() -> None:
 
 def test_levels_are_told_in_words() -> None:
     state = after(ProbeStarted(model_key=KEY, phase="coherence", length_tokens=4096, trials=2))
-    assert "checking that it still writes" in status_line(state, 1.0).plain
+    assert "checking coherence" in status_line(state, 1.0).plain
 
 
 @pytest.mark.parametrize("width", [79, 159])

@@ -54,7 +54,7 @@ async def test_a_model_in_ollama() -> None:
         result = await run(server, "ollama", "test", "m", "--json")
         report = json.loads(result.stdout)
         assert (result.exit_code, report["cause"]) == (0, "forgets")
-        assert report["bracket"] == [1280, 1536]
+        assert report["bracket"] == [1408, 1472]
         assert server.left_behind == []
         assert "m:latest" in (await run(server, "ollama", "scan")).stdout
         assert (await run(server, "ollama", "infer", "m", "Hello")).exit_code == 0
@@ -75,7 +75,7 @@ async def test_a_declared_context_for_a_server_that_tells_none() -> None:
     async with OpenAIServer(SimulatedAdapter(MODEL), script=script) as server:
         result = await run(server, "openai", "--declared", "2048", "test", "m:latest", "--json")
         report = json.loads(result.stdout)
-        assert (report["declared_context"], report["bracket"]) == (2048, [1280, 1536])
+        assert (report["declared_context"], report["bracket"]) == (2048, [1408, 1472])
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def run_on_terminal(*arguments: str, ctrl_c_after: str) -> tuple[int, str]:
 
 
 def test_a_live_line_and_ctrl_c() -> None:
-    code, screen = run_on_terminal("test", "m", ctrl_c_after="works to ")
+    code, screen = run_on_terminal("test", "m", ctrl_c_after="correct to ")
     assert code == 5
     assert " at " in screen
     drawn, _, after = screen.rpartition("\x1b[?25h")  # the cursor came back before the report

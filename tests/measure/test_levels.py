@@ -179,7 +179,7 @@ async def test_no_level_is_asked_below_its_own_shortest_length(*, required: bool
     early = attrs.evolve(MODEL, true_context=1200)
     level = From("long", 1900, baseline_length=2048)
     report, _ = await measure(level, required=required, model=early)
-    assert (report.true_context, report.cause) == (1024, Cause.FORGETS)
+    assert (report.true_context, report.cause) == (1152, Cause.FORGETS)
     assert by_name(report)["long"].bracket == (2048, None)
 
 

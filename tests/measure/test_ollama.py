@@ -118,7 +118,7 @@ async def test_the_report_is_right(case: Case) -> None:
             assert server.left_behind == []
     assert report.cause is case.cause
     assert report.true_context is not None
-    assert abs(report.true_context - case.truth) <= max(256, case.within * case.truth)
+    assert abs(report.true_context - case.truth) <= case.within * case.truth
     assert report.environment.adapter == adapter.name
     if isinstance(script, OpenAIScript):  # a length that nobody counted is no certificate
         counted = script.usage and script.counts_cached and script.counts_as is None

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.errors import StoreError
 from lmstrix.events import Event, TrialFinished
 from lmstrix.models import (
@@ -24,6 +25,7 @@ from lmstrix.models import (
     Verdict,
 )
 from lmstrix.stores.sqlite import SqliteStore
+from lmstrix.testing.ollama import OllamaScript, OllamaServer
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, answer
 from lmstrix.validators.recall import Recall
 
@@ -142,6 +144,18 @@ async def test_a_bracket_spans_lengths_at_which_some_texts_pass_and_some_do_not(
     assert {r.bracket[1] for r in report.regions if r.bracket[1]}.isdisjoint(disputed)
 
 
+async def test_a_length_that_failed_at_the_last_question_only_is_undecided() -> None:
+    """15 of 20 about one region are seen one time in six at a rate that just passes."""
+    report = await measure(SOUND, MeasureOptions(seed=1), FadesEarly())
+    low, high = report.bracket
+    between = {p.length_tokens: p for p in report.curve if low < p.length_tokens < (high or 0)}
+    early = {n: t for n, p in between.items() for t in p.depths if t.region is Region.EARLY}
+    most = [n for n, t in early.items() if t.trials >= 20 and t.passes < 0.85 * t.trials]
+    assert most
+    assert {between[n].verdict for n in most} == {Verdict.UNDECIDED}
+    assert report.certified
+
+
 async def test_the_upper_end_beyond_such_lengths_is_asked_about_on_a_fresh_text() -> None:
     asked: list[Trial] = []
 
@@ -149,11 +163,11 @@ async def test_the_upper_end_beyond_such_lengths_is_asked_about_on_a_fresh_text(
         if isinstance(event, TrialFinished) and event.trial.phase == "certify":
             asked.append(event.trial)
 
-    adapter = SimulatedAdapter(SOUND, seed=79)
+    adapter = SimulatedAdapter(SOUND, seed=71)
     async with LMStrix(
         adapter=adapter, store="memory", levels=(), validator=FadesEarly(), observers=[hear]
     ) as client:
-        report = await client.find_true_context("m", MeasureOptions(seed=79))
+        report = await client.find_true_context("m", MeasureOptions(seed=71))
     low, high = report.bracket
     assert any(low < p.length_tokens < (high or 0) for p in report.curve)
     assert sum(t.length_tokens == high for t in asked) >= 6
@@ -172,7 +186,7 @@ async def test_below_a_length_that_failed_on_the_last_text_alone_only_that_one_i
     ) as client:
         await client.find_true_context("m", MeasureOptions(seed=2))
     weak = [at for at, t in enumerate(asked) if t.phase == "weak" and t.seed == 2009]
-    assert len({asked[at].length_tokens for at in weak}) == 2
+    assert len({asked[at].length_tokens for at in weak}) >= 2
     assert weak == list(range(weak[0], weak[-1] + 1))
 
 
@@ -248,7 +262,7 @@ class Requests(SqliteStore):
 
 @pytest.mark.parametrize(
     ("beyond", "most"),
-    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 24), (Beyond.FORGETS_HEAD, 30)],
+    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 30), (Beyond.FORGETS_HEAD, 38)],
 )
 async def test_an_engine_that_reuses_nothing_is_asked_several_facts_at_once(
     beyond: Beyond, most: int
@@ -303,3 +317,51 @@ async def test_the_facts_of_a_request_are_kept_all_or_none() -> None:
     assert again.bracket == expected.bracket
     assert again.regions == expected.regions
     assert {point.verdict for point in again.curve} >= {Verdict.PASS, Verdict.FAIL}
+
+
+@pytest.mark.parametrize(
+    ("true", "band"),
+    [(760, (0.62, 0.79)), (1013, (0.60, 0.79)), (726, (0.40, 0.66)), (792, (0.43, 0.60))],
+)
+async def test_short_prompts_with_several_questions_hold_facts_in_every_region(
+    true: int, band: tuple[float, float]
+) -> None:
+    """Eight questions and their answers take a third of 1,024 tokens."""
+    short = attrs.evolve(MODEL, declared=16_384, true_context=true, band=band)
+    report = await measure(attrs.evolve(short, reuses_prefixes=False))
+    assert report.true_context is not None
+    assert report.true_context <= true * 9 / 8
+
+
+@pytest.mark.parametrize("true", [560, 700])
+async def test_a_region_is_lost_if_its_only_fact_is(true: int) -> None:
+    """One lost fact may be a dislike of the model's only if there are others."""
+    model = attrs.evolve(MODEL, declared=1024, true_context=true, band=(0.0, 0.1))
+    report = await measure(model)
+    passed = [p for p in report.curve if p.verdict is Verdict.PASS]
+    assert passed
+    assert all(t.passes >= 0.85 * t.trials for p in passed for t in p.depths)
+
+
+async def test_a_crash_above_is_not_the_cause_where_answers_fail_first() -> None:
+    """Although they do not refute a passing rate."""
+    script = OllamaScript(crashes_above=5100)
+    async with OllamaServer(SimulatedAdapter(SOUND, seed=1), script=script) as server:
+        adapter = OllamaAdapter(server.host)
+        async with LMStrix(
+            adapter=adapter, store="memory", levels=(), validator=FadesEarly()
+        ) as client:
+            report = await client.find_true_context("m", MeasureOptions(seed=1))
+    crashed = [p.length_tokens for p in report.curve if p.failure is Cause.CRASHED_ON_FILL]
+    assert crashed
+    assert report.bracket[1] not in crashed
+    assert report.cause is Cause.FORGETS
+
+
+@pytest.mark.parametrize("opening", ["<think>\n\n</think>\n\n", "<think></think>\n"])
+async def test_tags_of_an_empty_thought_are_no_answer(opening: str) -> None:
+    """Stop strings end such a reply at once, also if the adapter keeps thoughts in the text."""
+    model = SimulatedModel(key="m", declared=2048, true_context=1500, opening=opening)
+    report = await measure(model)
+    assert report.true_context is not None
+    assert 1500 * 15 / 16 <= report.true_context <= 1500 * 17 / 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from random import Random
 
 import anyio
 import anyio.lowlevel
@@ -13,9 +14,20 @@ import pytest
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.adapters.token_counts import common_length
 from lmstrix.events import Event, LoadStarted, TrialFinished
-from lmstrix.models import ContextReport, Cost, ModelInfo, StoredMeasurement, Trial
+from lmstrix.models import (
+    ContextReport,
+    Cost,
+    Judgement,
+    ModelInfo,
+    Question,
+    Region,
+    Reply,
+    StoredMeasurement,
+    Trial,
+)
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.validators.recall import Recall
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=6000, beyond=Beyond.FORGETS_ALL)
 
@@ -223,6 +235,39 @@ async def test_a_kill_between_any_two_requests_changes_nothing(model: SimulatedM
         assert report.certified is expected.certified
         assert len(store.asked) == len(set(store.asked))
     assert max(whole.sizes) == (1 if model.reuses_prefixes else 8)
+
+
+class FadesEarly(Recall):
+    """Above 5,000 tokens, 28 % of the facts of the early region are forgotten."""
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        long = len(question.prompt.user) > 5_000 * 4.6
+        if question.region is Region.EARLY and long and Random(question.expected).random() < 0.28:
+            return Judgement.WRONG
+        return super().judge(question, reply)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_kill_after_certificates_that_did_not_hold_changes_nothing() -> None:
+    """Also if the search had nothing to ask between two of them."""
+    model = attrs.evolve(SMALL, declared=8192, true_context=8192)
+
+    async def measured(store: Dying) -> ContextReport:
+        adapter = SimulatedAdapter(model, seed=64)
+        client = LMStrix(adapter=adapter, store=store, levels=(), validator=FadesEarly())
+        return await client.find_true_context("m", MeasureOptions(seed=64))
+
+    whole = Dying()
+    expected = await measured(whole)
+    certifying = [at for at, asked in enumerate(whole.asked, 1) if asked[1] in {"certify", "weak"}]
+    for at in certifying[:: len(certifying) // 8]:
+        store = Dying()
+        store.at = at
+        with pytest.raises(Killed):
+            await measured(store)
+        report = await measured(store)
+        assert (report.bracket, report.certified) == (expected.bracket, expected.certified)
+        assert report.regions == expected.regions
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

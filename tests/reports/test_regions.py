@@ -82,7 +82,7 @@ CASES = {
     ),
     "some fail on some texts only": (
         report(region(HEAD, 6656, 6912), region(EARLY, 6144, cause=Cause.FORGETS)),
-        "the early part is in doubt beyond 6,144.",
+        "the early part is undecided beyond 6,144.",
     ),
     "gibberish": (
         report(region(TAIL, 4096, 4352, Cause.GIBBERISH)),

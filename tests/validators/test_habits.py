@@ -38,7 +38,7 @@ async def test_a_habit_ends_the_context(habit: Beyond, seed: int) -> None:
     if habit is Beyond.REFUSES:  # says nothing of what it knows
         assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
     else:
-        assert report.true_context == TRUTH // 256 * 256
+        assert report.true_context == TRUTH // 128 * 128
         assert report.cause is Cause.FORGETS
 
 
@@ -47,11 +47,11 @@ async def test_a_habit_ends_the_context(habit: Beyond, seed: int) -> None:
 async def test_the_true_context_of_a_window_is_the_window(
     beyond: Beyond, truth: int, seed: int
 ) -> None:
-    """The first region that leaves the window ends the context: within a step or a sixteenth."""
+    """The first region that leaves the window ends the context: within a sixteenth."""
     model = SimulatedModel(declared=3 * truth, true_context=truth, beyond=beyond)
     report = await measured(model, seed)
     assert report.true_context is not None
-    assert abs(report.true_context - truth) <= max(256, truth // 16)
+    assert abs(report.true_context - truth) <= truth / 16
     # A model that keeps both ends of its window cannot be told from a server that cuts.
     cut = beyond is Beyond.FORGETS_MIDDLE
     assert report.cause in ({Cause.FORGETS, Cause.TRUNCATED} if cut else {Cause.FORGETS})

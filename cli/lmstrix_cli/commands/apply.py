@@ -87,7 +87,7 @@ class _Wish:
     "--percent",
     type=click.FloatRange(min=0, max=100, min_open=True),
     metavar="P",
-    help="Set P percent of the true context, rounded down to a multiple of 256. Default: 100.",
+    help="Set P percent of the true context; less than 100 is rounded down to a multiple of 256.",
 )
 @click.option("--cap", type=TOKENS, metavar="N", help="Set no more than N tokens: 32768, 32k.")
 @click.option(

@@ -346,7 +346,7 @@ def check_locks(_: Settings) -> Finding:
     folder = _existing(turns_folder())
     if not os.access(folder, os.W_OK):
         return problem(f"{folder} is not writable.", f"Check who owns {folder}.")
-    return ok(f"Locks can be kept in {folder}.")
+    return ok(f"Lock files can be created in {folder}.")
 
 
 async def _store_path(settings: Settings) -> Path | None:

@@ -58,7 +58,7 @@ def command(settings: Settings, *, kind: str | None, as_json: bool, **filters: A
             document |= {"adapter": row.adapter, "tested_context": row.tested}
             output.json_object(document)
     elif rows or kind == "csv":
-        show_rows(kind, _columns(several=len({row.adapter for row in rows}) > 1), rows)
+        show_rows(kind, _columns(several=settings.adapter is None), rows)
     elif found:
         output.note(f"No match among {say_count(len(found), 'model')}.")
     elif status is not None:
@@ -89,7 +89,7 @@ async def _tested(client: LMStrix) -> dict[str, int]:
 
 
 def _columns(*, several: bool) -> list[Column[_Row]]:
-    """With the column SERVER for people if there are `several`."""
+    """With the column SERVER for people if `several` were asked."""
     return [
         _fact("key", "MODEL", csv="model", least=18),
         Column("adapter", "SERVER" if several else ""),
@@ -97,7 +97,7 @@ def _columns(*, several: bool) -> list[Column[_Row]]:
         _fact(
             "format",
             "FORMAT",
-            lambda model: f"{model.format} {model.architecture or ''}".strip(),
+            lambda model: f"{model.format} {model.architecture or ''}".strip() or "-",
             least=8,
         ),
         _fact("size_bytes", "SIZE", lambda model: say_bytes(model.size_bytes), right=True),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from lmstrix import ContextReport, LMStrix, MeasureOptions, ModelInfo
-from lmstrix.reports.words import say_bytes
+from lmstrix import ContextReport, LMStrix, LMStrixError, MeasureOptions, ModelInfo
+from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.measurements import Batch, plan_models, show_plans
@@ -168,6 +169,12 @@ async def _choose(
     if models:
         return models, {}
     found = chosen.keep(await client.list_models())
+    for server in await client.other_servers():
+        with suppress(LMStrixError):
+            if count := len(chosen.keep(await server.list_models())):
+                name = output.label(server.name)
+                left = say_count(count, "model")
+                output.note(f"not included: {left} of {name}; for those add --adapter {name}")
     for model in found:
         if not _speaks(model):
             output.note(f"left out: {model.key} ({model.type})")

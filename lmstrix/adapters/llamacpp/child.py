@@ -31,6 +31,8 @@ from typing import Any, BinaryIO, NoReturn
 
 OK = 0
 FAILED = 3
+CANNOT_RUN = (126, 127)
+"""Exit codes of a program that cannot be started, for a library of its own is missing."""
 """Exit status after an error that was reported on standard output."""
 LOG_S = 0.3
 """Time for the log's thread to write its last lines."""
@@ -86,32 +88,49 @@ def _end_all() -> NoReturn:
     """End this process, and a server that it started: they are a process group of their own."""
     if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
+    for server in _servers:
+        server.kill()
     os._exit(OK)
+
+
+_servers: list[subprocess.Popen[bytes]] = []
+"""The user's own llama-server, if this process has started it."""
 
 
 def _serve_binary(answers: BinaryIO, settings: dict[str, Any], parent: int) -> NoReturn:
     """Run the user's own llama-server, and end as it ends."""
     binary = settings["binary"]
     try:
-        known = subprocess.run(  # noqa: S603 - the user named it
+        told = subprocess.run(  # noqa: S603 - the user named it
             [binary, "--help"], capture_output=True, check=False, timeout=60
-        ).stdout
+        )
+        if told.returncode in CANNOT_RUN:
+            words = told.stderr.decode("utf-8", "replace").strip()
+            _fail(answers, "program", RuntimeError(words or f"it ended with {told.returncode}"))
         port = _free_port()
         command = [binary, *settings["arguments"], "-m", settings["model"]]
         command += ["-c", str(settings["n_ctx"]), "-np", "1"]
         command += ["--host", "127.0.0.1", "--port", str(port)]
-        if b"--fit " in known:  # the requested context, or an error
+        if b"--fit " in told.stdout:  # the requested context, or an error
             command += ["--fit", "off"]
         # By environment: everybody can read the arguments of a process.
         environment = {**os.environ, "LLAMA_API_KEY": settings["api_key"]}
+        # As newer builds do by themselves: the level of a line tells errors from the rest.
+        environment |= {"LLAMA_LOG_PREFIX": "1", "LLAMA_LOG_TIMESTAMPS": "1"}
         server = subprocess.Popen(  # noqa: S603 - as above
             command, stdin=subprocess.DEVNULL, stdout=2, env=environment
         )
+        _servers.append(server)
     except (OSError, subprocess.SubprocessError) as error:
-        _fail(answers, "engine", error)
+        _fail(answers, "program", error)
     while not _is_healthy(port):
         if server.poll() is not None:
-            _fail(answers, "load", RuntimeError(f"llama-server ended: {server.returncode}"))
+            killed = server.returncode == -getattr(signal, "SIGKILL", 9)
+            _fail(
+                answers,
+                "memory" if killed else "load",
+                RuntimeError(f"llama-server ended: {server.returncode}"),
+            )
         time.sleep(POLL_S)
     _say(answers, {"address": f"http://127.0.0.1:{port}"})
     while server.poll() is None:

@@ -51,6 +51,7 @@ RELEASE_S = 10.0
 """Deadline for a killed process to be gone; freeing many gigabytes takes a second or two."""
 INTERRUPTED_S = 2.0
 """The same after an interruption; the system then reaps it when this process ends."""
+LAST_LINES = 20
 LOG_LINES = 200
 LOG_WIDTH = 500
 ANSWER_BYTES = 2**16
@@ -178,9 +179,15 @@ class Engine:
         interrupted = anyio.current_effective_deadline() == -math.inf
         with anyio.move_on_after(INTERRUPTED_S if interrupted else RELEASE_S, shield=True):
             with suppress(ProcessLookupError):
-                if hasattr(os, "killpg"):  # with a server that it started
+                # With a server that it started: where there are no process groups, the child ends
+                # it when its input ends.
+                if hasattr(os, "killpg"):
                     os.killpg(self._process.pid, signal.SIGKILL)
                 else:
+                    with anyio.move_on_after(INTERRUPTED_S / 2):
+                        if self._process.stdin is not None:
+                            await self._process.stdin.aclose()
+                        await self._process.wait()
                     self._process.kill()
             await self._process.wait()
             await self._process.aclose()  # never waits: the process is gone
@@ -296,11 +303,16 @@ def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]
     """Why a load failed. `answer` is the child process's line, or None."""
     said = str((answer or {}).get("error", ""))
     kind = (answer or {}).get("kind", "")
-    if kind == "engine":
-        return EngineUnavailable(f"llama.cpp cannot be used: {said}", hint=INSTALL_HINT)
+    if kind in {"engine", "program"}:
+        what, hint = {
+            "engine": ("llama.cpp cannot be used", INSTALL_HINT),
+            "program": ("the server's program cannot be run", "Start it by itself to see why."),
+        }[str(kind)]
+        return EngineUnavailable(f"{what}: {said}", hint=hint)
     trouble = _troubles(log)
-    words = trouble[0] if trouble else said or exit_status(returncode)
-    everything = "\n".join([*trouble, said])
+    words = trouble[0] if trouble else " ".join([said or exit_status(returncode), *log[-1:]])
+    # Without a level on any line the last ones may tell.
+    everything = "\n".join([*(trouble or log[-LAST_LINES:]), said])
     if kind == "memory" or MEMORY_WORDS.search(everything):
         return OutOfMemory(f"the engine ran out of memory while loading: {words}")
     if _UNKNOWN.search(everything):
