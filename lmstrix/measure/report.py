@@ -62,8 +62,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         interval = state.strategy.interval(problem, history)
         if high in state.disputed(state.history()):
             high = state.upper_end(state.history()) or high
-            span = f"between {low:,} and {high:,} tokens"
-            notes = [*notes, f"{span} the answers are too near the pass rate for a verdict"]
+            notes = [*notes, f"no length between {low:,} and {high:,} tokens clearly failed"]
             # Never narrower than the bracket.
             interval = attrs.evolve(interval, high=interval.high and max(interval.high, high))
         true_context = low if state.options.only_at is None else None

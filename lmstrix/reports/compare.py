@@ -27,7 +27,7 @@ _MEASURED = "measured"
 """The setting that holds the time of the measurement."""
 _CONTENT = "content"
 """The setting that distinguishes files of the same name."""
-_LAST = ("correct there", "tokens/s there", "first token there", "tokens read", "time spent")
+_LAST = ("correct at true", "tokens/s at true", "first token at true", "tokens read", "time spent")
 """The facts that are shown after the limits of regions and levels."""
 MOST_COLUMNS = 4
 _IN_OVERVIEW = {"declared", "loadable", "true", "cause", "certified", "size"}
@@ -173,6 +173,7 @@ def _facts(report: ContextReport) -> dict[str, str]:
     """The findings by name, in the order in which they are shown."""
     low, high = report.bracket
     usable, cost, point = report.usable, report.cost, _point_at_limit(report)
+    end = say_tokens(high, unknown="none failed")
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
         "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
@@ -180,7 +181,7 @@ def _facts(report: ContextReport) -> dict[str, str]:
         "usable": NOT_KNOWN if usable is None else say_tokens(usable.limit_tokens or 0),
         "cause": say_limit(report),
         "certified": "yes" if report.certified else "no",
-        "bracket": f"{low:,} to {say_tokens(high, unknown='?')}" if low or high else NOT_KNOWN,
+        "bracket": f"{low:,} to {end}" if low or high else NOT_KNOWN,
         "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
     }
     facts |= {f"region {one.region}": say_reach(one) for one in report.regions}
@@ -188,9 +189,9 @@ def _facts(report: ContextReport) -> dict[str, str]:
     if point is not None:
         wait = point.full_ttft_s
         facts |= {
-            "correct there": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
-            "tokens/s there": say_speed(point.tokens_per_second),
-            "first token there": NOT_KNOWN if wait is None else say_seconds(wait),
+            "correct at true": f"{point.passes} of {point.trials}" if point.trials else NOT_KNOWN,
+            "tokens/s at true": say_speed(point.tokens_per_second),
+            "first token at true": NOT_KNOWN if wait is None else say_seconds(wait),
         }
     return facts | {
         "tokens read": say_tokens(cost.prompt_tokens) if cost.prompt_tokens else NOT_KNOWN,

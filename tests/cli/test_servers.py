@@ -240,6 +240,40 @@ def test_scan_lists_the_models_of_every_server(serve: Serve, tmp_path: Path) -> 
     assert "SERVER" not in one
 
 
+def test_status_shows_a_server_that_answers(serve: Serve) -> None:
+    assert shell("status").exit_code == 3
+    serve(OllamaServer(models("m:latest"), preload=[("m:latest", 1024)]))
+    only = shell("status")
+    assert (only.exit_code, "m:latest" in only.stdout) == (0, True)
+    serve(LMStudioServer(models("studio")))
+    both = shell("status")
+    assert "--adapter ollama status" in both.stderr
+    assert "m:latest" not in both.stdout
+
+
+def test_all_says_what_it_leaves_out(serve: Serve) -> None:
+    serve(LMStudioServer(models("studio")), OllamaServer(models("m:latest", "n:latest")))
+    result = shell("test", "--all", "--dry-run")
+    assert result.exit_code == 0
+    assert "not included: 2 models of ollama" in result.stderr
+
+
+def test_a_name_that_no_server_has(serve: Serve) -> None:
+    serve(OllamaServer(models("qwen3:8b")))
+    missing = shell("test", "qwen4")
+    assert missing.exit_code == 3
+    assert "no model 'qwen4' on ollama, and LM Studio does not answer" in missing.stderr
+    assert 'Did you mean "qwen3:8b"?' in missing.stderr
+
+
+def test_a_model_in_use_is_no_failure_at_a_length(serve: Serve) -> None:
+    serve(OllamaServer(SimulatedAdapter(MODEL), preload=[("m:latest", 1024)]))
+    result = shell("test", "m", "--at", "1k", "--json")
+    assert result.exit_code == 4
+    if result.stdout:
+        assert json.loads(result.stdout)["outcome"] == "inconclusive"
+
+
 def test_force_reaches_the_server_that_was_found(serve: Serve) -> None:
     server = OllamaServer(SimulatedAdapter(MODEL), preload=[("m:latest", 1024)])
     serve(server)

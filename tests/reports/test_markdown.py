@@ -104,7 +104,7 @@ def test_a_comparison_tells_what_differs_from_what_does_not() -> None:
     assert rows["region head"] == ("6,144", "6,144")
     assert rows["region tail"] == ("at least 8,192", "at least 8,192")
     assert rows["level coherence"] == ("at least 8,192", "at least 8,192")
-    assert rows["correct there"] == ("10 of 10", "-")
+    assert rows["correct at true"] == ("10 of 10", "-")
     differing = {row.label: row.values for row in compared.differing}
     assert differing == {"seed": ("7", "9"), "version of lmstrix": ("2.0.0", "2.1.0")}
     assert dict(compared.same)["strategy"] == "gallop"

@@ -258,7 +258,7 @@ def check_model_settings(_: Settings) -> Finding:
     try:
         folder = existing_home() / INTERNAL / CONFIG_FOLDER
     except SettingsError:
-        return warning("There are none: LM Studio has no home here.", _ONCE)
+        return warning("LM Studio keeps no settings here: it has no folder.", _ONCE)
     if not folder.is_dir():
         return ok(f"There are no settings of models yet; they will be in {folder}.")
     if not _readable(folder) or not os.access(folder, os.W_OK):

@@ -106,8 +106,9 @@ class _Overview:
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Show the engine, what is loaded, the store, and which measurements run or were interrupted.
 
-    For each loaded model, shows whether more context is loaded than the model can use. The exit
-    code is 3 if the engine cannot be reached.
+    Without --adapter, the engine is LM Studio, or else Ollama or llama-server if that answers. For
+    each loaded model, shows whether more context is loaded than the model can use. The exit code is
+    3 if no engine can be reached.
     """
     overview = session.run(lambda: _overview(settings))
     if as_json:
@@ -120,7 +121,9 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
 
 async def _overview(settings: Settings) -> _Overview:
     async with session.open_client(settings) as client:
-        status = await client.status()
+        status, *others = await _answering(client)
+        for one in others:
+            output.note(f"{one.engine} answers too: lmstrix --adapter {one.adapter} status")
         try:
             summaries, unfinished = await client.summaries(), await _unfinished(client)
             trouble = ()
@@ -145,6 +148,13 @@ async def _overview(settings: Settings) -> _Overview:
             store_bytes=session.store_bytes(client.store.location),
             store_warnings=(*trouble, *client.store.warnings),
         )
+
+
+async def _answering(client: LMStrix) -> Sequence[Status]:
+    """The status of each server that answers; of the usual one if none does."""
+    usual = await client.status()
+    others = [await server.status() for server in await client.other_servers()]
+    return [one for one in (usual, *others) if one.available] or [usual]
 
 
 async def _unfinished(client: LMStrix) -> Sequence[tuple[str, str]]:
