@@ -244,7 +244,7 @@ def test_demo_measures_the_fetched_model(
     assert "true 1,024" in result.stdout
     assert "Downloading \\x1b[1m" in result.stderr
     before, _, after = result.stderr.partition("Downloading")
-    assert "5 to 15 minutes" in before
+    assert "5 to 20 minutes" in before
     assert "93 MB" in before
     for explained in ("Loading the model", "short prompts", "where it stops", "fresh document"):
         assert explained in after
