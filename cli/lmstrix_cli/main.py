@@ -64,7 +64,7 @@ and reports three numbers of tokens:
 
   declared  what the model claims
   loadable  the largest context that the engine loads
-  true      the largest filled context at which nothing in the window is lost
+  true      the largest filled context at which every part of the window works
 
 {FIRST_STEPS}
 A result is certified by a fresh load and fresh texts; its report shows the
