@@ -221,7 +221,8 @@ class LoadingRouter(Router):
             await answer.whole({"success": True})
             return
         await super().handle(request, answer)
-        self.states["idle"] = "loaded" if self.listed >= 3 else self.states["idle"]
+        if self.states["idle"] == "loading" and self.listed >= 3:
+            self.states["idle"] = "loaded"
 
 
 async def test_a_router_that_loads_makes_progress() -> None:
