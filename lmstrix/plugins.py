@@ -165,7 +165,7 @@ class Adapters:
                 error.hint = meant.strip() or error.hint
             elif isinstance(error, InfrastructureError) and self._others:
                 names = " and ".join(self._others)
-                error.hint = f"Neither does {names}. {error.hint}".strip()
+                error.hint = f"{names} have no such model either. {error.hint}".strip()
             raise
 
     async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:
