@@ -270,8 +270,8 @@ def test_a_model_in_use_is_no_failure_at_a_length(serve: Serve) -> None:
     serve(OllamaServer(SimulatedAdapter(MODEL), preload=[("m:latest", 1024)]))
     result = shell("test", "m", "--at", "1k", "--json")
     assert result.exit_code == 4
-    if result.stdout:
-        assert json.loads(result.stdout)["outcome"] == "inconclusive"
+    check = json.loads(result.stdout)
+    assert (check["outcome"], check["cause"]) == ("inconclusive", "model_in_use")
 
 
 def test_force_reaches_the_server_that_was_found(serve: Serve) -> None:
