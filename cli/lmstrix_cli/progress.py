@@ -36,8 +36,8 @@ ACTIVITY_CELLS = 64
 REFRESH_PER_SECOND = 4
 _NAME_CELLS = (32, 24, 18, 12)
 """The room for the model's name, from a wide line to a narrow one."""
-_SPARED = ("reading", "speed", "length", "name", "correct", "word", "phase", "activity")
-"""The parts that a narrow line leaves out, the first of them first."""
+_SPARED = ("reading", "speed", "words", "length", "word", "name", "correct", "phase", "activity")
+"""The parts that a narrow line shortens or leaves out, the first of them first."""
 
 
 EXPLAINED = {
@@ -75,22 +75,25 @@ def choose_progress(*, explains: bool = False) -> Progress:
     return LiveProgress(explains=explains) if redraws else PlainProgress(explains=explains)
 
 
-class PlainProgress(Progress):
-    """One line on stderr for each phase, load and probe."""
+class _Explains(Progress):
+    """Tells about each phase once, in a sentence, if it `explains`."""
 
     def __init__(self, *, explains: bool = False) -> None:
-        self._explains = explains
+        self._untold = dict(EXPLAINED) if explains else {}
+
+    def explanation(self, event: Event) -> str:
+        """The sentence for the phase that begins; empty for a phase that was explained."""
+        return self._untold.pop(event.phase, "") if isinstance(event, PhaseStarted) else ""
+
+
+class PlainProgress(_Explains):
+    """One line on stderr for each phase, load and probe."""
 
     def __call__(self, event: Event, /) -> None:
         """Hear one event."""
-        line = (self._explains and explanation(event)) or event_line(event)
+        line = self.explanation(event) or event_line(event)
         if line:
             output.note(line)
-
-
-def explanation(event: Event) -> str:
-    """The sentence for the phase that begins; an empty string for other events."""
-    return EXPLAINED.get(event.phase, "") if isinstance(event, PhaseStarted) else ""
 
 
 def event_line(event: Event) -> str:
@@ -134,11 +137,11 @@ def _probe_words(event: ProbeFinished) -> str:
     return ", ".join(words)
 
 
-class LiveProgress(Progress):
+class LiveProgress(_Explains):
     """Shows `status_line`. rich's own thread redraws it, so the clock keeps running."""
 
     def __init__(self, *, explains: bool = False) -> None:
-        self._explains = explains
+        super().__init__(explains=explains)
         self._console = Console(stderr=True)
         self._state = ProgressState()
         self._started_s = time.monotonic()
@@ -168,8 +171,8 @@ class LiveProgress(Progress):
             self._console.print(
                 Text(f"continuing after {say_count(event.resumed_trials, 'trial')}")
             )
-        if self._explains and explanation(event):
-            self._console.print(Text(explanation(event)))
+        if sentence := self.explanation(event):
+            self._console.print(Text(sentence))
         self._state.hear(event)
 
     def _line(self) -> Text:
@@ -201,6 +204,8 @@ def status_line(state: ProgressState, elapsed_s: float, width: int | None = None
             parts.pop(spared, None)
             if spared == "name":
                 name = ""
+            elif spared == "words" and "phase" in parts:
+                parts["phase"] = parts["phase"].split()[0]
             elif spared == "word" and "bracket" in parts:
                 parts["bracket"] = parts["bracket"].removeprefix("bracket ")
             line = _joined(label(name, _NAME_CELLS[-1]), parts)

@@ -23,6 +23,8 @@ from lmstrix.reports.words import (
 )
 
 NOT_KNOWN = "-"
+OF_THE_MODEL = {"format", "architecture", "parameters", "quantization", "size", "content"}
+"""The settings that are facts about the model itself."""
 _MEASURED = "measured"
 """The setting that holds the time of the measurement."""
 _CONTENT = "content"

@@ -399,8 +399,10 @@ def _region_words(report: ContextReport) -> str:
 
 
 def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
-    """One row for each region, with the cells that `REGION_HEAD` names."""
-    return [
+    """One row for each region, or a single one if all are alike, with the cells that
+    `REGION_HEAD` names.
+    """
+    rows = [
         (
             str(one.region),
             "{:.0f} to {:.0f}%".format(*(100 * end for end in one.region.span)),
@@ -410,6 +412,9 @@ def region_rows(report: ContextReport) -> list[tuple[str, ...]]:
         )
         for one in report.regions
     ]
+    if len(rows) == len(Region) and len({row[2:] for row in rows}) == 1:
+        return [("all", "0 to 100%", *rows[0][2:])]
+    return rows
 
 
 def say_limit(report: ContextReport) -> str:

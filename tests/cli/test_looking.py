@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import platformdirs
 import pytest
 from anyio.from_thread import start_blocking_portal
-from cli_shell import NOBODY, REAL, ScriptedAdapter, Shell
+from cli_shell import NOBODY, REAL, ScriptedAdapter, Shell, made
 
 from lmstrix.models import LoadedInstance, Status
 from lmstrix.testing.lmstudio import LMStudioServer
@@ -95,6 +96,15 @@ def test_list_shows_what_was_measured(shell: Shell) -> None:
     assert row.split()[:7] == expected
     assert row.endswith("now")
     assert shell.lines("list", "--json") == [printed]
+
+
+def test_list_names_servers_where_results_are_of_several(shell: Shell) -> None:
+    report = made("m")
+    elsewhere = attrs.evolve(report.environment, adapter="ollama")
+    shell.remember(report, attrs.evolve(report, environment=elsewhere))
+    head, *rows = shell.run("list").stdout.splitlines()
+    assert head.endswith("SERVER")
+    assert {row.split()[-1] for row in rows} == {"ollama", report.environment.adapter}
 
 
 def test_status_shows_engine_store_and_what_is_loaded(shell: Shell) -> None:

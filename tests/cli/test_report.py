@@ -195,6 +195,16 @@ def test_all_results_of_one_model(shell: Shell) -> None:
     assert result.exit_code == 0
 
 
+def test_many_models_differ_in_settings_not_in_facts_about_their_files(shell: Shell) -> None:
+    sizes = [attrs.evolve(sample_model(key=f"m{n}", path=f"m{n}"), size_bytes=n) for n in range(6)]
+    shell.remember(*(sample_report(model=one) for one in sizes))
+    printed = shell.run("compare").stdout
+    assert "size" not in printed
+    assert "compare --format html" in printed
+    shell.remember(seeded("other", 2, 9))
+    assert " seed 9" in shell.run("compare").stdout
+
+
 @pytest.mark.parametrize("command", ["report", "compare"])
 def test_json_is_an_option_of_its_own_here_too(shell: Shell, command: str) -> None:
     shell.remember(made("a"), made("b", 2))

@@ -112,6 +112,13 @@ def test_each_region_has_its_limit_in_a_table() -> None:
         assert "late 65 to 90% - - declared maximum" in cells, form
 
 
+def test_regions_that_are_all_alike_take_one_row() -> None:
+    for form, text in shown(report()).items():
+        cells = " ".join(text.replace("|", " ").split())
+        assert "all 0 to 100% 8,192 - declared maximum" in cells, form
+        assert "0 to 10%" not in cells, form
+
+
 @pytest.mark.parametrize(
     ("cause", "loadable", "said"),
     [

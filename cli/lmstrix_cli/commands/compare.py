@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lmstrix.reports.compare import (
     NOT_KNOWN,
+    OF_THE_MODEL,
     Comparison,
     compare,
     comparison_csv,
@@ -137,8 +138,8 @@ def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
         column("cause", least=14),
     ]
     yield output.rows_table(columns, range(len(compared.names)))
-    details = [row for row in compared.found if row.label.startswith(("region ", "level "))]
-    details += compared.differing
+    apart = len(set(compared.names)) == len(compared.names)  # their files differ anyway
+    details = [row for row in compared.differing if not (apart and row.label in OF_THE_MODEL)]
     known = [
         ", ".join(f"{row.label} {row.values[n]}" for row in details if row.values[n] != NOT_KNOWN)
         for n in range(len(compared.names))
@@ -148,6 +149,7 @@ def _as_lines(compared: Comparison) -> Iterator[RenderableType]:
     for n, words in enumerate(known, start=1):
         if words:
             yield output.prose(output.grid((str(n), words), gap=2))
+    yield output.prose("", "Regions, evidence, speed and cost: lmstrix compare --format html.")
 
 
 def _heads(compared: Comparison) -> Iterator[tuple[Sequence[str], Sequence[str]]]:

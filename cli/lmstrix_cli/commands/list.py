@@ -110,7 +110,7 @@ def command(  # noqa: PLR0913 - one for each option
         for row in kept:
             output.json_line(dump_report(reports[row.id]))
     elif kept or kind == "csv":
-        show_rows(kind, _columns(datetime.now(UTC)), kept)
+        show_rows(kind, _columns(kept, datetime.now(UTC)), kept)
         if kind == TABLE and any(_is_partial(row) for row in kept):
             output.out(f"\n{FOOTNOTE}")
     elif found:
@@ -137,8 +137,9 @@ def _sorted(rows: Sequence[_Row], key: str, *, reverse: bool) -> list[_Row]:
     return [row for _, row in known] + [row for row in rows if _SORTS[key](row) is None]
 
 
-def _columns(now: datetime) -> list[Column[_Row]]:
-    """The columns that are shown, then those of CSV only."""
+def _columns(rows: Sequence[_Row], now: datetime) -> list[Column[_Row]]:
+    """The columns of people, then those of CSV only. SERVER is shown if results are of several."""
+    server = "SERVER" if len({row.adapter for row in rows}) > 1 else ""
     return [
         Column("model", "MODEL", value=lambda row: row.model_key, least=12),
         Column("declared_context", "DECLARED", short="DECL", right=True),
@@ -159,19 +160,12 @@ def _columns(now: datetime) -> list[Column[_Row]]:
         ),
         Column("size_bytes", value=lambda row: row.size_bytes or None),
         *map(Column[_Row], _ONLY_IN_CSV),
+        Column("adapter", server),
+        *map(Column[_Row], ("validator", "seconds")),
     ]
 
 
-_ONLY_IN_CSV = (
-    "ttft_s",
-    "quantization",
-    "architecture",
-    "model_path",
-    "model_digest",
-    "adapter",
-    "validator",
-    "seconds",
-)
+_ONLY_IN_CSV = ("ttft_s", "quantization", "architecture", "model_path", "model_digest")
 
 
 def _say_true(row: _Row) -> str:
