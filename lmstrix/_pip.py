@@ -66,7 +66,7 @@ def _pip() -> list[str]:
         return [sys.executable, "-P", "-m", "pip"]
     uv = shutil.which("uv")
     if uv is None:
-        raise PipFailed("Neither pip nor uv is there to fetch the demo model.")
+        raise PipFailed("Neither pip nor uv is installed; one is needed to fetch the demo model.")
     same_python = ["--python", sys.executable] if sys.executable else []
     isolated = [uv, "run", "--quiet", "--no-project", "--isolated", *same_python, "--with", "pip"]
     return [*isolated, "python", "-P", "-m", "pip"]
@@ -78,7 +78,7 @@ def _reason(requirement: str, complaint: str) -> str:
     if "connection broken" in complaint or "Temporary failure" in complaint:
         return f"The package index cannot be reached, so pip did not get {requirement}."
     if "No matching distribution" in complaint:
-        return f"The package index that pip is set up for does not offer {requirement}."
+        return f"The package index configured in pip does not have {requirement}."
     return f"pip could not get {requirement}."
 
 

@@ -115,8 +115,8 @@ class LMStrix:
         if host is not None:
             if not (adapter is None or isinstance(adapter, str)):
                 raise ConfigurationError(
-                    "host is for an adapter by its name",
-                    hint="Make the adapter object with its host.",
+                    "host cannot be combined with an adapter object",
+                    hint="Pass the host to the adapter's constructor instead.",
                 )
             settings["host"] = host
         self._adapters = Adapters(adapter, settings, others or {})
@@ -143,7 +143,7 @@ class LMStrix:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the store, and of what adapters made here had to leave loaded. Idempotent."""
+        """Close the store and unload any model that this client left loaded. Idempotent."""
         try:
             await self._adapters.aclose()
         finally:
@@ -160,8 +160,8 @@ class LMStrix:
         return self._adapters.usual
 
     def adapter_for(self, model: str | ModelInfo) -> Adapter:
-        """Where `model` lives: `adapter`, unless none was named and it is a GGUF file, or it was
-        found in one of the others.
+        """The adapter that serves `model`: `adapter`, unless none was named and it is a GGUF file,
+        or it was found in one of the others.
         """
         return self._adapters.of(model)
 
@@ -219,7 +219,7 @@ class LMStrix:
         return [summarize(stored) for stored in await self._store.reports()]
 
     async def unfinished_models(self) -> Sequence[ModelInfo]:
-        """Models whose measurement was interrupted and would go on."""
+        """Models whose measurement was interrupted and can be continued."""
         return await self._store.unfinished_models()
 
     async def find_true_context(

@@ -8,7 +8,7 @@
     ├── ModelError
     │   ├── ModelNotFound (LookupError)   no such model; suggests near names
     │   ├── InvalidModel (ValueError)     the file is truncated, corrupt or not a model
-    │   ├── UnsupportedModel (ValueError) a sound model that cannot generate text
+    │   ├── UnsupportedModel (ValueError) a valid model that cannot generate text
     │   ├── ModelInUse                    loading it would replace the user's own instance
     │   └── NotMeasured                   the model has no finished true context
     ├── LoadError                         the engine did not give a loaded model
@@ -101,7 +101,7 @@ class InvalidModel(ModelError, ValueError):
 
 
 class UnsupportedModel(ModelError, ValueError):
-    """A sound model that cannot be asked questions, such as an embedding model."""
+    """A valid model that cannot be asked questions, such as an embedding model."""
 
 
 class ModelInUse(ModelError):
@@ -193,7 +193,7 @@ class EngineCrashed(PredictionError):
 
 
 class InfrastructureError(LMStrixError, ConnectionError):
-    """Trouble between us and the engine. Never evidence about a context length."""
+    """The engine or the connection to it failed. Says nothing about a context length."""
 
 
 class EngineUnavailable(InfrastructureError):
@@ -205,7 +205,7 @@ class ConnectionLost(EngineUnavailable):
 
 
 class EngineTimeout(InfrastructureError, TimeoutError):
-    """The engine stopped making progress before its deadline."""
+    """The engine made no progress within its deadline."""
 
 
 class SettingsError(LMStrixError):

@@ -134,7 +134,7 @@ class Cause(enum.StrEnum):
     BUDGET_SPENT = "budget_spent"
     INTERRUPTED = "interrupted"
     INFRASTRUCTURE = "infrastructure"
-    """The engine was away or silent. Says nothing about the model."""
+    """The engine was unreachable or silent. Says nothing about the model."""
     INCONCLUSIVE = "inconclusive"
     """Too many replies could be judged neither way."""
 
@@ -519,7 +519,7 @@ class Environment:
 
 @attrs.frozen(kw_only=True)
 class LevelReport:
-    """The limit of one kind of use: loading, writing language, recall, and harder ones.
+    """The limit of one level: coherence, recall, or another validator.
 
     `limit_tokens` is the largest length that passed, None if the model cannot do it even at a short
     length; `bracket` is (that length, the smallest that failed or None). `cause` explains why the
@@ -589,7 +589,7 @@ class ContextReport:
     not about one place, or if the pass rate is averaged over the window. Without an engine failure
     or a failing level, the smallest limit is the true context."""
     levels: tuple[LevelReport, ...] = ()
-    """The limit of each kind of use, including the validator's own; empty if only the validator's
+    """The limit of each level, including the validator's own; empty if only the validator's
     questions were asked."""
     estimate: int | None = None
     """The best single guess of the threshold, in tokens, if the strategy makes one. With noisy

@@ -16,7 +16,7 @@ _MOST_SHOWN = 5
 
 
 def find_key(name: str, keys: Iterable[str]) -> str | None:
-    """The key that `name` means: a whole key, or the last part of one; None if there is none.
+    """The key that `name` means: a full key, or the last part of one; None if there is none.
 
     Raises `ModelNotFound` if it is the last part of several.
     """
@@ -28,7 +28,7 @@ def find_key(name: str, keys: Iterable[str]) -> str | None:
         raise ModelNotFound(
             f"{name[:_LONGEST]!r} could be any of {len(same)} models:"
             f" {', '.join(same[:_MOST_SHOWN])}",
-            hint="Give the whole key.",
+            hint="Give the full name, as `lmstrix scan` shows it.",
         )
     return same[0] if same else None
 
@@ -74,7 +74,7 @@ def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextRe
         hint = suggestion(name, keys) or (
             "Measure it first: lmstrix test MODEL. `lmstrix list` shows the known models."
         )
-        raise NotMeasured(f"{name[:_LONGEST]!r} was not measured yet", hint=hint)
+        raise NotMeasured(f"{name[:_LONGEST]!r} has not been measured yet", hint=hint)
     return [report for report in everything if report.model.key == key]
 
 

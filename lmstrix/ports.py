@@ -57,7 +57,7 @@ class LoadedModel(Protocol):
 
     @property
     def model(self) -> ModelInfo:
-        """The model, with what loading it has taught."""
+        """The model, including facts learned by loading it."""
         ...
 
     @property
@@ -107,7 +107,7 @@ class LoadedModel(Protocol):
 
 @runtime_checkable
 class Adapter(Protocol):
-    """A place where models live."""
+    """Access to the models of one engine or server."""
 
     @property
     def name(self) -> str:
@@ -163,7 +163,7 @@ class TakesTurns(Protocol):
 
     @property
     def turn(self) -> str | None:
-        """What it contends for, such as a machine's memory; None: nothing.
+        """The shared resource that it uses, such as a machine's memory; None if there is none.
 
         Measurements with the same text wait for each other, across the user's processes.
         """
@@ -211,7 +211,7 @@ class QuestionSource(Protocol):
         many different answers.
 
         Prompt plus `Question.max_tokens` never exceed `length_tokens`, and fall short of it
-        by less than one sentence. Questions at one length share everything but their end;
+        by less than two sentences. Questions at one length share everything but their end;
         a longer length extends the shorter one's document.
         """
         ...
@@ -331,12 +331,12 @@ class Store(Protocol):
 
     @property
     def location(self) -> str:
-        """Where it keeps things, for a human; an empty string for none."""
+        """The store's location, for display; empty if nothing is kept."""
         ...
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Sentences that the user should read, on what was set aside or left out."""
+        """Messages for the user about files and records that were set aside or skipped."""
         ...
 
     async def begin(self, key: str, model: ModelInfo) -> StoredMeasurement:

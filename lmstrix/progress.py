@@ -43,7 +43,7 @@ _PHASES = {
     "regions": "searching for the limit",
     "levels": "asking the questions of the other levels",
     "coherence": "checking coherence",
-    "certify": "checking on a fresh document",
+    "certify": "confirming on a fresh text",
     "weak": "asking again about the weak regions",
     "map": "asking at all depths",
     "bench": "timing replies",

@@ -60,8 +60,8 @@ async def require_room(
     if needed <= context:
         if tested is not None and needed > tested and on_note is not None:
             on_note(
-                f"Prompt and reply may need {needed:,} tokens; this model was found to work up to"
-                f" {tested:,}. What it says beyond that may be wrong."
+                f"Prompt and reply may need {needed:,} tokens; the true context of this model is"
+                f" {tested:,}. Beyond it, replies may be wrong."
             )
         return
     declared = loaded.model.declared_context

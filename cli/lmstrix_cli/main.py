@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
-    "apply": "Put a measured context into LM Studio's settings, or print it for others.",
+    "apply": "Write a measured context to LM Studio's settings, or print it for another server.",
     "bench": "Measure prefill and generation speed by context length.",
     "completion": "Print a script that completes commands and model names in your shell.",
     "compare": "Compare results side by side.",
@@ -32,7 +32,7 @@ COMMANDS = {
     "doctor": "Check everything that LMStrix needs, and explain how to fix problems.",
     "export": "Write all stored results to a file, for another machine.",
     "import": "Add results that were exported on another machine.",
-    "infer": "Ask a model a question at a context length that works.",
+    "infer": "Send one prompt to a model and print the reply.",
     "list": "List the stored results (also: ls).",
     "map": "Show how much a model recalls, by context length and depth.",
     "report": "Write a report: one HTML page, or Markdown.",
@@ -60,7 +60,7 @@ FIRST_SCREEN = f"""\
 LMStrix finds out how much context a local model really handles.
 
 It loads the model, fills its window with text, asks questions about the text,
-and reports three numbers of tokens:
+and reports three context lengths, in tokens:
 
   declared  what the model claims
   loadable  the largest context that the engine loads
@@ -194,7 +194,7 @@ def lmstrix(ctx: click.Context) -> None:
 
     LMStrix loads a model, fills its window, checks the answers, and reports three numbers: the
     context that the model DECLARES, the one that the engine can LOAD, and the TRUE one, up to
-    which the model works as well as with a short prompt.
+    which the model answers almost as well as with a short prompt.
     """
     ctx.ensure_object(Settings).arguments = ctx.meta.get(__name__, ())
 

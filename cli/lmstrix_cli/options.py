@@ -196,14 +196,14 @@ measure_limits = chain(
         "--budget-tokens",
         type=TOKENS,
         metavar="N",
-        help="Limit of tokens, read or generated, for each model: 50k. Works like --budget.",
+        help="Limit on tokens, read or generated, for each model: 50k. Works like --budget.",
     ),
     click.option(
         "--max-memory",
         "max_memory_bytes",
         type=SIZE,
         metavar="SIZE",
-        help="Limit of the estimated memory of a load, weights and context together: 8g, 6GiB."
+        help="Limit on the estimated memory of a load, weights and context together: 8g, 6GiB."
         " Default: this machine's memory.",
     ),
     click.option(
@@ -233,7 +233,7 @@ measure_limits = chain(
     force_option(
         "Also try sizes whose estimated memory exceeds this machine's. The machine may stop"
         " responding. With --adapter ollama: also replace a model that you have loaded; it is"
-        " loaded again in the end."
+        " loaded again afterwards."
     ),
     click.option(
         "--fresh",
@@ -278,7 +278,7 @@ measure_method = chain(
     click.option(
         "--no-certify",
         is_flag=True,
-        help="Skip the confirmation with a fresh load and fresh documents.",
+        help="Skip the confirmation with a fresh load and fresh texts.",
     ),
     count_option(
         "--documents",

@@ -42,10 +42,10 @@ _SPARED = ("reading", "speed", "words", "length", "word", "name", "correct", "ph
 
 EXPLAINED = {
     "load": "Loading the model at the context that it declares.",
-    "baseline": "Asking with short prompts. Long prompts are compared with these answers.",
-    "search": "Filling the window with text and asking about facts in it, to find where it stops.",
-    "levels": "Letting it write, to find up to which length its text still makes sense.",
-    "certify": "Loading it again, to check the answer on a fresh document.",
+    "baseline": "Asking about a short text. Answers about long texts are compared with these.",
+    "search": "Filling the window with text and asking about it, until answers go wrong.",
+    "levels": "Letting the model write, to find the length up to which its text makes sense.",
+    "certify": "Loading the model again, to confirm the result on a fresh text.",
 }
 """A sentence for each phase, for those who see the first measurement of their life."""
 
@@ -102,7 +102,7 @@ def event_line(event: Event) -> str:
         case WaitingForTurn():
             line = say_waiting(event)
         case MeasurementStarted():
-            resumed = say_count(event.resumed_trials, "trial")
+            resumed = say_count(event.resumed_trials, "answer")
             line = f"measuring {base_name(event.model_key)}"
             line += f", continuing after {resumed}" if event.resumed_trials else ""
         case PhaseStarted():
@@ -169,7 +169,7 @@ class LiveProgress(_Explains):
         """Hear one event; the next refresh shows it."""
         if isinstance(event, MeasurementStarted) and event.resumed_trials:
             self._console.print(
-                Text(f"continuing after {say_count(event.resumed_trials, 'trial')}")
+                Text(f"continuing after {say_count(event.resumed_trials, 'answer')}")
             )
         if sentence := self.explanation(event):
             self._console.print(Text(sentence))

@@ -77,7 +77,7 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
     reports = stored(settings)
     if not reports:
         raise NotMeasured(
-            "nothing was measured yet",
+            "nothing has been measured yet",
             hint="Measure a model first: lmstrix test MODEL. No model at hand: lmstrix demo.",
         )
     return [one.report for one in reports]

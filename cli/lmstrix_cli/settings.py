@@ -191,7 +191,7 @@ def add_shared_options(command: click.Command, *, of_group: bool = False) -> Non
         "--verbose",
         is_flag=True,
         is_eager=True,
-        help="Show a traceback if something goes wrong, and what other packages log.",
+        help="Show a traceback if something goes wrong, and other packages' log messages.",
     )
     add(
         "--color",

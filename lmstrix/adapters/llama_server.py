@@ -73,7 +73,7 @@ class LlamaServerAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over a llama-server that runs already.
 
     Its context was fixed when it was started: a load of more gives what there is. In router mode
-    the model asked for is loaded if it is not, and only then unloaded in the end. Token counts,
+    the model asked for is loaded if it is not, and only then unloaded afterwards. Token counts,
     templates and progress are the server's own.
 
     Args:

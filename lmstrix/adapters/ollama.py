@@ -150,7 +150,7 @@ class OllamaAdapter(ServerAdapter):
         *,
         on_progress: Callable[[LoadProgress], None] | None = None,
     ) -> AsyncGenerator[CountedModel, None]:
-        """Load `model` with a context; it is unloaded in the end. No progress is known.
+        """Load `model` with a context; it is unloaded afterwards. No progress is known.
 
         Raises:
             ModelInUse: the user has loaded it.

@@ -58,7 +58,7 @@ class Levels:
             length, key = level.validator.baseline_length, level.key
             if length > main.ceiling:
                 self._state.announcer.note(
-                    f"{key}: its shortest questions need {length:,} tokens, of {main.ceiling:,}"
+                    f"{key} was skipped: it needs {length:,} tokens of {main.ceiling:,}"
                 )
                 continue
             missing = BASELINE_TRIALS - self._state.asked(BASELINE, length, document, key).total()

@@ -133,7 +133,7 @@ async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     if not search.low:
         raise search.error or LoadFailed("nothing was loaded")
     if search.loaded != search.low and not await search.load(engine, search.low):
-        message = f"{search.low:,} tokens loaded before, and do not any more: {search.error}"
+        message = f"{search.low:,} tokens loaded earlier, but no longer do: {search.error}"
         raise EngineUnavailable(message, hint=search.error.hint if search.error else "")
     if search.error is None and not search.clamped and bound is not None:
         return Loadable(

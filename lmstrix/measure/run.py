@@ -389,7 +389,7 @@ class Measurement:
                 state.certified = not untried and self._engine.counts_tokens
                 return None
             state.context_length = problem.ceiling
-        self._announcer.note(f"not certified: {MOST_CERTIFICATES} certificates did not hold")
+        self._announcer.note(f"not certified: {MOST_CERTIFICATES} results were not confirmed")
         # The last one has moved the bracket too, perhaps wide open.
         state.settled = None
         return await self._search(self._searched(MOST_CERTIFICATES + 1))
@@ -543,7 +543,7 @@ class Measurement:
                     continue
                 if not await self._fails_again(high, document):
                     self._announcer.note(
-                        f"a fresh text did not fail at {high:,} tokens, as the first one did"
+                        f"at {high:,} tokens the first text failed, but a fresh one did not"
                     )
                     return False
             if await self._holds_where_weak(low, spare):
@@ -584,7 +584,7 @@ class Measurement:
         self._announcer.note(
             f"the engine failed at {low:,} tokens, where it had answered before"
             if failed
-            else f"the answers at {low:,} tokens did not hold on a fresh text"
+            else f"{low:,} tokens passed on the first text, but not on a fresh one"
         )
         if low <= problem.floor:  # the baseline's own length: there is no lower answer
             return False

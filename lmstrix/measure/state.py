@@ -194,7 +194,7 @@ async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[Non
                 await stack.enter_async_context(turn)
             except OSError as error:
                 announcer.note(
-                    f"no lock could be made, so another measurement may have run meanwhile: {error}"
+                    f"no lock was created, so another measurement may have run too: {error}"
                 )
         yield
 

@@ -268,10 +268,10 @@ def _check_reuse(
     price = f"about {reading.replies * sum(lengths):,} prompt tokens instead of {lengths[-1]:,}"
     if not options.force:
         raise ConfigurationError(
-            f"this engine reads every prompt anew: the map would read {price}",
+            f"this engine reads every prompt from the start: the map would read {price}",
             hint="Ask for fewer lengths and questions, or use --force to read all that.",
         )
-    sweep.announcer.note(f"this engine reads every prompt anew: {price}")
+    sweep.announcer.note(f"this engine reads every prompt from the start: {price}")
 
 
 # The benchmark.

@@ -411,5 +411,5 @@ class Asker:
         try:
             return await self._engine.at_least(length_tokens, self._state.context_length)
         except LoadError as error:
-            message = f"the model loaded before, and does not any more: {error}"
+            message = f"the model loaded earlier, but no longer does: {error}"
             raise EngineUnavailable(message, hint=error.hint) from error

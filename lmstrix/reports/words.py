@@ -196,15 +196,15 @@ CAUSE_SENTENCES = {
     Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
     Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",
     Cause.MODEL_NOT_FOUND: "The model was not found.",
-    Cause.MODEL_IN_USE: "You or another program use the model, and loading it would replace that.",
+    Cause.MODEL_IN_USE: "You or another program have loaded the model. Measuring would replace it.",
     Cause.BUDGET_SPENT: (
         "The budget was spent before the search ended. The numbers are the results so far."
     ),
     Cause.INTERRUPTED: "The measurement was interrupted. The numbers are the results so far.",
     Cause.INFRASTRUCTURE: (
-        "The engine was away or stopped answering. That says nothing about the model."
+        "The engine was unreachable or stopped answering. That says nothing about the model."
     ),
-    Cause.INCONCLUSIVE: "Too many replies could be judged neither right nor wrong.",
+    Cause.INCONCLUSIVE: "Too many replies could not be judged right or wrong.",
 }
 """A sentence or two for each `Cause`, for people who have not read the documentation."""
 
@@ -255,7 +255,7 @@ _BEYOND = {
     Cause.TOO_SLOW: "Beyond that a reply takes too long.",
     Cause.BUDGET_SPENT: "The budget was spent before the search ended.",
     Cause.INTERRUPTED: "The measurement was interrupted.",
-    Cause.INFRASTRUCTURE: "The engine was away or stopped answering.",
+    Cause.INFRASTRUCTURE: "The engine was unreachable or stopped answering.",
 }
 """The sentence after the true context. Other causes have sentences of their own."""
 _AT_LEAST = {Cause.MAX_CONTEXT, Cause.NOTHING_FAILED, *UNFINISHED}
@@ -365,7 +365,7 @@ _HEADLINES = {
 }
 """The causes by which a region can be lost while the engine itself works."""
 
-_AVERAGE = "averaged over the window: a lost region may hide in it."
+_AVERAGE = "averaged over the window: this can hide a lost region."
 
 
 def say_regions(report: ContextReport) -> str:
@@ -600,9 +600,9 @@ def say_evidence(report: ContextReport) -> list[str]:
     """Sentences that support the true context; none if there is no true context."""
     if report.true_context is None:
         return []
-    certified = "yes, by" if report.certified else "no, it was not confirmed by"
+    certified = "yes, confirmed by" if report.certified else "no, not confirmed by"
     sentences = (
-        f"certified: {certified} a fresh load and fresh documents at that length.",
+        f"certified: {certified} a fresh load and fresh texts at that length.",
         _say_bracket(report),
         _say_baseline(report),
     )
@@ -688,7 +688,7 @@ def say_remarks(report: ContextReport) -> Iterator[str]:
     """Sentences that a reader should know besides the numbers."""
     if report.method.quick:
         yield (
-            "quick: a wider bracket, and not confirmed on fresh documents. The same command without"
+            "quick: a wider bracket, and not confirmed on fresh texts. The same command without"
             " --quick continues from here."
         )
     if not report.monotone:

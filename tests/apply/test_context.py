@@ -61,7 +61,7 @@ def test_a_file_is_not_taken_for_another_one_with_the_same_key(
 
 @pytest.mark.parametrize("name", ["", "other", "a", "a/", "../m", "x\0.gguf"])
 def test_what_was_not_measured_says_so(name: str) -> None:
-    with pytest.raises(NotMeasured, match="was not measured yet") as caught:
+    with pytest.raises(NotMeasured, match="has not been measured yet") as caught:
         choose_report([stored()], name)
     assert caught.value.hint
 

@@ -182,7 +182,7 @@ def test_json_is_the_only_thing_on_stdout(shell: Shell, home: Path) -> None:
 
 def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:
     remember(shell, key="half", path="half", cause=Cause.BUDGET_SPENT)
-    for name, said in (("half", "budget spent"), ("other", "was not measured yet")):
+    for name, said in (("half", "budget spent"), ("other", "has not been measured yet")):
         result = shell.run("apply", name, "--home", str(home), "--yes")
         assert result.exit_code == 4
         assert said in result.stderr

@@ -84,7 +84,8 @@ def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(shell: Shell) -> None:
     thought, statistics = result.stderr.splitlines()
     assert thought == "hm\\x07m"
     assert statistics == (
-        "[12 prompt tokens (3 cached), 4 generated, first after 0.25 s, 50.0 tok/s, stopped: end]"
+        "[12 prompt tokens (3 cached), 4 generated, first token after 0.25 s, 50.0 tok/s,"
+        " stopped: end]"
     )
 
 
@@ -246,7 +247,7 @@ def test_demo_measures_the_fetched_model(
     before, _, after = result.stderr.partition("Downloading")
     assert "5 to 20 minutes" in before
     assert "93 MB" in before
-    for explained in ("Loading the model", "short prompts", "where it stops", "fresh document"):
+    for explained in ("Loading the model", "short text", "go wrong", "fresh text"):
         assert explained in after
     assert str(path.parent) not in result.stderr.partition("What next")[0]
     assert f"lmstrix infer '{path}'" in result.stderr

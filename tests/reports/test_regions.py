@@ -143,7 +143,7 @@ def test_the_bracket_says_how_its_upper_end_failed(
     [
         (
             sample_report(regions=(), method=attrs.evolve(sample_report().method, average=True)),
-            "Averaged over the window: a lost region may hide in it.",
+            "Averaged over the window: this can hide a lost region.",
             "works up to",
         ),
         (sample_report(regions=()), "Claims 8,192 tokens", "part of the window"),

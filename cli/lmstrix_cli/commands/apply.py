@@ -176,7 +176,7 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
     if wish.percent is not None and wish.cap is not None:
         raise click.UsageError("give --percent or --cap, not both.")
     if wish.target != LMSTUDIO and (undo or wish.home is not None):
-        raise click.UsageError(f"nothing is written for {wish.target}: no --undo, no --home.")
+        raise click.UsageError(f"--undo and --home do not work with --for {wish.target}.")
     if undo and (wish.percent is not None or wish.cap is not None):
         raise click.UsageError("--undo takes neither --percent nor --cap.")
     if wish.yes and wish.dry_run:

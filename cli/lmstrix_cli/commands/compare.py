@@ -81,7 +81,9 @@ def command(
     wanted = output.choose_format(wanted, as_json=True) if as_json else wanted
     kind = choose_format(wanted, target, "table", _RENDERERS)
     if kind == "table" and target not in {None, STDOUT}:
-        raise click.UsageError("a table is printed; a file needs another --format.")
+        raise click.UsageError(
+            "a table is not written to a file: add --format html, md, csv or json."
+        )
     if sources.count(STDOUT) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
     reports = gather(settings, sources)

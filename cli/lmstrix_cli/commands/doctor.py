@@ -179,7 +179,7 @@ _ONCE = "Start LM Studio once. GGUF files, Ollama and llama-server do not need i
 async def check_other_servers(settings: Settings) -> Finding:
     """Whether the server that was named answers, or which others do on this machine."""
     if settings.adapter in {"lmstudio", EMBEDDED_ADAPTER}:
-        return ok("Not looked for: another adapter was named.")
+        return ok("Not checked: --adapter names another engine.")
     found = await _answers(settings)
     away = [status for status in found if not status.available]
     if away and settings.adapter is not None:
@@ -203,7 +203,7 @@ async def _answers(settings: Settings) -> Sequence[Status]:
 async def check_server(settings: Settings) -> Finding:
     """Whether LM Studio's server greets. It is a problem if nothing else can measure either."""
     if settings.adapter not in {None, "lmstudio"}:
-        return ok("Not looked for: another adapter was named.")
+        return ok("Not checked: --adapter names another engine.")
     # Imported here because it imports LM Studio's SDK, whose absence is for `check_lmstudio_sdk`
     # to report.
     from lmstrix.adapters.lmstudio.discovery import (  # noqa: PLC0415
@@ -400,7 +400,7 @@ def _colours() -> str:
     said = colours_wanted("auto")
     if said is None:
         return "colours" if sys.stdout.isatty() else "no colours, because this is not a terminal"
-    return "colours because of FORCE_COLOR" if said else "no colours in a dumb terminal"
+    return "colours because of FORCE_COLOR" if said else "no colours because of TERM=dumb"
 
 
 ENGINE_S = 30.0

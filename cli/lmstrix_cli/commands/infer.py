@@ -157,7 +157,7 @@ def _statistics(reply: Reply) -> str:
         f"{reply.generated_tokens:,} generated",
     ]
     if reply.ttft_s is not None:
-        parts.append(f"first after {say_seconds(reply.ttft_s)}")
+        parts.append(f"first token after {say_seconds(reply.ttft_s)}")
     if reply.tokens_per_second is not None:
         parts.append(f"{reply.tokens_per_second:.1f} tok/s")
     parts.append(f"stopped: {reply.stop_reason.replace('_', ' ')}")

@@ -43,10 +43,10 @@ NOTHING = """\
 Nothing measured yet.
 
 What next:
-  lmstrix scan         list the models that are there
+  lmstrix scan         list the available models
   lmstrix test MODEL   measure one
   lmstrix demo         get a small model and measure it"""
-FOOTNOTE = "+ at least: the measurement did not end; the same `lmstrix test` continues it."
+FOOTNOTE = "+ at least: the measurement is unfinished. Run the same `lmstrix test` to continue."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 

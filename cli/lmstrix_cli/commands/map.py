@@ -46,7 +46,7 @@ def command(
     as_json: bool,
     **options: Any,  # noqa: ANN401 - click gives each option's value by its name
 ) -> None:
-    """Show what MODEL still knows, by length and by depth of the window.
+    """Show how much MODEL recalls, by prompt length and by position in the prompt (depth).
 
     Reads one document, and asks at each length for facts and passages from every depth. If the
     engine cannot reuse its KV cache, this costs far more: then nothing is read without --force.

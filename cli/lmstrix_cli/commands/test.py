@@ -174,10 +174,10 @@ async def _choose(
             if count := len(chosen.keep(await server.list_models())):
                 name = output.label(server.name)
                 left = say_count(count, "model")
-                output.note(f"not included: {left} of {name}; for those add --adapter {name}")
+                output.note(f"not included: {left} on {name}; to measure them: --adapter {name}")
     for model in found:
         if not _speaks(model):
-            output.note(f"left out: {model.key} ({model.type})")
+            output.note(f"skipped: {model.key}: a model of type {model.type} cannot be measured")
     everything = _in_order(found)
     return everything, await client.known_reports(everything, options)
 

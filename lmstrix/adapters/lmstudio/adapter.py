@@ -148,7 +148,7 @@ class LMStudioAdapter(ServerAdapter):
         *,
         on_progress: Callable[[LoadProgress], None] | None = None,
     ) -> AsyncGenerator[LMStudioModel, None]:
-        """Load a new instance under an identifier of our own; it is unloaded in the end.
+        """Load a new instance under an identifier of our own; it is unloaded afterwards.
 
         Raises:
             ModelNotFound, LoadRefused, LoadFailed, OutOfMemory: what LM Studio said of it.
