@@ -26,12 +26,11 @@ from lmstrix.measure import (
     sweep,
     unmeasured_report,
 )
-from lmstrix.measure.state import Announcer, its_turn
+from lmstrix.measure.state import Announcer, its_turn, method_of
 from lmstrix.models import (
     ContextMap,
     ContextReport,
     Environment,
-    Method,
     ModelInfo,
     ModelList,
     Prompt,
@@ -119,6 +118,8 @@ class LMStrix:
                     hint="Pass the host to the adapter's constructor instead.",
                 )
             settings["host"] = host
+        if isinstance(levels, str):
+            raise ConfigurationError("levels are a sequence of names", hint=f'Give ("{levels}",).')
         self._adapters = Adapters(adapter, settings, others or {})
         self._strategy = as_strategy(strategy)
         # On one haystack, so that a level reads nothing that was not read for the validator.
@@ -472,23 +473,15 @@ class LMStrix:
             yield loaded, asked
 
     def unmeasured(
-        self, name: str, error: LMStrixError, options: MeasureOptions | None = None
+        self, model: str | ModelInfo, error: LMStrixError, options: MeasureOptions | None = None
     ) -> ContextReport:
         """The report of a model that could not be measured at all; `error` says why."""
         options = options or MeasureOptions()
         return unmeasured_report(
-            model=ModelInfo(key=name),
+            model=ModelInfo(key=model) if isinstance(model, str) else model,
             error=error,
-            method=Method(
-                strategy=self._strategy.name,
-                validator=self._validator.name,
-                tolerance=options.tolerance,
-                ratio=options.ratio,
-                seed=options.seed,
-                max_context=options.max_context,
-                levels=tuple(level.validator.name for level in self._levels),
-            ),
-            environment=Environment(adapter=self.adapter_for(name).name),
+            method=method_of(options, self._strategy, self._validator, self._levels),
+            environment=Environment(adapter=self.adapter_for(model).name),
         )
 
     async def _measurement(

@@ -35,7 +35,7 @@ THIS_MACHINE = "this machine"
 """What is contended for by everything that loads models into this machine's memory."""
 
 FOLDER_VARIABLE = "LMSTRIX_TURNS"
-"""Names another folder for the lock files, such as one that several users share."""
+"""Names another folder for the lock files."""
 
 POLL_S = 0.2
 """How often a waiting process looks whether it is its turn. A measurement takes minutes."""

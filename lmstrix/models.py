@@ -216,6 +216,8 @@ class Status:
     detail: str = ""
     hint: str = ""
     versions: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    load_config: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """The settings, besides the context, with which models are loaded: results depend on them."""
     loaded: tuple[LoadedInstance, ...] = ()
     model_folders: tuple[str, ...] = ()
 
@@ -538,9 +540,9 @@ class LevelReport:
 class RegionReport:
     """The limit of one region of the window.
 
-    `limit_tokens` is the largest length at which the region passed, None if it never did;
-    `bracket` is (that length or 0, the smallest length at which it failed or None). `cause`
-    explains why the limit is not larger.
+    `limit_tokens` is the largest length at which the region passed, at least the length of the
+    baseline, None if it is not known; `bracket` is (that length or 0, the smallest length at which
+    it failed or None). `cause` explains why the limit is not larger.
     """
 
     region: Region

@@ -66,6 +66,9 @@ def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextRe
     of_file = _reports_of_file(everything, name)
     if of_file:
         return of_file
+    wanted = _real_gguf(name)
+    if wanted and os.path.isfile(wanted):  # it was not measured, but another one of its key was
+        everything = [one for one in everything if not os.path.isfile(_real_gguf(one.model.path))]
     models = [report.model for report in everything]
     by_path = next((model.key for model in models if name and model.path == name), None)
     keys = [model.key for model in models]
@@ -75,7 +78,15 @@ def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextRe
             "Measure it first: lmstrix test MODEL. `lmstrix list` shows the known models."
         )
         raise NotMeasured(f"{name[:_LONGEST]!r} has not been measured yet", hint=hint)
-    return [report for report in everything if report.model.key == key]
+    found = [report for report in everything if report.model.key == key]
+    files = {path for one in found if os.path.isfile(path := _real_gguf(one.model.path))}
+    if len(files) > 1:
+        raise ModelNotFound(
+            f"{name[:_LONGEST]!r} could be any of {len(files)} files:"
+            f" {', '.join(sorted(files)[:_MOST_SHOWN])}",
+            hint="Give the path of one.",
+        )
+    return found
 
 
 def _reports_of_file(reports: Sequence[ContextReport], name: str) -> Sequence[ContextReport]:

@@ -92,6 +92,11 @@ def make_plugin(group: str, name: str, **settings: object) -> object:
 
 def is_model_file(model: str | ModelInfo) -> bool:
     """Whether `model` is named as a GGUF file; LM Studio's own keys do not end like one."""
+    if not isinstance(model, str | ModelInfo):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(
+            f"a model is named by a text, not by a {type(model).__name__}",
+            hint="For a path: str(path).",
+        )
     if isinstance(model, str):
         return model.lower().endswith(".gguf")
     return model.path.lower().endswith(".gguf") and Path(model.path).is_absolute()
@@ -100,7 +105,7 @@ def is_model_file(model: str | ModelInfo) -> bool:
 def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
     """The given adapter, or the one of that name with `settings`."""
     made = make_plugin(ADAPTERS, adapter, **settings) if isinstance(adapter, str) else adapter
-    if not isinstance(made, Adapter):
+    if isinstance(made, type) or not isinstance(made, Adapter):
         raise ConfigurationError(f"{adapter!r} is not an adapter")
     return made
 
@@ -243,7 +248,7 @@ async def _keys(adapter: Adapter) -> Sequence[tuple[Adapter, str]]:
 def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:
     """The given strategy, or the one of that name."""
     made = make_plugin(STRATEGIES, strategy) if isinstance(strategy, str) else strategy
-    if not isinstance(made, SearchStrategy):
+    if isinstance(made, type) or not isinstance(made, SearchStrategy):
         raise ConfigurationError(f"{strategy!r} is not a search strategy")
     return made
 
@@ -251,7 +256,7 @@ def as_strategy(strategy: SearchStrategy | str) -> SearchStrategy:
 def as_validator(validator: Validator | str) -> Validator:
     """The given validator, or the one of that name."""
     made = make_plugin(VALIDATORS, validator) if isinstance(validator, str) else validator
-    if not isinstance(made, Validator):
+    if isinstance(made, type) or not isinstance(made, Validator):
         raise ConfigurationError(f"{validator!r} is not a validator")
     return made
 
@@ -268,6 +273,6 @@ def as_store(store: Store | str | Path | None) -> Store:
         made = make_plugin(STORES, DEFAULT_STORE, path=store)
     elif store is None or isinstance(store, str):
         made = make_plugin(STORES, store or DEFAULT_STORE)
-    if not isinstance(made, Store):
+    if isinstance(made, type) or not isinstance(made, Store):
         raise ConfigurationError(f"{store!r} is not a store")
     return made

@@ -21,7 +21,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import make_converter
 
 from lmstrix.errors import LMStrixError
-from lmstrix.json_values import as_object
+from lmstrix.json_values import MAX_CONTEXT, as_object
 from lmstrix.models import (
     MAP_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -234,6 +234,8 @@ def _report(fact: ContextReport) -> Iterator[tuple[bool, str, str]]:
     true, loadable = fact.true_context or 0, fact.loadable_context
     fits = loadable is None or true <= loadable
     yield fits, "true_context", f"{true} is more than the loadable {loadable}"
+    largest = max(true, loadable or 0)
+    yield largest <= MAX_CONTEXT, "true_context", f"{largest} tokens are impossible"
     lengths = [point.length_tokens for point in fact.curve]
     ascend = all(before < after for before, after in pairwise(lengths))
     yield ascend, "curve", "the lengths do not ascend"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lmstrix import LMStrix
-from lmstrix.errors import ConfigurationError, ModelNotFound
+from lmstrix import LMStrix, MeasureOptions
+from lmstrix.errors import ConfigurationError, ModelInUse, ModelNotFound
 from lmstrix.models import ModelInfo
 from lmstrix.plugins import make_plugin
+from lmstrix.search.bayes import Bayes
+from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.validators.recall import Recall
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,43 @@ async def test_a_host_is_where_the_server_is() -> None:
 def test_a_host_needs_an_adapter_that_has_a_server(adapter: SimulatedAdapter | str) -> None:
     with pytest.raises(ConfigurationError, match="host"):
         LMStrix(adapter=adapter, host="127.0.0.1:1", store="memory")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"adapter": SimulatedAdapter},
+        {"strategy": Bayes},
+        {"validator": Recall},
+        {"store": SqliteStore},
+        {"levels": "copy"},
+    ],
+)
+def test_a_class_is_not_taken_for_an_object(parts: dict[str, Any]) -> None:
+    sound: dict[str, Any] = {"adapter": SimulatedAdapter(), "store": "memory"}
+    with pytest.raises(ConfigurationError):
+        LMStrix(**(sound | parts))
+
+
+async def test_other_objects_are_refused_in_words() -> None:
+    async def observe(_: object) -> None:
+        raise AssertionError
+
+    client = LMStrix(adapter=SimulatedAdapter(), store="memory")
+    path: Any = Path("model.gguf")
+    with pytest.raises(ConfigurationError, match="not by a PosixPath"):
+        await client.find_true_context(path)
+    deaf: Any = observe
+    with pytest.raises(ConfigurationError, match="plain function"):
+        await client.find_true_context("simulated", observers=[deaf])
+
+
+def test_a_report_of_what_could_not_be_measured_has_the_facts_that_are_known() -> None:
+    client = LMStrix(adapter=SimulatedAdapter(), store="memory")
+    options = MeasureOptions(average=True, quick=True, absolute=True)
+    report = client.unmeasured(sample_model(), ModelInUse("in use"), options)
+    assert report.declared_context == sample_model().declared_context
+    assert (report.method.average, report.method.quick, report.method.absolute) == (True,) * 3
 
 
 class Closable(SimulatedAdapter):

@@ -39,6 +39,7 @@ IMPOSSIBLE: list[tuple[str, object, str]] = [
     ("declared_context", -5, "declared_context"),
     ("true_context", 2**70, "true_context"),
     ("true_context", 8193, "true_context"),
+    ("loadable_context", 2**28 + 1, "true_context"),
     ("bracket", [5, 1], "bracket"),
     ("bracket", [-1, 5], "bracket[0]"),
     ("interval", {"low": 7, "high": 6, "level": 0.9}, "interval.high"),

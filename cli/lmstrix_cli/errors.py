@@ -85,7 +85,7 @@ _log.addHandler(logging.NullHandler())  # without it Python prints unhandled rec
 
 def explain_known(error: LMStrixError) -> ExitCode:
     """Print what went wrong and what to do next."""
-    _log.error("%s: %s", type(error).__name__, error, exc_info=error)
+    _log.error("%s", type(error).__name__, exc_info=error)
     output.error(str(error) or type(error).__name__, error.hint)
     return code_of_error(error)
 
@@ -108,7 +108,7 @@ def explain(error: BaseException, *, verbose: bool) -> ExitCode:
             "Free some space, or redirect it elsewhere.",
         )
         return ExitCode.OTHER
-    _log.critical("%s: %s", type(error).__name__, error, exc_info=error)
+    _log.critical("%s", type(error).__name__, exc_info=error)
     output.error(
         f"{type(error).__name__}: {error}. This is a bug in LMStrix or in a plug-in.",
         "" if verbose else "Run `lmstrix --verbose ...` for a traceback to report.",

@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import time
+import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -140,9 +141,19 @@ class _Lines(logging.Formatter):
         head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} {record.name}:"
         said = [label(record.getMessage(), LONGEST)]
         if record.exc_info:
-            traceback = self.formatException(record.exc_info).splitlines()
-            said += [f"| {label(line, LONGEST)}" for line in traceback]
+            said += [f"| {label(line, LONGEST)}" for line in _traceback(record.exc_info[1])]
         return "\n".join(f"{head} {words}" for words in said)
+
+
+def _traceback(error: BaseException | None) -> Iterator[str]:
+    """The traceback of `error` and of its causes, the last one first, without what they say: a
+    server's message may quote the prompt.
+    """
+    while error is not None:
+        yield f"{type(error).__name__}, raised at"
+        for line in traceback.format_tb(error.__traceback__):
+            yield from line.splitlines()
+        error = error.__cause__
 
 
 class EventLog:
@@ -170,8 +181,8 @@ def event_words(event: Event) -> str:
     return " ".join(words)
 
 
-_TEXTS = frozenset({"expected", "reply", "model", "report"})
-"""Of a trial the texts; the store keeps reports anyway."""
+_TEXTS = frozenset({"expected", "reply", "model", "report", "reason"})
+"""Of a trial the texts; the store keeps reports anyway. A retry's reason may quote a prompt."""
 
 
 def _words(fact: attrs.AttrsInstance, prefix: str) -> Iterator[str]:

@@ -257,7 +257,7 @@ class Batch:
                 if self._finished:
                     report = self._finished.report
                 else:
-                    report = client.unmeasured(key, error, self._options)
+                    report = client.unmeasured(model, error, self._options)
                 self._record(report, shown=False)
             else:
                 self._record(report, shown=True)

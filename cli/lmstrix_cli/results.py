@@ -25,6 +25,8 @@ from lmstrix import (
     reports_of,
 )
 from lmstrix.files import replace_file
+from lmstrix.json_values import as_object
+from lmstrix.plugins import is_model_file
 from lmstrix_cli import output, session
 from lmstrix_cli.options import Decorator, chain, force_option
 from lmstrix_cli.settings import PATH, Settings
@@ -98,8 +100,14 @@ def newest_of_each(reports: Sequence[ContextReport]) -> list[ContextReport]:
     """The newest report of every model, the newest of all first."""
     newest: dict[str, ContextReport] = {}
     for report in sorted(reports, key=_finished, reverse=True):
-        newest.setdefault(report.model.key, report)
+        newest.setdefault(name_of(report), report)
     return list(newest.values())
+
+
+def name_of(report: ContextReport) -> str:
+    """The name that means this model only: two files may have the same key."""
+    path = report.model.path
+    return path if is_model_file(path) and Path(path).is_absolute() else report.model.key
 
 
 def _finished(report: ContextReport) -> datetime:
@@ -205,10 +213,11 @@ STDOUT = "-"
 MARKERS = {
     "html": (b'<meta name="generator" content="LMStrix',),
     "md": (b"<!-- LMStrix -->",),
-    "json": (b'{"model": {"key": ', b'{"results": [{"model": '),
     "csv": (b"model,declared_context,loadable_context,",),
 }
-"""What stands near the beginning of each kind of file of ours."""
+"""What stands near the beginning of each kind of file of ours; JSON is read instead."""
+_JSON_KEYS = ({"true_context", "cause", "bracket"}, {"results", "differs", "same"})
+"""Keys of a report and of a comparison; a map or an export has others."""
 _KINDS = {"htm": "html", "jsonl": "json"}
 """The format of files whose name does not end in its own."""
 _HEAD_BYTES = 1024
@@ -260,7 +269,7 @@ def write_file(path: Path, text: str) -> None:
     `LMStrixError`.
     """
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             path.write_text(text, encoding="utf-8", newline="\n")
         else:
             target = Path(os.path.realpath(path))  # a link stays one
@@ -274,11 +283,15 @@ def write_file(path: Path, text: str) -> None:
 
 def _is_ours(path: Path, kind: str) -> bool:
     """Whether nothing would be lost: no regular file (a pipe), an empty one, or ours."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return True
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
-    except OSError:  # not known to be ours
+        if kind == "json":
+            first = next(iter(_documents(str(path), _HINT)), "{}") if head.strip() else "{}"
+            keys = as_object(json.loads(first)).keys()
+            return not head or any(wanted <= keys for wanted in _JSON_KEYS)
+    except (OSError, ValueError):  # not known to be ours
         return False
     return not head or any(marker in head for marker in MARKERS[kind])

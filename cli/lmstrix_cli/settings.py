@@ -94,7 +94,7 @@ def _keep_host(ctx: click.Context, parameter: click.Parameter, value: str | None
 
 
 def _keep_store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if value and not ctx.resilient_parsing and not Path(value).parent.is_dir():
+    if value and not ctx.resilient_parsing and not os.path.isdir(Path(value).parent):
         raise click.BadParameter(
             f"the folder {str(Path(value).parent)!r} does not exist. Create it first, or name a"
             " file in another folder."

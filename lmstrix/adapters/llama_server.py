@@ -317,14 +317,15 @@ class SpawnedServerAdapter(LlamaCppAdapter):
             version = next((line for line in words.splitlines() if "version" in line), "")[:200]
         except (OSError, TimeoutError):
             available = False
-        versions = {"llama-server": version, "arguments": shlex.join(self._arguments)}
+        arguments = shlex.join(self._arguments)
         return attrs.evolve(
             status,
             engine="llama-server",
             available=available,
             detail="" if available else f"{self._binary} cannot be run.",
             hint="",
-            versions={name: text for name, text in versions.items() if text},
+            versions={"llama-server": version} if version else {},
+            load_config={"arguments": arguments} if arguments else {},
         )
 
     def _engine_settings(self, path: str, context_length: int) -> EngineSettings:

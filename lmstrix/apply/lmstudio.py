@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from lmstrix.adapters.lmstudio_home import INTERNAL
 from lmstrix.errors import SettingsError
 from lmstrix.files import replace_file
-from lmstrix.json_values import as_list, as_object, read_object
+from lmstrix.json_values import as_context, as_list, as_object, read_object
 from lmstrix.locks import turns_folder
 from lmstrix.models import ModelInfo
 
@@ -172,9 +172,11 @@ class Change:
 def plan_change(home: Path, identifier: str, context: int) -> Change:
     """The change that sets `context` (tokens) for the model `identifier` below `home`.
 
-    Raises `SettingsError` for an unsafe identifier, and for a file that does not parse, is not
-    a regular file or is not in LM Studio's format.
+    Raises `SettingsError` for an unsafe identifier, for a number that is no context length, and for
+    a file that does not parse, is not a regular file or is not in LM Studio's format.
     """
+    if as_context(context) is None:
+        raise SettingsError(f"{context!r} is not a context length", hint="Give a number of tokens.")
     path = settings_path(home, identifier)
     before = _read(path)
     try:
@@ -310,7 +312,7 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 def _dump(document: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(document, indent=2, ensure_ascii=False).encode()
+        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise _odd("it is nested too deeply") from error
     except ValueError as error:  # half a surrogate pair

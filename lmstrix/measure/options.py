@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import attrs
 
 from lmstrix.errors import ConfigurationError
@@ -23,6 +25,30 @@ _POSITIVE = (
     "min_tokens_per_second",
     "max_ttft_s",
 )
+
+
+_KINDS = {
+    "bool": (bool, "True or False"),
+    "int": (int, "a whole number"),
+    "float": (int | float, "a number"),
+}
+_MOST = 2**63
+"""Numbers are stored in 64 bits."""
+
+
+def _check_kinds(options: attrs.AttrsInstance) -> None:
+    """Raises `ConfigurationError` for a value of another kind than its field's, not-a-number
+    included: it could be measured with, but not stored.
+    """
+    for field in attrs.fields(type(options)):
+        value: object = getattr(options, field.name)
+        name = str(field.type).removesuffix(" | None")
+        if name not in _KINDS or (value is None and name != field.type):
+            continue
+        kind, words = _KINDS[name]
+        is_kind = isinstance(value, kind) and isinstance(value, bool) == (name == "bool")
+        if not is_kind or not abs(cast("float", value)) < _MOST:
+            raise ConfigurationError(f"{field.name} must be {words}, not {value!r:.50}")
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +97,7 @@ class MeasureOptions:
     `only_at` looks at one length, in tokens, instead of searching: the model is loaded there or
     not at all, and the report has no true context. See `lmstrix.LMStrix.check_context`.
 
-    Raises `ConfigurationError` for a value outside its range.
+    Raises `ConfigurationError` for a value outside its range, or of another kind.
     """
 
     tolerance: float = 1 / 64
@@ -95,6 +121,7 @@ class MeasureOptions:
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
 
     def __attrs_post_init__(self) -> None:
+        _check_kinds(self)
         if not 0 < self.tolerance < 1:
             raise ConfigurationError("tolerance must lie between 0 and 1")
         if not 0 < self.ratio <= 1:
@@ -165,7 +192,7 @@ class MapOptions:
     declares, at most 32768); `lengths` how many, evenly spaced; `trials` the questions of each
     validator at each length; `force` maps even if the engine reuses no prefix.
 
-    Raises `ConfigurationError` for a value outside its range.
+    Raises `ConfigurationError` for a value outside its range, or of another kind.
     """
 
     max_context: int | None = None
@@ -177,6 +204,7 @@ class MapOptions:
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
 
     def __attrs_post_init__(self) -> None:
+        _check_kinds(self)
         if self.max_context is not None and self.max_context < SHORTEST:
             raise ConfigurationError(f"a map needs {SHORTEST:,} tokens or more")
         if self.lengths < 2 or self.trials < 1:
@@ -200,7 +228,7 @@ class BenchOptions:
     `max_context` is the largest length in tokens (default: what the model declares, at most
     8192); `rounds` how often each length is measured, each time on another text.
 
-    Raises `ConfigurationError` for a value outside its range.
+    Raises `ConfigurationError` for a value outside its range, or of another kind.
     """
 
     max_context: int | None = None
@@ -209,6 +237,7 @@ class BenchOptions:
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
 
     def __attrs_post_init__(self) -> None:
+        _check_kinds(self)
         if self.max_context is not None and self.max_context < SHORTEST:
             raise ConfigurationError(f"a benchmark needs {SHORTEST:,} tokens or more")
         if self.rounds < 1:

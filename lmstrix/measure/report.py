@@ -35,6 +35,7 @@ from lmstrix.models import (
     Observation,
     Region,
     RegionReport,
+    Status,
     Usable,
     Verdict,
 )
@@ -199,7 +200,17 @@ def _environment(state: State) -> Environment:
     status = state.status
     if status is None:
         return Environment(adapter="")
-    return Environment(adapter=status.adapter, engine=status.engine, versions=dict(status.versions))
+    return environment_of(status)
+
+
+def environment_of(status: Status) -> Environment:
+    """The part of `status` that a result depends on."""
+    return Environment(
+        adapter=status.adapter,
+        engine=status.engine,
+        versions=dict(status.versions),
+        load_config=dict(status.load_config),
+    )
 
 
 def curve_of(

@@ -6,6 +6,7 @@ told here, and the run waits here for its turn.
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 
 import attrs
 
+from lmstrix.errors import ConfigurationError
 from lmstrix.events import (
     Event,
     Noted,
@@ -109,6 +111,10 @@ class Announcer:
     observers: Sequence[Observer]
     notes: list[str] = attrs.field(factory=list[str])
 
+    def __attrs_post_init__(self) -> None:
+        if any(map(inspect.iscoroutinefunction, self.observers)):
+            raise ConfigurationError("an observer is a plain function: nothing awaits it")
+
     def emit(self, event: Event) -> None:
         """Let every observer hear `event`."""
         for observer in self.observers:
@@ -164,6 +170,27 @@ class Announcer:
                 failure=seen.failure,
             )
         )
+
+
+def method_of(
+    options: MeasureOptions,
+    strategy: SearchStrategy,
+    validator: Validator,
+    levels: Sequence[Level],
+) -> Method:
+    """How a number is found, as a report tells it."""
+    return Method(
+        strategy=strategy.name,
+        validator=validator.name,
+        tolerance=options.tolerance,
+        ratio=options.ratio,
+        seed=options.seed,
+        max_context=options.max_context,
+        absolute=options.absolute,
+        average=options.average,
+        quick=options.quick,
+        levels=tuple(level.validator.name for level in levels),
+    )
 
 
 def turn_of(adapter: Adapter) -> str | None:
@@ -259,19 +286,7 @@ class State:
     @property
     def method(self) -> Method:
         """How the number is being found."""
-        options = self.options
-        return Method(
-            strategy=self.strategy.name,
-            validator=self.validator.name,
-            tolerance=options.tolerance,
-            ratio=options.ratio,
-            seed=options.seed,
-            max_context=options.max_context,
-            absolute=options.absolute,
-            average=options.average,
-            quick=options.quick,
-            levels=tuple(level.validator.name for level in self.levels),
-        )
+        return method_of(self.options, self.strategy, self.validator, self.levels)
 
     def document(self, number: int) -> int:
         """A seed of its own for each document of a measurement; -1 is the baseline's own."""
@@ -285,6 +300,7 @@ class State:
         depends: dict[str, object] = {
             "adapter": status.adapter,
             "versions": dict(sorted(status.versions.items())),
+            "load_config": dict(sorted(status.load_config.items())),
             "model": [self.model.identity, self.model.size_bytes],
             "declared": self.model.declared_context,
             "method": attrs.asdict(attrs.evolve(self.method, quick=False)),

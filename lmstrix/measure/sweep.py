@@ -25,6 +25,7 @@ from lmstrix.events import BenchFinished, MapFinished, ReplyTimed
 from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
 from lmstrix.measure.options import SHORTEST, BenchOptions, MapOptions, RetryPolicy
+from lmstrix.measure.report import environment_of
 from lmstrix.measure.state import Announcer, its_turn
 from lmstrix.measure.trials import ShortAnswers, attempts
 from lmstrix.models import (
@@ -79,11 +80,8 @@ class _Sweep:
 
     @property
     def environment(self) -> Environment:
-        """The engine's names and versions."""
-        status = self.status
-        return Environment(
-            adapter=status.adapter, engine=status.engine, versions=dict(status.versions)
-        )
+        """The engine, with its versions and settings."""
+        return environment_of(self.status)
 
     async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """`ask`, with retries on a new engine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -34,8 +35,8 @@ _LAST = ("correct at true", "tokens/s at true", "first token at true", "tokens r
 MOST_COLUMNS = 4
 _IN_OVERVIEW = {"declared", "loadable", "true", "cause", "certified", "size"}
 """The facts that the overview of a page shows for each result."""
-_FORMULA = ("=", "+", "-", "@")
-"""The beginnings of a formula in a spreadsheet."""
+_FORMULA = re.compile(r"(?:^|[;\t|])\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+"""The beginning of a formula in a spreadsheet, which may part lines at other characters too."""
 
 
 @attrs.frozen
@@ -270,4 +271,4 @@ def csv_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = escape_controls(value)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    return f"'{text}" if _FORMULA.search(text) else text

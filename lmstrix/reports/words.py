@@ -723,8 +723,9 @@ def say_cost(report: ContextReport) -> str:
 def say_provenance(report: ContextReport) -> list[str]:
     """The cost, the engine with the versions involved, and the time, as far as they are known."""
     environment = report.environment
-    versions = [f"{name} {version}" for name, version in environment.versions.items()]
-    engine = ", ".join(part for part in (environment.engine, *versions) if part)
+    told = {**environment.versions, **environment.load_config}
+    parts = (environment.engine, *(f"{name} {value}" for name, value in told.items()))
+    engine = ", ".join(part for part in parts if part)
     finished = f"finished: {say_moment(report.finished_at)}"
     lines = (say_cost(report), f"engine: {engine}" if engine else "", finished)
     return [line for line in lines if line]

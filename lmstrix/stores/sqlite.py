@@ -123,7 +123,7 @@ class SqliteStore:
 
     def __init__(self, path: Path | str | None = None, *, read_only: bool = False) -> None:
         default = platformdirs.user_data_path("lmstrix") / "lmstrix.sqlite3"
-        self._path = default if path is None else Path(path)
+        self._path = default if path is None else Path(path).expanduser()
         self._in_memory = str(path) == MEMORY
         self._read_only = read_only
         self._connection: sqlite3.Connection | None = None
@@ -462,6 +462,7 @@ class SqliteStore:
         # If a document has several unfinished ones for a key, the one begun last is resumed.
         last = {kept.key: kept.id for kept in contents.measurements if _is_open(kept)}
         for kept in contents.measurements:
+            check_measurement(kept)
             key = json.dumps(kept.key)
             row = connection.execute(
                 "SELECT seq, key, cost FROM measurements WHERE id = ?", (kept.id,)

@@ -377,7 +377,7 @@ async def test_what_a_program_says_when_it_ends(
 
 async def test_the_arguments_are_part_of_what_a_result_is_stored_under() -> None:
     status = await spawning("/bin/true", "-ngl 99 -ctk 'q8_0'").status()
-    assert status.versions["arguments"] == "-ngl 99 -ctk q8_0"
+    assert status.load_config["arguments"] == "-ngl 99 -ctk q8_0"
     assert status.available
 
 

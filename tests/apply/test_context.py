@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,25 @@ def test_a_file_is_not_taken_for_another_one_with_the_same_key(
     assert not any("newer" in note for note in caveats(reports, mine.report))
     # What was measured elsewhere has its key alone.
     assert choose_report([theirs], "m.gguf") is theirs.report
+
+
+def test_a_file_that_was_not_measured_has_no_result_of_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "two", "three", "empty"):
+        (tmp_path / folder).mkdir()
+        if folder != "empty":
+            (tmp_path / folder / "m.gguf").write_text(folder)
+    one, two = (
+        stored(key="m.gguf", path=str(tmp_path / folder / "m.gguf")) for folder in ("one", "two")
+    )
+    monkeypatch.chdir(tmp_path / "three")
+    with pytest.raises(NotMeasured):
+        reports_of([one, two], "m.gguf")
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ModelNotFound, match="2 files"):
+        reports_of([one, two], "m.gguf")
+    assert reports_of([one], "m.gguf") == [one.report]
 
 
 @pytest.mark.parametrize("name", ["", "other", "a", "a/", "../m", "x\0.gguf"])

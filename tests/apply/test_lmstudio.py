@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import stat
@@ -75,6 +76,14 @@ def test_the_setting_is_added_or_replaced(home: Path, document: Any, fields: Any
     path.write_text(json.dumps(document | {"other": 1e-7}))
     plan_change(home, "m", 6144).write()
     assert json.loads(path.read_text()) == {"load": {"fields": fields}, "other": 1e-7}
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -5, 0, True, "8k", 1.5, 2**63])
+def test_only_a_context_length_is_written(home: Path, wrong: Any) -> None:
+    before = files(home)
+    with pytest.raises(SettingsError, match="not a context length"):
+        plan_change(home, "m", wrong)
+    assert files(home) == before
 
 
 @pytest.mark.parametrize("name", [GEMMA, LFM, VARIANT, "new/publisher/model.gguf", "alone"])

@@ -11,6 +11,7 @@ import pytest
 from cli_shell import ScriptedAdapter, Shell, run_python
 from click.shell_completion import BashComplete
 
+from lmstrix.errors import PredictionError
 from lmstrix.testing.samples import sample_model
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli import main, settings
@@ -63,9 +64,27 @@ def test_a_log_file(shell: Shell, tmp_path: Path) -> None:
     for said in ("test started", "TrialFinished", r"'fi\x1b\nne'", "cause=", "infer ended"):
         assert said in text
     assert "ModelNotFound" in text
-    assert "| Traceback" in text
+    assert "ModelNotFound, raised at" in text
     for unsaid in ("\x1b", "secret", "Read the text and remember", "after the command"):
         assert unsaid not in text
+
+
+def test_what_a_server_says_is_shown_and_not_logged(shell: Shell, tmp_path: Path) -> None:
+    """It may quote the prompt."""
+
+    class Quoting(ScriptedAdapter):
+        async def before_reply(self, prompt_tokens: int) -> None:
+            said = "invalid input: A secret prompt"
+            raise PredictionError(said) from ValueError(f"{prompt_tokens} tokens of {said}")
+
+    shell.adapter = Quoting(FINE)
+    path = tmp_path / "log.txt"
+    result = shell.run("--log-file", str(path), "infer", "fine", "A secret prompt")
+    assert "A secret prompt" in result.stderr
+    text = path.read_text()
+    assert "PredictionError, raised at" in text
+    assert "ValueError, raised at" in text
+    assert "secret" not in text
 
 
 def complete(words: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -16,10 +16,9 @@ from cli_shell import Shell, made
 from lmstrix import LMStrix, dump_report
 from lmstrix.models import ContextReport
 from lmstrix.serialize import to_json
-from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix.testing.samples import sample_map, sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
-from lmstrix_cli.results import MARKERS
 
 
 def seeded(key: str, day: int, seed: int, **changes: Any) -> ContextReport:
@@ -59,7 +58,7 @@ def test_a_name_with_a_line_separator_stays_on_one_line_of_json(shell: Shell) ->
 
 def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
     shell.remember(made("m"))
-    for suffix in MARKERS:
+    for suffix in ("html", "md", "csv", "json"):
         thesis = here / f"thesis.{suffix}"
         thesis.write_text("years of work")
         command = "compare" if suffix == "csv" else "report"
@@ -70,6 +69,29 @@ def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
         assert shell.run(command, "-o", thesis.name, "--force").exit_code == 0
         assert shell.run(command, "-o", thesis.name).exit_code == 0
         assert "years" not in thesis.read_text()
+
+
+def test_json_of_another_kind_is_not_overwritten(shell: Shell, here: Path) -> None:
+    shell.remember(made("m"))
+    for name, text in (
+        ("map", to_json(sample_map())),
+        ("export", shell.run("export").stdout),
+        ("other", '{"results": [{"model": "gpt"}]}'),
+    ):
+        file = here / f"{name}.json"
+        file.write_text(text)
+        for command in ("report", "compare"):
+            assert shell.run(command, "-o", file.name).exit_code == 1
+        assert file.read_text() == text
+    for first, second in (("report", "compare"), ("compare", "report")):
+        assert shell.run(first, "-o", f"{first}.json").exit_code == 0
+        assert shell.run(second, "-o", f"{first}.json").exit_code == 0
+
+
+def test_two_files_of_one_name_are_two_models(shell: Shell) -> None:
+    files = [sample_model(key="m.gguf", path=f"/{folder}/m.gguf") for folder in ("a", "b")]
+    shell.remember(*(sample_report(model=one) for one in files))
+    assert len(shell.lines("compare", "--json")[0]["results"]) == 2
 
 
 def test_a_file_that_cannot_be_written_is_an_error_in_two_lines(shell: Shell, here: Path) -> None:

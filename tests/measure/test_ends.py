@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import attrs
@@ -91,6 +93,27 @@ async def test_a_length_too_short_to_ask_anything_is_no_limit(options: MeasureOp
     with pytest.raises(ConfigurationError, match="511 tokens are too few"):
         await client.find_true_context("m", options)
     assert adapter.counters.loads == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 1.5},
+        {"seed": True},
+        {"seed": 2**63},
+        {"max_context": math.nan},
+        {"max_context": 1800.5},
+        {"max_context": "8k"},
+        {"budget_s": "10m"},
+        {"budget_s": math.inf},
+        {"documents": 2.5},
+        {"average": 1},
+    ],
+)
+async def test_a_value_of_another_kind_is_refused_before_anything_is_measured(values: Any) -> None:
+    """It could be measured with, but the result could not be stored."""
+    with pytest.raises(ConfigurationError, match=next(iter(values))):
+        MeasureOptions(**values)
 
 
 async def test_a_pass_rate_that_it_misses_when_short_is_no_limit() -> None:

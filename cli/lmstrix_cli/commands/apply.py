@@ -22,7 +22,8 @@ from lmstrix import (
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, explain_known, worst
 from lmstrix_cli.options import TOKENS, json_option
-from lmstrix_cli.results import stored
+from lmstrix_cli.progress import base_name
+from lmstrix_cli.results import name_of, stored
 from lmstrix_cli.settings import Settings, pass_settings
 
 EPILOG = """\b
@@ -149,9 +150,10 @@ def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     """The newest result of every model that the program can have; the others are left out."""
     home = apply.existing_home(wish.home) if wish.target == LMSTUDIO else None
     codes: list[ExitCode] = []
-    for key in dict.fromkeys(one.report.model.key for one in reports):
+    for name in dict.fromkeys(name_of(one.report) for one in reports):
+        key = base_name(name)
         try:
-            report = apply.choose_report(reports, key)
+            report = apply.choose_report(reports, name)
             if home is not None:
                 _identifier(report, home)
         except LMStrixError as error:
@@ -162,7 +164,7 @@ def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
         if wish.target != LMSTUDIO and not wish.as_json:
             output.out(output.verbatim(f"# {output.label(key)}"))
         try:
-            codes.append(_apply(attrs.evolve(wish, model=key), reports))
+            codes.append(_apply(attrs.evolve(wish, model=name), reports))
         except LMStrixError as error:
             codes.append(explain_known(error))
     if not codes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def command(settings: Settings, file: str, *, force: bool) -> None:
 
     `lmstrix import` reads it on another machine. Needs no engine.
     """
-    if file != STDOUT and Path(file).is_file() and not force:
+    if file != STDOUT and os.path.isfile(file) and not force:
         raise LMStrixError(
             f"{file!r} already exists", hint="Give another name, or replace it with --force."
         )
