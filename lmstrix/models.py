@@ -402,6 +402,8 @@ class DepthTally:
     region: Region
     passes: int
     trials: int
+    inconclusive: int = 0
+    """Replies that were judged neither way: none of the trials."""
     lost_facts: int | None = None
     """How many different facts were answered wrong at least as often as right; None if unknown. A
     fact that a model dislikes is missed every time."""
@@ -447,6 +449,8 @@ class Baseline:
     passes: int
     trials: int
     length_tokens: int = 0
+    inconclusive: int = 0
+    """Replies that were judged neither way: none of the trials."""
 
     @property
     def rate(self) -> float:

@@ -72,6 +72,9 @@ class PassRule:
     full: int = 10
     most: int = 20
     regions: tuple[Region, ...] = ()
+    careful: frozenset[Region] = frozenset()
+    """Regions that pass after `full` trials at the earliest: a certificate found them lost at a
+    length that had passed with fewer."""
 
     def threshold(self, baseline: Baseline) -> float:
         """Smallest pass rate that still counts as a pass."""
@@ -101,16 +104,32 @@ class PassRule:
             elif pooled is Verdict.PASS and tally.trials < self.first:
                 found[tally.region] = Verdict.UNDECIDED
             else:
-                found[tally.region] = pooled
+                found[tally.region] = self._settled(pooled, tally, baseline)
         return found
+
+    def hides(self, tally: DepthTally, baseline: Baseline) -> bool:
+        """Whether so many replies about a region could not be judged, above the baseline's share,
+        that it would not pass if they were wrong: a model may refuse what it does not know.
+        """
+        asked = tally.trials + tally.inconclusive
+        usual = baseline.inconclusive / max(1, baseline.trials + baseline.inconclusive)
+        above = tally.inconclusive - usual * asked
+        return above > DISLIKED and tally.passes < self.threshold(baseline) * (tally.trials + above)
+
+    def _settled(self, verdict: Verdict, tally: DepthTally, baseline: Baseline) -> Verdict:
+        """`verdict`, or undecided if more must be known about the region before it passes."""
+        early = tally.region in self.careful and tally.trials < self.full
+        if verdict is Verdict.PASS and (early or self.hides(tally, baseline)):
+            return Verdict.UNDECIDED
+        return verdict
 
     def alone(self, tally: DepthTally, baseline: Baseline) -> Verdict:
         """The verdict on a region by its own answers. One fact alone does not fail it."""
         own = self._staged(tally.passes, tally.trials, baseline, self.first)
         lost = tally.lost_facts
-        if own is not Verdict.FAIL or lost is None or lost > DISLIKED:
-            return own
-        return Verdict.UNDECIDED if tally.trials < self.most else Verdict.PASS
+        if own is Verdict.FAIL and lost is not None and lost <= DISLIKED:
+            own = Verdict.UNDECIDED if tally.trials < self.most else Verdict.PASS
+        return self._settled(own, tally, baseline)
 
     def _pooled(self, observation: Observation, baseline: Baseline) -> Verdict:
         """The verdict on all regions together that do not differ from the rest."""
@@ -148,6 +167,10 @@ class PassRule:
         tally = next((t for t in observation.regions if t.region is region), None)
         if tally is None or tally.trials < self.first:
             return self.first - (tally.trials if tally else 0)
+        if self.hides(tally, baseline):
+            return max(1, self._to_next_stage(tally.trials + tally.inconclusive))
+        if region in self.careful and tally.trials < self.full:
+            return self.full - tally.trials
         own = pooled = self.alone(tally, baseline)
         if not differs(tally, observation):
             pooled = self._pooled(observation, baseline)
@@ -182,9 +205,17 @@ class PassRule:
     def _tail(self, passes: int, trials: int, baseline: Baseline) -> float:
         return binomial_tail(passes, trials, min(1.0, self.threshold(baseline)))
 
-    def is_mute(self, observation: Observation) -> bool:
-        """Whether so few replies can be judged that more questions are useless."""
-        return observation.inconclusive >= self.full + MUTE * observation.trials
+    def is_mute(self, observation: Observation, baseline: Baseline) -> bool:
+        """Whether so few replies can be judged, in all or about a region, that more questions are
+        useless.
+        """
+        if observation.inconclusive >= self.full + MUTE * observation.trials:
+            return True
+        return any(
+            tally.trials + tally.inconclusive >= self.most and self.hides(tally, baseline)
+            for tally in observation.regions
+            if tally.region in self.regions
+        )
 
     def wanted(self, observation: Observation) -> int:
         """How many further trials reach the next stage, over the whole window."""

@@ -35,6 +35,8 @@ MOST_SENT = 3
 """How often. Once is enough, unless some passages of the text are much denser than others."""
 MUCH_FASTER = 0.6
 """A prompt of some 600 tokens of which all but a few are in a cache takes less of the time."""
+MOST_SILENT = 3
+"""A server that has counted may leave out so many counts in a row, less one: they are estimated."""
 LEAST_COUNTED = 1 / 2
 """Of the tokens that prose has: a server that counts fewer counts something else."""
 UNCOUNTED = (
@@ -87,6 +89,8 @@ class CountedModel(StreamedModel):
         self._sized_tokens, self._sized_s = 0, 0.0
         """What was read for sizes since the last reply."""
         self._uncounted = False
+        self._silent = 0
+        """Replies in a row without a count."""
         self._counts_whole = True
         """Whether its counts are about whole prompts; False: nothing is made of them."""
         self._released = False
@@ -233,8 +237,10 @@ class CountedModel(StreamedModel):
         """`reply` with a count that can be relied on; raises `PromptTruncated`."""
         text, told = _text(prompt), reply.prompt_tokens if self._counts_whole else 0
         estimate = self._counts.estimate(text)
+        self._silent = 0 if told > 0 else self._silent + 1
         if told <= 0:
-            if not self._uncounted:
+            missing = self._template_tokens and self._silent < MOST_SILENT
+            if not self._uncounted and not missing:
                 self._uncounted = True
                 self.notes.append(UNCOUNTED)
                 self._note(UNCOUNTED)

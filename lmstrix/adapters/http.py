@@ -31,9 +31,9 @@ from lmstrix.errors import (
     PredictionError,
     UnsupportedModel,
 )
-from lmstrix.json_values import Json, as_count, as_object, as_seconds, parse_object
+from lmstrix.json_values import Json, as_count, as_list, as_object, as_seconds, parse_object
 from lmstrix.locks import THIS_MACHINE
-from lmstrix.models import LoadedInstance, MemoryEstimate, ModelInfo, Status
+from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 from lmstrix.names import find_key, suggestion
 
 T = TypeVar("T")
@@ -56,6 +56,8 @@ LONGEST_WAIT_S = 30.0
 ANSWERING = ("llm", "vlm")
 """Types of models that can be asked questions."""
 CLOSE_S = 0.5
+BEAT_S = 0.2
+"""How often a server that tells no progress is said to be at work."""
 MAX_BODY_BYTES = 2**26
 MAX_LINE_BYTES = 2**24
 LEAST_SECRET = 16
@@ -68,6 +70,12 @@ _ACCOUNT = re.compile(
     r"rate.?limit|tokens per (?:min(?:ute)?|day)|\bTP[MD]\b|\bquota\b|\bcredits\b", re.IGNORECASE
 )
 """The same in words: some providers answer 413 to a prompt that is over the minute's limit."""
+_TIMED_OUT = frozenset({408, 504, 520, 522, 523, 524, 525, 526, 527})
+"""A limit of time, by a gateway or by Cloudflare (52x): not one of the context."""
+_TIME = re.compile(
+    r"deadline ?exceeded|context deadline|(?:request|gateway) timed? ?out", re.IGNORECASE
+)
+NO_REASON = "no reason given"
 FAILED_S = 10.0
 """How long a server may answer 500, which says nothing of being busy."""
 
@@ -77,7 +85,7 @@ MEMORY_WORDS = re.compile(
     re.IGNORECASE,
 )
 _OVERFLOW = re.compile(
-    r"exceed_context_size|context_length_exceeded|(?:exceeds?|exceeded|beyond|over|longer than)"
+    r"exceed_context_size|context_length_exceeded|\b(?:exceeds?|exceeded|beyond|over|longer than)\b"
     r"[^.]{0,40}(?:context|maximum (?:model )?length|max_model_len|token limit)"
     r"|maximum context length|context (?:size|length|window) (?:has been |is )?exceeded"
     r"|prompt is too long|input is too long|too many (?:input |prompt )?tokens"
@@ -112,7 +120,7 @@ def server_address(host: str | None, default: str) -> str:
     plain = text.isprintable() and not set(text) & set("?#@\\% ")
     if not (name and plain and parts.scheme in ("http", "https")):
         raise ConfigurationError(
-            f"{given.rpartition('@')[2][:200]!r} is not the address of a server",
+            f"{given.rpartition('@')[2].partition('?')[0][:200]!r} is not the address of a server",
             hint="Give it as HOST:PORT or as https://HOST/PATH, without a user or a password.",
         )
     return text.rstrip("/")
@@ -277,7 +285,7 @@ class Refusal:
         return cls(
             server=server,
             status=status,
-            words=" ".join(words.split())[:500] or "no reason given",
+            words=" ".join(words.split())[:500] or NO_REASON,
             prompt_tokens=as_count(numbers.get("n_prompt_tokens")),
             context_length=as_count(numbers.get("n_ctx")),
         )
@@ -299,9 +307,24 @@ def crashed(words: str) -> EngineCrashed:
 
 def prediction_error(refusal: Refusal) -> LMStrixError:
     """Why a request got no reply."""
+    return _trouble(refusal) or _of_the_prompt(refusal)
+
+
+def _trouble(refusal: Refusal) -> LMStrixError | None:
+    """What is about the account, the address or a proxy's limits; None for anything else."""
     if refusal.status in _OF_THE_ACCOUNT or _ACCOUNT.search(refusal.words):
         hint = KEY_HINT if refusal.status in (401, 403) else ""
         return EngineUnavailable(str(refusal), hint=hint)
+    if 300 <= refusal.status < 400:
+        return EngineUnavailable(f"{refusal.server} answered {refusal.status}: it is elsewhere")
+    if refusal.status in _TIMED_OUT or _TIME.search(refusal.words):
+        return EngineTimeout(f"{refusal}. A time limit of the server or of a proxy has passed")
+    if refusal.status == 413 and refusal.words == NO_REASON:
+        return EngineUnavailable(f"{refusal.server}, or a proxy, refuses requests of that size")
+    return None
+
+
+def _of_the_prompt(refusal: Refusal) -> LMStrixError:
     if refusal.status == 413 or _OVERFLOW.search(refusal.words):
         return ContextOverflow(
             f"the prompt does not fit: {refusal.words}",
@@ -319,7 +342,8 @@ def prediction_error(refusal: Refusal) -> LMStrixError:
 
 def _status_of(event: Json) -> int:
     """The status of an error inside a stream, as far as it is told."""
-    code = as_count(as_object(event.get("error")).get("code"))
+    told = as_object(event.get("error")).get("code")
+    code = as_count(int(told) if isinstance(told, str) and re.fullmatch(r"\d{3}", told) else told)
     return code if code is not None and 400 <= code < 600 else 500
 
 
@@ -374,9 +398,15 @@ class Server:
             raise EngineUnavailable(
                 f"{self.name} at {self.address} does not answer in JSON", hint=self._hint
             )
+        if answer.get("error"):
+            said = Refusal.read(self.name, response.status_code, answer).words
+            raise EngineUnavailable(
+                f"{self.name} at {self.address} answers {said!r}: another program may answer",
+                hint=self._hint,
+            )
         return answer
 
-    async def events(
+    async def events(  # noqa: C901 - one loop over bytes, lines and events
         self, path: str, body: Mapping[str, object], *, classify: Classify = prediction_error
     ) -> AsyncGenerator[tuple[Json, float], None]:
         """Events of a streamed reply, and the seconds since its request.
@@ -400,7 +430,7 @@ class Server:
                     if len(rest) > MAX_LINE_BYTES:
                         raise EngineUnavailable(f"{self.name} sent a line without an end")
                     for line in lines:
-                        if line.strip() == b"data: [DONE]":
+                        if re.fullmatch(rb"\s*data:\s*\[DONE\]\s*", line):
                             yield {"done": True}, perf_counter() - started
                             return
                         try:
@@ -412,7 +442,9 @@ class Server:
                         if event is not None:
                             if event.get("error"):
                                 raise classify(Refusal.read(self.name, _status_of(event), event))
-                            patience_s, last_s = self.stall.seconds, perf_counter() - started
+                            last_s = perf_counter() - started
+                            if not _is_a_role(event):  # some send it before they read the prompt
+                                patience_s = self.stall.seconds
                             yield event, last_s
                     # Comments, which some servers send while they wait, are no progress.
                     silent_s = perf_counter() - started - last_s
@@ -501,7 +533,8 @@ class Server:
         except TimeoutError as error:
             raise self._stalled(deadline_s) from error
         except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise EngineUnavailable(f"{where} does not answer", hint=self._hint) from error
+            why = " (its certificate cannot be verified)" if "CERTIFICATE" in str(error) else ""
+            raise EngineUnavailable(f"{where} does not answer{why}", hint=self._hint) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise ConnectionLost(
                 f"the connection to {where} was lost ({type(error).__name__})"
@@ -549,7 +582,9 @@ class EventLines:
         if line.startswith(b"{"):
             field, data = b"data", line
         data = data.strip()
-        if field not in (b"data", b"error") or data == b"[DONE]":
+        # Some servers send an empty event or a word while they wait.
+        heartbeat = not self._held and field == b"data" and (not data or data.isalpha())
+        if field not in (b"data", b"error") or data == b"[DONE]" or heartbeat:
             if not line and self._held:
                 raise self._not_json()
             return None
@@ -577,6 +612,31 @@ async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
         return b""
 
 
+async def at_work(
+    call: Callable[[], Awaitable[T]], on_progress: Callable[[LoadProgress], None] | None
+) -> T:
+    """`call()`, which has deadlines of its own, and meanwhile the news that a load is going on."""
+    found: list[T] = []
+    failed: list[LMStrixError] = []
+
+    async def run() -> None:
+        try:
+            found.append(await call())
+        except LMStrixError as error:  # a task group would wrap it
+            failed.append(error)
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        while True:
+            if on_progress is not None:
+                on_progress(LoadProgress(fraction=0.0))
+            await anyio.sleep(BEAT_S)
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
 async def close_response(
     response: httpx.Response, chunks: AsyncIterator[bytes] | None = None
 ) -> None:
@@ -589,6 +649,13 @@ async def close_response(
             with suppress(httpx.HTTPError, httpx.StreamError, RuntimeError):
                 async for _ in chunks:
                     pass
+
+
+def _is_a_role(event: Json) -> bool:
+    """Whether a chat's event says who speaks, and nothing else."""
+    choice = as_object(next(iter(as_list(event.get("choices"))), None))
+    said = {name for name, value in as_object(choice.get("delta")).items() if value}
+    return bool(choice) and said <= {"role"} and not choice.get("finish_reason")
 
 
 def _size(body: Mapping[str, object]) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +25,7 @@ from lmstrix.adapters.http import (
     Refusal,
     Server,
     ServerAdapter,
+    at_work,
     prediction_error,
     server_address,
 )
@@ -68,6 +72,8 @@ START_HINT = "Start Ollama (ollama serve), or name another server with --host HO
 
 KEEP_S = 600
 """If this process dies, Ollama unloads the model after so many idle seconds."""
+REFRESH_S = 60.0
+"""How often the record says that a model of ours is in use."""
 LOAD_S = 300.0
 LOAD_BYTES_PER_S = 16 * 2**20
 """Slower than any disk that one would keep models on."""
@@ -75,6 +81,8 @@ RELEASE_S = 30.0
 CANCEL_S = 1.5
 """Longest time for a release: after a good end, and after a cancellation."""
 POLL_S = 0.1
+REPEATED = 30
+"""Ollama breaks a reply off after so many times the same token."""
 MOST_RECORD_BYTES = 65536
 FIXED = {"temperature": 0, "top_k": 1, "top_p": 1.0, "repeat_penalty": 1.0, "seed": 1}
 _STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
@@ -132,6 +140,8 @@ class OllamaAdapter(ServerAdapter):
         self._ours: dict[str, int] = {}
         self._left: dict[str, int | None] = {}
         """What could not be unloaded yet, with its context if that is known."""
+        self._replaced: dict[str, _Running] = {}
+        """What the user had loaded, and is not loaded again yet."""
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that Ollama lists, sorted by key; raises an `InfrastructureError`."""
@@ -172,20 +182,19 @@ class OllamaAdapter(ServerAdapter):
                 " replace it with --force, and load it again afterwards.",
             )
         loaded: CountedModel | None = None
-        release_s = CANCEL_S
         self._ours[model.key] = context_length
         self._record.add(model.key, context_length)
         try:
             if users is not None and users.key != model.key:
                 await self._unload(users.key)
-            await self._load(model, context_length)
+            await at_work(partial(self._load, model, context_length), on_progress)
             context = await self._effective(model.key)
             while loaded is None or context < loaded.effective_context:
                 self._ours[model.key] = context
                 self._record.add(model.key, context)
                 loaded = self._model(model, context_length, context)
                 try:
-                    await loaded.learn()
+                    await at_work(loaded.learn, on_progress)
                 except EngineCrashed as error:
                     kind = OutOfMemory if MEMORY_WORDS.search(str(error)) else LoadFailed
                     raise kind(f"at its first prompt, {error}") from error
@@ -193,15 +202,11 @@ class OllamaAdapter(ServerAdapter):
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
             yield loaded
-            release_s = RELEASE_S
-        except Exception:
-            release_s = RELEASE_S
-            raise
         finally:
             if loaded is not None:
                 loaded.release()
             given = None if loaded is None else loaded.effective_context
-            await self._release(model.key, given, release_s, users)
+            await self._release(model.key, given, users)
 
     async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
         version = await self._server.call("GET", "/api/version", busy_s=0)
@@ -217,13 +222,25 @@ class OllamaAdapter(ServerAdapter):
         return self._address, {"Ollama": as_text(version.get("version"))}, loaded
 
     async def aclose(self) -> None:
-        """Unload what had to be left behind, if Ollama answers; nothing else is held."""
-        if self._left:
-            with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
-                await self._running()
-        for key in sorted(self._left):
-            with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
-                await self._unload(key)
+        """Unload what had to be left behind, and load what was replaced and could not be loaded
+        again yet, if Ollama answers; nothing else is held.
+        """
+        try:
+            if self._left:
+                with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
+                    await self._running()
+            for key in sorted(self._left):
+                with anyio.move_on_after(RELEASE_S), suppress(LMStrixError):
+                    await self._unload(key)
+            for users in tuple(self._replaced.values()):
+                with anyio.move_on_after(LOAD_S), suppress(LMStrixError):
+                    await self._restore(users)
+        finally:
+            for users in self._replaced.values():
+                self._note(
+                    f"Ollama had {users.key} loaded with {users.context:,} tokens, and LMStrix"
+                    " could not load it again in time. Load it again yourself."
+                )
 
     # Models.
 
@@ -317,16 +334,18 @@ class OllamaAdapter(ServerAdapter):
             )
         return running.context
 
-    async def _release(
-        self, key: str, given: int | None, seconds: float, users: _Running | None
-    ) -> None:
+    async def _release(self, key: str, given: int | None, users: _Running | None) -> None:
         """Unload `key`, and load the user's own context again if it was replaced.
 
         If another context than the `given` one is loaded, somebody else has replaced ours.
         """
         self._left[key] = given
         self._ours.pop(key, None)
-        restored = users is None
+        # A context manager that is left by a cancellation may end as if nothing had happened.
+        interrupted = anyio.current_effective_deadline() == -math.inf
+        seconds = CANCEL_S if interrupted else RELEASE_S
+        if users is not None:
+            self._replaced[users.key] = users
         with anyio.move_on_after(seconds, shield=True) as scope, suppress(LMStrixError):
             running = None
             # Unloaded also if the server does not say what is loaded.
@@ -334,23 +353,21 @@ class OllamaAdapter(ServerAdapter):
                 running = (await self._running()).get(key)
             if running is not None and given is not None and running.context != given:
                 self._record.remove(key)
+                self._replaced.pop(key, None)
                 return
             await self._unload(key)
-            if users is not None:
-                if seconds == RELEASE_S:  # nobody waits for the end of an interruption
-                    scope.deadline, scope.shield = anyio.current_time() + LOAD_S, False
-                # The user's instance keeps what was left of its time.
-                body = _request(users.key, users.context) | {
-                    "stream": False,
-                    "keep_alive": users.keep_s(),
-                }
-                await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
-                restored = True
-        if users is not None and not restored:
-            self._note(
-                f"Ollama had {users.key} loaded with {users.context:,} tokens, and could not load"
-                " it again in time: please do."
-            )
+            if users is not None and not interrupted:
+                scope.deadline, scope.shield = anyio.current_time() + LOAD_S, False
+                await self._restore(users)
+
+    async def _restore(self, users: _Running) -> None:
+        """Load the user's own context again, for what was left of its time."""
+        body = _request(users.key, users.context) | {
+            "stream": False,
+            "keep_alive": users.keep_s(),
+        }
+        await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
+        del self._replaced[users.key]
 
     async def _unload(self, key: str) -> None:
         """Unload `key`, and wait until it is gone."""
@@ -371,6 +388,7 @@ class OllamaAdapter(ServerAdapter):
             if not thinks:
                 told = await self._server.call("POST", "/api/show", {"model": model.key})
                 thinks.append("thinking" in as_list(told.get("capabilities")))
+            self._record.refresh(model.key, context)
             body = _chat(model.key, asked_context, prompt, max_tokens, stop)
             if thinks[0] and prompt.answer_prefix:
                 body["think"] = False
@@ -399,6 +417,23 @@ class _Generation(Generation):
         if done:
             self.reply = self._finished(event, elapsed_s)
         return said
+
+    def end(self) -> list[ReplyChunk]:
+        """Ollama breaks off a reply that repeats one token, without its last line."""
+        last = {piece.text.strip() for piece in self._pieces[-REPEATED:]}
+        if len(self._pieces) < REPEATED or len(last) > 1:
+            return []
+        rest = self._splitter.finish()
+        self._said(rest)
+        self.reply = Reply(
+            text=self._text(reasoning=False),
+            reasoning=self._text(reasoning=True),
+            stop_reason=StopReason.UNKNOWN,
+            prompt_tokens=0,
+            generated_tokens=len(self._pieces),
+            ttft_s=self._ttft_s,
+        )
+        return rest
 
     def _finished(self, event: Json, elapsed_s: float) -> Reply:
         generated = as_count(event.get("eval_count")) or 0
@@ -455,17 +490,28 @@ class _Record:
     def __init__(self, address: str) -> None:
         digest = hashlib.sha256(address.encode()).hexdigest()[:32]
         self._file = turns_folder() / f"ollama-{digest}.json"
+        self._used_s = -math.inf
 
     def is_orphan(self, key: str, context: int) -> bool:
-        """Whether a process that has ended loaded `key` with `context`."""
+        """Whether a process that has ended loaded `key` with `context`, not so long ago that Ollama
+        must have unloaded it since.
+        """
         entry = as_object(self._read().get(key))
         pid = as_count(entry.get("pid")) or 0
-        known = entry.get("context") == context
+        used_s = time.time() - (as_seconds(entry.get("used")) or 0.0)
+        known = entry.get("context") == context and used_s < 2 * KEEP_S
         return known and (pid == os.getpid() or not runs(pid))
 
     def add(self, key: str, context: int) -> None:
-        """This process has loaded `key`."""
-        self._write({**self._read(), key: {"context": context, "pid": os.getpid()}})
+        """This process has loaded `key`, or uses it."""
+        self._used_s = time.monotonic()
+        entry = {"context": context, "pid": os.getpid(), "used": round(time.time())}
+        self._write({**self._read(), key: entry})
+
+    def refresh(self, key: str, context: int) -> None:
+        """The same, if it is a while ago that this was written."""
+        if time.monotonic() > self._used_s + REFRESH_S:
+            self.add(key, context)
 
     def keep(self, running: Mapping[str, object]) -> None:
         """Forget what is not loaded any more, unless a process still runs that may load it."""

@@ -12,14 +12,17 @@ from lmstrix.adapters.http import (
     KEY_VARIABLE,
     Server,
     ServerAdapter,
+    at_work,
     is_loopback,
     server_address,
 )
 from lmstrix.adapters.streaming import BEGIN, Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
+    ConnectionLost,
     ContextOverflow,
     EngineCrashed,
+    EngineUnavailable,
     PredictionError,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
@@ -62,6 +65,8 @@ _STOP_REASONS = {
     "length": StopReason.MAX_TOKENS,
     "content_filter": StopReason.CANCELLED,
 }
+_BROKEN_OFF = {"abort", "cancelled", "error"}
+"""Reasons by which a server says that it did not end the reply: its cache was full, for example."""
 
 
 class OpenAIAdapter(ServerAdapter):
@@ -147,7 +152,10 @@ class OpenAIAdapter(ServerAdapter):
         loaded = CountedModel(model, context, self._ask(model.key), note=self._note)
         async with self._listed_as_ours(model, context):
             try:
-                await loaded.learn()
+                try:
+                    await at_work(loaded.learn, on_progress)
+                except EngineCrashed as error:  # another size would be the same model
+                    raise EngineUnavailable(f"at its first prompt, {error}") from error
                 if on_progress is not None:
                     on_progress(LoadProgress(fraction=1.0))
                 yield loaded
@@ -225,6 +233,8 @@ class _Generation(Generation):
         """What was held back; the reply is whole if the server said why it ended."""
         if not self._reason:
             return []
+        if self._reason in _BROKEN_OFF:
+            raise ConnectionLost(f"the server broke the reply off ({self._reason})")
         written = len(self._pieces)
         rest = [*self._splitter.feed(self._echo.rest), *self._splitter.finish()]
         self._said(rest)

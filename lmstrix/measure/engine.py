@@ -9,7 +9,7 @@ from typing import Self
 
 import anyio
 
-from lmstrix.errors import EngineTimeout, LMStrixError, LoadHung
+from lmstrix.errors import EngineTimeout, EngineUnavailable, LMStrixError, LoadHung
 from lmstrix.events import Event, LoadFinished, LoadProgressed, LoadStarted
 from lmstrix.models import LoadProgress, ModelInfo
 from lmstrix.ports import Adapter, HasNotes, LoadedModel, OwnsEngine, QuestionSource, Validator
@@ -175,10 +175,22 @@ class Engine:
         return EngineTimeout(f"{hung}, and the engine does not answer")
 
     async def at_least(self, context_length: int, preferred: int) -> LoadedModel:
-        """The loaded model if its context is large enough, else a fresh load at `preferred`."""
+        """The loaded model if its context is large enough, else a fresh load at `preferred`.
+
+        Raises what `load` raises, and `EngineUnavailable` if that gives less than
+        `context_length`, which has been loaded before.
+        """
         if self._loaded is not None and self._loaded.effective_context >= context_length:
             return self._loaded
-        return await self.load(max(context_length, preferred))
+        loaded = await self.load(max(context_length, preferred))
+        if loaded.effective_context < context_length:
+            now = loaded.effective_context
+            await self.release()
+            raise EngineUnavailable(
+                f"the engine loaded {context_length:,} tokens or more before, and only {now:,} now",
+                hint="Another program may have taken memory. Close it, then run the same command.",
+            )
+        return loaded
 
     def source(self, validator: Validator, seed: int) -> QuestionSource:
         """A validator's questions on document `seed`, for the loaded model."""
@@ -210,23 +222,28 @@ class Engine:
 class Crashes:
     """Tells a failure that comes with a length from trouble with the connection or the server.
 
-    It is a lost connection, an error of the engine or a refusal in unknown words at one length,
-    three times, with an answer at a shorter length between each two and no failure there. Anything
-    less says nothing about the length, nor does any failure at one that has been answered.
+    It is a lost connection, a crash, an error of the engine or a refusal in unknown words at one
+    length, three times in a row, with an answer at a shorter length between each two and no failure
+    there. A crash that the engine reports needs two, unless that length has been answered. Anything
+    less says nothing about the length.
     """
 
     def __init__(self) -> None:
         self._longest = 0
+        """The longest prompt that was answered."""
         self._losses: Counter[int] = Counter()
         self._unconfirmed: set[int] = set()
 
-    def lost(self, length_tokens: int) -> None:
-        """A prompt of this length got no answer; 0: it was a call without a prompt."""
+    def lost(self, length_tokens: int, *, certain: bool = False) -> None:
+        """A prompt of this length got no answer; 0: it was a call without a prompt. If that is
+        `certain` to be the prompt's fault, and none was ever answered, no shorter one has to be.
+        """
         for longer in [n for n in self._losses if n > length_tokens]:
             del self._losses[longer]
-        if length_tokens > self._longest and length_tokens not in self._unconfirmed:
+        if length_tokens not in self._unconfirmed:
             self._losses[length_tokens] += 1
-            self._unconfirmed.add(length_tokens)
+            if not certain or self._longest:
+                self._unconfirmed.add(length_tokens)
 
     def answered(self, length_tokens: int) -> None:
         """A prompt of this length was answered."""
@@ -240,6 +257,10 @@ class Crashes:
         """Whether a shorter prompt must be answered before another loss here counts."""
         return length_tokens in self._unconfirmed
 
-    def is_crash(self, length_tokens: int) -> bool:
-        """Whether prompts of this length fail. Ask only once the engine answers again."""
-        return self._losses[length_tokens] >= CRASHES
+    def is_crash(self, length_tokens: int, needed: int = CRASHES) -> bool:
+        """Whether prompts of this length fail, after `needed` losses if none was answered. Ask only
+        once the engine answers again.
+        """
+        if length_tokens <= self._longest:
+            needed = CRASHES
+        return self._losses[length_tokens] >= needed

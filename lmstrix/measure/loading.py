@@ -267,6 +267,10 @@ class _LoadSearch:
         except LoadError as error:
             self.error, self.high, self.loaded = error, target, 0
             return False
+        if effective < self.low:  # it falls back to less than it can load
+            said = f"asked for {target:,} tokens, the engine loaded {effective:,}"
+            self.error, self.high, self.loaded = LoadFailed(said), target, 0
+            return False
         self.low = self.loaded = min(effective, target)
         self.clamped = effective < target
         return True

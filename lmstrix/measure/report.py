@@ -289,7 +289,8 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
 
 def _is_weakest(state: State, region: Region, length: int) -> bool:
     """Whether no other region has a lower pass rate at `length`, and this one has misses."""
-    rates = {t.region: t.passes / t.trials for t in state.observation(length).regions}
+    told = (t for t in state.observation(length).regions if t.trials)
+    rates = {t.region: t.passes / t.trials for t in told}
     return bool(rates) and rates.get(region, 1.0) == min(rates.values()) < 1.0
 
 

@@ -371,6 +371,7 @@ class Measurement:
             if certificate > 2:  # so few answers at each length were not enough twice
                 first = state.options.rule.first
                 state.problem = attrs.evolve(problem, rule=attrs.evolve(problem.rule, first=first))
+            state.beware()
             stuck = await self._search(self._searched(certificate))
             if stuck is not None or not state.options.certifies:
                 return stuck
@@ -379,19 +380,29 @@ class Measurement:
             try:
                 held = await self._certify(certificate)
             except _Unjudged as unjudged:
+                (length,) = unjudged.args
+                told = state.observation(length).regions
+                hidden = [t for t in told if problem.rule.hides(t, problem.baseline)]
+                if 0 < len(hidden) < len(problem.rule.regions):  # it may be lost there
+                    self._note_unjudged(length)
+                    return Cause.INCONCLUSIVE
                 self._announcer.note(
-                    f"not certified: at {unjudged.args[0]:,} tokens too few replies could be judged"
+                    f"not certified: at {length:,} tokens too few replies could be judged"
                 )
                 return None
             if held:
                 state.settled = None
                 untried = state.loadable is not None and state.loadable.untried
                 state.certified = not untried and self._engine.counts_tokens
+                if not self._engine.counts_tokens:
+                    for note in self._engine.notes:
+                        self._announcer.note(note)
                 return None
             state.context_length = problem.ceiling
         self._announcer.note(f"not certified: {MOST_CERTIFICATES} results were not confirmed")
         # The last one has moved the bracket too, perhaps wide open.
         state.settled = None
+        state.beware()
         return await self._search(self._searched(MOST_CERTIFICATES + 1))
 
     async def _look_for_truncation(self, document: int) -> None:
@@ -457,7 +468,7 @@ class Measurement:
                 with self._probe(SEARCH, length, len(regions)):
                     await self._asker.ask(state.main, SEARCH, length, document, regions)
                 seen = state.observation(length)
-                if seen.failure is None and problem.rule.is_mute(seen):
+                if seen.failure is None and problem.rule.is_mute(seen, problem.baseline):
                     self._note_unjudged(length)
                     return Cause.INCONCLUSIVE
             elif isinstance(state.strategy.next_step(_unlimited(limited), history), Ask):
@@ -509,9 +520,15 @@ class Measurement:
 
     def _note_unjudged(self, length: int) -> None:
         """With what is known all the same: below that length there may have been an answer."""
-        right = [o.length_tokens for o in self._state.evidence() if o.trials == o.passes]
-        longest = max((n for n in right if n < length), default=None)
-        known = "" if longest is None else f"; at {longest:,} tokens every answer was right"
+        right = [
+            o
+            for o in self._state.evidence()
+            if o.length_tokens < length and o.trials == o.passes and not o.inconclusive
+        ]
+        known = ""
+        if right:
+            at = max(right, key=lambda o: o.length_tokens)
+            known = f"; at {at.length_tokens:,} tokens {at.passes} of {at.trials} were right"
         self._announcer.note(f"at {length:,} tokens too few replies could be judged{known}")
 
     async def _certify(self, certificate: int) -> bool:
@@ -590,9 +607,10 @@ class Measurement:
             return False
         if not failed:
             await self._asker.record_failure(low, limit_of(state.at(low)))
+            state.beware()
         if state.reads_anew:
             return False
-        costing = _unlimited(state.refreshed(problem, document))
+        costing = _unlimited(state.refreshed(self._problem, document))
         step = state.strategy.next_step(costing, state.evidence())
         return isinstance(step, Done) and step.low >= NEAR_ENOUGH * size
 
@@ -621,8 +639,9 @@ class Measurement:
             with self._probe(CERTIFY, length, fitting):
                 await self._asker.ask(state.main, CERTIFY, length, document, regions)
             after = state.observation(length)
-            if after.failure is None and after.trials == before.trials:
-                # Not one could be judged: asked again, it would be so again.
+            useless = after.trials == before.trials or rule.is_mute(after, problem.baseline)
+            if after.failure is None and useless:
+                # Hardly one could be judged: asked again, it would be so again.
                 raise _Unjudged(length)
         alone = state.certificate(length, document)
         passes = state.verdict(length) is Verdict.PASS
@@ -648,6 +667,8 @@ class Measurement:
             return True
         await self._ask_fresh(length, document, rule.most * len(regions), regions, WEAK)
         alone = state.certificate(length, document, WEAK)
+        if alone.failure is None and any(rule.hides(t, problem.baseline) for t in alone.regions):
+            raise _Unjudged(length)
         together = state.observation(length)
         holds = Verdict.FAIL not in (
             rule.verdict(together, problem.baseline),

@@ -305,6 +305,8 @@ class State:
             "declared": self.model.declared_context,
             "method": attrs.asdict(attrs.evolve(self.method, quick=False)),
         }
+        if self.options.documents != MeasureOptions().documents:
+            depends["documents"] = self.options.documents
         if turn not in {None, THIS_MACHINE}:
             depends["server"] = turn
         if self.options.max_memory_bytes is not None:
@@ -411,8 +413,10 @@ class State:
 
     def baseline(self, length_tokens: int, level: str = MAIN) -> Baseline:
         """The model's own rate at short length."""
-        passes, trials, _ = _tally(t for t in self.of(level) if t.phase == BASELINE)
-        return Baseline(passes=passes, trials=trials, length_tokens=length_tokens)
+        passes, trials, unjudged = _tally(t for t in self.of(level) if t.phase == BASELINE)
+        return Baseline(
+            passes=passes, trials=trials, length_tokens=length_tokens, inconclusive=unjudged
+        )
 
     @property
     def reads_anew(self) -> bool:
@@ -470,6 +474,19 @@ class State:
             if problem.rule.verdict(o, problem.baseline) is Verdict.FAIL
         )
         return min((n for n in failed if n not in disputed), default=None)
+
+    def beware(self) -> None:
+        """Let the rule be careful with the regions that were lost at a length which a certificate
+        did not confirm: it had passed with few questions about them.
+        """
+        problem = self._problem()
+        careful = set[Region]()
+        for length, cause in self.failures.items():
+            if cause in ANSWERS and not self.failed_level(length):
+                seen = attrs.evolve(self.observation(length), failure=None)
+                careful |= problem.rule.lost(seen, problem.baseline)
+        rule = attrs.evolve(problem.rule, careful=frozenset(careful))
+        self.problem = attrs.evolve(problem, rule=rule)
 
     def failed_level(self, length_tokens: int) -> Level | None:
         """The required level, if any, whose own answers fail at a length."""
@@ -694,7 +711,11 @@ def _observe(length_tokens: int, trials: Sequence[Trial], failure: Cause | None)
         trials=counted,
         inconclusive=inconclusive,
         failure=failure,
-        regions=tuple(tally for r in Region if (tally := _region_tally(r, trials)).trials),
+        regions=tuple(
+            tally
+            for region in Region
+            if (tally := _region_tally(region, trials)).trials or tally.inconclusive
+        ),
     )
 
 
@@ -706,7 +727,7 @@ def _sums(seen: Observation, regions: Collection[Region]) -> tuple[int, int]:
 
 def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
     about = [t for t in trials if t.region is region]
-    passes, counted, _ = _tally(about)
+    passes, counted, inconclusive = _tally(about)
     right: Counter[tuple[int, str]] = Counter()
     for trial in about:
         if trial.judgement is not Judgement.INCONCLUSIVE:
@@ -715,7 +736,11 @@ def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
     # One of two facts is half of what is known about the region, so it is not forgiven.
     forgives = len(right) >= FACTS_TO_FORGIVE
     return DepthTally(
-        region=region, passes=passes, trials=counted, lost_facts=lost if forgives else None
+        region=region,
+        passes=passes,
+        trials=counted,
+        inconclusive=inconclusive,
+        lost_facts=lost if forgives else None,
     )
 
 

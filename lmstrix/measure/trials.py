@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import contextmanager
 
@@ -23,7 +22,7 @@ from lmstrix.errors import (
     StoreError,
 )
 from lmstrix.events import TrialFinished
-from lmstrix.measure.engine import Crashes, Engine
+from lmstrix.measure.engine import CRASHES, Crashes, Engine
 from lmstrix.measure.options import RetryPolicy
 from lmstrix.measure.state import BASELINE, Announcer, Level, State
 from lmstrix.models import (
@@ -224,6 +223,11 @@ class ShortAnswers:
                 "the model is still thinking when its reply ends, because a question leaves room "
                 "for a short answer only: turn off thinking in the server's settings"
             )
+        elif reply.reasoning and not (said or "").strip():
+            self._announcer.note(
+                "the server returned a whole reply as reasoning, so there was no answer: turn off "
+                "its reasoning parser, or thinking"
+            )
         return reply
 
 
@@ -234,7 +238,6 @@ class Asker:
         self._engine = engine
         self._state = state
         self._keeper = keeper
-        self._crashed: Counter[int] = Counter()
         self._lost = Crashes()
         self._answers = ShortAnswers(state.announcer, lambda reply: state.add_reply(reply, ()))
 
@@ -264,7 +267,13 @@ class Asker:
         except _EngineFailed as failure:
             if str(failure):
                 self._state.announcer.note(str(failure))
-            await self.record_failure(length_tokens, failure.cause)
+            if level.is_main or (level.required and phase != BASELINE):
+                await self.record_failure(length_tokens, failure.cause)
+            else:
+                self._state.announcer.note(
+                    f"{level.key}: the engine failed at {length_tokens:,} tokens"
+                    f" ({failure.cause.replace('_', ' ')})"
+                )
 
     async def record_failure(self, length_tokens: int, cause: Cause) -> None:
         """Remember that nothing more is to be learnt at this length."""
@@ -335,11 +344,17 @@ class Asker:
     async def _reply(
         self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
     ) -> tuple[Question, Reply]:
-        """One request and its reply, with retries on a new engine."""
+        """One request and its reply, with retries on a new engine. An engine that crashes at
+        every length now, although it has answered before, is trouble with the machine.
+        """
         retried = (InfrastructureError, PredictionError)
-        async for attempt in attempts(self._state.options.retry, retried, self._state.announcer):
-            with attempt:
-                return await self._reply_once(level, length_tokens, seed, wanted)
+        retry, announcer = self._state.options.retry, self._state.announcer
+        try:
+            async for attempt in attempts(retry, retried, announcer):
+                with attempt:
+                    return await self._reply_once(level, length_tokens, seed, wanted)
+        except EngineCrashed as error:
+            raise EngineUnavailable(f"shorter prompts fail too now: {error}") from error
         raise AssertionError  # the last attempt returns or raises
 
     async def _reply_once(
@@ -360,12 +375,6 @@ class Asker:
             raise _EngineFailed(Cause.OVERFLOW, "") from error
         except PredictionTooSlow as error:
             raise _EngineFailed(Cause.TOO_SLOW, "") from error
-        except EngineCrashed as error:
-            await self._engine.release()
-            self._crashed[length_tokens] += 1
-            if self._crashed[length_tokens] > self._state.options.retry.crashes:
-                raise _EngineFailed(Cause.CRASHED_ON_FILL, "") from error
-            raise
         except (InfrastructureError, PredictionError):
             await self._engine.release()
             raise
@@ -381,16 +390,21 @@ class Asker:
             question = await self._question(level, length_tokens, seed, wanted)
             sent = length_tokens
             reply = await self._answers.ask(loaded, question, level.key, length_tokens)
-        except (ContextOverflow, EngineCrashed, PredictionTooSlow):
+        except (ContextOverflow, PredictionTooSlow):
             raise
         except (ConnectionLost, PredictionError) as error:
-            refused = isinstance(error, PredictionError) and error.refused
-            self._lost.lost(sent)
+            crashed = isinstance(error, EngineCrashed)
+            # There is no shorter prompt than the first of all.
+            shortest = length_tokens <= level.validator.baseline_length
+            self._lost.lost(sent, certain=crashed and shortest)
             await self._engine.release()
-            if await self._engine.answers_again() and self._lost.is_crash(length_tokens):
+            needed = self._state.options.retry.crashes + 1 if crashed else CRASHES
+            fails = self._lost.is_crash(length_tokens, needed)
+            if await self._engine.answers_again() and fails:
+                refused = isinstance(error, PredictionError) and error.refused
                 cause = Cause.OVERFLOW if refused else Cause.CRASHED_ON_FILL
                 said = f"it fails at this length, but answers shorter prompts: {error}"
-                raise _EngineFailed(cause, said) from error
+                raise _EngineFailed(cause, "" if crashed else said) from error
             raise
         self._lost.answered(length_tokens)
         return question, reply
@@ -405,11 +419,11 @@ class Asker:
         return await source.question(length_tokens, index, region)
 
     async def _loaded(self, length_tokens: int) -> LoadedModel:
-        """A model that holds `length_tokens`. If it loaded before and does not load now, that is
-        trouble with the machine, not a limit of the model.
+        """A model that holds `length_tokens`. If it loaded before and does not load now, or with
+        less, that is trouble with the machine, not a limit of the model.
         """
         try:
             return await self._engine.at_least(length_tokens, self._state.context_length)
-        except LoadError as error:
+        except (LoadError, EngineCrashed) as error:
             message = f"the model loaded earlier, but no longer does: {error}"
             raise EngineUnavailable(message, hint=error.hint) from error

@@ -171,9 +171,11 @@ _REFUSES_ELSEWHERE = re.compile(
     r"お(?:答え|手伝い)(?:する(?:こと)?は?)?できません|죄송합니다"
 )
 _MISSES = re.compile(
-    r"\b(?:text|passage|document|story|mention|find|found|contain|remember|recall|know|"
-    r"information|text(?:e|o)|erwähnt|finde|trouve|encuentro|trovo)\b|"
-    r"文中|文本|本文|文章|текст"
+    r"\b(?:text|passage|document|story|mention\w*|find|found|contain|remember|recall|know|"
+    r"information|specif\w*|given|provided|stated|listed|available|see|appears?|"
+    r"text(?:e|o)|erwähnt|finde|weiss|angegeben|genannt|trouve|mentionné\w*|indiqué\w*|"
+    r"encuentro|menciona\w*|trovo|menzionat\w*)\b|"
+    r"文中|文本|本文|文章|找到|提到|見つか|찾을|텍스트|текст|упомян"
 )
 
 

@@ -442,6 +442,9 @@ END_TOKENS = 80
 CLOSING = None
 """The fact in the last sentence before the request, which is planted for one question only."""
 
+LEAST_STEP = 64
+"""Lengths of a search are multiples of this, in tokens."""
+
 SHARES = (0.55, 0.05, 0.95, 0.25, 0.75, 0.45, 0.15, 0.85, 0.35, 0.65)
 """Ten depths within a region, as shares of its span; those far apart come first."""
 
@@ -506,7 +509,9 @@ def choices(
         return (_nearest(positions, (begin + end) / 2),) * questions
     found: list[int | None] = []
     fresh = set(inside)
-    for question in range(questions):
+    # Neighbouring lengths begin at other depths: a lost band would pass between the first few.
+    start = length_tokens // LEAST_STEP
+    for question in range(start, start + questions):
         share = shares[question % len(shares)]
         if share is None or not inside:
             found.append(CLOSING)

@@ -165,6 +165,7 @@ async def test_what_could_not_be_loaded_again_is_said(monkeypatch: pytest.Monkey
         adapter = OllamaAdapter(server.host, force=True)
         async with loading(adapter):
             server.script = attrs.evolve(server.script, load_s=3)
+        await adapter.aclose()
         assert any("4,096 tokens" in warning for warning in adapter.warnings)
         await server.close()
 

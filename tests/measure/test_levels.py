@@ -161,7 +161,7 @@ async def test_nothing_is_loaded_for_a_level_beyond_what_was_wanted() -> None:
     assert adapter.counters.most_prompt_tokens <= 600
     assert by_name(report)["long"].limit_tokens is None
     assert by_name(report)["long"].cause is Cause.NOT_MEASURABLE
-    assert any("need 1,024 tokens, of 600" in note for note in report.notes)
+    assert any("needs 1,024 tokens of 600" in note for note in report.notes)
 
 
 @attrs.frozen

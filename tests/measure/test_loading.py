@@ -314,12 +314,16 @@ def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connec
     crashes.lost(4096)
     unsteady.lost(4096)
     assert crashes.is_crash(4096)
-    answered = Crashes()
+    answered, new = Crashes(), Crashes()
     answered.answered(4096)
-    for _ in range(3):
-        answered.lost(4096)
-        answered.answered(512)
-    assert not answered.is_crash(4096)
+    for crashes in (answered, new):
+        for _ in range(2):
+            crashes.lost(4096)
+            crashes.answered(512)
+    assert new.is_crash(4096, needed=2)
+    assert not answered.is_crash(4096, needed=2)  # it works now and then
+    answered.lost(4096)
+    assert answered.is_crash(4096)
     assert not unsteady.is_crash(4096)
 
 
@@ -382,5 +386,5 @@ class Filling(SimulatedAdapter):
 async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> None:
     """Not a model that cannot be loaded."""
     search = Search(SimulatedModel(loadable=3000), kind=Filling)
-    with pytest.raises(EngineUnavailable, match="loaded before, and do not any more"):
+    with pytest.raises(EngineUnavailable, match="loaded earlier, but no longer do"):
         await search.run(8192)

@@ -82,7 +82,7 @@ async def test_without_reuse_it_can_be_forced() -> None:
     options = MapOptions(lengths=2, trials=2, max_context=1024, force=True)
     found = await draw(SimulatedAdapter(forgetful), options, forgetful)
     assert found.lengths == (512, 1024)
-    assert "reads every prompt anew" in found.notes[0]
+    assert "reads every prompt from the start" in found.notes[0]
 
 
 async def test_a_lost_engine_is_tried_again() -> None:

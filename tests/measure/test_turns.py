@@ -181,7 +181,7 @@ async def test_where_no_lock_can_be_made_it_is_noted(folder: Path) -> None:
     folder.parent.write_text("a file, not a folder")
     report = await LMStrix(adapter=Shared(MODEL), store="memory").find_true_context("m", QUICK)
     assert report.true_context == 1024
-    assert any("no lock could be made" in note for note in report.notes)
+    assert any("no lock was created" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def parse_host(text: str) -> str:
     plain = not (set(rest) & set("/?#@\\% \t\n"))
     if not (name and port and plain and rest.isprintable()):
         raise ConfigurationError(
-            f"{text[:200]!r} is not the address of an LM Studio server",
+            f"{text.rpartition('@')[2][:200]!r} is not the address of an LM Studio server",
             hint="Give it as HOST:PORT, such as 127.0.0.1:1234.",
         )
     return rest
