@@ -547,9 +547,7 @@ class Measurement:
         beyond = self._unconfirmed(certificate)
         size = state.context_length = max(self._certified_at(low, high), beyond)
         while True:
-            # The spare is read when the others have held: below that length it decides alone.
-            held = any(t.length_tokens > low for t in self._weak_answers(spare))
-            for document in () if held else self._certifying(certificate):
+            for document in self._certifying(certificate):
                 while not await self._holds(low, document):
                     if not await self._steps_down(low, size, document):
                         return False
@@ -659,10 +657,7 @@ class Measurement:
         """
         state, problem = self._state, self._problem
         rule = problem.rule
-        weak = {*rule.weak(state.without_phases(length, WEAK), problem.baseline)}
-        # Also those that were asked about at a longer one, which did not hold.
-        weak |= {t.region for t in self._weak_answers(document)}
-        regions = [region for region in rule.regions if region in weak]
+        regions = rule.weak(state.without_phases(length, WEAK), problem.baseline)
         if not regions:
             return True
         await self._ask_fresh(length, document, rule.most * len(regions), regions, WEAK)
@@ -670,16 +665,10 @@ class Measurement:
         if alone.failure is None and any(rule.hides(t, problem.baseline) for t in alone.regions):
             raise _Unjudged(length)
         together = state.observation(length)
-        holds = Verdict.FAIL not in (
+        return Verdict.FAIL not in (
             rule.verdict(together, problem.baseline),
             *(rule.alone(tally, problem.baseline) for tally in alone.regions),
         )
-        if holds and any(t.length_tokens > length for t in self._weak_answers(document)):
-            self._announcer.note(
-                f"{length:,} tokens were confirmed on one fresh text only; on the others the model "
-                "passed at a longer length"
-            )
-        return holds
 
     async def _fails_again(self, length: int, document: int) -> bool:
         """Whether a length that failed also fails on a fresh document: the regions that were
@@ -759,10 +748,6 @@ class Measurement:
         fresh = self._state.fresh
         first = 1 + (certificate - 1) * fresh
         return [self._state.document(number) for number in range(first, first + fresh)]
-
-    def _weak_answers(self, spare: int) -> Sequence[Trial]:
-        """What was asked of a spare document so far."""
-        return [t for t in self._state.of() if (t.phase, t.seed) == (WEAK, spare)]
 
     def _spare(self, certificate: int) -> int:
         """One more fresh document, beyond those of all certificates."""
