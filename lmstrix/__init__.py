@@ -120,6 +120,7 @@ from lmstrix.plugins import plugin_names
 from lmstrix.ports import (
     Adapter,
     ComparingValidator,
+    DepthSource,
     GradedValidator,
     HasNotes,
     LoadedModel,
@@ -186,6 +187,7 @@ __all__ = [
     "Cost",
     "CostModel",
     "CurvePoint",
+    "DepthSource",
     "DepthTally",
     "Done",
     "EngineCrashed",

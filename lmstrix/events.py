@@ -163,6 +163,8 @@ class ReplyTimed(Event):
     cached_tokens: int | None
     ttft_s: float | None
     tokens_per_second: float | None
+    warm: bool = False
+    """Whether the same text was read before."""
 
 
 @attrs.frozen(kw_only=True)

@@ -222,6 +222,9 @@ class Status:
     model_folders: tuple[str, ...] = ()
 
 
+UNDECLARED_CONTEXT = 131072
+"""What is tried at most if a model declares nothing, in tokens."""
+
 SCHEMA_VERSION = 1
 """Version of the JSON form of `ContextReport`. Raised when a key changes its meaning."""
 

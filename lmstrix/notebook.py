@@ -147,7 +147,7 @@ class NotebookProgress:
 
     def __call__(self, event: Event, /) -> None:
         """Hear one event, and redraw if it is time."""
-        if isinstance(event, MeasurementStarted):
+        if isinstance(event, MeasurementStarted) or self._state.report is not None:
             self._state, self._drawn_s = ProgressState(), None
         self._state.hear(event)
         now = self._clock()
@@ -166,11 +166,8 @@ class NotebookProgress:
         if state.report is not None:
             true = say_tokens(state.report.true_context)
             activity = f"true context {true}: {say_limit(state.report)}"
-        bracket = (
-            f"{state.low:,} works, {say_tokens(state.high, unknown='nothing')} fails"
-            if state.low
-            else ""
-        )
+        fails = "no failure yet" if state.high is None else f"{state.high:,} fails"
+        bracket = f"{state.low:,} works, {fails}" if state.low else ""
         line = ", ".join(part for part in (state.model_key, activity, bracket) if part)
         page = _fill(
             "progress",

@@ -6,6 +6,7 @@ another shape.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -102,6 +103,15 @@ def is_model_file(model: str | ModelInfo) -> bool:
     return model.path.lower().endswith(".gguf") and Path(model.path).is_absolute()
 
 
+def _check_ending(model: str) -> None:
+    """Raises `ModelNotFound` for a file that would be taken for the name of a model."""
+    if not is_model_file(model) and os.path.isfile(model):
+        raise ModelNotFound(
+            f"{model[:200]!r} is a file, but its name does not end in .gguf",
+            hint="Rename it, or make a link to it with a name that does.",
+        )
+
+
 def as_adapter(adapter: Adapter | str, settings: Mapping[str, object]) -> Adapter:
     """The given adapter, or the one of that name with `settings`."""
     made = make_plugin(ADAPTERS, adapter, **settings) if isinstance(adapter, str) else adapter
@@ -153,6 +163,8 @@ class Adapters:
         """`model` and its adapter. Raises like `look_for` and `Adapter.find_model`."""
         if isinstance(model, ModelInfo):
             return self.of(model), model
+        if self._given is None:
+            _check_ending(model)
         elsewhere = await self.look_for([model])
         adapter = self.of(model)
         try:
@@ -170,7 +182,7 @@ class Adapters:
                 error.hint = meant.strip() or error.hint
             elif isinstance(error, InfrastructureError) and self._others:
                 names = " and ".join(self._others)
-                error.hint = f"{names} have no such model either. {error.hint}".strip()
+                error.hint = f"{names} do not answer either, or have no model. {error.hint}"
             raise
 
     async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:

@@ -36,6 +36,7 @@ from lmstrix.problem import Ask, Done, SearchProblem
 __all__ = [
     "Adapter",
     "ComparingValidator",
+    "DepthSource",
     "GradedValidator",
     "HasNotes",
     "LoadedModel",
@@ -226,6 +227,17 @@ class SeveralSource(QuestionSource, Protocol):
     ) -> Question:
         """One request for all `wanted` questions (region and index), in `Question.parts` in their
         order. The same rules as for `question` hold.
+        """
+        ...
+
+
+@runtime_checkable
+class DepthSource(QuestionSource, Protocol):
+    """A source that can also be asked for a question about one depth, as a map does."""
+
+    async def at_depth(self, length_tokens: int, depth: float, turn: int = 0) -> Question:
+        """The question about what stands nearest to `depth`, from 0 to 1; each `turn` asks in other
+        words. The same rules as for `question` hold.
         """
         ...
 

@@ -9,7 +9,8 @@ PUBLIC = """
 DEFAULT_ADAPTER DEFAULT_LEVELS DEFAULT_STRATEGY EMBEDDED_ADAPTER REPLY_TOKENS THIS_MACHINE
 UNFINISHED Adapter Archive Ask Baseline BaselineMeasured BenchFinished BenchOptions BenchPoint
 BenchSample BracketChanged Bracketing Cause ComparingValidator ConfigurationError ConnectionLost
-ContextMap ContextOverflow ContextReport Cost CostModel CurvePoint DepthTally Done EngineCrashed
+ContextMap ContextOverflow ContextReport Cost CostModel CurvePoint DepthSource DepthTally Done
+EngineCrashed
 EngineTimeout EngineUnavailable Environment Event Forecast FormatError GradedValidator HasNotes
 InfrastructureError Interval InvalidModel Judgement LMStrix LMStrixError Layer Level LevelReport
 LoadError LoadFailed LoadFinished LoadHung LoadProgress LoadProgressed LoadRefused LoadStarted

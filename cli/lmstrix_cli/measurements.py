@@ -34,7 +34,7 @@ from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.output import Column, show_rows
 from lmstrix_cli.progress import base_name, choose_progress
-from lmstrix_cli.screens import check_screen, report_screen
+from lmstrix_cli.screens import check_screen, report_screen, say_outcome
 from lmstrix_cli.session import Interrupted, run
 from lmstrix_cli.settings import Settings
 
@@ -116,8 +116,8 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     fresh = [plan for plan in plans if plan.known is None]
     if not fresh:
         yield (
-            f"Nothing to measure: {say_count(len(plans), 'stored result')} still valid. --fresh"
-            " measures again."
+            f"Nothing to measure: {say_count(len(plans), 'stored result')} still valid. Use --fresh"
+            " to measure again."
         )
         return
     tokens = sum(plan.forecast.usual_prompt_tokens for plan in fresh)
@@ -128,7 +128,14 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     budget = "" if options.budget_s is None else f" ({say_seconds(options.budget_s)} each at most)"
     loads = sum(plan.forecast.loads for plan in fresh)
     yield f"{len(fresh)} to measure{budget}, {len(plans) - len(fresh)} to skip."
-    yield f"About {_say_thousands(tokens)} prompt tokens, {loads} loads or more, time: {time}."
+    yield (
+        f"About {_say_thousands(tokens)} prompt tokens, at least {say_count(loads, 'load')}, time:"
+        f" {time}."
+    )
+    yield (
+        "LARGEST: the longest prompt that would be tried. MEMORY: for the context that was asked"
+        " for, or is declared; if it does not fit, LARGEST is what does."
+    )
     yield (
         "TOKENS: the usual number if the model works up to LARGEST, and the worst case. An engine"
         " that does not reuse its KV cache reads several times as many."
@@ -218,6 +225,7 @@ class Batch:
         self._finished: MeasurementFinished | None = None
         self._printed = 0
         self._failed: list[ContextReport] = []
+        self._checked: list[SizeCheck] = []
 
     def run(self, body: Callable[[], Awaitable[None]]) -> ExitCode:
         """Run `body`, which calls `measure`, and give the exit code of the whole batch."""
@@ -261,12 +269,31 @@ class Batch:
                 self._record(report, shown=False)
             else:
                 self._record(report, shown=True)
-        if len(models) > 1 and self._failed:
-            what = "not fully measured" if self._options.only_at is None else "not passed"
-            output.note(f"\n{what}: {len(self._failed)} of {len(models)} models")
+                await self._tell_of_full(client, report)
+        if len(models) > 1:
+            self._sum_up(len(models))
+
+    async def _tell_of_full(self, client: LMStrix, report: ContextReport) -> None:
+        """A quick result does not take the place of a full one: say which counts."""
+        if self._options.quick and not self._options.fresh and report.measured:
+            full = attrs.evolve(self._options, quick=False, certify=False)
+            known = (await client.known_reports([report.model], full)).get(report.model.key)
+            if known is not None and known.true_context is not None:
+                output.note(
+                    f"A full result of this model is stored, and still counts: true"
+                    f" {known.true_context:,}."
+                )
+
+    def _sum_up(self, models: int) -> None:
+        """The results or the failures in one table, and where all results are."""
+        if self._checked:
+            output.note(f"\nat {self._options.only_at:,} tokens:")
+            output.note(_checks(self._checked))
+        elif self._failed:
+            output.note(f"\nnot fully measured: {len(self._failed)} of {models} models")
             output.note(_failures(self._failed))
         store = self._settings.store
-        if len(models) > 1 and self._options.only_at is None and store != "memory":
+        if self._options.only_at is None and store != "memory":
             words = ["lmstrix", *(["--store", store] if store else []), "list"]
             output.note(f"\nAll results: {shlex.join(words)}")
 
@@ -322,8 +349,11 @@ class Batch:
         """Exit code, JSON and screen: of the report, or of what it says about one length."""
         if self._options.only_at is not None:
             check = check_of(report, self._options.only_at)
+            self._checked.append(check)
             return code_of_check(check, report), to_json(check), check_screen(check)
-        screen = report_screen(report, options=_options_of(self._settings, report))
+        screen = report_screen(
+            report, options=_options_of(self._settings, report), limits=_limits_of(self._options)
+        )
         return code_of_report(report), dump_report(report), screen
 
     def _report_interruption(self) -> None:
@@ -336,6 +366,22 @@ class Batch:
         if self._options.only_at is not None:
             return "Nothing was stored."  # a check of one length never is
         return f"To continue: {self._settings.command_again()}"
+
+
+def _checks(checks: Sequence[SizeCheck]) -> RenderableType:
+    return output.table(
+        ("MODEL", "RESULT", "CORRECT", "CAUSE"),
+        [
+            (
+                base_name(check.model.key),
+                say_outcome(check),
+                f"{check.passes} of {check.trials}" if check.trials else "-",
+                "-" if check.cause is None else say_cause(check.cause),
+            )
+            for check in checks
+        ],
+        right=(2,),
+    )
 
 
 def _failures(reports: Sequence[ContextReport]) -> RenderableType:
@@ -353,6 +399,17 @@ def _failures(reports: Sequence[ContextReport]) -> RenderableType:
         ],
         right=(1, 2, 4),
     )
+
+
+def _limits_of(options: MeasureOptions) -> list[str]:
+    """The options of ``test`` that a report does not tell."""
+    memory, documents = options.max_memory_bytes, options.documents
+    return [
+        *(["--max-memory", str(memory)] if memory is not None else []),
+        *(["--documents", str(documents)] if documents != MeasureOptions().documents else []),
+        *([] if options.certify else ["--no-certify"]),
+        *(["--force"] if options.force else []),
+    ]
 
 
 def _options_of(settings: Settings, report: ContextReport) -> list[str]:

@@ -112,13 +112,16 @@ def event_line(event: Event) -> str:
         case LoadFinished():
             line = f"    asked for {event.context_length:,}, loaded {event.effective_context:,}"
         case ProbeFinished():
-            line = f"    {event.length_tokens:,}: {_probe_words(event)}"
+            asked = event.phase.removeprefix("map: ")
+            level = f" {asked}" if asked != event.phase else ""
+            line = f"    {event.length_tokens:,}{level}: {_probe_words(event)}"
         case ReplyTimed():
             read = event.prompt_tokens - (event.cached_tokens or 0)
             ttft = (
                 "" if event.ttft_s is None else f", first token after {say_seconds(event.ttft_s)}"
             )
-            line = f"    {event.length_tokens:,}: {read:,} tokens read{ttft}"
+            text = "the same text again" if event.warm else "a new text"
+            line = f"    {event.length_tokens:,}, {text}: {read:,} tokens read{ttft}"
         case BaselineMeasured():
             line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
         case Retrying():

@@ -32,9 +32,12 @@ _STYLES = {
 """The numbers of a report, and the cells of its table that hold a verdict."""
 
 
-def report_screen(report: ContextReport, *, options: Sequence[str] = ()) -> RenderableType:
-    """The whole report. `options` stand in the command that repeats it, before its own."""
-    text = output.verbatim(render_text(report, width=output.line_width(), options=options))
+def report_screen(
+    report: ContextReport, *, options: Sequence[str] = (), limits: Sequence[str] = ()
+) -> RenderableType:
+    """The whole report. `options` and `limits` stand in the command that repeats it."""
+    width = output.line_width()
+    text = output.verbatim(render_text(report, width=width, options=options, limits=limits))
     for words, style in _STYLES.items():
         text.highlight_regex(words, style)
     return text
@@ -43,7 +46,7 @@ def report_screen(report: ContextReport, *, options: Sequence[str] = ()) -> Rend
 _NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
 """Their sentences say that nothing failed up to there; beyond it nothing was tried."""
 _AT_ONE_LENGTH = {
-    Cause.LOAD_REFUSED: "A memory guard refused to load this context.",
+    Cause.LOAD_REFUSED: "It was not loaded, as it may not fit into memory; --force tries it.",
     Cause.LOAD_FAILED: "The engine could not load this context.",
     Cause.LOAD_HUNG: "Loading this context made no progress, although the server answered.",
     Cause.CRASHED_ON_FILL: "This context loads, but the engine crashes once it is filled.",
@@ -63,9 +66,15 @@ def check_screen(check: SizeCheck) -> RenderableType:
     return output.prose(*_check(check))
 
 
-def _check(check: SizeCheck) -> Iterator[str]:
+def say_outcome(check: SizeCheck) -> str:
+    """``passed``, ``failed``, ``inconclusive``, or that the length was not tried."""
     tried = check.trials or check.cause not in _NO_FAILURE
-    found = _WORDS.get(check.outcome, check.outcome) if tried else NOT_TRIED
+    return str(_WORDS.get(check.outcome, check.outcome)) if tried else NOT_TRIED
+
+
+def _check(check: SizeCheck) -> Iterator[str]:
+    found = say_outcome(check)
+    tried = found != NOT_TRIED
     yield f"{check.model.key} at {check.length_tokens:,} tokens: {found}"
     if check.cause is not None:
         sentence = _AT_ONE_LENGTH.get(check.cause) or CAUSE_SENTENCES[check.cause]

@@ -22,6 +22,7 @@ from lmstrix import (
     Adapter,
     Archive,
     ConfigurationError,
+    EngineUnavailable,
     InfrastructureError,
     LMStrix,
     LMStrixError,
@@ -119,8 +120,12 @@ async def every_model(opened: LMStrix, settings: Settings) -> list[tuple[str, Mo
     served = tuple(f"/{model.path}" for model in models if model.path)
     others = [one for one in files if not Path(one.path).as_posix().endswith(served)]
     if away and not found and not others:
-        away[0].hint = f"{away[0].hint} No model at hand: lmstrix demo.".strip()
-        raise away[0]
+        folders = (await engine.status()).model_folders
+        nowhere = f", and no GGUF file is in {' or '.join(folders)}" if folders else ""
+        raise EngineUnavailable(
+            f"no model was found. {away[0]}{nowhere}",
+            hint=f"{away[0].hint} No model at hand: lmstrix demo.".strip(),
+        ) from away[0]
     for error in away:
         output.note(f"{error}. {error.hint}".rstrip())
     return found + [(engine.name, attrs.evolve(one, key=one.path)) for one in others]

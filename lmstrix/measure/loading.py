@@ -18,16 +18,13 @@ from lmstrix.errors import (
 )
 from lmstrix.measure.engine import Engine, owns_engine
 from lmstrix.measure.options import MeasureOptions
-from lmstrix.models import Cause, MemoryEstimate, ModelInfo
+from lmstrix.models import UNDECLARED_CONTEXT, Cause, MemoryEstimate, ModelInfo
 from lmstrix.ports import Adapter
 
 USUAL_READING, MOST_READING = 2.2, 4.5
 """Prompt tokens over the answer if the engine reuses prefixes, certificate included: mean above
 8,192 tokens, and the most, of 100 simulated models that answer as reliably as models do
 (`benchmarks/search.py`). A certificate reads the answer's length once."""
-
-UNDECLARED_CONTEXT = 131072
-"""What is tried first if a model declares nothing, in tokens."""
 
 MOST_SIZES = 12
 """Sizes after which the search ends with the bracket it has. From 512 to ten million tokens a
@@ -347,6 +344,7 @@ class Forecast:
 async def forecast(adapter: Adapter, model: ModelInfo, options: MeasureOptions) -> Forecast:
     """What measuring `model` will try and read. Loads nothing."""
     wanted = wanted_context(model, options.max_context)
+    wanted = min(wanted, options.only_at or wanted)
     memory = await adapter.estimate_memory(model, wanted)
     largest = wanted
     if options.only_at is None:

@@ -63,7 +63,10 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         interval = state.strategy.interval(problem, history)
         if high in state.disputed(state.history()):
             high = state.upper_end(state.history()) or high
-            notes = [*notes, f"no length between {low:,} and {high:,} tokens clearly failed"]
+            notes = [
+                *notes,
+                f"between {low:,} and {high:,} tokens answers neither clearly pass nor fail",
+            ]
             # Never narrower than the bracket.
             interval = attrs.evolve(interval, high=interval.high and max(interval.high, high))
         true_context = low if state.options.only_at is None else None

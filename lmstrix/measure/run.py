@@ -239,6 +239,8 @@ class Measurement:
             self._announcer.note(
                 f"the model declares no context, so at most {wanted:,} tokens are tried"
             )
+        elif wanted < (options.max_context or 0) and options.only_at is None:
+            self._announcer.note(f"the model declares {wanted:,} tokens: no more is tried")
         if wanted < (options.only_at or 0):
             self._announcer.note(
                 f"the model declares {wanted:,} tokens, so {options.only_at:,} were not tried"
@@ -267,8 +269,8 @@ class Measurement:
             return Cause.CLAMPED
         if loadable.context_length < shortest:
             self._announcer.note(
-                f"the engine loaded {loadable.context_length:,} tokens, and the first questions "
-                f"need {shortest:,}"
+                f"the context is too small: the engine loaded {loadable.context_length:,} tokens,"
+                f" and the first questions need {shortest:,}"
             )
             return Cause.NOT_MEASURABLE
         # From now on that much is loaded, and no more of what earlier runs found counts.

@@ -46,7 +46,7 @@ from lmstrix.models import (
     cells_of,
     point_of,
 )
-from lmstrix.ports import Adapter, GradedValidator, Observer, Validator
+from lmstrix.ports import Adapter, DepthSource, GradedValidator, Observer, Validator
 
 LONGEST_MAP = 32768
 """What is mapped unless told otherwise, at most: the time grows faster than the length."""
@@ -96,12 +96,22 @@ class _Sweep:
         raise AssertionError  # the last attempt returns or raises
 
     async def reply(
-        self, validator: Validator, document: int, length: int, index: int
+        self,
+        validator: Validator,
+        document: int,
+        length: int,
+        index: int,
+        depth: float | None = None,
     ) -> tuple[Question, Reply, float]:
-        """One question at a length, the model's reply, and the seconds it took."""
+        """One question at a length, at a depth if the validator knows depths, the model's reply,
+        and the seconds it took.
+        """
         loaded = await self.engine.at_least(length, self.context)
         source = self.engine.source(validator, self.seed * 1000 + document)
-        question = await source.question(length, index)
+        if depth is not None and isinstance(source, DepthSource):
+            question = await source.at_depth(length, depth, index)
+        else:
+            question = await source.question(length, index)
         asked = time.monotonic()
         reply = await self.answers.ask(loaded, question, validator.name, length)
         return question, reply, time.monotonic() - asked
@@ -133,7 +143,12 @@ async def _swept(
             seed=options.seed,
             status=await adapter.status(),
         )
+        announcer.phase("load")
         wanted = options.max_context or longest
+        if options.max_context and options.max_context > (model.declared_context or wanted):
+            announcer.note(
+                f"the model declares {model.declared_context:,} tokens: no more is tried"
+            )
         wanted = min(wanted, model.declared_context or wanted)
         loadable = await find_loadable(
             adapter, model, engine, wanted=wanted, floor=min(SHORTEST, wanted), force=False
@@ -200,8 +215,11 @@ async def map_context(
 ) -> ContextMap:
     """Every validator at every length, on one document; load once, ask everything, release.
 
-    Raises what loading and asking raise: see `lmstrix.ports.Adapter`. Raises `ConfigurationError`
-    with the price if the engine reuses no prefix, unless `MapOptions.force`.
+    If the engine fails at a length, what was asked below is the result, with a note.
+
+    Raises what loading and asking at the shortest length raise: see `lmstrix.ports.Adapter`.
+    Raises `ConfigurationError` with the price if the engine reuses no prefix, unless
+    `MapOptions.force`.
     """
     answers: dict[str, list[Answer]] = {validator.name: [] for validator in validators}
     reading = _Reading()
@@ -210,17 +228,27 @@ async def map_context(
         sweep.announcer.phase("map")
         for length in lengths:
             replies: list[Reply] = []
-            for validator in validators:
-                replies += await _map_row(
-                    sweep, validator, length, options.trials, answers[validator.name]
-                )
+            try:
+                for validator in validators:
+                    replies += await _map_row(
+                        sweep, validator, length, options.trials, answers[validator.name]
+                    )
+            except PredictionError as error:
+                if length == lengths[0]:
+                    raise
+                sweep.announcer.note(f"at {length:,} tokens: {error}")
+                lengths = [shorter for shorter in lengths if shorter < length]
+                break
             reading.add(replies)
             if length == lengths[0]:
                 _check_reuse(sweep, reading, lengths, options)
     found = ContextMap(
         model=model,
         lengths=tuple(lengths),
-        layers=tuple(Layer(name=name, cells=cells_of(seen)) for name, seen in answers.items()),
+        layers=tuple(
+            Layer(name=name, cells=cells_of([one for one in seen if one[0] in lengths]))
+            for name, seen in answers.items()
+        ),
         cost=reading.cost(time.monotonic() - sweep.clock),
         environment=sweep.environment,
         seed=options.seed,
@@ -242,7 +270,8 @@ async def _map_row(
     replies: list[Reply] = []
     before = len(answers)
     for index in range(trials):
-        ask = partial(sweep.reply, validator, OWN_DOCUMENT, length, index)
+        depth = (index + 0.5) / trials
+        ask = partial(sweep.reply, validator, OWN_DOCUMENT, length, index, depth)
         question, reply, _ = await sweep.again(ask)
         replies.append(reply)
         judged = validator.judge(question, reply)
@@ -372,6 +401,7 @@ async def _timed(
             length_tokens=length,
             prompt_tokens=sample.prompt_tokens,
             cached_tokens=sample.cached_tokens,
+            warm=warm,
             ttft_s=sample.ttft_s,
             tokens_per_second=sample.tokens_per_second,
         )

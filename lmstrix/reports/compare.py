@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from lmstrix.models import ContextReport, CurvePoint
+from lmstrix.models import UNFINISHED, ContextReport, CurvePoint
 from lmstrix.reports.words import (
     escape_controls,
     say_bytes,
@@ -176,15 +176,16 @@ def _facts(report: ContextReport) -> dict[str, str]:
     """The findings by name, in the order in which they are shown."""
     low, high = report.bracket
     usable, cost, point = report.usable, report.cost, _point_at_limit(report)
-    end = say_tokens(high, unknown="none failed")
+    end = say_tokens(high, unknown="nothing failed")
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
         "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
-        "true": say_tokens(report.true_context, unknown=NOT_KNOWN),
-        "usable": NOT_KNOWN if usable is None else say_tokens(usable.limit_tokens or 0),
+        "true": ("at least " if report.true_context and report.cause in UNFINISHED else "")
+        + say_tokens(report.true_context, unknown=NOT_KNOWN),
+        "usable": NOT_KNOWN if usable is None else say_tokens(usable.limit_tokens, unknown="none"),
         "cause": say_limit(report),
         "certified": "yes" if report.certified else "no",
-        "bracket": f"{low:,} to {end}" if low or high else NOT_KNOWN,
+        "bracket": f"{low:,} to {end}" if high else f"{low:,}; {end}" if low else NOT_KNOWN,
         "interval": say_interval(report) if report.interval.level > 0 else NOT_KNOWN,
     }
     facts |= {f"region {one.region}": say_reach(one) for one in report.regions}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from lmstrix.models import (
     DEPTH_BINS,
@@ -13,9 +14,11 @@ from lmstrix.models import (
     CurvePoint,
     Layer,
     SpeedBench,
+    Verdict,
 )
 from lmstrix.reports.words import (
     CURVE_HEAD,
+    LEVEL_MEANINGS,
     REGION_HEAD,
     bar,
     curve_notes,
@@ -43,6 +46,8 @@ from lmstrix.reports.words import (
     say_why,
 )
 
+MOST_CLEAN = 8
+"""So many lengths in a row without a miss or a verdict have a line each."""
 NARROWEST = 40
 """The least width, in columns. A smaller one is taken as this."""
 
@@ -57,14 +62,21 @@ _MAP_TITLES = {
 _MAP_CELL = 4
 
 
-def render_text(report: ContextReport, *, width: int = 80, options: Sequence[str] = ()) -> str:
+def render_text(
+    report: ContextReport,
+    *,
+    width: int = 80,
+    options: Sequence[str] = (),
+    limits: Sequence[str] = (),
+) -> str:
     """The whole report without a final newline. Untrusted text in it is escaped.
 
     Lines are at most `width` columns wide; commands and long words are not wrapped. The command
-    that repeats the measurement begins with `options`.
+    that repeats the measurement begins with `options`, and has `limits` too.
     """
     width = max(width, NARROWEST)
     facts = say_model_facts(report)
+    repeat = f"repeat: {repeat_command(report, options, limits)}"
     return _join(
         [escape_controls(f"{report.model.key} ({facts})" if facts else report.model.key)],
         textwrap.wrap(say_summary(report), width),
@@ -81,11 +93,19 @@ def render_text(report: ContextReport, *, width: int = 80, options: Sequence[str
             [f"cause: {say_cause(report.cause)}. {say_why(report)}", *say_evidence(report)], width
         ),
         _curve(report.curve, width),
-        ["levels", *_columns(level_rows(report), right=(1,))] if report.levels else [],
+        ["levels", *_columns(_levels(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
         [line] if (line := say_next(report)) else [],
-        [*_wrap_all(say_provenance(report), width), f"repeat: {repeat_command(report, options)}"],
+        [
+            *_wrap_all(say_provenance(report), width),
+            f"repeat: {repeat_command(report, options, limits)}",
+        ],
     )
+
+
+def _levels(report: ContextReport) -> list[tuple[str, ...]]:
+    """The rows of the levels, with what each of ours is about."""
+    return [(*row, LEVEL_MEANINGS.get(row[0], "")) for row in level_rows(report)]
 
 
 def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
@@ -94,14 +114,36 @@ def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
     """
     if not curve:
         return []
-    rows = [(*CURVE_HEAD, ""), *((*curve_row(p), _bar_or_failure(p)) for p in in_order(curve))]
+    points = in_order(curve)
+    rows = [(*CURVE_HEAD, ""), *((*curve_row(p), _bar_or_failure(p)) for p in points)]
     tables = (
         _columns([row[:shown] for row in rows], right=(0, 1, 2, 4, 5))
         for shown in range(len(rows[0]), 4, -1)
     )
     fits = (lines for lines in tables if max(map(len, lines)) <= width)
     table = next(fits, None) or _columns([row[:4] for row in rows], right=(0, 1, 2))
-    return table + _wrap_all([f"  {note}" for note in curve_notes(curve)], width)
+    notes = _wrap_all([f"  {note}" for note in curve_notes(curve)], width)
+    return [table[0], *_folded(points, table[1:]), *notes]
+
+
+def _folded(points: Sequence[CurvePoint], lines: Sequence[str]) -> Iterator[str]:
+    """The line of each point, and one line for many in a row without a miss or a verdict."""
+
+    def clean(pair: tuple[CurvePoint, str]) -> bool:
+        point, _ = pair
+        return 0 < point.trials == point.passes and point.verdict is Verdict.UNDECIDED
+
+    for is_clean, run in groupby(zip(points, lines, strict=True), key=clean):
+        pairs = list(run)
+        if not is_clean or len(pairs) <= MOST_CLEAN:
+            yield from (line for _, line in pairs)
+            continue
+        first, last = pairs[0][0].length_tokens, pairs[-1][0].length_tokens
+        answers = sum(point.trials for point, _ in pairs)
+        yield (
+            f"  {first:,} to {last:,}, {len(pairs)} lengths: all {answers:,} answers are correct,"
+            " too few for a verdict"
+        )
 
 
 def _bar_or_failure(point: CurvePoint) -> str:

@@ -15,6 +15,7 @@ from itertools import groupby, takewhile
 import attrs
 
 from lmstrix.models import (
+    UNDECLARED_CONTEXT,
     UNFINISHED,
     Cause,
     ContextMap,
@@ -173,7 +174,9 @@ CAUSE_SENTENCES = {
     Cause.NOTHING_FAILED: (
         "Nothing failed in the text that was read, so the limit is at least that long."
     ),
-    Cause.LOAD_REFUSED: ("A memory guard refused to load a larger context before it was tried."),
+    Cause.LOAD_REFUSED: (
+        "A larger context was not loaded: it was expected not to fit into memory. --force tries it."
+    ),
     Cause.LOAD_FAILED: "The engine could not load a larger context.",
     Cause.LOAD_HUNG: (
         "A load of a larger context made no progress, although the server answered other calls."
@@ -190,8 +193,8 @@ CAUSE_SENTENCES = {
     Cause.FORGETS: "With a longer prompt the model forgets part of it: its answers are wrong.",
     Cause.TOO_SLOW: "A longer prompt takes longer than the limit that was set.",
     Cause.NOT_MEASURABLE: (
-        "The model cannot do the task even with a short prompt, so it cannot be"
-        " measured. That says nothing about its context."
+        "The model cannot do the task even with a short prompt, or loads too little for one."
+        " That says nothing about longer prompts."
     ),
     Cause.INVALID_MODEL: "The model's file is truncated, corrupt, or not a model.",
     Cause.UNSUPPORTED_MODEL: "The model cannot be asked questions; it may be an embedding model.",
@@ -215,7 +218,7 @@ def say_cause(cause: Cause) -> str:
 
 
 _NEVER_LOADED = {
-    Cause.LOAD_REFUSED: "A memory guard refused to load it at any size.",
+    Cause.LOAD_REFUSED: "It was not loaded at any size: it was expected not to fit into memory.",
     Cause.LOAD_FAILED: "The engine could not load it at any size.",
     Cause.LOAD_HUNG: "Its loads made no progress, although the server answered other calls.",
 }
@@ -244,7 +247,7 @@ _BEYOND = {
     Cause.DECLARED_MAXIMUM: "Nothing failed.",
     Cause.MAX_CONTEXT: "Longer prompts were not tried.",
     Cause.NOTHING_FAILED: "Longer prompts were not tried.",
-    Cause.LOAD_REFUSED: "Beyond that a memory guard refuses to load it.",
+    Cause.LOAD_REFUSED: "More was not loaded: it was expected not to fit into memory.",
     Cause.LOAD_FAILED: "Beyond that the engine cannot load it.",
     Cause.LOAD_HUNG: "Beyond that, loading hangs.",
     Cause.CLAMPED: "The engine loads no more than that.",
@@ -449,11 +452,11 @@ def _is_lost(one: RegionReport) -> bool:
 
 def _is_doubtful(report: ContextReport, one: RegionReport) -> bool:
     """Whether a region failed on some texts only, or its answers beyond its limit do not decide."""
-    if one.bracket[1] is not None or one.cause in UNFINISHED:
+    if one.bracket[1] is not None:
         return False
     beyond = [p for p in report.curve if p.length_tokens > (one.limit_tokens or 0)]
     asked = any(t.region is one.region and t.trials for p in beyond for t in p.depths)
-    return one.cause in _HEADLINES or asked
+    return asked or one.cause in _HEADLINES
 
 
 def _failure(one: RegionReport) -> int:
@@ -514,6 +517,8 @@ def _say_kept(
         limit = min(one.limit_tokens or 0 for one in group)
         if group is works:
             words.append(f"{names} still work{'' if many else 's'} at {limit:,}")
+        elif group is doubtful and report.cause in UNFINISHED:
+            words.append(f"there is no verdict yet on {names} beyond {limit:,}")
         elif group is doubtful:
             words.append(f"{names} {'are' if many else 'is'} undecided beyond {limit:,}")
         elif group is short:
@@ -556,7 +561,7 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
         Number("true", at_least + say_tokens(report.true_context), true_words),
     ]
     if report.usable is not None:
-        usable = say_tokens(report.usable.limit_tokens or 0)
+        usable = say_tokens(report.usable.limit_tokens, unknown="none")
         rows.append(Number("usable", usable, _wishes(report.usable)))
     return tuple(rows)
 
@@ -565,12 +570,16 @@ def _loadable(report: ContextReport) -> Number:
     """The largest context that loads, or the largest that was tried."""
     loadable = report.loadable_context
     value = say_tokens(loadable)
-    if report.environment.adapter == "openai" and report.declared_context is None:
+    if report.environment.adapter == "openai":
         return Number("loadable", "-", "the server does not report it")
     if loadable is not None and loadable == report.declared_context:
         return Number("loadable", value, "loads; larger sizes were not tried")
     if loadable is not None and loadable == report.method.max_context:
         return Number("loadable", f"at least {value}", "not tried further")
+    if report.cause is Cause.LOAD_REFUSED and loadable:
+        return Number("loadable", value, "the largest context that is expected to fit into memory")
+    if loadable == UNDECLARED_CONTEXT and report.declared_context is None:
+        return Number("loadable", value, "loads; larger sizes were not tried")
     return Number("loadable", value, "the largest context that loads")
 
 
@@ -601,8 +610,10 @@ def say_evidence(report: ContextReport) -> list[str]:
     if report.true_context is None:
         return []
     certified = "yes, confirmed by" if report.certified else "no, not confirmed by"
+    # That server loads nothing for us.
+    fresh = "" if report.environment.adapter == "openai" else "a fresh load and "
     sentences = (
-        f"certified: {certified} a fresh load and fresh texts at that length.",
+        f"certified: {certified} {fresh}fresh texts at that length.",
         _say_bracket(report),
         _say_baseline(report),
     )
@@ -643,6 +654,8 @@ def _how_it_fails(report: ContextReport, high: int) -> str:
         return "does not"
     if report.cause is Cause.CLAMPED:
         return "loads smaller than asked"
+    if report.cause is Cause.LOAD_REFUSED:
+        return "was not loaded"
     failed_to_load = {Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG}
     return "does not" if loaded is None and report.cause not in failed_to_load else "does not load"
 
@@ -731,11 +744,17 @@ def say_provenance(report: ContextReport) -> list[str]:
     return [line for line in lines if line]
 
 
+LEAST_SCORE = 0.5
+"""A lower score at the shortest length says nothing about longer ones, as for a baseline."""
+
+
 def say_kept(found: ContextMap, layer: Layer) -> str:
     """How far a layer of a map keeps its score; an empty string if that is not known."""
-    limit = layer.limit(found.ratio)
+    limit, (*_, short) = layer.limit(found.ratio), layer.scores(min(found.lengths))
     if limit is None:
         return ""
+    if not short or short < LEAST_SCORE:
+        return f"it cannot do this at {min(found.lengths):,} tokens already"
     share = say_percent(found.ratio)
     return f"at least {share} of the score at {min(found.lengths):,} tokens, up to {limit:,} tokens"
 
@@ -774,13 +793,23 @@ def curve_row(point: CurvePoint) -> tuple[str, ...]:
 
 def curve_notes(curve: Iterable[CurvePoint]) -> list[str]:
     """Explanations of words in a table of lengths."""
-    undecided = any(point.verdict is Verdict.UNDECIDED for point in curve)
-    return [UNDECIDED] if undecided else []
+    points = list(curve)
+    undecided = any(point.verdict is Verdict.UNDECIDED for point in points)
+    timed = any(point.ttft_s is not None or point.full_ttft_s is not None for point in points)
+    return [*([UNDECIDED] if undecided else []), *([TTFT] if timed else [])]
 
 
 VERDICT_WORDS = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.UNDECIDED: "undecided"}
 UNDECIDED = "undecided: too few answers for a verdict, or too near the pass rate for one"
 """Explains that word once if it appears."""
+TTFT = "TTFT: time to the first token of the reply, if the whole prompt is new"
+LEVEL_MEANINGS = {
+    "coherence": "still writes sensible text",
+    "recall": "finds a fact in the prompt",
+    "copy": "copies a passage word by word",
+    "crowd": "finds one of many similar facts",
+    "tracing": "follows a value from name to name",
+}
 
 
 def say_verdict(verdict: Verdict) -> str:
@@ -810,10 +839,21 @@ _DEFAULTS = {
 """Options that a command need not name."""
 
 
-def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
+def _wished(usable: Usable | None) -> Iterator[str]:
+    """The options that asked for it."""
+    if usable and usable.min_tokens_per_second is not None:
+        yield from ("--min-speed", f"{usable.min_tokens_per_second:g}")
+    if usable and usable.max_ttft_s is not None:
+        yield from ("--max-ttft", f"{usable.max_ttft_s:g}s")
+
+
+def repeat_command(
+    report: ContextReport, options: Sequence[str] = (), limits: Sequence[str] = ()
+) -> str:
     """The command line that asks the same questions again, escaped and quoted for a POSIX shell.
 
-    `options` are those that the report does not hold, such as the server's address.
+    `options` and `limits` are those that the report does not hold, such as the server's address,
+    and the largest memory.
     """
     method, environment = report.method, report.environment
     words = ["lmstrix", *options]
@@ -837,6 +877,7 @@ def repeat_command(report: ContextReport, options: Sequence[str] = ()) -> str:
         words.append("--quick")
     if method.max_context is not None:
         words += ["--max-context", str(method.max_context)]
+    words += [*_wished(report.usable), *limits]
     if report.model.key.startswith("-"):
         words.append("--")
     words.append(report.model.key)

@@ -48,7 +48,10 @@ LARGEST_LENGTH = 2**63 - 1
 """Largest context length that a store can keep, in tokens. It is SQLite's largest integer."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_HINT = "Give a file written by `lmstrix export`."
+_HINT = (
+    "Give a file written by `lmstrix export`. If this is one, it is damaged or incomplete: export"
+    " again."
+)
 
 
 @attrs.frozen(kw_only=True)

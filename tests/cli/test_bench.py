@@ -44,5 +44,5 @@ def test_a_map_has_scores_and_no_verdicts(shell: Shell) -> None:
     result = shell.run("map", MODEL.key, "--lengths", "2", "--trials", "2")
     assert result.exit_code == 0
     assert "at least 85% of the score at 512 tokens, up to 2,048 tokens" in result.stdout
-    assert "512: 2 of 2 correct" in result.stderr
+    assert "512 recall: 2 of 2 correct" in result.stderr
     assert "undecided" not in result.stderr

@@ -81,7 +81,7 @@ def test_an_error_is_two_lines_without_a_traceback(shell: Shell) -> None:
     assert result.exit_code == 3
     assert result.stdout == ""
     error, hint = result.stderr.splitlines()
-    assert error == "Error: no \\x1b[2J answer"
+    assert error == "Error: no model was found. no \\x1b[2J answer"
     assert hint.startswith("Hint: Start\\x0ait. ")
 
 

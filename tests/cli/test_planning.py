@@ -75,7 +75,7 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert text.splitlines()[1].split()[:3] == ["fine", "skip", "2,048"]
     assert (
         "1 to measure (1 h 00 min each at most), 1 to skip.\n"
-        "About 18k prompt tokens, 2 loads or more" in text
+        "About 18k prompt tokens, at least 2 loads" in text
     )
     assert max(map(len, text.splitlines())) <= 80
     assert "time: unknown" in text
@@ -173,7 +173,7 @@ def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     result = shell.run("test", "short", "--at", "2k", "-q")
     assert result.exit_code == 1
     assert "short at 2,048 tokens: failed\ncause: load refused" in result.stdout
-    assert "A memory guard refused to load this context." in result.stdout
+    assert "It was not loaded, as it may not fit into memory" in result.stdout
     assert adapter.counters.loads == 0
 
 

@@ -255,7 +255,7 @@ def test_all_says_what_it_leaves_out(serve: Serve) -> None:
     serve(LMStudioServer(models("studio")), OllamaServer(models("m:latest", "n:latest")))
     result = shell("test", "--all", "--dry-run")
     assert result.exit_code == 0
-    assert "not included: 2 models of ollama" in result.stderr
+    assert "not included: 2 models on ollama" in result.stderr
 
 
 def test_a_name_that_no_server_has(serve: Serve) -> None:

@@ -91,10 +91,7 @@ def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(status=status)
     [document] = shell.lines("status", "--json")
     assert [one["fit"] for one in document["loaded"]] == ["not_tested"]
-    assert (
-        "m at 4,096: not tested, only tested up to 1,024 (--max-context)"
-        in shell.run("status").stdout
-    )
+    assert "m at 4,096: not tested beyond 1,024 (--max-context)" in shell.run("status").stdout
 
 
 class Measurable(ScriptedAdapter):

@@ -85,7 +85,7 @@ def test_the_course_is_shown_and_untrusted_text_stays_text() -> None:
     assert "&lt;b&gt;m\\x1b[0m" in page
     assert '<progress value="0.500"' in page
     assert "<td>4 of 4</td><td>passed</td>" in page
-    assert line == "<b>m\\x1b[0m, search at 4,096 tokens, 2,048 works, nothing fails"
+    assert line == "<b>m\\x1b[0m, search at 4,096 tokens, 2,048 works, no failure yet"
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_regions_that_are_all_alike_take_one_row() -> None:
     ("cause", "loadable", "said"),
     [
         (Cause.LOAD_FAILED, 8192, "8,192 works, 9,216 does not load."),
-        (Cause.LOAD_REFUSED, 8192, "8,192 works, 9,216 does not load."),
+        (Cause.LOAD_REFUSED, 8192, "8,192 works, 9,216 was not loaded."),
         (Cause.LOAD_HUNG, None, "8,192 works, 9,216 does not load."),
         (Cause.BUDGET_SPENT, 8192, "8,192 works, 9,216 does not load."),
         (Cause.CLAMPED, 8192, "8,192 works, 9,216 loads smaller than asked."),

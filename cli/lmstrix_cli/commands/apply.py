@@ -187,6 +187,7 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
 
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     report = apply.choose_report(reports, wish.model)
+    _check_engine(report)
     home = apply.existing_home(wish.home)
     change = apply.plan_change(home, _identifier(report, home), wish.context(report))
     facts = _facts(wish, reports, report)
@@ -196,15 +197,26 @@ def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     return _settle(wish, facts, change, question="Write this?")
 
 
+def _printed_for(adapter: str) -> str:
+    """The program whose setting is printed for models that were measured with `adapter`."""
+    return next((name for name, engines in _ENGINES.items() if adapter in engines), LLAMA_SERVER)
+
+
 def _identifier(report: ContextReport, home: Path) -> str:
     """LM Studio's identifier of the model: its own, or that of a file in its models folder."""
+    _check_engine(report)
+    return apply.settings_identifier(report.model, home)
+
+
+def _check_engine(report: ContextReport) -> None:
+    """Raises `SettingsError` for what LM Studio cannot have."""
     adapter, model = report.environment.adapter, report.model
     if adapter != "lmstudio" and not (model.path and Path(model.path).is_absolute()):
         raise SettingsError(
             f"{model.key!r} was measured with {adapter}, not in LM Studio",
-            hint="Use --for ollama or --for llama-server, or measure it with --adapter lmstudio.",
+            hint=f"To print the setting: lmstrix apply --for {_printed_for(adapter)} {model.key}."
+            " Or measure it with --adapter lmstudio.",
         )
-    return apply.settings_identifier(model, home)
 
 
 def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:

@@ -225,7 +225,7 @@ def _loaded(overview: _Overview) -> Iterator[tuple[str, str]]:
         at = "context unknown" if length is None else f"at {length:,}"
         tested = "" if one.tested is None else f", true context {one.tested:,}"
         if tested and length and one.fit is Fit.NOT_TESTED:
-            tested = f", only tested up to {one.tested:,} (--max-context)"
+            tested = f" beyond {one.tested:,} (--max-context)"
         if one.instance.ours:  # a measurement or a prompt that runs now
             yield "loaded", f"{one.instance.key} {at}"
             yield "", "loaded by LMStrix"

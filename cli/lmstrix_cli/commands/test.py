@@ -136,7 +136,9 @@ def _unnamed(settings: Settings, *, asks: bool) -> tuple[str, ...]:
         click.echo(f"{number:3}  {'  '.join(filter(None, words))}", err=True)
     try:
         answer = click.prompt(
-            "Number of the model to measure", type=click.IntRange(1, len(found)), err=True
+            f"Number of the model to measure (1 to {len(found)}, Ctrl-C for none)",
+            type=click.IntRange(1, len(found)),
+            err=True,
         )
     except click.Abort:  # the end of what is typed
         return ()
@@ -159,6 +161,8 @@ def _measure_options(*, no_certify: bool, budget: float | None, **numbers: Any) 
         raise click.UsageError("--at tests one length and cannot be combined with --max-context.")
     if numbers["only_at"] and (numbers["min_tokens_per_second"] or numbers["max_ttft_s"]):
         raise click.UsageError("--at cannot be combined with --min-speed or --max-ttft.")
+    if numbers["only_at"] and numbers["quick"]:
+        raise click.UsageError("--at tests one length, so there is nothing that --quick could do.")
     return MeasureOptions(certify=not no_certify, budget_s=budget, **numbers)
 
 
