@@ -96,10 +96,7 @@ def render_text(
         ["levels", *_columns(_levels(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
         [line] if (line := say_next(report)) else [],
-        [
-            *_wrap_all(say_provenance(report), width),
-            f"repeat: {repeat_command(report, options, limits)}",
-        ],
+        [*_wrap_all(say_provenance(report), width), repeat],
     )
 
 

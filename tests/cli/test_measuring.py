@@ -123,7 +123,7 @@ def test_all_measures_the_smallest_first_and_leaves_out_what_cannot_speak(shell:
     result = shell.run("test", "--all", "--json", "--no-certify")
     assert result.exit_code == 0
     assert "skipped: vectors: a model of type embedding" in result.stderr
-    assert "left out: broken (invalid)" in result.stderr
+    assert "skipped: broken: a model of type invalid" in result.stderr
     reports = shell.lines("test", "--all", "--json", "--no-certify", "-q")
     assert [r["model"]["key"] for r in reports] == ["z-small", "fine"]
 
