@@ -221,14 +221,14 @@ measure_limits = chain(
         "min_tokens_per_second",
         type=click.FloatRange(min=0, min_open=True),
         metavar="X",
-        help="Also report the largest context that generates at least X tokens per second.",
+        help="Also report the largest context at which it generates at least X tokens per second.",
     ),
     click.option(
         "--max-ttft",
         "max_ttft_s",
         type=DURATION,
         metavar="TIME",
-        help="Also report the largest context whose first token comes within TIME.",
+        help="Also report the largest context at which the first token comes within TIME.",
     ),
     force_option(
         "Also try sizes whose estimated memory exceeds this machine's. The machine may stop"
@@ -251,7 +251,7 @@ measure_method = chain(
         default=_DEFAULTS.tolerance,
         show_default=False,
         metavar="X",
-        help="Width of the final bracket, as a fraction of the true context. Default: 1/64.",
+        help="How exact the result is, as a part of it: 0.05 is 5 %. Default: 1/64 (1.6 %).",
     ),
     ratio_option(
         _DEFAULTS.ratio,
@@ -266,13 +266,13 @@ measure_method = chain(
     click.option(
         "--average",
         is_flag=True,
-        help="Average the pass rate over the window, as published benchmarks do; a lost region may"
-        " hide in it.",
+        help="Average the pass rate over the window, as published benchmarks do; this can hide a"
+        " lost region.",
     ),
     click.option(
         "--quick",
         is_flag=True,
-        help="Stop at a wider bracket, without the confirmation, for about half of the prompt"
+        help="Rougher and faster: a wider bracket, not confirmed, for about half of the prompt"
         " tokens. The same command without --quick continues from there.",
     ),
     click.option(
@@ -284,9 +284,9 @@ measure_method = chain(
         "--documents",
         2,
         _DEFAULTS.documents,
-        "Number of documents that the result must hold on, including that of the search.",
+        "Number of different texts on which the result must pass, with that of the search.",
     ),
-    seed_option(_DEFAULTS.seed, "Another number creates other documents and questions."),
+    seed_option(_DEFAULTS.seed, "Another number creates other texts and questions."),
     click.option(
         "--strategy",
         default=DEFAULT_STRATEGY,
@@ -307,8 +307,9 @@ measure_method = chain(
         default=",".join(DEFAULT_LEVELS) or NO_LEVELS,
         show_default=True,
         metavar="NAMES",
-        help="Further tests on the same document: coherence, copy, crowd, tracing, separated by"
-        " commas, or none.",
+        help="Further tests on the same text, separated by commas, or none: coherence (writes"
+        " sensible text), copy (a passage), crowd (one of many similar facts), tracing (a value"
+        " passed on from name to name).",
     ),
 )
 """What is asked, and what counts."""

@@ -213,6 +213,7 @@ STDOUT = "-"
 MARKERS = {
     "html": (b'<meta name="generator" content="LMStrix',),
     "md": (b"<!-- LMStrix -->",),
+    "txt": (b"\n\nClaims ", b"\n\nDeclares no context length", b"\n\nNot measured. "),
     "csv": (b"model,declared_context,loadable_context,",),
 }
 """What stands near the beginning of each kind of file of ours; JSON is read instead."""

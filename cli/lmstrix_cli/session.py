@@ -28,6 +28,7 @@ from lmstrix import (
     LMStrixError,
     ModelInfo,
     Observer,
+    PluginNotFound,
     plugin_names,
 )
 from lmstrix_cli import output
@@ -62,17 +63,22 @@ def open_client(
 ) -> LMStrix:
     """A client as the options want it; raises `ConfigurationError` for an unknown name."""
     nowhere = settings.adapter is None and settings.host is None
-    return LMStrix(
-        adapter=settings.adapter,
-        host=_host(settings),
-        adapter_settings=_adapter_settings(settings, settings.adapter),
-        others={name: _unnamed(settings, name) for name in OTHER_SERVERS} if nowhere else {},
-        strategy=strategy,
-        validator=validator,
-        levels=levels,
-        store=choose_store(settings.store),
-        observers=observers(settings),
-    )
+    try:
+        return LMStrix(
+            adapter=settings.adapter,
+            host=_host(settings),
+            adapter_settings=_adapter_settings(settings, settings.adapter),
+            others={name: _unnamed(settings, name) for name in OTHER_SERVERS} if nowhere else {},
+            strategy=strategy,
+            validator=validator,
+            levels=levels,
+            store=choose_store(settings.store),
+            observers=observers(settings),
+        )
+    except PluginNotFound as error:
+        if settings.adapter and settings.adapter == os.environ.get("LMSTRIX_ADAPTER"):
+            error.hint = f"LMSTRIX_ADAPTER may name it. {error.hint}"
+        raise
 
 
 @asynccontextmanager

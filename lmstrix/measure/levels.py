@@ -189,9 +189,8 @@ class Levels:
             await self._asker.ask(level, SEARCH, length, document, regions)
             after = self._state.observation(length, key)
             self._state.announcer.probed(key, after, rule.verdict(after, problem.baseline))
-            if after == seen or rule.is_mute(
-                after, problem.baseline
-            ):  # the same where the engine failed
+            mute = rule.is_mute(after, problem.baseline)
+            if mute or after == seen:  # the same where the engine failed
                 self._state.announcer.note(
                     f"{key}: at {length:,} tokens too few replies could be judged"
                 )

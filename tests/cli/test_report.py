@@ -58,7 +58,7 @@ def test_a_name_with_a_line_separator_stays_on_one_line_of_json(shell: Shell) ->
 
 def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
     shell.remember(made("m"))
-    for suffix in ("html", "md", "csv", "json"):
+    for suffix in ("html", "md", "txt", "csv", "json"):
         thesis = here / f"thesis.{suffix}"
         thesis.write_text("years of work")
         command = "compare" if suffix == "csv" else "report"

@@ -11,6 +11,7 @@ import click
 from lmstrix import ContextMap, ContextReport, dump_report
 from lmstrix.reports.html import render_html
 from lmstrix.reports.markdown import render_markdown
+from lmstrix.reports.text import render_text
 from lmstrix_cli import output
 from lmstrix_cli.options import json_option
 from lmstrix_cli.results import (
@@ -36,7 +37,7 @@ Examples:
 """
 
 FILE = "lmstrix-report.html"
-KINDS = ("html", "md", "json")
+KINDS = ("html", "md", "txt", "json")
 
 
 @click.command(name="report", epilog=EPILOG)
@@ -48,7 +49,8 @@ KINDS = ("html", "md", "json")
     "--format",
     "wanted",
     type=click.Choice(KINDS),
-    help="One HTML page, Markdown, or JSON Lines. Default: by the ending of FILE, else html.",
+    help="One HTML page, Markdown, text as `lmstrix test` prints it, or JSON Lines. Default: by"
+    " the ending of FILE, else html.",
 )
 @json_option("The same as --format json: one report on each line (JSON Lines).")
 @target_options(FILE)
@@ -87,7 +89,7 @@ def command(  # noqa: PLR0913 - one for each option
         raise click.UsageError("name models or use --all, not both.")
     if open_it and (kind != "html" or target == STDOUT):
         raise click.UsageError("--open needs an HTML page in a file, not stdout.")
-    if map_files and kind == "json":
+    if map_files and kind not in {"html", "md"}:
         raise click.UsageError("--map works with html and md only.")
     if (*sources, *map_files).count(STDOUT) > 1:
         raise click.UsageError("stdin (-) can be read only once.")
@@ -104,4 +106,6 @@ def command(  # noqa: PLR0913 - one for each option
 def _render(kind: str, reports: Sequence[ContextReport], maps: Sequence[ContextMap]) -> str:
     if kind == "json":
         return "".join(f"{dump_report(report)}\n" for report in reports)
+    if kind == "txt":
+        return "\n\n\n".join(render_text(report) for report in reports)
     return (render_html if kind == "html" else render_markdown)(reports, maps)

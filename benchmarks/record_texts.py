@@ -1,6 +1,6 @@
 """Records what a model writes behind a document of each length, as JSON lines.
 
-    python tests/validators/texts/record.py MODEL.gguf OUT.jsonl --seed 1 512 1024 ...
+    python benchmarks/record_texts.py MODEL.gguf OUT.jsonl --seed 1 512 1024 ...
 
 Label the lines by hand: add a `kind`.
 """
