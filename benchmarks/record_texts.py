@@ -42,6 +42,7 @@ class Frame:
     start: str
 
     def __call__(self, document: str) -> Prompt:
+        """The request behind `document`."""
         return Prompt(user=f"{document}\n\n{self.request}", answer_prefix=self.start)
 
 
