@@ -536,6 +536,7 @@ class SimulatedAdapter:
         """See `lmstrix.ports.Adapter`."""
         simulated = self._models[model.key]
         await anyio.lowlevel.checkpoint()
+        context_length = await self.before_load(context_length, on_progress or (lambda _: None))
         if simulated.refused_above is not None and context_length > simulated.refused_above:
             raise LoadRefused(f"a guardrail refuses {context_length} tokens (simulated)")
         if simulated.loadable is not None and context_length > simulated.loadable:
@@ -553,6 +554,15 @@ class SimulatedAdapter:
     async def status(self) -> Status:
         """See `lmstrix.ports.Adapter`."""
         return Status(adapter=self.name, engine="simulation", available=True)
+
+    async def before_load(
+        self, context_length: int, on_progress: Callable[[LoadProgress], None]
+    ) -> int:
+        """The size that is loaded if `context_length` was asked for. For tests: it may take time,
+        report progress, and raise an error.
+        """
+        del on_progress
+        return context_length
 
     async def before_reply(self, prompt_tokens: int) -> None:
         """Take the time a reply takes, and raise the next fault if there is one."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import anyio
 import attrs
@@ -24,10 +23,11 @@ from lmstrix.events import Event, LoadStarted
 from lmstrix.measure import engine as engine_module
 from lmstrix.measure.engine import Crashes, Engine
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
-from lmstrix.models import Cause, LoadProgress, ModelInfo, Outcome, Status
+from lmstrix.models import Cause, LoadProgress, Outcome, Status
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 FLOOR = 512
+Progress: TypeAlias = Callable[[LoadProgress], None]
 
 
 @attrs.define
@@ -205,15 +205,11 @@ class Faulty(SimulatedAdapter):
         super().__init__(*args, **more)
         self.tried: Counter[int] = Counter()
 
-    @asynccontextmanager
-    async def load(
-        self, model: ModelInfo, context_length: int, **more: Any
-    ) -> AsyncGenerator[Any, None]:
+    async def before_load(self, context_length: int, on_progress: Progress) -> int:
         self.tried[context_length] += 1
         if context_length > self.above and self.tried[context_length] <= self.times:
             raise self.fault
-        async with super().load(model, context_length, **more) as loaded:
-            yield loaded
+        return context_length
 
 
 @pytest.mark.parametrize("fault", [LoadFailed("by chance"), LoadHung("by chance")])
@@ -244,15 +240,11 @@ class Hanging(SimulatedAdapter):
     above = 5000
     answers = True
 
-    @asynccontextmanager
-    async def load(
-        self, model: ModelInfo, context_length: int, **more: Any
-    ) -> AsyncGenerator[Any, None]:
+    async def before_load(self, context_length: int, on_progress: Progress) -> int:
         if context_length > self.above:
-            more["on_progress"](LoadProgress(fraction=0.1))
+            on_progress(LoadProgress(fraction=0.1))
             await anyio.sleep_forever()
-        async with super().load(model, context_length, **more) as loaded:
-            yield loaded
+        return context_length
 
     async def status(self) -> Status:
         return attrs.evolve(await super().status(), available=self.answers)
@@ -286,15 +278,11 @@ async def test_a_server_that_answers_nothing_is_no_limit(monkeypatch: pytest.Mon
 class Slow(SimulatedAdapter):
     """Loads in steps, the last of which are no longer different."""
 
-    @asynccontextmanager
-    async def load(
-        self, model: ModelInfo, context_length: int, **more: Any
-    ) -> AsyncGenerator[Any, None]:
+    async def before_load(self, context_length: int, on_progress: Progress) -> int:
         for _ in range(30):
             await anyio.sleep(0.1)
-            more["on_progress"](LoadProgress(fraction=0.0))
-        async with super().load(model, context_length, **more) as loaded:
-            yield loaded
+            on_progress(LoadProgress(fraction=0.0))
+        return context_length
 
 
 async def test_a_load_that_goes_on_is_not_hung() -> None:
@@ -330,13 +318,8 @@ def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connec
 class Rounding(SimulatedAdapter):
     """Gives a multiple of 256 tokens, as llama.cpp does."""
 
-    @asynccontextmanager
-    async def load(
-        self, model: ModelInfo, context_length: int, **more: Any
-    ) -> AsyncGenerator[Any, None]:
-        size = -(-context_length // 256) * 256
-        async with super().load(model, size, **more) as loaded:
-            yield loaded
+    async def before_load(self, context_length: int, on_progress: Progress) -> int:
+        return -(-context_length // 256) * 256
 
 
 @pytest.mark.parametrize(
@@ -373,14 +356,8 @@ async def test_an_engine_that_clamps_after_a_failure_is_believed_at_once() -> No
 class Filling(SimulatedAdapter):
     """A machine that something else fills: after some loads nothing is left."""
 
-    @asynccontextmanager
-    async def load(
-        self, model: ModelInfo, context_length: int, **more: Any
-    ) -> AsyncGenerator[Any, None]:
-        full = self.counters.loads > 1
-        size = 10**6 if full else context_length
-        async with super().load(model, size, **more) as loaded:
-            yield loaded
+    async def before_load(self, context_length: int, on_progress: Progress) -> int:
+        return 10**6 if self.counters.loads > 1 else context_length
 
 
 async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> None:

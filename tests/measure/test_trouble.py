@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
 import anyio
 import attrs
@@ -14,7 +12,7 @@ from lmstrix import Cause, ContextReport, LMStrix, MeasureOptions
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import EngineCrashed, EngineTimeout, EngineUnavailable, InfrastructureError
-from lmstrix.models import LoadProgress, ModelInfo
+from lmstrix.models import LoadProgress
 from lmstrix.ports import Adapter
 from lmstrix.testing.http_server import Answer, Request, StandInError
 from lmstrix.testing.ollama import OllamaServer
@@ -81,17 +79,10 @@ async def test_a_load_that_gives_less_than_before_is_no_limit(
     """Another program has taken memory, and the server fits itself into what is left."""
 
     class Fitting(SimulatedAdapter):
-        @asynccontextmanager
-        async def load(
-            self,
-            model: ModelInfo,
-            context_length: int,
-            *,
-            on_progress: Callable[[LoadProgress], None] | None = None,
-        ) -> AsyncGenerator[Any, None]:
-            size = min(context_length, 2048) if self.counters.loads + 1 in loads else context_length
-            async with super().load(model, size, on_progress=on_progress) as loaded:
-                yield loaded
+        async def before_load(
+            self, context_length: int, on_progress: Callable[[LoadProgress], None]
+        ) -> int:
+            return min(context_length, 2048) if self.counters.loads + 1 in loads else context_length
 
     if raises:
         with pytest.raises(EngineUnavailable, match="only 2,048 now"):
@@ -106,17 +97,10 @@ async def test_a_load_that_falls_back_is_a_size_that_failed() -> None:
     """To less than what has loaded."""
 
     class Falls(SimulatedAdapter):
-        @asynccontextmanager
-        async def load(
-            self,
-            model: ModelInfo,
-            context_length: int,
-            *,
-            on_progress: Callable[[LoadProgress], None] | None = None,
-        ) -> AsyncGenerator[Any, None]:
-            size = 1024 if 5000 < context_length < 20_000 else context_length
-            async with super().load(model, size, on_progress=on_progress) as loaded:
-                yield loaded
+        async def before_load(
+            self, context_length: int, on_progress: Callable[[LoadProgress], None]
+        ) -> int:
+            return 1024 if 5000 < context_length < 20_000 else context_length
 
     model = attrs.evolve(SOUND, declared=32_768, loadable=20_000)
     report = await measure(Falls(model))
