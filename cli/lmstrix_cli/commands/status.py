@@ -264,6 +264,8 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
     words += ["test"]
     if memory := as_count(depends.get("memory")):
         words += ["--max-memory", str(memory)]
+    if documents := as_count(depends.get("documents")):
+        words += ["--documents", str(documents)]
     words += [*_method_options(as_object(depends.get("method")))]
     return shlex.join([*words, *_as_argument(model_key)])
 
