@@ -156,8 +156,8 @@ class Adapters:
         """
         if self._given is None and is_model_file(model):
             return self._default(EMBEDDED_ADAPTER)
-        place = self._places.get(model) if isinstance(model, str) else None
-        return place or self.usual
+        name = model if isinstance(model, str) else model.key
+        return self._places.get(name) or self.usual
 
     async def find(self, model: str | ModelInfo) -> tuple[Adapter, ModelInfo]:
         """`model` and its adapter. Raises like `look_for` and `Adapter.find_model`."""
@@ -168,7 +168,7 @@ class Adapters:
         elsewhere = await self.look_for([model])
         adapter = self.of(model)
         try:
-            return adapter, await adapter.find_model(model)
+            info = await adapter.find_model(model)
         except (ModelNotFound, InfrastructureError) as error:
             if elsewhere and model not in self._places:
                 everywhere = [*elsewhere, *await _keys(adapter)]
@@ -184,6 +184,9 @@ class Adapters:
                 names = " and ".join(self._others)
                 error.hint = f"{names} do not answer either, or have no model. {error.hint}"
             raise
+        if model in self._places:
+            self._places[info.key] = adapter
+        return adapter, info
 
     async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:
         """Find the server of each name, for `of`; returns the keys of the other servers' models.

@@ -12,9 +12,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import attrs
 import click
@@ -146,14 +147,21 @@ class _Lines(logging.Formatter):
 
 
 def _traceback(error: BaseException | None) -> Iterator[str]:
-    """The traceback of `error` and of its causes, the last one first, without what they say: a
+    """The traceback of `error`, of those it groups and of its causes, without what they say: a
     server's message may quote the prompt.
     """
-    while error is not None:
+    left: list[BaseException | None] = [error]
+    seen = set[int]()
+    while left:
+        error = left.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
         yield f"{type(error).__name__}, raised at"
         for line in traceback.format_tb(error.__traceback__):
             yield from line.splitlines()
-        error = error.__cause__
+        inner = cast("Sequence[BaseException]", getattr(error, "exceptions", ()))
+        left += [error.__cause__ or error.__context__, *reversed(inner)]
 
 
 class EventLog:
@@ -181,8 +189,10 @@ def event_words(event: Event) -> str:
     return " ".join(words)
 
 
-_TEXTS = frozenset({"expected", "reply", "model", "report", "reason"})
-"""Of a trial the texts; the store keeps reports anyway. A retry's reason may quote a prompt."""
+_TEXTS = frozenset(
+    {"expected", "reply", "model", "report", "reason", "text", "error", "store_error"}
+)
+"""Of a trial the texts; the store keeps reports anyway. The words of errors may quote a prompt."""
 
 
 def _words(fact: attrs.AttrsInstance, prefix: str) -> Iterator[str]:

@@ -76,8 +76,9 @@ def open_client(
             observers=observers(settings),
         )
     except PluginNotFound as error:
-        if settings.adapter and settings.adapter == os.environ.get("LMSTRIX_ADAPTER"):
-            error.hint = f"LMSTRIX_ADAPTER may name it. {error.hint}"
+        unknown = settings.adapter not in plugin_names("lmstrix.adapters")
+        if unknown and settings.adapter == os.environ.get("LMSTRIX_ADAPTER"):
+            error.hint = f"LMSTRIX_ADAPTER names it. {error.hint}"
         raise
 
 

@@ -18,7 +18,7 @@ from lmstrix.errors import (
     PredictionError,
     PromptTruncated,
 )
-from lmstrix.models import ModelInfo, Prompt, Reply
+from lmstrix.models import ModelInfo, Prompt, Reply, StopReason
 
 Ask = Callable[[Prompt, int, Sequence[str]], Items]
 """Sends a prompt with the most tokens of its reply and its stop strings. The prompt tokens of the
@@ -122,7 +122,7 @@ class CountedModel(StreamedModel):
         prompts = [Prompt(user=f"{new}{PROSE.user * 5}\n\n{end}") for end in ("One", "Two")]
         replies = [await whole_reply(self._asked(prompt, 1, ())) for prompt in prompts]
         cold, warm = (reply.prompt_tokens for reply in replies)
-        left_out = warm < MUCH_FASTER * cold  # both have the same length
+        left_out = 0 < warm < MUCH_FASTER * cold  # both have the same length
         if left_out:
             self._give_up_counts()
         for prompt, reply in zip(prompts, replies, strict=True):
@@ -158,6 +158,8 @@ class CountedModel(StreamedModel):
                 except ContextOverflow as error:
                     return error.prompt_tokens or max(estimate.tokens, self._context + 1)
             for _ in range(MOST_SENT):
+                if self._uncounted or not self._counts_whole:
+                    return estimate.tokens
                 if estimate.most - estimate.tokens <= CERTAIN * estimate.tokens:
                     break
                 same = self._counts.same(_text(prompt)) - len(prompt.system) - 1
@@ -204,7 +206,10 @@ class CountedModel(StreamedModel):
         return reply.prompt_tokens
 
     async def _reply_to(self, prompt: Prompt) -> Reply:
-        return await self._checked(prompt, await whole_reply(self._asked(prompt, 1, ())))
+        reply = await whole_reply(self._asked(prompt, 1, ()))
+        if reply.prompt_tokens <= 0 and not self._template_tokens:
+            reply = await whole_reply(self._asked(prompt, 1, ()))  # it may leave out one
+        return await self._checked(prompt, reply)
 
     def _accounted(self, prompt: Prompt, reply: Reply) -> Reply:
         """`reply` with what was read for sizes before it."""
@@ -237,9 +242,12 @@ class CountedModel(StreamedModel):
         """`reply` with a count that can be relied on; raises `PromptTruncated`."""
         text, told = _text(prompt), reply.prompt_tokens if self._counts_whole else 0
         estimate = self._counts.estimate(text)
-        self._silent = 0 if told > 0 else self._silent + 1
+        broken_off = told <= 0 and reply.stop_reason is StopReason.UNKNOWN
+        if not broken_off:
+            self._silent = 0 if told > 0 else self._silent + 1
         if told <= 0:
-            missing = self._template_tokens and self._silent < MOST_SILENT
+            counts = self._counts_whole and self._template_tokens
+            missing = counts and self._silent < MOST_SILENT
             if not self._uncounted and not missing:
                 self._uncounted = True
                 self.notes.append(UNCOUNTED)

@@ -307,10 +307,10 @@ def crashed(words: str) -> EngineCrashed:
 
 def prediction_error(refusal: Refusal) -> LMStrixError:
     """Why a request got no reply."""
-    return _trouble(refusal) or _of_the_prompt(refusal)
+    return trouble(refusal) or _of_the_prompt(refusal)
 
 
-def _trouble(refusal: Refusal) -> LMStrixError | None:
+def trouble(refusal: Refusal) -> LMStrixError | None:
     """What is about the account, the address or a proxy's limits; None for anything else."""
     if refusal.status in _OF_THE_ACCOUNT or _ACCOUNT.search(refusal.words):
         hint = KEY_HINT if refusal.status in (401, 403) else ""
@@ -391,7 +391,8 @@ class Server:
         async with http_client(self.address, self.key) as client:
             response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
             try:
-                answer = parse_object(await self._body(response, deadline_s))
+                content = await self._body(response, deadline_s)
+                answer = parse_object(content)
             finally:
                 await close_response(response)
         if answer is None:
@@ -399,7 +400,8 @@ class Server:
                 f"{self.name} at {self.address} does not answer in JSON", hint=self._hint
             )
         if answer.get("error"):
-            said = Refusal.read(self.name, response.status_code, answer).words
+            told = parse_object(hidden(content, self.key, in_error=True))
+            said = Refusal.read(self.name, response.status_code, told).words
             raise EngineUnavailable(
                 f"{self.name} at {self.address} answers {said!r}: another program may answer",
                 hint=self._hint,
@@ -617,12 +619,12 @@ async def at_work(
 ) -> T:
     """`call()`, which has deadlines of its own, and meanwhile the news that a load is going on."""
     found: list[T] = []
-    failed: list[LMStrixError] = []
+    failed: list[Exception] = []
 
     async def run() -> None:
         try:
             found.append(await call())
-        except LMStrixError as error:  # a task group would wrap it
+        except Exception as error:  # noqa: BLE001 - a task group would wrap it
             failed.append(error)
         tasks.cancel_scope.cancel()
 

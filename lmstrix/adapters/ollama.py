@@ -28,6 +28,7 @@ from lmstrix.adapters.http import (
     at_work,
     prediction_error,
     server_address,
+    trouble,
 )
 from lmstrix.adapters.streaming import Generation, Items, chat_messages, replied
 from lmstrix.errors import (
@@ -182,6 +183,7 @@ class OllamaAdapter(ServerAdapter):
                 " replace it with --force, and load it again afterwards.",
             )
         loaded: CountedModel | None = None
+        interrupted = False
         self._ours[model.key] = context_length
         self._record.add(model.key, context_length)
         try:
@@ -202,11 +204,14 @@ class OllamaAdapter(ServerAdapter):
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
             yield loaded
+        except BaseException as error:
+            interrupted = not isinstance(error, Exception)
+            raise
         finally:
             if loaded is not None:
                 loaded.release()
             given = None if loaded is None else loaded.effective_context
-            await self._release(model.key, given, users)
+            await self._release(model.key, given, users, interrupted=interrupted)
 
     async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
         version = await self._server.call("GET", "/api/version", busy_s=0)
@@ -234,7 +239,10 @@ class OllamaAdapter(ServerAdapter):
                     await self._unload(key)
             for users in tuple(self._replaced.values()):
                 with anyio.move_on_after(LOAD_S), suppress(LMStrixError):
-                    await self._restore(users)
+                    if await self._same(users.key, await self._running()) is None:
+                        await self._restore(users)
+                    else:  # somebody has loaded it since
+                        del self._replaced[users.key]
         finally:
             for users in self._replaced.values():
                 self._note(
@@ -291,11 +299,19 @@ class OllamaAdapter(ServerAdapter):
         """What a load of `key` would replace that is not ours: its loaded instance, or one of
         another name for the same weights, which Ollama holds only once.
         """
+        loaded = {
+            name: running
+            for name, running in (await self._running()).items()
+            if name not in self._ours
+            and name not in self._left
+            and not self._record.is_orphan(name, running.context)
+        }
+        return await self._same(key, loaded)
+
+    async def _same(self, key: str, loaded: Mapping[str, _Running]) -> _Running | None:
+        """What is `key` among the loaded models, or has the same weights."""
         weights = ""
-        for name, running in (await self._running()).items():
-            ours = name in self._ours or name in self._left
-            if ours or self._record.is_orphan(name, running.context):
-                continue
+        for name, running in loaded.items():
             if name == key:
                 return running
             weights = weights or await self._weights(key)
@@ -334,7 +350,9 @@ class OllamaAdapter(ServerAdapter):
             )
         return running.context
 
-    async def _release(self, key: str, given: int | None, users: _Running | None) -> None:
+    async def _release(
+        self, key: str, given: int | None, users: _Running | None, *, interrupted: bool
+    ) -> None:
         """Unload `key`, and load the user's own context again if it was replaced.
 
         If another context than the `given` one is loaded, somebody else has replaced ours.
@@ -342,7 +360,7 @@ class OllamaAdapter(ServerAdapter):
         self._left[key] = given
         self._ours.pop(key, None)
         # A context manager that is left by a cancellation may end as if nothing had happened.
-        interrupted = anyio.current_effective_deadline() == -math.inf
+        interrupted |= anyio.current_effective_deadline() == -math.inf
         seconds = CANCEL_S if interrupted else RELEASE_S
         if users is not None:
             self._replaced[users.key] = users
@@ -353,7 +371,8 @@ class OllamaAdapter(ServerAdapter):
                 running = (await self._running()).get(key)
             if running is not None and given is not None and running.context != given:
                 self._record.remove(key)
-                self._replaced.pop(key, None)
+                if users is not None:
+                    self._replaced.pop(users.key, None)
                 return
             await self._unload(key)
             if users is not None and not interrupted:
@@ -407,10 +426,16 @@ class _Generation(Generation):
     def __init__(self, max_tokens: int, *, stopped: bool) -> None:
         super().__init__(prompt_tokens=None, max_tokens=max_tokens, in_thought=False)
         self._stopped = stopped
+        self._piece, self._repeated, self._written_pieces = "", 0, 0
+        """The last piece without blanks, how often it came in a row, and all pieces."""
 
     def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
         message, done = as_object(event.get("message")), event.get("done") is True
         thought, content = message.get("thinking"), message.get("content")
+        if written := as_text(content) or as_text(thought):
+            self._written_pieces += 1
+            self._repeated = self._repeated + 1 if written.strip() == self._piece else 1
+            self._piece = written.strip()
         pieces = self._thought(thought, elapsed_s)
         pieces += self._answer(content if isinstance(content, str) else "", elapsed_s)
         said = self._said(pieces + self._splitter.finish() if done else pieces)
@@ -420,8 +445,7 @@ class _Generation(Generation):
 
     def end(self) -> list[ReplyChunk]:
         """Ollama breaks off a reply that repeats one token, without its last line."""
-        last = {piece.text.strip() for piece in self._pieces[-REPEATED:]}
-        if len(self._pieces) < REPEATED or len(last) > 1:
+        if self._repeated < REPEATED:
             return []
         rest = self._splitter.finish()
         self._said(rest)
@@ -430,7 +454,7 @@ class _Generation(Generation):
             reasoning=self._text(reasoning=True),
             stop_reason=StopReason.UNKNOWN,
             prompt_tokens=0,
-            generated_tokens=len(self._pieces),
+            generated_tokens=self._written_pieces,
             ttft_s=self._ttft_s,
         )
         return rest
@@ -561,9 +585,12 @@ def _chat(
     }
 
 
-def _load_error(refusal: Refusal) -> LMStrixError:
+def _load_error(refusal: Refusal) -> LMStrixError:  # noqa: PLR0911 - one for each kind
     """Why a load gave no model; Ollama gives no codes, so its words decide."""
     words = refusal.words
+    if found := trouble(refusal):
+        # Only our own deadline tells of a load that hangs.
+        return EngineUnavailable(str(found)) if isinstance(found, EngineTimeout) else found
     if _REFUSED.search(words):
         return LoadRefused(f"Ollama refused the load: {words}")
     if _HUNG.search(words):

@@ -62,6 +62,8 @@ class Engine:
         self._mark = mark if owns_engine(adapter) else None
         self._stack = AsyncExitStack()
         self._loaded: LoadedModel | None = None
+        self._given: dict[int, int] = {}
+        """What each load gave, by what was asked for, in tokens."""
         self._sources: dict[tuple[str, int], QuestionSource] = {}
         self.load_timeout_s = LOAD_TIMEOUT_S
         """How long a load may make no progress, in seconds; large files get longer."""
@@ -116,6 +118,8 @@ class Engine:
         if self._loaded is None and (failure is None or isinstance(failure, LoadHung)):
             failure = await self._hung(context_length, patience_s, failure)
         effective = self._loaded.effective_context if self._loaded else None
+        if effective is not None:
+            self._given[context_length] = effective
         self._emit(
             LoadFinished(
                 model_key=self._model.key,
@@ -184,6 +188,11 @@ class Engine:
             return self._loaded
         loaded = await self.load(max(context_length, preferred))
         if loaded.effective_context < context_length:
+            # Some engines give less than they are asked for: ask as it was asked before.
+            enough = [asked for asked, given in self._given.items() if given >= context_length]
+            if enough:
+                loaded = await self.load(min(enough))
+        if loaded.effective_context < context_length:
             now = loaded.effective_context
             await self.release()
             raise EngineUnavailable(
@@ -230,19 +239,18 @@ class Crashes:
 
     def __init__(self) -> None:
         self._longest = 0
-        """The longest prompt that was answered."""
         self._losses: Counter[int] = Counter()
         self._unconfirmed: set[int] = set()
 
     def lost(self, length_tokens: int, *, certain: bool = False) -> None:
         """A prompt of this length got no answer; 0: it was a call without a prompt. If that is
-        `certain` to be the prompt's fault, and none was ever answered, no shorter one has to be.
+        `certain` to be the prompt's fault, no shorter one has to be answered.
         """
         for longer in [n for n in self._losses if n > length_tokens]:
             del self._losses[longer]
         if length_tokens not in self._unconfirmed:
             self._losses[length_tokens] += 1
-            if not certain or self._longest:
+            if not certain:
                 self._unconfirmed.add(length_tokens)
 
     def answered(self, length_tokens: int) -> None:
@@ -252,6 +260,11 @@ class Crashes:
         for length in [n for n in self._losses if n <= length_tokens]:
             del self._losses[length]  # it works at that length
             self._unconfirmed.discard(length)
+
+    @property
+    def longest(self) -> int:
+        """The longest prompt that was answered, in tokens; 0 if none was."""
+        return self._longest
 
     def needs_shorter(self, length_tokens: int) -> bool:
         """Whether a shorter prompt must be answered before another loss here counts."""

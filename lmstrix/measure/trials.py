@@ -394,9 +394,10 @@ class Asker:
             raise
         except (ConnectionLost, PredictionError) as error:
             crashed = isinstance(error, EngineCrashed)
-            # There is no shorter prompt than the first of all.
+            # There is no shorter prompt than the first of all, or than a level's first.
             shortest = length_tokens <= level.validator.baseline_length
-            self._lost.lost(sent, certain=crashed and shortest)
+            first = shortest and not (level.is_main and self._lost.longest)
+            self._lost.lost(sent, certain=crashed and first)
             await self._engine.release()
             needed = self._state.options.retry.crashes + 1 if crashed else CRASHES
             fails = self._lost.is_crash(length_tokens, needed)

@@ -12,6 +12,7 @@ from lmstrix import Cause, ContextReport, LMStrix, MeasureOptions
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import EngineCrashed, EngineTimeout, EngineUnavailable, InfrastructureError
+from lmstrix.json_values import as_count, as_object
 from lmstrix.models import LoadProgress
 from lmstrix.ports import Adapter
 from lmstrix.testing.http_server import Answer, Request, StandInError
@@ -91,6 +92,33 @@ async def test_a_load_that_gives_less_than_before_is_no_limit(
         report = await measure(Fitting(FORGETS))
         assert (report.true_context, report.cause) == (3968, Cause.FORGETS)
         assert report.certified
+
+
+@pytest.mark.parametrize("parts", [7, 2])
+async def test_an_engine_that_always_gives_less_is_asked_for_as_much_again(parts: int) -> None:
+    """A server that divides its context, or keeps some for itself."""
+
+    class Divides(SimulatedAdapter):
+        async def before_load(
+            self, context_length: int, on_progress: Callable[[LoadProgress], None]
+        ) -> int:
+            return context_length * parts // 8
+
+    report = await measure(Divides(attrs.evolve(SOUND, declared=16_384)))
+    assert (report.true_context, report.cause) == (16_384 * parts // 8, Cause.CLAMPED)
+    assert report.certified
+
+
+async def test_a_crash_at_the_first_length_of_a_level_is_the_level_s_own() -> None:
+    class Dies(SimulatedAdapter):
+        async def before_reply(self, prompt_tokens: int) -> None:
+            if prompt_tokens > 900:
+                raise EngineCrashed("it died (simulated)")
+
+    client = LMStrix(adapter=Dies(SOUND), store="memory", levels=["tracing"])
+    report = await client.find_true_context("m")
+    assert report.cause is Cause.CRASHED_ON_FILL
+    assert 832 <= (report.true_context or 0) <= 960
 
 
 async def test_a_load_that_falls_back_is_a_size_that_failed() -> None:
@@ -177,6 +205,60 @@ async def test_what_a_proxy_refuses_is_no_limit(
         server.status = status
         with pytest.raises(kind):
             await measure(OpenAIAdapter(server.host, busy_s=0.1))
+
+
+class Impatient(OllamaServer):
+    """A proxy before it gives up long loads."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        options = as_object(request.body.get("options"))
+        if request.path == "/api/generate" and (as_count(options.get("num_ctx")) or 0) > 4000:
+            raise StandInError(504, {"error": "Gateway Time-out"})
+        await super().handle(request, answer)
+
+
+async def test_a_load_that_a_proxy_gives_up_does_not_hang() -> None:
+    async with Impatient(SimulatedAdapter(SOUND)) as server:
+        with pytest.raises(EngineUnavailable, match="504"):
+            await measure(OllamaAdapter(server.host, busy_s=0.1))
+        await server.close()
+
+
+class Repeats(OllamaServer):
+    """Breaks off a reply of many blanks, without its last line, as Ollama does."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        options = as_object(request.body.get("options"))
+        room, prompt = as_count(options.get("num_predict")) or 0, len(str(request.body))
+        if request.path == "/api/chat" and room > 30 and prompt > 18_000:
+            await answer.begin("application/x-ndjson")
+            for _ in range(31):
+                await answer.piece(b'{"message": {"content": " "}, "done": false}\n')
+            await answer.end()
+            return
+        await super().handle(request, answer)
+
+
+async def test_a_reply_that_ollama_breaks_off_is_no_lost_connection() -> None:
+    async with Repeats(SimulatedAdapter(SOUND)) as server:
+        client = LMStrix(adapter=OllamaAdapter(server.host), store="memory")
+        report = await client.find_true_context("m")
+        await server.close()
+    assert report.cause is Cause.GIBBERISH
+    assert 3000 <= (report.true_context or 0) <= 5000
+    assert report.certified
+
+
+async def test_what_somebody_loads_meanwhile_is_not_replaced() -> None:
+    preload = [("m", 4096)]
+    async with OllamaServer(SimulatedAdapter(SOUND, reply_seconds=0.05), preload=preload) as server:
+        adapter = OllamaAdapter(server.host, force=True)
+        await measure(adapter, budget_s=1.0)
+        other = OllamaAdapter(server.host)
+        async with other.load(await other.find_model("m"), 2048):
+            await adapter.aclose()
+            assert server.loaded == {"m": 2048}
+        await server.close()
 
 
 async def test_the_users_model_is_loaded_again_after_a_budget() -> None:
