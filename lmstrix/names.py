@@ -68,7 +68,12 @@ def reports_of(reports: Sequence[StoredReport], name: str) -> Sequence[ContextRe
         return of_file
     wanted = _real_gguf(name)
     if wanted and os.path.isfile(wanted):  # it was not measured, but another one of its key was
-        everything = [one for one in everything if not os.path.isfile(_real_gguf(one.model.path))]
+        sizes = {0, Path(wanted).stat().st_size}  # 0: not known
+        everything = [
+            one
+            for one in everything
+            if one.model.size_bytes in sizes and not os.path.isfile(_real_gguf(one.model.path))
+        ]
     models = [report.model for report in everything]
     by_path = next((model.key for model in models if name and model.path == name), None)
     keys = [model.key for model in models]

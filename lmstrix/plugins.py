@@ -163,13 +163,12 @@ class Adapters:
         """`model` and its adapter. Raises like `look_for` and `Adapter.find_model`."""
         if isinstance(model, ModelInfo):
             return self.of(model), model
-        if self._given is None:
-            _check_ending(model)
         elsewhere = await self.look_for([model])
         adapter = self.of(model)
         try:
             info = await adapter.find_model(model)
         except (ModelNotFound, InfrastructureError) as error:
+            _check_ending(model)
             if elsewhere and model not in self._places:
                 everywhere = [*elsewhere, *await _keys(adapter)]
                 meant = suggestion(model, [key for _, key in everywhere])

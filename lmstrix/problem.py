@@ -206,16 +206,26 @@ class PassRule:
         return binomial_tail(passes, trials, min(1.0, self.threshold(baseline)))
 
     def is_mute(self, observation: Observation, baseline: Baseline) -> bool:
-        """Whether so few replies can be judged, in all or about a region, that more questions are
-        useless.
+        """Whether so few replies can be judged, in all or about all regions that are open, that
+        more questions are useless.
         """
+        if self.verdict(observation, baseline) is Verdict.FAIL:
+            return False
         if observation.inconclusive >= self.full + MUTE * observation.trials:
             return True
-        return any(
-            tally.trials + tally.inconclusive >= self.most and self.hides(tally, baseline)
-            for tally in observation.regions
-            if tally.region in self.regions
+        mute = self.mute(observation, baseline)
+        return bool(mute) and all(
+            region in mute or not self.wanted_in(region, observation, baseline)
+            for region in self.regions
         )
+
+    def mute(self, observation: Observation, baseline: Baseline) -> set[Region]:
+        """The regions about which so few replies can be judged that more questions are useless."""
+        return {
+            tally.region
+            for tally in observation.regions
+            if tally.trials + tally.inconclusive >= self.most and self.hides(tally, baseline)
+        }
 
     def wanted(self, observation: Observation) -> int:
         """How many further trials reach the next stage, over the whole window."""
@@ -601,7 +611,10 @@ def missing_at(
     if rule.verdict(known, baseline) is Verdict.FAIL:
         return None
     wanted = {r: rule.wanted_in(r, known, baseline) for r in order or rule.regions}
-    region, missing = next(((r, n) for r, n in wanted.items() if n > 0), (None, 0))
+    mute = rule.mute(known, baseline)
+    asking = [(r, n) for r, n in wanted.items() if n > 0]
+    # Another region may fail, where one cannot be judged.
+    region, missing = min(asking, key=lambda one: one[0] in mute, default=(None, 0))
     if not missing:
         return None
     if problem.costs.facts > 1:
@@ -625,8 +638,9 @@ def spread(
     everywhere: Counter[Region] = Counter()
     for seen in history:
         for tally in seen.regions:
-            everywhere[tally.region] += tally.trials
-            here[tally.region] += tally.trials * (seen.length_tokens == length_tokens)
+            asked = tally.trials + tally.inconclusive
+            everywhere[tally.region] += asked
+            here[tally.region] += asked * (seen.length_tokens == length_tokens)
     order: list[Region | None] = []
     for _ in range(trials):
         chosen = min(

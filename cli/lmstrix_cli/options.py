@@ -24,7 +24,9 @@ T = TypeVar("T")
 _COUNT = re.compile(
     r"([0-9]+(?:_[0-9]+)*|[0-9]{1,3}(?:,[0-9]{3})+)([km]?)", re.ASCII | re.IGNORECASE
 )
-_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?", re.ASCII | re.IGNORECASE)
+_DURATION = re.compile(
+    r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?", re.ASCII | re.IGNORECASE
+)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 _SHARE = re.compile(r"[0-9]*\.?[0-9]+|[0-9]+/[0-9]*[1-9][0-9]*", re.ASCII)
 _DIGITS = 15
@@ -81,7 +83,7 @@ def _seconds(text: str) -> float:
         raise ValueError(f"{text} has no unit: write {text}s, {text}m or {text}h.")
     if not text or match is None or len(text) > _DIGITS:
         raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1h30m.")
-    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
     if total < 1:
         raise ValueError("the duration must be at least one second.")

@@ -46,7 +46,7 @@ def report_screen(
 _NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
 """Their sentences say that nothing failed up to there; beyond it nothing was tried."""
 _AT_ONE_LENGTH = {
-    Cause.LOAD_REFUSED: "It was not loaded, as it may not fit into memory; --force tries it.",
+    Cause.LOAD_REFUSED: "It was refused before it was loaded: it may not fit into memory.",
     Cause.LOAD_FAILED: "The engine could not load this context.",
     Cause.LOAD_HUNG: "Loading this context made no progress, although the server answered.",
     Cause.CRASHED_ON_FILL: "This context loads, but the engine crashes once it is filled.",

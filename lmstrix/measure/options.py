@@ -7,6 +7,7 @@ from typing import cast
 import attrs
 
 from lmstrix.errors import ConfigurationError
+from lmstrix.json_values import MAX_CONTEXT
 from lmstrix.models import Cause, ContextReport
 from lmstrix.problem import PassRule
 
@@ -65,6 +66,9 @@ class RetryPolicy:
     first_wait_s: float = 0.2
     longest_wait_s: float = 5.0
     crashes: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        _check_kinds(self)
 
 
 @attrs.frozen(kw_only=True)
@@ -134,6 +138,8 @@ class MeasureOptions:
             raise ConfigurationError("the largest context must be positive")
         if self.only_at is not None and self.only_at < 1:
             raise ConfigurationError("the one length must be positive")
+        if max(self.max_context or 0, self.only_at or 0) > MAX_CONTEXT:
+            raise ConfigurationError(f"no context is larger than {MAX_CONTEXT:,} tokens")
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:

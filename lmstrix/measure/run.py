@@ -157,6 +157,7 @@ class Measurement:
             state.clock, state.started_at = monotonic(), datetime.now(UTC)
             key = state.key(state.status, turn_of(self._adapter))
             state.resume(await keeper.begin(key))
+            self._asker.resume()
             self._announcer.emit(
                 MeasurementStarted(
                     model_key=state.model.key,
@@ -382,16 +383,8 @@ class Measurement:
             try:
                 held = await self._certify(certificate)
             except _Unjudged as unjudged:
-                (length,) = unjudged.args
-                told = state.observation(length).regions
-                hidden = [t for t in told if problem.rule.hides(t, problem.baseline)]
-                if 0 < len(hidden) < len(problem.rule.regions):  # it may be lost there
-                    self._note_unjudged(length)
-                    return Cause.INCONCLUSIVE
-                self._announcer.note(
-                    f"not certified: at {length:,} tokens too few replies could be judged"
-                )
-                return None
+                self._note_unjudged(unjudged.args[0])
+                return Cause.INCONCLUSIVE
             if held:
                 state.settled = None
                 untried = state.loadable is not None and state.loadable.untried
@@ -626,7 +619,8 @@ class Measurement:
         count = wanted * len(rule.regions) if rule.regions else CERTIFY_TRIALS
         await self._ask_fresh(length, document, count)
         alone = state.certificate(length, document)
-        if alone.failure is None and alone.inconclusive * 2 > count:
+        unjudged = alone.failure is None and alone.inconclusive * 2 > count
+        if unjudged and state.verdict(length) is not Verdict.FAIL:
             raise _Unjudged(length)
         while state.verdict(length) is Verdict.UNDECIDED:
             costing = state.refreshed(problem, document)

@@ -300,11 +300,12 @@ class State:
         depends: dict[str, object] = {
             "adapter": status.adapter,
             "versions": dict(sorted(status.versions.items())),
-            "load_config": dict(sorted(status.load_config.items())),
             "model": [self.model.identity, self.model.size_bytes],
             "declared": self.model.declared_context,
             "method": attrs.asdict(attrs.evolve(self.method, quick=False)),
         }
+        if status.load_config:
+            depends["load_config"] = dict(sorted(status.load_config.items()))
         if self.options.documents != MeasureOptions().documents:
             depends["documents"] = self.options.documents
         if turn not in {None, THIS_MACHINE}:

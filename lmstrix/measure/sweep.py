@@ -20,7 +20,7 @@ from typing import TypeVar
 import anyio
 import attrs
 
-from lmstrix.errors import ConfigurationError, InfrastructureError, PredictionError
+from lmstrix.errors import ConfigurationError, InfrastructureError, LoadError, PredictionError
 from lmstrix.events import BenchFinished, MapFinished, ReplyTimed
 from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import find_loadable
@@ -233,10 +233,12 @@ async def map_context(
                     replies += await _map_row(
                         sweep, validator, length, options.trials, answers[validator.name]
                     )
-            except PredictionError as error:
+            except (LoadError, InfrastructureError, PredictionError) as error:
                 if length == lengths[0]:
                     raise
                 sweep.announcer.note(f"at {length:,} tokens: {error}")
+                if replies:
+                    reading.add(replies)
                 lengths = [shorter for shorter in lengths if shorter < length]
                 break
             reading.add(replies)

@@ -241,6 +241,10 @@ class Asker:
         self._lost = Crashes()
         self._answers = ShortAnswers(state.announcer, lambda reply: state.add_reply(reply, ()))
 
+    def resume(self) -> None:
+        """Take over what an interrupted run has found out."""
+        self._lost.answered(self._state.largest_loaded())
+
     async def ask(
         self,
         level: Level,
@@ -354,7 +358,7 @@ class Asker:
                 with attempt:
                     return await self._reply_once(level, length_tokens, seed, wanted)
         except EngineCrashed as error:
-            raise EngineUnavailable(f"shorter prompts fail too now: {error}") from error
+            raise EngineUnavailable(f"it fails again and again: {error}") from error
         raise AssertionError  # the last attempt returns or raises
 
     async def _reply_once(

@@ -128,7 +128,8 @@ def _folded(points: Sequence[CurvePoint], lines: Sequence[str]) -> Iterator[str]
 
     def clean(pair: tuple[CurvePoint, str]) -> bool:
         point, _ = pair
-        return 0 < point.trials == point.passes and point.verdict is Verdict.UNDECIDED
+        right = 0 < point.trials == point.passes and not point.inconclusive
+        return right and point.verdict is Verdict.UNDECIDED
 
     for is_clean, run in groupby(zip(points, lines, strict=True), key=clean):
         pairs = list(run)

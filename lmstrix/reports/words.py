@@ -175,7 +175,7 @@ CAUSE_SENTENCES = {
         "Nothing failed in the text that was read, so the limit is at least that long."
     ),
     Cause.LOAD_REFUSED: (
-        "A larger context was not loaded: it was expected not to fit into memory. --force tries it."
+        "A larger context was refused before it was loaded: it may not fit into memory."
     ),
     Cause.LOAD_FAILED: "The engine could not load a larger context.",
     Cause.LOAD_HUNG: (
@@ -218,7 +218,7 @@ def say_cause(cause: Cause) -> str:
 
 
 _NEVER_LOADED = {
-    Cause.LOAD_REFUSED: "It was not loaded at any size: it was expected not to fit into memory.",
+    Cause.LOAD_REFUSED: "It was refused at any size, before it was loaded.",
     Cause.LOAD_FAILED: "The engine could not load it at any size.",
     Cause.LOAD_HUNG: "Its loads made no progress, although the server answered other calls.",
 }
@@ -247,7 +247,7 @@ _BEYOND = {
     Cause.DECLARED_MAXIMUM: "Nothing failed.",
     Cause.MAX_CONTEXT: "Longer prompts were not tried.",
     Cause.NOTHING_FAILED: "Longer prompts were not tried.",
-    Cause.LOAD_REFUSED: "More was not loaded: it was expected not to fit into memory.",
+    Cause.LOAD_REFUSED: "More was refused before it was loaded: it may not fit into memory.",
     Cause.LOAD_FAILED: "Beyond that the engine cannot load it.",
     Cause.LOAD_HUNG: "Beyond that, loading hangs.",
     Cause.CLAMPED: "The engine loads no more than that.",
@@ -397,7 +397,8 @@ def _region_words(report: ContextReport) -> str:
     text += ", ".join(_say_lost(group) for group in groups)
     kept = [one for one in report.regions if not _is_lost(one)]
     if kept:
-        text += f"; {_say_kept(report, kept, _failure(groups[0][0]), 'the rest')}{so_far}"
+        words = _say_kept(report, kept, _failure(groups[0][0]), "the rest")
+        text += f"; {words}{'' if 'no verdict yet' in words else so_far}"
     return f"{text}."
 
 
@@ -577,7 +578,7 @@ def _loadable(report: ContextReport) -> Number:
     if loadable is not None and loadable == report.method.max_context:
         return Number("loadable", f"at least {value}", "not tried further")
     if report.cause is Cause.LOAD_REFUSED and loadable:
-        return Number("loadable", value, "the largest context that is expected to fit into memory")
+        return Number("loadable", value, "the largest context that was not refused")
     if loadable == UNDECLARED_CONTEXT and report.declared_context is None:
         return Number("loadable", value, "loads; larger sizes were not tried")
     return Number("loadable", value, "the largest context that loads")
@@ -751,9 +752,9 @@ LEAST_SCORE = 0.5
 def say_kept(found: ContextMap, layer: Layer) -> str:
     """How far a layer of a map keeps its score; an empty string if that is not known."""
     limit, (*_, short) = layer.limit(found.ratio), layer.scores(min(found.lengths))
-    if limit is None:
+    if limit is None or short is None:
         return ""
-    if not short or short < LEAST_SCORE:
+    if short < LEAST_SCORE:
         return f"it cannot do this at {min(found.lengths):,} tokens already"
     share = say_percent(found.ratio)
     return f"at least {share} of the score at {min(found.lengths):,} tokens, up to {limit:,} tokens"
@@ -842,9 +843,9 @@ _DEFAULTS = {
 def _wished(usable: Usable | None) -> Iterator[str]:
     """The options that asked for it."""
     if usable and usable.min_tokens_per_second is not None:
-        yield from ("--min-speed", f"{usable.min_tokens_per_second:g}")
+        yield from ("--min-speed", f"{usable.min_tokens_per_second:.15g}")
     if usable and usable.max_ttft_s is not None:
-        yield from ("--max-ttft", f"{usable.max_ttft_s:g}s")
+        yield from ("--max-ttft", f"{usable.max_ttft_s:f}".rstrip("0").rstrip(".") + "s")
 
 
 def repeat_command(

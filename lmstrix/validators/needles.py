@@ -510,12 +510,14 @@ def choices(
     found: list[int | None] = []
     fresh = set(inside)
     # Neighbouring lengths begin at other depths: a lost band would pass between the first few.
-    start = length_tokens // LEAST_STEP
-    for question in range(start, start + questions):
-        share = shares[question % len(shares)]
-        if share is None or not inside:
+    depths = [share for share in shares if share is not None]
+    turn = length_tokens // LEAST_STEP
+    for question in range(questions):
+        if shares[question % len(shares)] is CLOSING or not inside:
             found.append(CLOSING)
             continue
+        share = depths[turn % len(depths)]
+        turn += 1
         fresh = fresh or set(inside)
         target = begin + share * (end - begin)
         nearest = min(fresh, key=lambda at: (abs(positions[at] - target), at))

@@ -173,7 +173,7 @@ def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     result = shell.run("test", "short", "--at", "2k", "-q")
     assert result.exit_code == 1
     assert "short at 2,048 tokens: failed\ncause: load refused" in result.stdout
-    assert "It was not loaded, as it may not fit into memory" in result.stdout
+    assert "It was refused before it was loaded: it may not fit" in result.stdout
     assert adapter.counters.loads == 0
 
 

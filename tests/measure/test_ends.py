@@ -274,9 +274,8 @@ async def test_no_number_is_told_but_what_is_known() -> None:
 
 async def test_a_certificate_needs_replies_that_can_be_judged() -> None:
     report = await measure_mute(Mute(last_seed=1001))
-    assert report.true_context == 1280
-    assert not report.certified
-    assert "not certified: at 1,280 tokens too few replies could be judged" in report.notes
+    assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
+    assert any("at 1,280 tokens too few replies" in note for note in report.notes)
 
 
 async def test_what_never_writes_language_is_not_measurable() -> None:
