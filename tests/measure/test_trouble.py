@@ -1,4 +1,4 @@
-"""Trouble with a server or a machine, which is no limit of the model."""
+"""Failures of a server or a machine do not become context limits."""
 
 from __future__ import annotations
 
