@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from lmstrix.errors import ConfigurationError, EngineUnavailable
+from lmstrix.errors import ConfigurationError, EngineCrashed, EngineUnavailable, LMStrixError
 from lmstrix.measure import MapOptions, RetryPolicy
 from lmstrix.measure.sweep import map_context
 from lmstrix.models import ContextMap, cells_of
@@ -90,6 +90,28 @@ async def test_a_lost_engine_is_tried_again() -> None:
     found = await draw(adapter)
     assert found.lengths[-1] == 4096
     assert adapter.counters.left_behind == 0
+
+
+@pytest.mark.parametrize("error", [EngineCrashed("it died"), EngineUnavailable("away")])
+async def test_what_was_asked_before_a_failure_is_the_map(error: LMStrixError) -> None:
+    class Dies(SimulatedAdapter):
+        async def before_reply(self, prompt_tokens: int) -> None:
+            if prompt_tokens > 2500:
+                raise error
+
+    found = await draw(Dies(MODEL))
+    assert 512 < found.lengths[-1] <= 2560
+    assert {cell.length_tokens for layer in found.layers for cell in layer.cells} == {
+        *found.lengths
+    }
+    assert any(str(error) in note for note in found.notes)
+
+
+async def test_every_tenth_of_the_window_is_asked_about() -> None:
+    found = await draw(SimulatedAdapter(MODEL), attrs.evolve(OPTIONS, trials=10))
+    longest = found.lengths[-1]
+    cells = found.layer("recall").cells
+    assert len({c.depth_bin for c in cells if c.length_tokens == longest}) >= 9
 
 
 async def test_what_is_clamped_is_mapped_as_far_as_it_goes() -> None:
