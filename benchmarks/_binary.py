@@ -5,8 +5,6 @@ from __future__ import annotations
 from lmstrix.problem import SearchProblem
 from lmstrix.search.bracketing import Bracketing
 
-__all__ = ["Binary"]
-
 
 class Binary(Bracketing):
     """Halve what lies between 0 tokens and the ceiling until the bracket is tight.

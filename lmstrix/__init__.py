@@ -7,13 +7,7 @@
 ...     print(report.declared_context, report.loadable_context, report.true_context)
 """
 
-from lmstrix.client import (
-    DEFAULT_ADAPTER,
-    DEFAULT_LEVELS,
-    DEFAULT_STRATEGY,
-    EMBEDDED_ADAPTER,
-    LMStrix,
-)
+from lmstrix.client import DEFAULT_LEVELS, DEFAULT_STRATEGY, LMStrix
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -116,7 +110,7 @@ from lmstrix.models import (
     check_of,
 )
 from lmstrix.names import reports_of, suggestion
-from lmstrix.plugins import plugin_names
+from lmstrix.plugins import DEFAULT_ADAPTER, EMBEDDED_ADAPTER, plugin_names
 from lmstrix.ports import (
     Adapter,
     ComparingValidator,

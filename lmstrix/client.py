@@ -43,9 +43,6 @@ from lmstrix.models import (
     check_of,
 )
 from lmstrix.plugins import (
-    DEFAULT_ADAPTER,
-    DEFAULT_STORE,
-    EMBEDDED_ADAPTER,
     Adapters,
     as_store,
     as_strategy,
@@ -58,14 +55,6 @@ from lmstrix.search.bracketing import OneSize
 from lmstrix.stores.export import Archive, ReportSummary, summarize
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.validators.haystack import share_haystack
-
-__all__ = [
-    "DEFAULT_ADAPTER",
-    "DEFAULT_STORE",
-    "DEFAULT_STRATEGY",
-    "EMBEDDED_ADAPTER",
-    "LMStrix",
-]
 
 DEFAULT_STRATEGY = "bayes"
 DEFAULT_LEVELS = ("coherence",)

@@ -40,34 +40,6 @@ Escape them before showing them in a terminal or a page.
 
 from __future__ import annotations
 
-__all__ = [
-    "ConfigurationError",
-    "ConnectionLost",
-    "ContextOverflow",
-    "EngineCrashed",
-    "EngineTimeout",
-    "EngineUnavailable",
-    "InfrastructureError",
-    "InvalidModel",
-    "LMStrixError",
-    "LoadError",
-    "LoadFailed",
-    "LoadHung",
-    "LoadRefused",
-    "ModelError",
-    "ModelInUse",
-    "ModelNotFound",
-    "NotMeasured",
-    "OutOfMemory",
-    "PluginNotFound",
-    "PredictionError",
-    "PredictionTooSlow",
-    "PromptTruncated",
-    "SettingsError",
-    "StoreError",
-    "UnsupportedModel",
-]
-
 
 class LMStrixError(Exception):
     """Root of every error that LMStrix raises on purpose.

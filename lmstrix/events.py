@@ -17,28 +17,6 @@ from lmstrix.models import (
     Verdict,
 )
 
-__all__ = [
-    "BaselineMeasured",
-    "BenchFinished",
-    "BracketChanged",
-    "Event",
-    "LoadFinished",
-    "LoadProgressed",
-    "LoadStarted",
-    "MapFinished",
-    "MeasurementFinished",
-    "MeasurementStarted",
-    "Noted",
-    "PhaseStarted",
-    "PrefillProgressed",
-    "ProbeFinished",
-    "ProbeStarted",
-    "ReplyTimed",
-    "Retrying",
-    "TrialFinished",
-    "WaitingForTurn",
-]
-
 
 @attrs.frozen(kw_only=True)
 class Event:

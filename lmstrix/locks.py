@@ -21,16 +21,6 @@ from filelock import FileLock, Timeout
 
 from lmstrix.json_values import as_count, as_text, read_object
 
-__all__ = [
-    "FOLDER_VARIABLE",
-    "THIS_MACHINE",
-    "Holder",
-    "hold_turn",
-    "holders",
-    "runs",
-    "turns_folder",
-]
-
 THIS_MACHINE = "this machine"
 """What is contended for by everything that loads models into this machine's memory."""
 

@@ -25,24 +25,6 @@ from lmstrix.models import ModelInfo
 from lmstrix.names import may_mean, suggestion
 from lmstrix.ports import Adapter, SearchStrategy, Store, Validator
 
-__all__ = [
-    "ADAPTERS",
-    "DEFAULT_ADAPTER",
-    "DEFAULT_STORE",
-    "EMBEDDED_ADAPTER",
-    "STORES",
-    "STRATEGIES",
-    "VALIDATORS",
-    "Adapters",
-    "as_adapter",
-    "as_store",
-    "as_strategy",
-    "as_validator",
-    "is_model_file",
-    "make_plugin",
-    "plugin_names",
-]
-
 ADAPTERS = "lmstrix.adapters"
 STRATEGIES = "lmstrix.strategies"
 VALIDATORS = "lmstrix.validators"

@@ -33,24 +33,6 @@ from lmstrix.models import (
 )
 from lmstrix.problem import Ask, Done, SearchProblem
 
-__all__ = [
-    "Adapter",
-    "ComparingValidator",
-    "DepthSource",
-    "GradedValidator",
-    "HasNotes",
-    "LoadedModel",
-    "Observer",
-    "OwnsEngine",
-    "QuestionSource",
-    "SearchStrategy",
-    "SeveralSource",
-    "SeveralValidator",
-    "Store",
-    "TakesTurns",
-    "Validator",
-]
-
 
 @runtime_checkable
 class LoadedModel(Protocol):

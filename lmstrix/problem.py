@@ -17,19 +17,6 @@ import attrs
 from lmstrix.models import Baseline, DepthTally, Interval, Observation, Region, Trial, Verdict
 from lmstrix.stats import binomial_tail, fisher_tail
 
-__all__ = [
-    "REGION_ORDER",
-    "Ask",
-    "CostModel",
-    "Done",
-    "PassRule",
-    "Reuse",
-    "SearchProblem",
-    "learn_costs",
-    "missing_at",
-    "spread",
-]
-
 REGION_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LATE)
 """The order in which regions take turns if the caller does not choose one. The ends and the middle
 come first, because windows are lost there."""

@@ -15,8 +15,6 @@ import attrs
 
 from lmstrix.models import CurvePoint, Trial
 
-__all__ = ["FEWEST_TOKENS", "ReadingTimes", "usable_context"]
-
 FEWEST_TOKENS = 64
 """New tokens below which the time to first token is mostly the request's own."""
 

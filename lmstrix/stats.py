@@ -8,8 +8,6 @@ from math import comb, sqrt
 
 import attrs
 
-__all__ = ["Z_95", "Proportion", "binomial_tail", "fisher_tail", "isotonic_fall", "wilson"]
-
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 

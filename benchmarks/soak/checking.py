@@ -14,8 +14,6 @@ from lmstrix.models import ContextReport, Judgement
 from lmstrix.stores.export import KeptMeasurement
 from lmstrix.stores.sqlite import SqliteStore
 
-__all__ = ["died_at_load", "kept_in", "lost_or_doubled", "wrong"]
-
 SENTENCE = 32
 """A prompt may fall short of its length by as many tokens, and so pass just above the truth."""
 DIED = "earlier runs died while they loaded"

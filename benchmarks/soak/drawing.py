@@ -11,8 +11,6 @@ import attrs
 from lmstrix.models import Cause
 from lmstrix.testing.simulated import Beyond, SimulatedModel
 
-__all__ = ["STORE_FAULTS", "USERS_CONTEXT", "Draw", "Fault", "FaultKind", "draw"]
-
 USERS_CONTEXT = 512
 """How large the user's own instance of each model is, in tokens: every model loads it."""
 SHORTEST, LONGEST = 3072, 6144

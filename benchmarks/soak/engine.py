@@ -22,8 +22,6 @@ from drawing import USERS_CONTEXT, Draw, draw
 from lmstrix.testing.lmstudio import LMStudioServer, Script
 from lmstrix.testing.simulated import SimulatedAdapter
 
-__all__ = ["SCRIPT"]
-
 SCRIPT = Script(load_s=0.05, prefill_s=0.004)
 """Slow enough for faults to hit loads and prompts, too."""
 

@@ -30,8 +30,6 @@ from lmstrix_cli import session
 from lmstrix_cli.main import main as lmstrix
 from lmstrix_cli.settings import Settings
 
-__all__ = ["FINISHED", "TTL_S", "Job", "ack"]
-
 FINISHED = "finished"
 """In place of a trial: the report is stored."""
 IMPORTED = (

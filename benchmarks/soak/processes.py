@@ -17,8 +17,6 @@ import attrs
 from anyio.streams.buffered import BufferedByteReceiveStream
 from measuring import Job
 
-__all__ = ["Engine", "Measurer", "State"]
-
 ANSWER_S = 30.0
 """A process that says nothing for this long, on a busy machine too, hangs."""
 LONGEST_LINE = 2**20

@@ -23,8 +23,6 @@ from lmstrix.stores.export import KeptMeasurement
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix_cli.errors import ExitCode
 
-__all__ = ["Outcome", "soak"]
-
 MOST_RUNS = 40
 """After so many runs a measurement does not come to an end."""
 STILL_S = 120.0

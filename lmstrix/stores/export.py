@@ -26,21 +26,6 @@ from lmstrix.models import (
 )
 from lmstrix.serialize import FormatError, from_json, to_json
 
-__all__ = [
-    "EXPORT_FORMAT",
-    "EXPORT_VERSION",
-    "LARGEST_LENGTH",
-    "Archive",
-    "KeptMeasurement",
-    "Merged",
-    "ReportSummary",
-    "StoreContents",
-    "check_measurement",
-    "dump_contents",
-    "load_contents",
-    "summarize",
-]
-
 EXPORT_FORMAT = "lmstrix-store"
 EXPORT_VERSION = 1
 """Version of the document. Raised when a key changes its meaning."""

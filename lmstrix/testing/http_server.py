@@ -17,8 +17,6 @@ import h11
 from lmstrix.errors import LMStrixError
 from lmstrix.json_values import Json, parse_object
 
-__all__ = ["Answer", "HttpServer", "LoopbackServer", "Request", "StandInError"]
-
 MAX_BODY_BYTES = 2**26
 READ_BYTES = 2**16
 SHUTDOWN_S = 30.0

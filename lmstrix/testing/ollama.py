@@ -23,8 +23,6 @@ from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import Answer, Request, StandInError
 from lmstrix.testing.serving import ModelServer, chat_prompt, command, cut_prompt
 
-__all__ = ["OllamaScript", "OllamaServer"]
-
 DEFAULT_PORT = 11434
 DEFAULT_CONTEXT = 4096
 """What Ollama loads if a request does not say."""

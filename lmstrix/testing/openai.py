@@ -22,8 +22,6 @@ from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import Answer, Request, StandInError
 from lmstrix.testing.serving import ModelServer, chat_prompt, command
 
-__all__ = ["OpenAIScript", "OpenAIServer"]
-
 DEFAULT_PORT = 8000
 DEFAULT_REPLY = 512
 

@@ -14,8 +14,6 @@ from lmstrix.ports import Adapter
 from lmstrix.testing.lmstudio import LMStudioServer, Script
 from lmstrix.testing.simulated import SimulatedAdapter
 
-__all__ = ["lmstudio_adapter", "lmstudio_preload", "lmstudio_script", "lmstudio_server"]
-
 
 @pytest.fixture
 def lmstudio_adapter() -> Adapter:

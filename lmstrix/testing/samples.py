@@ -36,8 +36,6 @@ from lmstrix.models import (
     cells_of,
 )
 
-__all__ = ["sample_map", "sample_model", "sample_report", "sample_trial"]
-
 _STARTED = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 

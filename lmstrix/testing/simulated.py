@@ -41,14 +41,6 @@ from lmstrix.models import (
 from lmstrix.validators.haystack import filler_sentences
 from lmstrix.validators.needles import answer_from
 
-__all__ = [
-    "TEMPLATE_TOKENS",
-    "Beyond",
-    "Counters",
-    "SimulatedAdapter",
-    "SimulatedModel",
-]
-
 TEMPLATE_TOKENS = 8
 """What the simulated chat template adds to every prompt."""
 
