@@ -554,6 +554,11 @@ class ContextReport:
     """Notes for the reader, one sentence each."""
     schema_version: int = SCHEMA_VERSION
 
+    def __str__(self) -> str:
+        known = "unknown" if self.true_context is None else f"{self.true_context:,} tokens"
+        certified = "certified" if self.certified else "not certified"
+        return f"{self.model.key}: true context {known} ({self.cause}), {certified}"
+
     @property
     def resumable(self) -> bool:
         """Whether a later measurement of the same kind continues from these results."""

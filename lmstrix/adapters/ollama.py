@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -92,6 +93,23 @@ _WEIGHTS = re.compile(r"^FROM \S*(sha256-[0-9a-f]{64})$", re.MULTILINE)
 _HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
 
 
+def ollama_host() -> str:
+    """The address in ``OLLAMA_HOST``, read as Ollama's own commands read it; empty without one.
+
+    Each part may be missing. A server that listens at every address is asked on this machine.
+    """
+    scheme, _, place = os.environ.get("OLLAMA_HOST", "").strip(" \"'").rpartition("://")
+    try:
+        parts = urlsplit(f"{scheme or 'http'}://{place}")
+        name = parts.hostname or "127.0.0.1"
+        port = parts.port or {"http": 80, "https": 443}.get(scheme, 11434)
+    except ValueError:
+        return ""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104 - read, not bound
+    where = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{where}:{port}{parts.path}".rstrip("/") if place else ""
+
+
 class OllamaAdapter(ServerAdapter):
     """A `lmstrix.ports.Adapter` over Ollama's server. Runs on asyncio and on trio.
 
@@ -104,7 +122,8 @@ class OllamaAdapter(ServerAdapter):
     end. A model that a killed process of ours left loaded is taken over.
 
     Args:
-        host: ``HOST:PORT`` or URL; by default ``LMSTRIX_HOST``, else port 11434 of this machine.
+        host: ``HOST:PORT`` or URL; by default ``LMSTRIX_HOST``, else ``OLLAMA_HOST``, else port
+            11434 of this machine.
         stall_timeout_s: longest silence of a working engine, in seconds; more for long prompts.
         load_s: longest time of a load, in seconds; by default five minutes, more for large files.
         busy_s: how long to wait for a server that says that it is busy, in seconds.
@@ -125,7 +144,7 @@ class OllamaAdapter(ServerAdapter):
         force: bool = False,
         send_key: bool = True,
     ) -> None:
-        address = server_address(host, DEFAULT_ADDRESS)
+        address = server_address(host, ollama_host() or DEFAULT_ADDRESS)
         super().__init__(address)
         self._server = Server(
             address,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shlex
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby, takewhile
 
 import attrs
 
+from lmstrix.json_values import as_list, as_text
 from lmstrix.models import (
     UNDECLARED_CONTEXT,
     UNFINISHED,
@@ -830,14 +831,26 @@ NO_LEVELS = "none"
 """The value of ``--levels`` that measures the validator's own questions only."""
 
 
-_DEFAULTS = {
-    "--strategy": "bayes",
-    "--validator": "recall",
-    "--tolerance": "0.015625",
-    "--ratio": "0.85",
-    "--levels": "coherence",
+_USUAL = {
+    "max_context": None,
+    "tolerance": 0.015625,
+    "ratio": 0.85,
+    "strategy": "bayes",
+    "validator": "recall",
 }
-"""Options that a command need not name."""
+"""The values of `Method` that a command need not name."""
+
+
+def method_options(method: Mapping[str, object]) -> Iterator[str]:
+    """The options of ``lmstrix test`` for a `Method` as a mapping, without its seed."""
+    for name, usual in _USUAL.items():
+        value = method.get(name, usual)
+        if value != usual and isinstance(value, str | int | float):
+            yield from (f"--{name.replace('_', '-')}", str(value))
+    levels = ",".join(map(as_text, as_list(method.get("levels", ["coherence"]))))
+    if levels != "coherence":
+        yield from ("--levels", levels or NO_LEVELS)
+    yield from (f"--{name}" for name in ("absolute", "average") if method.get(name) is True)
 
 
 def _wished(usable: Usable | None) -> Iterator[str]:
@@ -861,23 +874,9 @@ def repeat_command(
     if environment.adapter:
         words += ["--adapter", environment.adapter]
     words += ["test", "--fresh", "--seed", str(method.seed)]
-    for option, value in (
-        ("--strategy", method.strategy),
-        ("--validator", method.validator),
-        ("--tolerance", f"{method.tolerance:.6g}"),
-        ("--ratio", f"{method.ratio:.6g}"),
-        ("--levels", ",".join(method.levels) or NO_LEVELS),
-    ):
-        if value != _DEFAULTS[option]:
-            words += [option, value]
-    if method.absolute:
-        words.append("--absolute")
-    if method.average:
-        words.append("--average")
+    words += method_options(attrs.asdict(method) | {"levels": list(method.levels)})
     if method.quick:
         words.append("--quick")
-    if method.max_context is not None:
-        words += ["--max-context", str(method.max_context)]
     words += [*_wished(report.usable), *limits]
     if report.model.key.startswith("-"):
         words.append("--")

@@ -15,8 +15,6 @@ from rich.console import RenderableType
 
 from lmstrix import (
     DEFAULT_ADAPTER,
-    DEFAULT_LEVELS,
-    DEFAULT_STRATEGY,
     EMBEDDED_ADAPTER,
     UNFINISHED,
     Archive,
@@ -30,9 +28,9 @@ from lmstrix import (
     StoreError,
     to_json,
 )
-from lmstrix.json_values import Json, as_count, as_list, as_object, as_text, parse_object
+from lmstrix.json_values import Json, as_count, as_object, as_text, parse_object
 from lmstrix.locks import holders
-from lmstrix.reports.words import NO_LEVELS, apply_command, say_bytes, say_count
+from lmstrix.reports.words import apply_command, method_options, say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.options import json_option
@@ -266,17 +264,8 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
         words += ["--max-memory", str(memory)]
     if documents := as_count(depends.get("documents")):
         words += ["--documents", str(documents)]
-    words += [*_method_options(as_object(depends.get("method")))]
+    method = as_object(depends.get("method"))
+    if (seed := as_count(method.get("seed"))) not in {None, MeasureOptions().seed}:
+        words += ["--seed", str(seed)]
+    words += method_options(method)
     return shlex.join([*words, *_as_argument(model_key)])
-
-
-def _method_options(method: Json) -> Iterator[str]:
-    usual = attrs.asdict(MeasureOptions()) | {"strategy": DEFAULT_STRATEGY, "validator": "recall"}
-    for name in ("max_context", "tolerance", "ratio", "seed", "strategy", "validator"):
-        value = method.get(name, usual[name])
-        if value != usual[name] and isinstance(value, str | int | float):
-            yield from (f"--{name.replace('_', '-')}", str(value))
-    yield from (f"--{name}" for name in ("absolute", "average") if method.get(name) is True)
-    levels = as_list(method.get("levels", list(DEFAULT_LEVELS)))
-    if levels != list(DEFAULT_LEVELS):
-        yield from ("--levels", ",".join(map(as_text, levels)) or NO_LEVELS)
