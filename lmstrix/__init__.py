@@ -7,7 +7,7 @@
 ...     print(report.declared_context, report.loadable_context, report.true_context)
 """
 
-from lmstrix.client import DEFAULT_LEVELS, DEFAULT_STRATEGY, LMStrix
+from lmstrix.client import DEFAULT_LEVELS, DEFAULT_STRATEGY, REPLY_TOKENS, LMStrix
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -137,7 +137,6 @@ from lmstrix.problem import (
     SearchProblem,
     missing_at,
 )
-from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.reports.words import dump_report
 from lmstrix.search.bracketing import Bracketing
 from lmstrix.serialize import FormatError, load_map, load_report, to_json

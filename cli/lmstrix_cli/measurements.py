@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from operator import itemgetter
 
 import attrs
 from rich.console import RenderableType
@@ -17,6 +16,7 @@ from lmstrix import (
     ContextReport,
     Event,
     Forecast,
+    LevelReport,
     LMStrix,
     LMStrixError,
     MeasurementFinished,
@@ -29,12 +29,20 @@ from lmstrix import (
     dump_report,
     to_json,
 )
-from lmstrix.reports.words import say_bytes, say_cause, say_count, say_seconds, say_tokens
+from lmstrix.reports.text import render_text
+from lmstrix.reports.words import (
+    CAUSE_SENTENCES,
+    say_bytes,
+    say_cause,
+    say_count,
+    say_percent,
+    say_seconds,
+    say_tokens,
+)
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.output import Column, show_rows
 from lmstrix_cli.progress import base_name, choose_progress
-from lmstrix_cli.screens import check_screen, report_screen, say_outcome
 from lmstrix_cli.session import Interrupted, run
 from lmstrix_cli.settings import Settings
 
@@ -104,11 +112,12 @@ def show_plans(plans: Sequence[Plan], options: MeasureOptions, *, as_json: bool)
     """Print them: a table, or one object for each model."""
     if as_json:
         for plan in plans:
-            output.json_object(_facts(plan, options))
+            facts = {column.key: column.of(plan) for column in _COLUMNS}
+            output.json_object(facts | {"budget_s": options.budget_s})
         return
     if not plans:
         return  # the errors were printed
-    show_rows("table", _COLUMNS, [_cells(plan) for plan in plans])
+    show_rows("table", _COLUMNS, plans)
     output.out(output.prose("", *_sum_up(plans, options), "Nothing was loaded."))
 
 
@@ -142,39 +151,16 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
     )
 
 
-def _facts(plan: Plan, options: MeasureOptions) -> dict[str, object]:
-    forecast, memory = plan.forecast, plan.forecast.memory
-    return {
-        "model": plan.model.key,
-        "known": plan.known is not None,
-        "true_context": plan.known.true_context if plan.known else None,
-        "largest_length": forecast.largest_length,
-        "memory_length": memory.context_length if memory else None,
-        "memory_bytes": memory.total_bytes if memory else None,
-        "available_bytes": memory.available_bytes if memory else None,
-        "fits": plan.fits,
-        "usual_prompt_tokens": forecast.usual_prompt_tokens,
-        "most_prompt_tokens": forecast.most_prompt_tokens,
-        "least_loads": forecast.loads,
-        "seconds": plan.seconds,
-        "budget_s": options.budget_s,
-    }
+def _say_reading(plan: Plan) -> str:
+    """The usual number of prompt tokens and the most; none for what is known."""
+    counts = (plan.forecast.usual_prompt_tokens, plan.forecast.most_prompt_tokens)
+    return "0" if plan.known else " to ".join(dict.fromkeys(map(_say_thousands, counts)))
 
 
-def _cells(plan: Plan) -> tuple[str, ...]:
-    forecast, memory, is_known = plan.forecast, plan.forecast.memory, plan.known is not None
-    counts = (forecast.usual_prompt_tokens, forecast.most_prompt_tokens)
-    tokens = " to ".join(dict.fromkeys(map(_say_thousands, counts)))
-    time = UNKNOWN if plan.seconds is None else say_seconds(plan.seconds)
-    return (
-        plan.model.key,
-        "skip" if is_known else "measure",
-        say_tokens(forecast.largest_length),
-        say_bytes(memory.total_bytes) if memory else UNKNOWN,
-        "-" if plan.fits is None else "yes" if plan.fits else "no",
-        "0" if is_known else tokens,
-        "-" if is_known else time,
-    )
+def _say_time(plan: Plan) -> str:
+    if plan.known:
+        return "-"
+    return UNKNOWN if plan.seconds is None else say_seconds(plan.seconds)
 
 
 def _say_thousands(tokens: int) -> str:
@@ -185,15 +171,46 @@ def _say_thousands(tokens: int) -> str:
     return f"{max(1, round(thousands))}k" if tokens else "0"
 
 
-_COLUMNS: list[Column[tuple[str, ...]]] = [
-    Column("", "MODEL", itemgetter(0), least=14),
-    Column("", "PLAN", itemgetter(1)),
-    Column("", "LARGEST", itemgetter(2), right=True),
-    Column("", "MEMORY", itemgetter(3), right=True),
-    Column("", "FITS", itemgetter(4)),
-    Column("", "TOKENS", itemgetter(5), right=True),
-    Column("", "TIME", itemgetter(6)),
+def _of_memory(fact: str) -> Callable[[Plan], int | None]:
+    return lambda plan: getattr(plan.forecast.memory, fact, None)
+
+
+def _of_forecast(fact: str) -> Callable[[Plan], int]:
+    return lambda plan: getattr(plan.forecast, fact)
+
+
+_COLUMNS: list[Column[Plan]] = [
+    Column("model", "MODEL", value=lambda plan: plan.model.key, least=14),
+    Column(
+        "known",
+        "PLAN",
+        lambda plan: "skip" if plan.known else "measure",
+        lambda plan: plan.known is not None,
+    ),
+    Column("true_context", value=lambda plan: plan.known.true_context if plan.known else None),
+    Column("largest_length", "LARGEST", value=_of_forecast("largest_length"), right=True),
+    Column("memory_length", value=_of_memory("context_length")),
+    Column(
+        "memory_bytes",
+        "MEMORY",
+        lambda p: say_bytes(p.forecast.memory.total_bytes) if p.forecast.memory else UNKNOWN,
+        _of_memory("total_bytes"),
+        right=True,
+    ),
+    Column("available_bytes", value=_of_memory("available_bytes")),
+    Column("fits", "FITS", lambda plan: {True: "yes", False: "no", None: "-"}[plan.fits]),
+    Column(
+        "usual_prompt_tokens",
+        "TOKENS",
+        _say_reading,
+        _of_forecast("usual_prompt_tokens"),
+        right=True,
+    ),
+    Column("most_prompt_tokens", value=_of_forecast("most_prompt_tokens")),
+    Column("least_loads", value=_of_forecast("loads")),
+    Column("seconds", "TIME", _say_time),
 ]
+"""The facts of a plan: those with a head are for people too."""
 
 
 def code_of_check(check: SizeCheck, report: ContextReport) -> ExitCode:
@@ -417,3 +434,92 @@ def _options_of(settings: Settings, report: ContextReport) -> list[str]:
     served = report.environment.adapter != EMBEDDED_ADAPTER
     store = ["--store", settings.store] if settings.store else []
     return [*(settings.server_options() if served else []), *store]
+
+
+# Reports and checks on a terminal
+
+_STYLES = {
+    r"(?m)^(declared|loadable|true|usable) (at least )?\S+(?=  )": "bold",
+    r"(?<=  )passed(?=  |$)": "green",
+    r"(?<=  )failed(?=  |$)": "red",
+    r"(?<=  )undecided(?=  |$)": "yellow",
+}
+"""The numbers of a report, and the cells of its table that hold a verdict."""
+
+
+def report_screen(
+    report: ContextReport, *, options: Sequence[str] = (), limits: Sequence[str] = ()
+) -> RenderableType:
+    """The whole report. `options` and `limits` stand in the command that repeats it."""
+    width = output.line_width()
+    text = output.verbatim(render_text(report, width=width, options=options, limits=limits))
+    for words, style in _STYLES.items():
+        text.highlight_regex(words, style)
+    return text
+
+
+_NO_FAILURE = {Cause.DECLARED_MAXIMUM, Cause.MAX_CONTEXT, Cause.NOTHING_FAILED}
+"""Their sentences say that nothing failed up to there; beyond it nothing was tried."""
+_AT_ONE_LENGTH = {
+    Cause.LOAD_REFUSED: "It was refused before it was loaded: it may not fit into memory.",
+    Cause.LOAD_FAILED: "The engine could not load this context.",
+    Cause.LOAD_HUNG: "Loading this context made no progress, although the server answered.",
+    Cause.CRASHED_ON_FILL: "This context loads, but the engine crashes once it is filled.",
+    Cause.OVERFLOW: "The engine says that the prompt does not fit into the context it loaded.",
+    Cause.GIBBERISH: "With a prompt of this length the model answers gibberish or nothing.",
+    Cause.FORGETS: "With a prompt of this length the model forgets part of it.",
+    Cause.TOO_SLOW: "With a prompt of this length a reply takes too long.",
+    Cause.BUDGET_SPENT: "The budget was spent before there was a verdict.",
+}
+"""Where the sentence of a report would speak of larger contexts or longer prompts."""
+NOT_TRIED = "not tried"
+_WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
+
+
+def check_screen(check: SizeCheck) -> RenderableType:
+    """The verdict at one length and its evidence."""
+    return output.prose(*_check(check))
+
+
+def say_outcome(check: SizeCheck) -> str:
+    """``passed``, ``failed``, ``inconclusive``, or that the length was not tried."""
+    tried = check.trials or check.cause not in _NO_FAILURE
+    return str(_WORDS.get(check.outcome, check.outcome)) if tried else NOT_TRIED
+
+
+def _check(check: SizeCheck) -> Iterator[str]:
+    found = say_outcome(check)
+    tried = found != NOT_TRIED
+    yield f"{check.model.key} at {check.length_tokens:,} tokens: {found}"
+    if check.cause is not None:
+        sentence = _AT_ONE_LENGTH.get(check.cause) or CAUSE_SENTENCES[check.cause]
+        said = f". {sentence}" if tried else ""
+        yield f"cause: {say_cause(check.cause)}{said}"
+    if check.trials:
+        low, high = check.wilson.low, check.wilson.high
+        short = check.baseline
+        yield (
+            f"{check.passes} of {check.trials} correct"
+            f" (95% interval {100 * low:.0f} to {say_percent(high)});"
+            f" at {short.length_tokens:,} tokens: {short.passes} of {short.trials}"
+        )
+    for level in check.levels:
+        if level.name != check.method.validator:
+            found = _at(level, check.length_tokens)
+            yield f"{level.name}: {_WORDS.get(found, found)}"
+    if check.tokens_per_second is not None:
+        yield f"speed: {check.tokens_per_second:.1f} tokens per second"
+    yield from (f"note: {note}" for note in check.notes)
+    cost = check.cost
+    yield (
+        f"cost: {say_count(cost.loads, 'load')}, {cost.prompt_tokens:,} prompt tokens,"
+        f" {say_seconds(cost.seconds)}"
+    )
+    yield "Nothing was stored: one length alone is not a true context."
+
+
+def _at(level: LevelReport, length: int) -> Outcome:
+    _, failed = level.bracket
+    if failed is not None and failed <= length:
+        return Outcome.FAIL
+    return Outcome.PASS if (level.limit_tokens or 0) >= length else Outcome.INCONCLUSIVE

@@ -84,7 +84,7 @@ MEMORY_WORDS = re.compile(
     r"|MemoryError|cannot allocate|failed to allocate|OutOf(?:Device|Host)Memory|cudaMalloc failed",
     re.IGNORECASE,
 )
-_OVERFLOW = re.compile(
+OVERFLOW_WORDS = re.compile(
     r"exceed_context_size|context_length_exceeded|\b(?:exceeds?|exceeded|beyond|over|longer than)\b"
     r"[^.]{0,40}(?:context|maximum (?:model )?length|max_model_len|token limit)"
     r"|maximum context length|context (?:size|length|window) (?:has been |is )?exceeded"
@@ -325,7 +325,7 @@ def trouble(refusal: Refusal) -> LMStrixError | None:
 
 
 def _of_the_prompt(refusal: Refusal) -> LMStrixError:
-    if refusal.status == 413 or _OVERFLOW.search(refusal.words):
+    if refusal.status == 413 or OVERFLOW_WORDS.search(refusal.words):
         return ContextOverflow(
             f"the prompt does not fit: {refusal.words}",
             prompt_tokens=refusal.prompt_tokens,

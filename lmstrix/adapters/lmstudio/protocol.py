@@ -6,10 +6,10 @@ Keys are those of LM Studio's own configuration schema (`lms-kv-config` in lmstu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from lmstrix.adapters import streaming
-from lmstrix.adapters.http import MEMORY_WORDS, crashed
+from lmstrix.adapters.http import MEMORY_WORDS, OVERFLOW_WORDS, crashed
 from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
@@ -137,11 +137,6 @@ START_HINT = (
 _WORDS = 500
 _GUARDRAIL = re.compile(r"insufficient system resources|guardrail", re.IGNORECASE)
 _CRASHED = re.compile(r"has crashed|exit code", re.IGNORECASE)
-_OVERFLOW = re.compile(
-    r"trying to keep the first|context size has been exceeded|n_keep"
-    r"|exceeds? the (?:available )?context",
-    re.IGNORECASE,
-)
 _NO_MODEL = re.compile(
     r"generic\.(?:noModelMatchingQuery|pathNotFound)|cannot find a model|model not found",
     re.IGNORECASE,
@@ -153,60 +148,47 @@ _GONE = re.compile(
     re.IGNORECASE,
 )
 
-_Rule = tuple[re.Pattern[str], Callable[[str], LMStrixError]]
+
+def _said(text: str) -> str:
+    return " ".join(text.split())[:_WORDS] or "no reason given"
 
 
 def _gone(words: str) -> LMStrixError:
     return EngineUnavailable(f"LM Studio: {words}", hint=START_HINT)
 
 
-def _overflow(words: str) -> LMStrixError:
-    return ContextOverflow(f"the prompt does not fit: {words}")
-
-
-_LOAD: tuple[_Rule, ...] = (
-    (
-        _GUARDRAIL,
-        lambda words: LoadRefused(
-            f"LM Studio's guardrail refused the load: {words}",
-            hint="The guardrail can be changed in LM Studio's settings.",
-        ),
-    ),
-    (
-        MEMORY_WORDS,
-        lambda words: OutOfMemory(f"the engine ran out of memory while loading: {words}"),
-    ),
-    (_NO_MODEL, lambda words: ModelNotFound(f"LM Studio: {words}")),
-    (_GONE, _gone),
-)
-_PREDICTION: tuple[_Rule, ...] = (
-    (_OVERFLOW, _overflow),
-    (_GONE, _gone),
-    (_CRASHED, crashed),
-    (MEMORY_WORDS, crashed),
-)
-
-
-def _first(rules: tuple[_Rule, ...], text: str) -> LMStrixError | None:
-    words = " ".join(text.split())[:_WORDS]
-    return next((make(words) for pattern, make in rules if pattern.search(text)), None)
-
-
 def load_error(text: str) -> LMStrixError:
     """Why a load gave no model. `text` is all that the server said of it."""
-    words = " ".join(text.split())[:_WORDS] or "no reason given"
-    return _first(_LOAD, text) or LoadFailed(f"LM Studio could not load the model: {words}")
+    words = _said(text)
+    if _GUARDRAIL.search(text):
+        return LoadRefused(
+            f"LM Studio's guardrail refused the load: {words}",
+            hint="The guardrail can be changed in LM Studio's settings.",
+        )
+    if MEMORY_WORDS.search(text):
+        return OutOfMemory(f"the engine ran out of memory while loading: {words}")
+    if _NO_MODEL.search(text):
+        return ModelNotFound(f"LM Studio: {words}")
+    if _GONE.search(text):
+        return _gone(words)
+    return LoadFailed(f"LM Studio could not load the model: {words}")
 
 
 def prediction_error(text: str) -> LMStrixError:
     """Why a prediction gave no reply."""
-    words = " ".join(text.split())[:_WORDS] or "no reason given"
-    return _first(_PREDICTION, text) or PredictionError(f"LM Studio gave no reply: {words}")
+    words = _said(text)
+    if OVERFLOW_WORDS.search(text):
+        return ContextOverflow(f"the prompt does not fit: {words}")
+    if _GONE.search(text):
+        return _gone(words)
+    if _CRASHED.search(text) or MEMORY_WORDS.search(text):
+        return crashed(words)
+    return PredictionError(f"LM Studio gave no reply: {words}")
 
 
 def call_error(text: str) -> LMStrixError:
     """Why a remote call failed."""
-    words = " ".join(text.split())[:_WORDS] or "no reason given"
+    words = _said(text)
     if _CRASHED.search(text):
         return crashed(words)
     if _NO_MODEL.search(text) and not _GONE.search(text):
