@@ -467,6 +467,11 @@ class LMStrix:
             its_turn(adapter, Announcer(info.key, (*self._observers, hear))),
             adapter.load(info, length) as loaded,
         ):
+            if context_length and loaded.effective_context < context_length and on_note is not None:
+                on_note(
+                    f"Asked for {context_length:,} tokens, the engine loaded"
+                    f" {loaded.effective_context:,}."
+                )
             await _require_room(loaded, asked, max_tokens, tested=tested, on_note=on_note)
             yield loaded, asked
 

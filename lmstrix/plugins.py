@@ -7,6 +7,7 @@ another shape.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,7 +16,6 @@ import anyio
 
 from lmstrix.errors import (
     ConfigurationError,
-    EngineUnavailable,
     InfrastructureError,
     LMStrixError,
     ModelNotFound,
@@ -152,16 +152,8 @@ class Adapters:
         except (ModelNotFound, InfrastructureError) as error:
             _check_ending(model)
             if elsewhere and model not in self._places:
-                everywhere = [*elsewhere, *await _keys(adapter)]
-                meant = suggestion(model, [key for _, key in everywhere])
-                if isinstance(error, InfrastructureError):
-                    names = " and ".join(dict.fromkeys(one.name for one, _ in elsewhere))
-                    raise EngineUnavailable(
-                        f"no model {model[:200]!r} on {names}, and {error}",
-                        hint=f"{meant} {error.hint}".strip(),
-                    ) from error
-                error.hint = meant.strip() or error.hint
-            elif isinstance(error, InfrastructureError) and self._others:
+                raise _nowhere(model, [*await _keys(adapter), *elsewhere], error) from error
+            if isinstance(error, InfrastructureError) and self._others:
                 names = " and ".join(self._others)
                 error.hint = f"{names} do not answer either, or have no model. {error.hint}"
             raise
@@ -231,6 +223,20 @@ class Adapters:
             self._defaults[name] = as_adapter(name, settings)
             self._made.append(self._defaults[name])
         return self._defaults[name]
+
+
+def _nowhere(name: str, models: Sequence[tuple[Adapter, str]], error: LMStrixError) -> LMStrixError:
+    """What `error` is, raised by the usual server, if others answered and lack the model too."""
+    if any(may_mean(name, key) for _, key in models):
+        return error  # several are meant
+    counts = Counter(getattr(adapter, "engine", adapter.name) for adapter, _ in models)
+    asked = ", ".join(f"{engine}: {count}" for engine, count in counts.items())
+    away = f"; {error}" if isinstance(error, InfrastructureError) else ""
+    hint = suggestion(name, [key for _, key in models]) or "`lmstrix scan` lists them."
+    return ModelNotFound(
+        f"no server has a model {name[:200]!r} (models on {asked}){away}",
+        hint=f"{hint} A server that is elsewhere: name it with --adapter and --host.",
+    )
 
 
 async def _keys(adapter: Adapter) -> Sequence[tuple[Adapter, str]]:

@@ -138,7 +138,7 @@ class PassRule:
 
     def weak(self, observation: Observation, baseline: Baseline) -> Sequence[Region]:
         """The regions that did badly: nearer to a rate that just passes than to the baseline's,
-        with more than one lost fact. Empty without regions.
+        with more than one lost fact or less than a full stage of trials. Empty without regions.
         """
         enough = (self.threshold(baseline) + baseline.rate) / 2
         return [
@@ -146,7 +146,10 @@ class PassRule:
             for tally in observation.regions
             if tally.region in self.regions
             and tally.passes < enough * tally.trials
-            and (tally.lost_facts is None or tally.lost_facts > DISLIKED)
+            # One of ten may be a fact that the model cannot answer; one of six may be more.
+            and (
+                tally.lost_facts is None or tally.lost_facts > DISLIKED or tally.trials < self.full
+            )
         ]
 
     def wanted_in(self, region: Region, observation: Observation, baseline: Baseline) -> int:

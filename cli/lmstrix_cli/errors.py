@@ -8,6 +8,8 @@ import logging
 import traceback
 from collections.abc import Iterable
 
+import click
+
 from lmstrix import (
     Cause,
     ConfigurationError,
@@ -18,6 +20,7 @@ from lmstrix import (
 )
 from lmstrix_cli import output
 from lmstrix_cli.session import Interrupted
+from lmstrix_cli.settings import Settings
 
 
 class ExitCode(enum.IntEnum):
@@ -86,7 +89,13 @@ _log.addHandler(logging.NullHandler())  # without it Python prints unhandled rec
 def explain_known(error: LMStrixError) -> ExitCode:
     """Print what went wrong and what to do next."""
     _log.error("%s", type(error).__name__, exc_info=error)
-    output.error(str(error) or type(error).__name__, error.hint)
+    hint = error.hint
+    context = click.get_current_context(silent=True)
+    settings = context.find_object(Settings) if context else None
+    from_environment = settings and settings.host and not settings.host_is_typed
+    if from_environment and isinstance(error, InfrastructureError):
+        hint = f"LMSTRIX_HOST names that address. {hint}".strip()
+    output.error(str(error) or type(error).__name__, hint)
     return code_of_error(error)
 
 

@@ -113,7 +113,7 @@ def _open(path: Path) -> _LogFile:
                 head = file.read(_HEAD_BYTES)
             if head and not _STAMP.match(head):
                 raise click.BadParameter(
-                    f"{str(path)!r} exists and is not a log of LMStrix. Name another file.",
+                    f"{str(path)!r} exists and is not an LMStrix log. Name another file.",
                     param_hint="--log-file",
                 )
         return _LogFile(path)

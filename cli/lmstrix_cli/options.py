@@ -79,11 +79,13 @@ def _bytes(text: str) -> int:
 
 def _seconds(text: str) -> float:
     match = _DURATION.fullmatch(text)
-    if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text):
         raise ValueError(f"{text} has no unit: write {text}s, {text}m or {text}h.")
-    if not text or match is None or len(text) > _DIGITS:
+    if text != "0" and (not text or match is None or len(text) > _DIGITS):
         raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1h30m.")
-    hours, minutes, seconds = (float(group or 0) for group in match.groups())
+    hours, minutes, seconds = (
+        (float(group or 0) for group in match.groups()) if match else (0, 0, 0)
+    )
     total = 3600 * hours + 60 * minutes + seconds
     if total < 1:
         raise ValueError("the duration must be at least one second.")
@@ -95,7 +97,7 @@ def _share(text: str) -> float:
         raise ValueError(f"{text!r} is not a number such as 0.85 or 1/64.")
     share = float(Fraction(text))
     if not 0 < share <= 1:
-        raise ValueError("it must lie above 0 and be at most 1.")
+        raise ValueError("it must be greater than 0 and at most 1.")
     return share
 
 

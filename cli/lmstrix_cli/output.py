@@ -205,6 +205,8 @@ class Column(Generic[T]):
     least: int = attrs.field(default=0, kw_only=True)
     """The least width of a text that may be wrapped, in cells; 0 if it never is."""
     right: bool = attrs.field(default=False, kw_only=True)
+    spared: bool = attrs.field(default=False, kw_only=True)
+    """Whether a narrow terminal goes without it."""
 
     def of(self, row: T) -> object:
         """The value in CSV."""
@@ -293,6 +295,9 @@ def rows_table(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
         if needed - _GAP <= room:
             break
     else:
+        kept = [column for column in shown if not column.spared]
+        if len(kept) < len(shown):
+            return rows_table(kept, rows)
         blocks: list[RenderableType] = []
         for row in cells:
             blocks += [grid(*zip([c.head for c in shown], row, strict=True)), ""]

@@ -87,7 +87,7 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
 
 def newest_of(reports: Sequence[ContextReport], names: Sequence[str]) -> list[ContextReport]:
     """The newest report of each model in `names`, each once; raises what `all_of` raises."""
-    newest = [max(all_of(reports, name), key=_finished) for name in names]
+    newest = [max(all_of(reports, name), key=_rank) for name in names]
     return list({id(report): report for report in newest}.values())
 
 
@@ -99,9 +99,9 @@ def all_of(reports: Sequence[ContextReport], name: str) -> list[ContextReport]:
 def newest_of_each(reports: Sequence[ContextReport]) -> list[ContextReport]:
     """The newest report of every model, the newest of all first."""
     newest: dict[str, ContextReport] = {}
-    for report in sorted(reports, key=_finished, reverse=True):
+    for report in sorted(reports, key=_rank, reverse=True):
         newest.setdefault(name_of(report), report)
-    return list(newest.values())
+    return sorted(newest.values(), key=lambda report: report.finished_at, reverse=True)
 
 
 def name_of(report: ContextReport) -> str:
@@ -110,8 +110,14 @@ def name_of(report: ContextReport) -> str:
     return path if is_model_file(path) and Path(path).is_absolute() else report.model.key
 
 
-def _finished(report: ContextReport) -> datetime:
-    return report.finished_at
+def _rank(report: ContextReport) -> tuple[bool, datetime]:
+    """A measurement that ended goes before any that did not, then the newest."""
+    return report.cause not in UNFINISHED, report.finished_at
+
+
+def is_of(settings: Settings, adapter: str) -> bool:
+    """Whether a result was measured with the adapter that was named, if one was."""
+    return settings.adapter in {None, adapter}
 
 
 def newest_true(summaries: Sequence[ReportSummary], *, by: str) -> dict[str, ReportSummary]:
@@ -131,11 +137,12 @@ def read_maps(sources: Sequence[str]) -> list[ContextMap]:
 
 
 def stored(settings: Settings) -> Sequence[StoredReport]:
-    """Every report in the store, newest first."""
+    """Every report in the store, newest first; those of one adapter if it was named."""
 
     async def read() -> Sequence[StoredReport]:
         async with session.client(settings) as client:
-            return await client.reports()
+            found = await client.reports()
+        return [one for one in found if is_of(settings, one.report.environment.adapter)]
 
     return session.run(read)
 

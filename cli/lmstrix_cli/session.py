@@ -77,7 +77,7 @@ def open_client(
         )
     except PluginNotFound as error:
         unknown = settings.adapter not in plugin_names("lmstrix.adapters")
-        if unknown and settings.adapter == os.environ.get("LMSTRIX_ADAPTER"):
+        if unknown and settings.adapter and settings.adapter == os.environ.get("LMSTRIX_ADAPTER"):
             error.hint = f"LMSTRIX_ADAPTER names it. {error.hint}"
         raise
 

@@ -123,9 +123,9 @@ class OpenAIAdapter(ServerAdapter):
         """Raise `ConfigurationError` for another machine without `accept_cost`; sends nothing."""
         if self._accept_cost or is_loopback(self._address):
             return
-        reads = "reads a context several times, about four times"
+        reads = "reads a context usually twice, at most some 4.5 times,"
         if context_length is not None:
-            reads = f"of {context_length:,} tokens reads about {4 * context_length:,} tokens"
+            reads = f"of {context_length:,} tokens usually reads {2 * context_length:,} tokens"
         raise ConfigurationError(
             f"{self._address} is not this machine: a measurement {reads} with a prefix"
             " cache and more without one, and may cost money",

@@ -29,16 +29,20 @@ def find_model(reports: Sequence[StoredReport], name: str) -> ModelInfo:
     return next((report for report in mine if report.measured), mine[0]).model
 
 
-def choose_report(reports: Sequence[StoredReport], name: str) -> ContextReport:
-    """The newest finished report with a true context of the model that `name` means.
+def choose_report(
+    reports: Sequence[StoredReport], name: str, *, engines: Sequence[str] = ()
+) -> ContextReport:
+    """The newest finished report with a true context of the model that `name` means; one that was
+    measured with one of `engines` goes before others.
 
     Raises `NotMeasured` if no measurement of the model was finished, and like
     `lmstrix.names.reports_of`.
     """
     mine = reports_of(reports, name)
-    for report in mine:
-        if report.measured:
-            return report
+    measured = [report for report in mine if report.measured]
+    own = [report for report in measured if report.environment.adapter in engines]
+    if measured:
+        return (own or measured)[0]
     key, cause = mine[0].model.key, mine[0].cause.replace("_", " ")
     raise NotMeasured(
         f"{key!r} has no finished true context: its newest measurement ended with {cause!r}",

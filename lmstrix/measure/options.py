@@ -129,7 +129,7 @@ class MeasureOptions:
         if not 0 < self.tolerance < 1:
             raise ConfigurationError("tolerance must lie between 0 and 1")
         if not 0 < self.ratio <= 1:
-            raise ConfigurationError("ratio must lie above 0 and be at most 1")
+            raise ConfigurationError("ratio must be greater than 0 and at most 1")
         if self.documents < 2:
             raise ConfigurationError(
                 "a certificate needs a second document: certify=False skips it"
@@ -162,8 +162,9 @@ class MeasureOptions:
         for tokens in (self.only_at, self.max_context):
             if tokens is not None and tokens < shortest:
                 raise ConfigurationError(
-                    f"{tokens:,} tokens are too few: the questions at short length alone need"
-                    f" {shortest}"
+                    f"{tokens:,} tokens are too few: the questions at short length need"
+                    f" {shortest:,}",
+                    hint=f"Give {shortest:,} or more.",
                 )
 
     def at_one_size(self) -> MeasureOptions:
@@ -216,7 +217,7 @@ class MapOptions:
         if self.lengths < 2 or self.trials < 1:
             raise ConfigurationError("a map needs two lengths and one question at each")
         if not 0 < self.ratio <= 1:
-            raise ConfigurationError("ratio must lie above 0 and be at most 1")
+            raise ConfigurationError("ratio must be greater than 0 and at most 1")
 
     def grid(self, longest: int) -> list[int]:
         """The lengths: multiples of 256 from 512 on, and `longest` itself."""

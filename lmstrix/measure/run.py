@@ -96,6 +96,9 @@ FAR, NEAR = 2, 5 / 4
 KEPT_WITHIN = 1 / 8
 """How near the tokens that survive must be to the answer: facts stand that far apart."""
 
+HARDLY_LOST = 0.9
+"""A prompt of which so much is answered lost too little for its place to be seen."""
+
 SAVE_DEADLINE_S = 10.0
 """For the last words to the store when the measurement is being cancelled."""
 
@@ -188,13 +191,13 @@ class Measurement:
                     await keeper.save_cost()
                     await keeper.clear_load()
                     if ended in RESUMABLE:
-                        report = build_report(state, ended)
+                        report = self._report(ended)
                         await keeper.finish(report)
                         self._finish(report)
-            report = build_report(state, cause)
+            report = self._report(cause)
             await keeper.finish(report)
             if keeper.error is not None:
-                report = build_report(state, cause)  # with the note on what was not kept
+                report = self._report(cause)  # with the note on what was not kept
             return self._finish(report)
 
     async def give_up_load(self) -> None:
@@ -208,6 +211,13 @@ class Measurement:
     async def key(self) -> str:
         """The key under which the store keeps its report: model, engine, method, versions."""
         return self._state.key(await self._adapter.status(), turn_of(self._adapter))
+
+    def _report(self, cause: Cause | None) -> ContextReport:
+        """The report of what is known. A certificate under way counts once it has failed."""
+        state = self._state
+        if state.problem is not None and state.verdict(state.bracket()[0]) is Verdict.FAIL:
+            state.settled = None
+        return build_report(state, cause)
 
     def _finish(self, report: ContextReport) -> ContextReport:
         self._announcer.emit(
@@ -370,7 +380,7 @@ class Measurement:
         state = self._state
         problem = self._problem
         for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
-            state.settled = certificate - 1
+            state.settled = certificate - 1 if state.options.certifies else None
             if certificate > 2:  # so few answers at each length were not enough twice
                 first = state.options.rule.first
                 state.problem = attrs.evolve(problem, rule=attrs.evolve(problem.rule, first=first))
@@ -420,9 +430,29 @@ class Measurement:
         length = min(problem.ceiling, FAR * low)
         if length < NEAR * low:
             return
-        for trial in state.of():
-            if trial.phase == TRUNCATION:  # before a certificate that did not hold
-                length, document = trial.length_tokens, trial.seed
+        before = [t for t in state.of() if t.phase == TRUNCATION]
+        if before:  # asked before a certificate that did not hold
+            longest = max(before, key=lambda t: t.length_tokens)
+            length, document = longest.length_tokens, longest.seed
+        kept = await self._kept(length, document)
+        if kept is None or abs(kept - low) >= low * KEPT_WITHIN:
+            return
+        # A part of the window that is lost keeps a share of any prompt; a cut keeps the tokens.
+        other = high if high != length else (low + high) // 2
+        nearer = await self._kept(other, document)
+        if nearer is not None and abs(nearer - kept) < abs(nearer - kept * other / length):
+            state.truncated_to = kept
+            self._announcer.note(
+                f"of {length:,} tokens the server seems to read about {kept:,}: it drops the "
+                "middle of longer prompts without saying so"
+            )
+
+    async def _kept(self, length: int, document: int) -> int | None:
+        """How many tokens of a prompt of `length` survive around a part that is lost, if known.
+
+        Asks a full stage of questions about each region.
+        """
+        state, problem = self._state, self._problem
         count = len(Region) * problem.rule.full
         asked = state.asked(TRUNCATION, length, document).total()
         fitting = state.fitting(problem, document, length, max(0, count - asked))
@@ -430,13 +460,9 @@ class Measurement:
             regions = self._regions_of(Ask(length_tokens=length, trials=fitting), state)
             with self._probe(TRUNCATION, length, fitting):
                 await self._asker.ask(state.main, TRUNCATION, length, document, regions)
-        kept = _kept_tokens(state.at(length), length)
-        if kept is not None and abs(kept - low) < low * KEPT_WITHIN:
-            state.truncated_to = kept
-            self._announcer.note(
-                f"of {length:,} tokens the server seems to read about {kept:,}: it drops the "
-                "middle of longer prompts without saying so"
-            )
+        seen = state.observation(length)
+        whole = length if seen.passes >= HARDLY_LOST * seen.trials else None
+        return _kept_tokens(state.at(length), length) or whole
 
     async def _search(self, document: int) -> Cause | None:
         """Do what the strategy says until it is done, and the levels too: one that counts moves

@@ -367,7 +367,8 @@ class Asker:
         try:
             shortest = level.validator.baseline_length
             if self._lost.needs_shorter(length_tokens) and length_tokens > shortest:
-                await self._complete(level, shortest, seed, wanted[:1])
+                # On another text: in the cache it would make the longer prompt cheaper to read.
+                await self._complete(level, shortest, self._state.document(-1), wanted[:1])
             return await self._complete(level, length_tokens, seed, wanted)
         except PromptTruncated as error:
             raise _EngineFailed(

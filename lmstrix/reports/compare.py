@@ -16,6 +16,7 @@ from lmstrix.reports.words import (
     say_bytes,
     say_interval,
     say_limit,
+    say_loadable,
     say_reach,
     say_seconds,
     say_speed,
@@ -179,7 +180,7 @@ def _facts(report: ContextReport) -> dict[str, str]:
     end = say_tokens(high, unknown="nothing failed")
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
-        "loadable": say_tokens(report.loadable_context, unknown=NOT_KNOWN),
+        "loadable": NOT_KNOWN if report.loadable_context is None else say_loadable(report),
         "true": ("at least " if report.true_context and report.cause in UNFINISHED else "")
         + say_tokens(report.true_context, unknown=NOT_KNOWN),
         "usable": NOT_KNOWN if usable is None else say_tokens(usable.limit_tokens, unknown="none"),

@@ -22,6 +22,7 @@ from lmstrix.reports.words import (
     say_evidence,
     say_kept,
     say_limit,
+    say_loadable,
     say_model_facts,
     say_numbers,
     say_provenance,
@@ -119,7 +120,7 @@ def _overview(reports: Sequence[ContextReport]) -> str:
         [
             code_span(report.model.key, in_table=True),
             say_tokens(report.declared_context),
-            say_tokens(report.loadable_context),
+            say_loadable(report),
             say_tokens(report.true_context),
             say_limit(report),
             "yes" if report.certified else "no",

@@ -119,8 +119,10 @@ def _curve(curve: Sequence[CurvePoint], width: int) -> list[str]:
     )
     fits = (lines for lines in tables if max(map(len, lines)) <= width)
     table = next(fits, None) or _columns([row[:4] for row in rows], right=(0, 1, 2))
-    notes = _wrap_all([f"  {note}" for note in curve_notes(curve)], width)
-    return [table[0], *_folded(points, table[1:]), *notes]
+    lines = list(_folded(points, table[1:]))
+    shown = [p for p, line in zip(points, table[1:], strict=True) if line in lines]
+    notes = _wrap_all([f"  {note}" for note in curve_notes(shown)], width)
+    return [table[0], *lines, *notes]
 
 
 def _folded(points: Sequence[CurvePoint], lines: Sequence[str]) -> Iterator[str]:

@@ -235,6 +235,11 @@ def _why(report: ContextReport) -> str:
     high = report.bracket[1]
     if report.loadable_context is None and report.cause in _NEVER_LOADED:
         return _NEVER_LOADED[report.cause]
+    if report.cause is Cause.NOT_MEASURABLE and report.baseline.trials:
+        return (
+            "The model cannot do the task even with a short prompt. That says nothing about longer"
+            " prompts. An instruction-tuned model may do it, or another question: --validator copy."
+        )
     if report.cause is Cause.LOAD_HUNG and high is not None:
         return (
             f"A load of {high:,} tokens made no progress, although the server answered other calls."
@@ -274,7 +279,7 @@ def say_summary(report: ContextReport) -> str:
         return f"{known}{'not' if known else 'Not'} measured. {_why(report)}"
     if not true:
         return f"{claims}; not reliable at any length. {_why(report)}"
-    least = "at least " if report.cause in _AT_LEAST else ""
+    least = report.cause in _AT_LEAST
     if (correct := _correct_so_far(report)) > true:
         known = f"no settled result yet; all answers were correct up to {correct:,}"
         return f"{claims}; {known}. {_BEYOND.get(report.cause) or _why(report)}"
@@ -282,7 +287,7 @@ def say_summary(report: ContextReport) -> str:
         beyond = f"Beyond that it forgets {_forgotten(report)}."
     else:
         beyond = _BEYOND.get(report.cause) or _why(report)
-    return f"{claims}; reliable up to {least}{true:,}. {beyond}"
+    return f"{claims}; reliable {'to at least' if least else 'up to'} {true:,}. {beyond}"
 
 
 def _correct_so_far(report: ContextReport) -> int:
@@ -554,7 +559,7 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     true_words = "works so far" if unfinished else "the largest filled context at which it works"
     at_least = "at least " if unfinished else ""
     if unfinished and _correct_so_far(report):
-        true_words = "the search had settled no larger one"
+        true_words = "no larger length has a verdict yet"
     rows = [
         Number(
             "declared", say_tokens(report.declared_context), "the claim of the model's metadata"
@@ -568,14 +573,23 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     return tuple(rows)
 
 
+LOADS_NOTHING = frozenset({"openai"})
+"""Adapters of servers whose models are loaded already, and do not tell their context."""
+
+
+def say_loadable(report: ContextReport) -> str:
+    """The loadable context in a cell, as it is told with the other numbers."""
+    return _loadable(report).value
+
+
 def _loadable(report: ContextReport) -> Number:
     """The largest context that loads, or the largest that was tried."""
     loadable = report.loadable_context
     value = say_tokens(loadable)
-    if report.environment.adapter == "openai":
+    if report.environment.adapter in LOADS_NOTHING:
         return Number("loadable", "-", "the server does not report it")
     if loadable is not None and loadable == report.declared_context:
-        return Number("loadable", value, "loads; larger sizes were not tried")
+        return Number("loadable", value, "all that it declares")
     if loadable is not None and loadable == report.method.max_context:
         return Number("loadable", f"at least {value}", "not tried further")
     if report.cause is Cause.LOAD_REFUSED and loadable:
@@ -613,7 +627,7 @@ def say_evidence(report: ContextReport) -> list[str]:
         return []
     certified = "yes, confirmed by" if report.certified else "no, not confirmed by"
     # That server loads nothing for us.
-    fresh = "" if report.environment.adapter == "openai" else "a fresh load and "
+    fresh = "" if report.environment.adapter in LOADS_NOTHING else "a fresh load and "
     sentences = (
         f"certified: {certified} {fresh}fresh texts at that length.",
         _say_bracket(report),
@@ -758,7 +772,8 @@ def say_kept(found: ContextMap, layer: Layer) -> str:
     if short < LEAST_SCORE:
         return f"it cannot do this at {min(found.lengths):,} tokens already"
     share = say_percent(found.ratio)
-    return f"at least {share} of the score at {min(found.lengths):,} tokens, up to {limit:,} tokens"
+    short_at = min(found.lengths)
+    return f"keeps at least {share} of its score at {short_at:,} tokens up to {limit:,} tokens"
 
 
 # The table of lengths

@@ -85,6 +85,8 @@ class ReportSummary:
     size_bytes: int
     declared_context: int | None
     loadable_context: int | None
+    max_context: int | None = None
+    """The largest context that was to be tried, if one was named."""
     true_context: int | None
     cause: Cause
     certified: bool
@@ -150,6 +152,7 @@ def summarize(stored: StoredReport) -> ReportSummary:
         size_bytes=report.model.size_bytes,
         declared_context=report.declared_context,
         loadable_context=report.loadable_context,
+        max_context=report.method.max_context,
         true_context=report.true_context,
         cause=report.cause,
         certified=report.certified,

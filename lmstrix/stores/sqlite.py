@@ -712,13 +712,13 @@ def _refuse_others(path: Path) -> bool:
     try:
         # Before it is opened: opening a pipe waits for its other end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError(f"The store {path} is not a file.", hint=_OTHER_FILE)
+            raise StoreError(f"the store {path} is not a file", hint=_OTHER_FILE)
         with path.open("rb") as file:
             header = file.read(100)
     except FileNotFoundError:
         return False
     if header and not is_store(header):
-        raise StoreError(f"{path} is not a store of LMStrix.", hint=_OTHER_FILE)
+        raise StoreError(f"{path} is not an LMStrix store", hint=_OTHER_FILE)
     return bool(header)
 
 

@@ -302,7 +302,9 @@ def _is_symbols(c: _Counts) -> bool:
 
 
 def _is_loop(c: _Counts) -> bool:
-    if c.cover >= 0.6 or (c.cover >= 0.4 and c.rounds >= 2.2):  # (0.13, 3; 0.88, 15)
+    # A sentence that comes three times in between is bad style, and no loop: 0.46.
+    least = 0.4 if c.at_end or c.rounds >= 4 else 0.5
+    if c.cover >= 0.6 or (c.cover >= least and c.rounds >= 2.2):  # (0.13, 3; 0.88, 15)
         return True
     # Compression (2.8; 4.3). The 2.4 that Whisper uses would condemn JSON.
     return c.compression >= (5.0 if c.marks >= CODE_MARKS else 3.1)
@@ -351,6 +353,7 @@ class _Counts:
     switches: float = 0.0  # changes of script per letter
     cover: float = 0.0  # share of the words in the longest run that repeats itself exactly
     rounds: float = 0.0  # how often that run repeats itself
+    at_end: bool = False  # whether the text ends with it
     compression: float = 0.0  # bytes over bytes compressed by zlib
     language: str = ""  # the one with the most common words; empty if there are few of any
     common: float = 0.0  # share of that language's common words
@@ -375,7 +378,7 @@ def _count(text: str) -> _Counts:
     data = " ".join(text.split()).encode("utf-8", "replace")
     language, common = _language(words)
     unnumbered = re.sub(r"(?m)^\s*\d+[.)]\s", "", text)  # "1. Yes. 2. Yes. 3. Yes."
-    cover, rounds = max(_loop(_words(unnumbered)), _loop(unnumbered.split()))
+    cover, rounds, at_end = max(_loop(_words(unnumbered)), _loop(unnumbered.split()))
     letters = len(characters) - len(marks)
     return _Counts(
         characters=len(characters),
@@ -390,6 +393,7 @@ def _count(text: str) -> _Counts:
         switches=sum(a != b for a, b in pairwise(scripts)) / max(1, len(scripts)),
         cover=cover,
         rounds=rounds,
+        at_end=at_end,
         compression=len(data) / len(zlib.compress(data, 9)),
         language=language,
         common=common,
@@ -419,16 +423,18 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _loop(words: Sequence[str]) -> tuple[float, float]:
-    """Cover and rounds of the longest run that repeats itself with a period of up to 64 words."""
-    best, best_period = 0, 1
+def _loop(words: Sequence[str]) -> tuple[float, float, bool]:
+    """Cover and rounds of the longest run that repeats itself with a period of up to 64 words, and
+    whether the text ends with it: its last word may be cut off.
+    """
+    best, best_period, end = 0, 1, 0
     for period in range(1, min(64, len(words) // 2) + 1):
         run = 0
         for i in range(period, len(words)):
             run = run + 1 if words[i] == words[i - period] else 0
             if run >= period and run + period > best:
-                best, best_period = run + period, period
-    return best / max(1, len(words)), best / best_period
+                best, best_period, end = run + period, period, i
+    return best / max(1, len(words)), best / best_period, end >= len(words) - 2
 
 
 def _language(words: Sequence[str]) -> tuple[str, float]:

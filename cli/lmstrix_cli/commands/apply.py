@@ -22,7 +22,6 @@ from lmstrix import (
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, explain_known, worst
 from lmstrix_cli.options import TOKENS, json_option
-from lmstrix_cli.progress import base_name
 from lmstrix_cli.results import name_of, stored
 from lmstrix_cli.settings import Settings, pass_settings
 
@@ -128,6 +127,8 @@ def command(
     """
     if every and (model or undo):
         raise click.UsageError("--all takes neither a model nor --undo.")
+    if every and wished["target"] != LMSTUDIO:
+        raise click.UsageError("--all is for LM Studio: for another program name one model.")
     if not every and not model:
         raise click.UsageError("name a measured model (see `lmstrix list`), or use --all.")
     wish = _Wish(model=model or "", **wished, store=settings.store)  # pyright: ignore[reportArgumentType] - click gives each option by its name
@@ -147,22 +148,17 @@ def _apply(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
 
 
 def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    """The newest result of every model that the program can have; the others are left out."""
-    home = apply.existing_home(wish.home) if wish.target == LMSTUDIO else None
+    """The newest result of every model that LM Studio can have; the others are left out."""
+    home = apply.existing_home(wish.home)
     codes: list[ExitCode] = []
     for name in dict.fromkeys(name_of(one.report) for one in reports):
-        key = base_name(name)
         try:
-            report = apply.choose_report(reports, name)
-            if home is not None:
-                _identifier(report, home)
+            _identifier(_chosen(reports, name, LMSTUDIO), home)
         except LMStrixError as error:
-            output.note(f"left out: {output.label(key)}: {error}")
+            output.note(f"left out: {error}")
             continue
         if codes and not wish.as_json:
             output.out("")
-        if wish.target != LMSTUDIO and not wish.as_json:
-            output.out(output.verbatim(f"# {output.label(key)}"))
         try:
             codes.append(_apply(attrs.evolve(wish, model=name), reports))
         except LMStrixError as error:
@@ -185,8 +181,13 @@ def _check_usage(wish: _Wish, *, undo: bool) -> None:
         raise click.UsageError("give --yes or --dry-run, not both.")
 
 
+def _chosen(reports: Sequence[StoredReport], name: str, target: str) -> ContextReport:
+    """The result to apply: one of the program itself, if there is one."""
+    return apply.choose_report(reports, name, engines=_ENGINES[target])
+
+
 def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    report = apply.choose_report(reports, wish.model)
+    report = _chosen(reports, wish.model, wish.target)
     _check_engine(report)
     home = apply.existing_home(wish.home)
     change = apply.plan_change(home, _identifier(report, home), wish.context(report))
@@ -276,7 +277,7 @@ def _contexts(change: apply.Change) -> dict[str, object]:
 
 
 def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    report = apply.choose_report(reports, wish.model)
+    report = _chosen(reports, wish.model, wish.target)
     context = wish.context(report)
     if wish.target == LLAMA_SERVER:
         text = apply.llama_server_arguments(context)

@@ -9,6 +9,7 @@ import click
 
 from lmstrix import UNFINISHED, Cause, ContextReport, ReportSummary
 from lmstrix.reports.words import (
+    LOADS_NOTHING,
     dump_report,
     say_cause,
     say_count,
@@ -19,6 +20,7 @@ from lmstrix.reports.words import (
 from lmstrix_cli import output, session
 from lmstrix_cli.options import TOKENS, name_matches, name_option
 from lmstrix_cli.output import JSON, TABLE, Column, choose_format, format_options, show_rows
+from lmstrix_cli.results import is_of
 from lmstrix_cli.settings import Settings, pass_settings
 
 EPILOG = """\b
@@ -47,11 +49,13 @@ What next:
   lmstrix test MODEL   measure one
   lmstrix demo         get a small model and measure it"""
 FOOTNOTE = "+ at least: the measurement is unfinished. Run the same `lmstrix test` to continue."
+NOT_FURTHER = "+ at least: no more was tried, as --max-context said."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
 
 @click.command(name="list", epilog=EPILOG)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
 @name_option
 @click.option(
     "--cause",
@@ -81,6 +85,7 @@ _UPWARDS = frozenset({"name"})
 def command(  # noqa: PLR0913 - one for each option
     settings: Settings,
     *,
+    models: tuple[str, ...],
     names: tuple[str, ...],
     causes: tuple[str, ...],
     certified: bool | None,
@@ -90,17 +95,18 @@ def command(  # noqa: PLR0913 - one for each option
     kind: str | None,
     as_json: bool,
 ) -> None:
-    """Show the stored results, newest first.
+    """Show the stored results, or those of each MODEL, newest first.
 
-    SPEED is generation in tokens per second at the true context. A + after the true context
-    marks an unfinished measurement. Reads only the store and needs no engine or server.
+    A full result is kept when a quick or an unfinished one of the same kind follows. SPEED is
+    generation in tokens per second at the true context. Reads only the store and needs no engine or
+    server.
     """
     kind = choose_format(kind, as_json=as_json)
     found, reports = session.run(lambda: _read(settings, in_full=kind == JSON))
     kept = [
         row
         for row in found
-        if name_matches(row.model_key, names)
+        if name_matches(row.model_key, (*models, *names))
         and (not causes or row.cause in causes)
         and certified in {None, row.certified}
         and (min_true is None or (row.true_context or 0) >= min_true)
@@ -111,8 +117,12 @@ def command(  # noqa: PLR0913 - one for each option
             output.json_line(dump_report(reports[row.id]))
     elif kept or kind == "csv":
         show_rows(kind, _columns(kept, datetime.now(UTC)), kept)
-        if kind == TABLE and any(_is_partial(row) for row in kept):
-            output.out(f"\n{FOOTNOTE}")
+        notes = [
+            *([FOOTNOTE] if any(map(_is_partial, kept)) else []),
+            *([NOT_FURTHER] if any(_say_loadable(row).endswith("+") for row in kept) else []),
+        ]
+        if kind == TABLE and notes:
+            output.out("", *notes)
     elif found:
         output.note(f"No match among {say_count(len(found), 'result')}.")
     else:
@@ -127,6 +137,7 @@ async def _read(
         found = await client.summaries()
         stored = await client.reports() if in_full else ()
         reports = {one.id: one.report for one in stored}
+        found = [row for row in found if is_of(settings, row.adapter)]
         return [row for row in found if not in_full or row.id in reports], reports
 
 
@@ -143,14 +154,18 @@ def _columns(rows: Sequence[_Row], now: datetime) -> list[Column[_Row]]:
     return [
         Column("model", "MODEL", value=lambda row: row.model_key, least=12),
         Column("declared_context", "DECLARED", short="DECL", right=True),
-        Column("loadable_context", "LOADABLE", short="LOAD", right=True),
+        Column("loadable_context", "LOADABLE", _say_loadable, short="LOAD", right=True),
         Column("true_context", "TRUE", _say_true, right=True),
         Column("cause", "CAUSE", lambda row: say_cause(row.cause), least=10),
         Column(
             "certified", "CERTIFIED", lambda row: "yes" if row.certified else "no", short="CERT"
         ),
         Column(
-            "tokens_per_second", "SPEED", lambda row: say_speed(row.tokens_per_second), right=True
+            "tokens_per_second",
+            "SPEED",
+            lambda row: say_speed(row.tokens_per_second),
+            right=True,
+            spared=True,
         ),
         Column(
             "finished_at",
@@ -166,6 +181,14 @@ def _columns(rows: Sequence[_Row], now: datetime) -> list[Column[_Row]]:
 
 
 _ONLY_IN_CSV = ("ttft_s", "quantization", "architecture", "model_path", "model_digest")
+
+
+def _say_loadable(row: _Row) -> str:
+    if row.adapter in LOADS_NOTHING:
+        return "-"
+    known = say_tokens(row.loadable_context, unknown="-")
+    least = row.loadable_context == row.max_context != row.declared_context
+    return f"{known}+" if least and row.max_context else known
 
 
 def _say_true(row: _Row) -> str:

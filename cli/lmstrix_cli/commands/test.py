@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lmstrix import ContextReport, LMStrix, LMStrixError, MeasureOptions, ModelInfo
+from lmstrix import ContextReport, LMStrix, LMStrixError, MeasureOptions, ModelError, ModelInfo
 from lmstrix.reports.words import say_bytes, say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
@@ -47,7 +47,7 @@ NO_MATCH = (
     "no model matches these filters",
     "`lmstrix scan` takes the same options; without them it lists all models.",
 )
-NO_MODEL = ("no model was found", "`lmstrix scan` says where LMStrix looks for models.")
+NO_MODEL = ("no model was found", "`lmstrix scan` shows where LMStrix looks for models.")
 
 
 @click.command(name="test", epilog=EPILOG)
@@ -171,19 +171,33 @@ async def _choose(
 ) -> tuple[Sequence[str | ModelInfo], Mapping[str, ContextReport]]:
     """The named models; without names, all that generate text, and their valid results."""
     if models:
-        return models, {}
+        # A wrong name is told at once, not after hours.
+        unknown = [m for m in models if models[1:] and not await _is_found(client, m)]
+        return [*unknown, *(m for m in models if m not in unknown)], {}
     found = chosen.keep(await client.list_models())
     for server in await client.other_servers():
         with suppress(LMStrixError):
             if count := len(chosen.keep(await server.list_models())):
-                name = output.label(server.name)
-                left = say_count(count, "model")
-                output.note(f"not included: {left} on {name}; to measure them: --adapter {name}")
+                left, engine = say_count(count, "model"), getattr(server, "engine", server.name)
+                output.note(
+                    f"not included: {left} on {output.label(engine)}; to measure them:"
+                    f" --adapter {output.label(server.name)}"
+                )
     for model in found:
         if not _speaks(model):
             output.note(f"skipped: {model.key}: a model of type {model.type} cannot be measured")
     everything = _in_order(found)
     return everything, await client.known_reports(everything, options)
+
+
+async def _is_found(client: LMStrix, name: str) -> bool:
+    try:
+        await client.adapter_for(name).find_model(name)
+    except ModelError:
+        return False
+    except LMStrixError:
+        return True  # its server may answer later
+    return True
 
 
 def _in_order(models: Iterable[ModelInfo]) -> Sequence[ModelInfo]:

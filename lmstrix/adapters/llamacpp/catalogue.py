@@ -112,8 +112,8 @@ class Catalogue:
 
 def _not_found(name: str, keys: Collection[str]) -> ModelNotFound:
     if name.lower().endswith(".gguf"):
-        hint = "There is no such file either: check the path."
-    elif near := suggestion(name, keys):
+        return ModelNotFound(f"file {name[:200]!r} not found", hint="Check the path.")
+    if near := suggestion(name, keys):
         hint = near
     elif keys:
         hint = f"`lmstrix --adapter llamacpp scan` shows the keys of all {len(keys)} models."
