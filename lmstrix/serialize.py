@@ -327,7 +327,7 @@ def from_json(text: str, kind: type[T], *, newest: int | None = None) -> T:
         value: object = json.loads(text, parse_constant=_refuse_constant)
     except _REFUSALS as error:
         raise FormatError(f"not a {name}: no valid JSON") from error
-    if not isinstance(value, dict):
+    if newest is not None and not isinstance(value, dict):
         raise FormatError(f"not a {name}: it is not a JSON object")
     # First the version: a newer fact may have another shape in every other place.
     version = as_object(cast("object", value)).get("schema_version")

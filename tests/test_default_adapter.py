@@ -40,14 +40,11 @@ def test_a_file_needs_no_server(model: str | ModelInfo, name: str) -> None:
     assert report.environment.adapter == client.adapter_for(key).name
 
 
-@pytest.mark.parametrize("model", ["model.gguf", "key"])
-def test_a_named_adapter_is_always_asked(model: str) -> None:
+def test_a_named_adapter_is_always_asked_and_settings_go_to_the_default_one() -> None:
     adapter = SimulatedAdapter()
     client = LMStrix(adapter=adapter, store="memory")
-    assert client.adapter_for(model) is client.adapter is adapter
-
-
-def test_settings_go_to_the_default_adapter_and_not_to_the_embedded_one() -> None:
+    for model in ("model.gguf", "key"):
+        assert client.adapter_for(model) is client.adapter is adapter
     client = LMStrix(store="memory", adapter_settings={"no_such_setting": 1})
     assert client.adapter_for("model.gguf").name == "llamacpp"
     with pytest.raises(ConfigurationError, match="no_such_setting"):
@@ -92,13 +89,15 @@ async def test_other_objects_are_refused_in_words() -> None:
     async def observe(_: object) -> None:
         raise AssertionError
 
-    client = LMStrix(adapter=SimulatedAdapter(), store="memory")
     path: Any = Path("model.gguf")
-    with pytest.raises(ConfigurationError, match="not by a PosixPath"):
-        await client.find_true_context(path)
     deaf: Any = observe
-    with pytest.raises(ConfigurationError, match="plain function"):
-        await client.find_true_context("simulated", observers=[deaf])
+    async with LMStrix(adapter=SimulatedAdapter(), store="memory") as client:
+        with pytest.raises(ConfigurationError, match="not by a PosixPath"):
+            await client.find_true_context(path)
+        with pytest.raises(ConfigurationError, match="plain function"):
+            await client.find_true_context("simulated", observers=[deaf])
+        with pytest.raises(ConfigurationError, match="max_tokens"):
+            await client.infer("simulated", "Why?", max_tokens=0)
 
 
 def test_a_report_of_what_could_not_be_measured_has_the_facts_that_are_known() -> None:
@@ -118,9 +117,7 @@ class Closable(SimulatedAdapter):
         self.closed += 1
 
 
-async def test_only_adapters_that_were_made_here_are_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_only_adapters_made_here_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     made, given = Closable(), Closable()
 
     def make(group: str, name: str, **settings: object) -> object:

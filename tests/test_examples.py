@@ -89,5 +89,5 @@ def test_the_notebook_in_a_real_kernel(demo_model: Path, tmp_path: Path) -> None
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     progress, table, chart = (output["data"] for output in outputs if "data" in output)
     assert "true context 768: max context" in "".join(progress["text/plain"])
-    assert "reliable up to at least 768" in "".join(table["text/html"])
+    assert "reliable to at least 768" in "".join(table["text/html"])
     assert "<svg" in "".join(chart["text/html"])

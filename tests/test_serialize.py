@@ -1,3 +1,5 @@
+"""Reports and other facts as JSON: what comes back, what is refused and in which words."""
+
 from __future__ import annotations
 
 import json
@@ -8,15 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from lmstrix.models import (
-    Cause,
-    ContextReport,
-    Judgement,
-    ModelInfo,
-    StopReason,
-    Trial,
-    Verdict,
-)
+from lmstrix.models import Cause, ContextReport, Judgement, ModelInfo, StopReason, Trial, Verdict
 from lmstrix.reports.words import dump_report
 from lmstrix.serialize import FormatError, from_json, load_report, to_json
 from lmstrix.testing.samples import sample_model, sample_report, sample_trial
@@ -76,9 +70,7 @@ def plain(report: ContextReport) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "value", "place"), IMPOSSIBLE)
-def test_an_impossible_value_is_refused_with_its_place(
-    name: str, value: object, place: str
-) -> None:
+def test_impossible_values_have_their_place_named(name: str, value: object, place: str) -> None:
     changed = plain(sample_report()) | {name: value}
     with pytest.raises(FormatError) as caught:
         load_report(json.dumps(changed))
@@ -97,13 +89,15 @@ def test_a_report_round_trips() -> None:
     assert type(found.bracket) is tuple
     assert found.started_at.utcoffset() == timedelta(0)
     assert found.method.max_context is None
+    value = plain(report)
+    value["cost"]["seconds"] = 66
+    seconds = load_report(json.dumps(value)).cost.seconds
+    assert (seconds, type(seconds)) == (66.0, float)  # a whole number is a number
 
 
 def test_a_report_without_an_answer_round_trips() -> None:
     report = sample_report(
-        declared_context=None,
-        loadable_context=None,
-        true_context=None,
+        **dict.fromkeys(("declared_context", "loadable_context", "true_context")),
         cause=Cause.INVALID_MODEL,
         bracket=(0, None),
         interval=attrs.evolve(sample_report().interval, high=None),
@@ -148,23 +142,12 @@ def test_what_is_not_json_is_refused(text: str, kind: type[Any]) -> None:
         from_json(text, kind)
 
 
-def test_a_whole_number_is_a_number() -> None:
-    value = plain(sample_report())
-    value["cost"]["seconds"] = 66
-    found = load_report(json.dumps(value)).cost.seconds
-    assert found == 66.0
-    assert type(found) is float
-
-
-@pytest.mark.parametrize("key", ["model", "cause", "bracket", "curve", "started_at"])
-def test_a_missing_key_is_refused_by_name(key: str) -> None:
-    value = plain(sample_report())
-    del value[key]
-    with pytest.raises(FormatError, match=key):
-        load_report(json.dumps(value))
-
-
-def test_unknown_keys_are_tolerated() -> None:
+def test_missing_keys_are_refused_by_name_and_unknown_ones_tolerated() -> None:
+    for key in ("model", "cause", "bracket", "curve", "started_at"):
+        value = plain(sample_report())
+        del value[key]
+        with pytest.raises(FormatError, match=key):
+            load_report(json.dumps(value))
     value = plain(sample_report())
     value["added_later"] = {"a": [1]}
     value["model"]["added_later"] = 1

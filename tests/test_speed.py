@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstrix.models import CurvePoint, Judgement, Proportion, Trial, Verdict
+from lmstrix.models import CurvePoint, Trial
 from lmstrix.speed import ReadingTimes, usable_context
+from lmstrix.testing.samples import sample_report, sample_trial
 
 
 def read(cached: int | None, prompt: int, seconds: float | None) -> Trial:
-    return Trial(
-        phase="search",
-        length_tokens=prompt,
-        seed=1,
-        index=0,
-        depth=0.5,
-        kind="number",
-        judgement=Judgement.PASS,
-        prompt_tokens=prompt,
-        cached_tokens=cached,
-        generated_tokens=4,
-        ttft_s=seconds,
-    )
+    return sample_trial(prompt_tokens=prompt, cached_tokens=cached, ttft_s=seconds)
 
 
 def point(length: int, *, ttft: float | None, speed: float | None) -> CurvePoint:
-    return CurvePoint(
-        length_tokens=length,
-        trials=4,
-        passes=4,
-        verdict=Verdict.PASS,
-        wilson=Proportion(low=0.5, high=1.0),
-        tokens_per_second=speed,
-        full_ttft_s=ttft,
-    )
+    passed = sample_report().curve[0]
+    return attrs.evolve(passed, length_tokens=length, tokens_per_second=speed, full_ttft_s=ttft)
 
 
 def test_parts_add_up_to_the_whole() -> None:
@@ -84,9 +67,7 @@ CURVE = [
         (60.0, None, None),
     ],
 )
-def test_the_usable_context_meets_both_wishes(
-    speed: float | None, wait: float | None, limit: int | None
-) -> None:
+def test_the_usable_context(speed: float | None, wait: float | None, limit: int | None) -> None:
     found = usable_context(CURVE, 8000, min_tokens_per_second=speed, max_ttft_s=wait)
     assert found == limit
 

@@ -78,14 +78,12 @@ def _bytes(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    match = _DURATION.fullmatch(text)
-    if text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text):
+    match = _DURATION.fullmatch("0s" if text == "0" else text)
+    if text != "0" and text.isascii() and text.isdigit() and len(text) <= _DIGITS:
         raise ValueError(f"{text} has no unit: write {text}s, {text}m or {text}h.")
-    if text != "0" and (not text or match is None or len(text) > _DIGITS):
+    if not text or match is None or len(text) > _DIGITS:
         raise ValueError(f"{text!r} is not a duration such as 90s, 10m or 1h30m.")
-    hours, minutes, seconds = (
-        (float(group or 0) for group in match.groups()) if match else (0, 0, 0)
-    )
+    hours, minutes, seconds = (float(group or 0) for group in match.groups())
     total = 3600 * hours + 60 * minutes + seconds
     if total < 1:
         raise ValueError("the duration must be at least one second.")

@@ -17,8 +17,9 @@ from lmstrix.models import (
     SCHEMA_VERSION,
     Cause,
     ContextReport,
+    Cost,
     ModelInfo,
-    StoredMeasurement,
+    Observation,
     StoredReport,
     Trial,
     Verdict,
@@ -39,11 +40,18 @@ _HINT = (
 
 
 @attrs.frozen(kw_only=True)
-class KeptMeasurement(StoredMeasurement):
+class KeptMeasurement:
     """Everything that a store keeps about one measurement."""
 
+    id: str
+    key: str
     model: ModelInfo
+    started_at: datetime
     trials: tuple[Trial, ...] = ()
+    failures: tuple[Observation, ...] = ()
+    cost: Cost = attrs.field(factory=Cost)
+    deaths: tuple[int, ...] = ()
+    """As in `lmstrix.models.StoredMeasurement`."""
     replaced: bool = False
     """Whether a later measurement was begun under the same key, so that this one is not resumed."""
     report: ContextReport | None = None

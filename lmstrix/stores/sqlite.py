@@ -171,13 +171,13 @@ class SqliteStore:
             )
 
         await self._run(work, "IMMEDIATE")
-        return new
+        return _as_stored(new)
 
     async def unfinished(self, key: str) -> StoredMeasurement | None:
         """The interrupted measurement under `key`, with its trials in order, or None."""
         where = f"WHERE m.key = ? AND {_OPEN} ORDER BY m.seq DESC LIMIT 1"
         found = await self._run(lambda c: [*self._kept(c, where, (json.dumps(key),))])
-        return found[0] if found else None
+        return _as_stored(found[0]) if found else None
 
     async def append_trials(self, measurement_id: str, trials: Sequence[Trial]) -> Sequence[Trial]:
         """Store the trials of one request: all of them or none. Returns the stored ones.
@@ -533,6 +533,18 @@ def _name(trial: Trial) -> str:
 def _is_open(kept: KeptMeasurement) -> bool:
     partial = kept.report is None or kept.report.resumable
     return partial and not kept.replaced
+
+
+def _as_stored(kept: KeptMeasurement) -> StoredMeasurement:
+    return StoredMeasurement(
+        id=kept.id,
+        key=kept.key,
+        started_at=kept.started_at,
+        trials=kept.trials,
+        failures=kept.failures,
+        cost=kept.cost,
+        deaths=kept.deaths,
+    )
 
 
 def _add_measurement(

@@ -10,8 +10,6 @@ import pytest
 
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 
-GgufMaker = Callable[..., bytes]
-
 
 @pytest.fixture
 def llamacpp(demo_model: Path) -> LlamaCppAdapter:
@@ -67,62 +65,53 @@ def _make_gguf(
 
 
 @pytest.fixture(scope="session")
-def make_gguf() -> GgufMaker:
-    """A function that makes tiny GGUF files."""
+def make_gguf() -> Callable[..., bytes]:
     return _make_gguf
 
 
-def _changed_copy(demo_model: Path, copy: Path, change: Callable[[bytearray], None]) -> Path:
-    data = bytearray(demo_model.read_bytes())
-    change(data)
-    copy.write_bytes(data)
+def _changed(name: str, change: Callable[[bytearray], None]) -> object:
+    """A fixture: a copy of the demo model that was changed."""
+
+    @pytest.fixture(scope="session", name=f"{name}_model")
+    def copy(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+        data = bytearray(demo_model.read_bytes())
+        change(data)
+        path = tmp_path_factory.mktemp(name) / f"{name}.gguf"
+        path.write_bytes(data)
+        yield path
+        path.unlink()
+
     return copy
 
 
-@pytest.fixture(scope="session")
-def long_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The demo model, declaring a context of 131072."""
-
-    def declare(data: bytearray) -> None:
-        key = b"llama.context_length"
-        at = data.index(key) + len(key) + 4
-        data[at : at + 4] = struct.pack("<I", 131072)
-
-    path = tmp_path_factory.mktemp("long") / "long.gguf"
-    yield _changed_copy(demo_model, path, declare)
-    path.unlink()
+def _declare(data: bytearray) -> None:
+    """A context of 131072."""
+    key = b"llama.context_length"
+    at = data.index(key) + len(key) + 4
+    data[at : at + 4] = struct.pack("<I", 131072)
 
 
-@pytest.fixture(scope="session")
-def thinking_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The demo model with a chat template that opens a thought."""
+def _think(data: bytearray) -> None:
+    """A chat template that opens a thought."""
     template = (
         "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
         "{{ message['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     )
-
-    def think(data: bytearray) -> None:
-        key = b"tokenizer.chat_template"
-        at = data.index(key) + len(key) + 4
-        (length,) = struct.unpack_from("<Q", data, at)
-        padded = template + "{#" + "#" * (length - len(template) - 4) + "#}"
-        assert len(padded) == length
-        data[at + 8 : at + 8 + length] = padded.encode()
-
-    path = tmp_path_factory.mktemp("thinking") / "thinking.gguf"
-    yield _changed_copy(demo_model, path, think)
-    path.unlink()
+    key = b"tokenizer.chat_template"
+    at = data.index(key) + len(key) + 4
+    (length,) = struct.unpack_from("<Q", data, at)
+    padded = template + "{#" + "#" * (length - len(template) - 4) + "#}"
+    assert len(padded) == length
+    data[at + 8 : at + 8 + length] = padded.encode()
 
 
-@pytest.fixture(scope="session")
-def plain_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The demo model without a chat template."""
+def _forget(data: bytearray) -> None:
+    """No chat template."""
+    at = data.index(b"tokenizer.chat_template")
+    data[at : at + 23] = b"tokenizer.chat_xxxxxxxx"
 
-    def forget(data: bytearray) -> None:
-        at = data.index(b"tokenizer.chat_template")
-        data[at : at + 23] = b"tokenizer.chat_xxxxxxxx"
 
-    path = tmp_path_factory.mktemp("plain") / "plain.gguf"
-    yield _changed_copy(demo_model, path, forget)
-    path.unlink()
+long_model = _changed("long", _declare)
+thinking_model = _changed("thinking", _think)
+plain_model = _changed("plain", _forget)

@@ -1,3 +1,5 @@
+"""Model files: their headers, the catalogue of them, and the memory that they need."""
+
 from __future__ import annotations
 
 import os
@@ -7,12 +9,18 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
+from lmstrix import errors
+from lmstrix.adapters.llamacpp.catalogue import Catalogue
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
-from lmstrix.errors import InvalidModel
+from lmstrix.adapters.llamacpp.memory import available_memory, estimate_memory, kv_bytes
+from lmstrix.errors import InvalidModel, ModelNotFound
 
 Make = Callable[..., bytes]
+Read = Callable[[bytes], GgufHeader]
+
 
 SMALL = {
     "general.architecture": "llama",
@@ -33,16 +41,13 @@ SMALL = {
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[[bytes], GgufHeader]:
+def read(tmp_path: Path) -> Read:
     def read_bytes(data: bytes) -> GgufHeader:
         path = tmp_path / "model.gguf"
         path.write_bytes(data)
         return read_header(path)
 
     return read_bytes
-
-
-Read = Callable[[bytes], GgufHeader]
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -65,17 +70,21 @@ def test_a_header_is_read(make_gguf: Make, read: Read, version: int) -> None:
     )
 
 
+NO_CONTEXT: tuple[object, ...] = (0, -1, 2**31 + 1, 2**40, "8192", 8192.0, True, [8192], [])
+NO_HEADS: tuple[object, ...] = ([2, -1], ["a"], [1.5], [], "x", [True])
+
+
 @pytest.mark.parametrize(
-    "value", [0, -1, 2**31 + 1, 2**40, "8192", 8192.0, True, [8192], []], ids=str
+    ("key", "value"),
+    [
+        *(("context_length", value) for value in NO_CONTEXT),
+        *(("attention.head_count_kv", value) for value in NO_HEADS),
+    ],
+    ids=str,
 )
-def test_a_nonsensical_context_is_none(make_gguf: Make, read: Read, value: object) -> None:
-    assert read(make_gguf({**SMALL, "llama.context_length": value})).context_length is None
-
-
-@pytest.mark.parametrize("value", [[2, -1], ["a"], [1.5], [], "x", [True]], ids=str)
-def test_nonsensical_heads_are_none(make_gguf: Make, read: Read, value: object) -> None:
-    header = read(make_gguf({**SMALL, "llama.attention.head_count_kv": value}))
-    assert header.head_count_kv is None
+def test_a_nonsensical_value_is_none(make_gguf: Make, read: Read, key: str, value: object) -> None:
+    header = read(make_gguf({**SMALL, f"llama.{key}": value}))
+    assert getattr(header, key.removeprefix("attention.")) is None
 
 
 @pytest.mark.parametrize(
@@ -123,9 +132,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_hostile_header_costs_little(
-    tmp_path: Path, values: list[tuple[str, int, bytes]]
-) -> None:
+def test_hostile_headers_cost_little(tmp_path: Path, values: list[tuple[str, int, bytes]]) -> None:
     """Function calls stand for the time, which no test should measure."""
     path = tmp_path / "hostile.gguf"
     path.write_bytes(hostile(*values))
@@ -153,9 +160,6 @@ def test_every_truncation_is_noticed(make_gguf: Make, read: Read) -> None:
     for length in range(len(data)):
         with pytest.raises(InvalidModel):
             read(data[:length])
-
-
-def test_truncated_tensors_are_told_apart_from_headers(make_gguf: Make, read: Read) -> None:
     with pytest.raises(InvalidModel, match=r"truncated: its tensors need [\d,]+ bytes"):
         read(make_gguf(SMALL, data=False))
 
@@ -166,10 +170,10 @@ def test_strings_longer_than_a_chunk_are_walked_over(make_gguf: Make, read: Read
     assert header.vocabulary_size == 70_003
 
 
-@pytest.mark.parametrize("alignment", [0, "x", 2**40])
-def test_an_absurd_alignment_is_refused(make_gguf: Make, read: Read, alignment: object) -> None:
-    with pytest.raises(InvalidModel, match="alignment"):
-        read(make_gguf({**SMALL, "general.alignment": alignment}))
+def test_an_absurd_alignment_is_refused(make_gguf: Make, read: Read) -> None:
+    for alignment in (0, "x", 2**40):
+        with pytest.raises(InvalidModel, match="alignment"):
+            read(make_gguf({**SMALL, "general.alignment": alignment}))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
@@ -178,3 +182,244 @@ def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(InvalidModel, match="regular file"):
         read_header(pipe)
+
+
+# The catalogue -----------------------------------------------------------------------------------
+
+LLAMA = {"general.architecture": "llama", "llama.context_length": 2048}
+BERT = {"general.architecture": "bert", "bert.context_length": 512}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_gguf: Make) -> Path:
+    """Models like LM Studio keeps them, and what else lies there."""
+    files = {
+        "ann/Small-GGUF/small-q4.gguf": make_gguf(LLAMA),
+        "bob/Small-GGUF/small-q4.gguf": make_gguf({**LLAMA, "general.name": "another"}),
+        "bob/Other/other.GGUF": make_gguf(LLAMA),
+        "bob/Other/mmproj-other.gguf": make_gguf({"general.architecture": "clip"}),
+        "bob/Other/notes.txt": b"no model",
+        "cat/bert.gguf": make_gguf(BERT),
+        "cat/broken.gguf": make_gguf(LLAMA)[:-5],
+        "cat/garbage.gguf": b"<html>404</html>",
+        "dan/big-00001-of-00003.gguf": make_gguf({**LLAMA, "split.count": 3}),
+        "dan/big-00002-of-00003.gguf": make_gguf({**LLAMA, "split.count": 3}),
+        "dan/big-00003-of-00003.gguf": make_gguf({**LLAMA, "split.count": 3}),
+    }
+    for name, content in files.items():
+        path = tmp_path / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "models"
+
+
+def test_all_models_are_listed(folder: Path) -> None:
+    models = Catalogue([folder]).list_models()
+    assert [(model.key, model.type) for model in models] == [
+        ("ann/Small-GGUF/small-q4", "llm"),
+        ("bob/Other/other", "llm"),
+        ("bob/Small-GGUF/small-q4", "llm"),
+        ("cat/bert", "embedding"),
+        ("cat/broken", "invalid"),
+        ("cat/garbage", "invalid"),
+        ("dan/big-00001-of-00003", "llm"),
+    ]
+    assert models[0].declared_context == 2048
+    assert models[0].digest != models[2].digest
+    big = models[-1]
+    assert big.size_bytes == 3 * Path(big.path).stat().st_size
+
+
+def test_no_folder_has_no_model_and_a_file_is_no_folder(tmp_path: Path) -> None:
+    nothing = Catalogue([tmp_path / "absent"])
+    assert nothing.list_models() == []
+    with pytest.raises(ModelNotFound, match="'x'") as caught:
+        nothing.find_model("x")
+    assert ".gguf" in caught.value.hint
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.EngineUnavailable, match="cannot be read"):
+        Catalogue([tmp_path / "file"]).list_models()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("small-q4", ModelNotFound, "ann/Small-GGUF/small-q4, bob/Small-GGUF/small-q4"),
+        ("smal-q4", ModelNotFound, "Small-GGUF/small-q4"),
+        # a name is never joined to a folder
+        ("../models/bob/Other/other", ModelNotFound, ""),
+        ("bob/Other/../Other/other", ModelNotFound, ""),
+        ("nul\0.gguf", ModelNotFound, ""),
+        ("~nobody/x.gguf", ModelNotFound, ""),
+        ("{}/folder.gguf", InvalidModel, "cannot be read"),
+        ("broken", InvalidModel, "broken.gguf: the file is truncated"),
+        ("garbage", InvalidModel, "garbage.gguf: not a GGUF file"),
+        ("big-00001-of-00003", InvalidModel, "part 2 of 3 is missing"),
+        ("{}/dan/big-00003-of-00003.gguf", InvalidModel, "not the first part"),
+        ("empty", InvalidModel, "no tensors"),
+    ],
+)
+def test_what_cannot_be_found_or_read_is_told(
+    folder: Path, make_gguf: Make, name: str, kind: type[errors.LMStrixError], said: str
+) -> None:
+    (folder / "folder.gguf").mkdir()
+    (folder / "empty.gguf").write_bytes(make_gguf(LLAMA, []))
+    (folder / "dan/big-00002-of-00003.gguf").unlink()
+    with pytest.raises(kind) as caught:
+        Catalogue([folder]).find_model(name.format(folder))
+    assert said in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        BERT,
+        {"general.architecture": "nomic-bert"},
+        {**LLAMA, "llama.pooling_type": 3},
+        {**LLAMA, "llama.attention.causal": False},
+        {**LLAMA, "general.type": "adapter"},
+        {"general.architecture": "clip"},
+    ],
+)
+def test_what_cannot_answer(tmp_path: Path, make_gguf: Make, values: dict[str, object]) -> None:
+    path = tmp_path / "other.gguf"
+    path.write_bytes(make_gguf(values))
+    with pytest.raises(errors.UnsupportedModel, match="cannot answer"):
+        Catalogue([]).find_model(str(path))
+
+
+def test_no_pooling_is_no_embedding(tmp_path: Path, make_gguf: Make) -> None:
+    (tmp_path / "model.gguf").write_bytes(make_gguf({**LLAMA, "llama.pooling_type": 0}))
+    assert Catalogue([tmp_path]).find_model("model").type == "llm"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_in_a_circle_end(folder: Path) -> None:
+    (folder / "bob/loop").symlink_to(folder, target_is_directory=True)
+    keys = [model.key for model in Catalogue([folder]).list_models()]
+    assert len(keys) == len(set(keys)) == 7
+
+
+@pytest.mark.parametrize("name", ["bob/Other/other", "bob/Other/other.gguf", "other", "other.gguf"])
+def test_a_model_has_several_names(folder: Path, name: str) -> None:
+    assert Catalogue([folder]).find_model(name).key == "bob/Other/other"
+    path = str(folder / "bob/Other/other.GGUF")
+    model = Catalogue([]).find_model(path)
+    assert (model.key, model.path) == (path, path)
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+MIB = 2**20
+
+
+def header(**values: object) -> GgufHeader:
+    base = GgufHeader(architecture="llama", file_bytes=0, tensor_count=1, parameters=0)
+    return attrs.evolve(base, **values)  # pyright: ignore[reportArgumentType] - a test's short form
+
+
+LLAMA_8B = header(block_count=32, embedding_length=4096, head_count=32, head_count_kv=8)
+QWEN_7B = header(block_count=28, embedding_length=3584, head_count=28, head_count_kv=4)
+SMOLLM2 = header(block_count=30, embedding_length=576, head_count=9, head_count_kv=3)
+MLA = header(
+    block_count=2, head_count=16, head_count_kv=1, key_length=576, value_length=512, keys_only=True
+)
+HYBRID = header(
+    block_count=4, head_count=(0, 8, 0, 8), head_count_kv=(0, 2, 0, 2), embedding_length=512
+)
+QWEN_NEXT = header(
+    architecture="qwen3next",
+    block_count=32,
+    head_count=16,
+    head_count_kv=4,
+    key_length=256,
+    value_length=256,
+    attention_interval=4,
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "per_token"),
+    [
+        (LLAMA_8B, 128 * 1024),
+        (QWEN_7B, 56 * 1024),
+        (SMOLLM2, 23_040),
+        (MLA, 2 * 576 * 2),
+        (HYBRID, 2 * 2 * 2 * 64 * 2),
+        (QWEN_NEXT, 8 * 4 * 512 * 2),
+        (attrs.evolve(QWEN_NEXT, attention_interval=None), 8 * 4 * 512 * 2),
+        (attrs.evolve(QWEN_NEXT, block_count=33, predicting_layers=1), 8 * 4 * 512 * 2),
+    ],
+)
+def test_the_cache_of_known_models(model: GgufHeader, per_token: int) -> None:
+    assert kv_bytes(model, 4096) == 4096 * per_token
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"block_count": None},
+        {"block_count": 10**9, "head_count": 1, "embedding_length": 1},
+        {"head_count": None, "head_count_kv": None},
+        {"embedding_length": None},
+        {"head_count": 0},
+    ],
+    ids=str,
+)
+def test_what_the_header_does_not_say_is_unknown(values: dict[str, object]) -> None:
+    model = attrs.evolve(SMOLLM2, **values) if values else header()  # pyright: ignore[reportArgumentType] - as above
+    assert kv_bytes(model, 256) is None
+    assert estimate_memory(model, 1, 256, batch_tokens=256) is None
+
+
+def test_a_list_that_does_not_match_the_layers_counts_every_head() -> None:
+    model = attrs.evolve(SMOLLM2, head_count_kv=(1, 2))
+    assert kv_bytes(model, 256) == kv_bytes(attrs.evolve(SMOLLM2, head_count_kv=9), 256)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("context", "resident_mib"), [(2048, 204), (8192, 339), (32768, 880), (131072, 3045)]
+)
+def test_the_estimate_is_close(demo_model: Path, context: int, resident_mib: int) -> None:
+    model = read_header(demo_model)
+    estimate = estimate_memory(model, model.file_bytes, context, batch_tokens=256)
+    assert estimate is not None
+    assert estimate.total_bytes / MIB == pytest.approx(resident_mib, rel=0.1)
+
+
+PROC = {"meminfo": f"MemTotal: 9 kB\nMemAvailable:   {1000 * 1024} kB\n"}
+NEW_GROUPS = {
+    "user/memory.max": 500 * MIB,
+    "user/memory.current": 300 * MIB,
+    "user/memory.stat": f"anon 1\ninactive_file {100 * MIB}\n",
+    "user/app/memory.max": "max\n",
+    "user/app/memory.current": "5\n",
+}
+OLD_GROUPS = {
+    "memory/memory.limit_in_bytes": 2**63 - 4096,
+    "memory/memory.usage_in_bytes": MIB,
+    "memory/docker/abc/memory.limit_in_bytes": 64 * MIB,
+    "memory/docker/abc/memory.usage_in_bytes": 100 * MIB,
+}
+
+
+@pytest.mark.parametrize(
+    ("ours", "groups", "available"),
+    [
+        ({}, {}, 1000),
+        ({"self/cgroup": "0::/user/app\n"}, NEW_GROUPS, 300),  # what is cached counts as free
+        ({"self/cgroup": "5:cpu:/\n3:memory:/docker/abc\nnonsense\n"}, OLD_GROUPS, 0),
+    ],
+    ids=["no groups", "groups", "older groups"],
+)
+def test_the_kernel_tells_what_is_available(
+    tmp_path: Path, ours: dict[str, str], groups: dict[str, object], available: int
+) -> None:
+    for folder, files in (("proc", PROC | ours), ("cgroup", groups)):
+        for name, content in files.items():
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(content))
+    assert available_memory(tmp_path / "proc", tmp_path / "cgroup") == available * MIB

@@ -10,23 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lmstrix.adapters.llama_server import (
-    LlamaServerAdapter,
-    SpawnedServerAdapter,
-    llama_server,
-)
+from lmstrix import errors
+from lmstrix.adapters.llama_server import LlamaServerAdapter, SpawnedServerAdapter, llama_server
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
-from lmstrix.errors import (
-    ConfigurationError,
-    ConnectionLost,
-    EngineUnavailable,
-    LMStrixError,
-    LoadFailed,
-    LoadHung,
-    ModelInUse,
-    OutOfMemory,
-    UnsupportedModel,
-)
 from lmstrix.json_values import as_text
 from lmstrix.models import Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
@@ -43,13 +29,11 @@ async def engine(demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGene
         yield engine
 
 
-@pytest.fixture
-def adapter(engine: Engine) -> LlamaServerAdapter:
-    return LlamaServerAdapter(engine.address)
-
-
 # On every event loop the contract takes minutes here, and the engine is the same.
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+on_one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+@on_one_loop
 @pytest.mark.engine
 class TestContract(AdapterContract):
     @pytest.fixture
@@ -62,127 +46,97 @@ class TestContract(AdapterContract):
 
 
 @pytest.mark.engine
-async def test_it_serves_what_it_was_started_with(
-    adapter: LlamaServerAdapter, demo_model: Path
-) -> None:
+async def test_it_serves_what_it_was_started_with(engine: Engine, demo_model: Path) -> None:
+    adapter = LlamaServerAdapter(engine.address)
     (model,) = await adapter.list_models()
     assert (model.key, model.declared_context) == (demo_model.stem, 8192)
     async with adapter.load(model, 8192) as loaded:
         assert loaded.effective_context == 1024
-    (warning,) = adapter.warnings
-    assert "started with -c 1024; the model declares 8,192" in warning
-    assert warning in (await adapter.status()).detail
-
-
-@pytest.mark.engine
-async def test_a_server_that_dies_is_a_lost_connection(
-    adapter: LlamaServerAdapter, engine: Engine
-) -> None:
-    (model,) = await adapter.list_models()
-    async with adapter.load(model, 1024) as loaded:
+        (warning,) = adapter.warnings
+        assert "started with -c 1024; the model declares 8,192" in warning
+        assert warning in (await adapter.status()).detail
         await engine.end()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(errors.ConnectionLost):
             await loaded.complete(LONG, max_tokens=4)
     assert not (await adapter.status()).available
 
 
 class Router(HttpServer):
-    """A router with one model loaded by the user, and one that is not."""
+    """A router with models that the user runs, and others. A model that is loaded or unloaded is
+    still listed as before for so many lists.
+    """
 
-    def __init__(self) -> None:
+    hasty = False
+    """Whether the user loads a model between our look and our request."""
+
+    def __init__(self, loads: int = 0, unloads: int = 0, **told: object) -> None:
         super().__init__()
-        self.states = {
-            "loaded": "loaded",
-            "sleeping": "sleeping",
-            "starting": "loading",
-            "idle": "unloaded",
-            "broken": "unloaded",
-        }
-        self.listed = 0
+        running = {"loaded": "loaded", "sleeping": "sleeping", "starting": "loading"}
+        self.states = running | dict.fromkeys(("idle", "broken"), "unloaded")
+        self.told = {"role": "router", **told}
+        self.lists = {"loaded": loads, "unloaded": unloads}
+        self.coming = {"starting": (3, "loaded")}  # the user's load ends
+
+    def become(self, name: str, state: str) -> None:
+        lists = self.lists.get(state, 0)
+        self.coming[name] = (lists, state)
+        if not lists:
+            self.states[name] = state
+        elif state == "loaded":
+            self.states[name] = "loading"
 
     async def handle(self, request: Request, answer: Answer) -> None:
         path, _, query = request.path.partition("?model=")
         name = as_text(request.body.get("model"))
+        if self.hasty and path == "/models/load":
+            self.states[name] = "loaded"
         match path:
             case "/v1/models":
                 data = [{"id": k, "status": {"value": v}} for k, v in self.states.items()]
                 await answer.whole({"data": data})
-                self.listed += 1
-                if self.listed == 3:  # the user's load ends
-                    self.states["starting"] = "loaded"
+                for key, (lists, state) in self.coming.items():
+                    self.coming[key] = (lists - 1, state)
+                    if lists == 1:
+                        self.states[key] = state
             case "/models/load" if self.states[name] in ("loaded", "sleeping", "loading"):
                 raise StandInError(400, {"error": {"message": "model is already running"}})
             case "/models/load":
-                self.states[name] = "failed" if name == "broken" else "loaded"
+                self.become(name, "failed" if name == "broken" else "loaded")
                 await answer.whole({"success": True})
             case "/models/unload":
-                self.states[name] = "unloaded"
+                self.become(name, "unloaded")
                 await answer.whole({"success": True})
             case "/props" if query in self.states:
                 await answer.whole({"default_generation_settings": {"n_ctx": 4096}})
             case "/tokenize" if name in self.states:
                 await answer.whole({"tokens": [1, 2, 3]})
             case _:
-                await answer.whole({"status": "ok"})
+                await answer.whole(self.told)
 
 
-@pytest.mark.parametrize("name", ["sleeping", "starting"])
-async def test_a_router_keeps_what_the_user_runs(name: str) -> None:
+@pytest.mark.parametrize("name", ["loaded", "sleeping", "starting", "idle"])
+async def test_a_router_loads_only_what_is_asked_for_and_keeps_the_rest(name: str) -> None:
     async with Router() as router:
-        adapter = LlamaServerAdapter(router.host)
+        adapter, before = LlamaServerAdapter(router.host), dict(router.states)
         async with adapter.load(await adapter.find_model(name), 4096) as loaded:
             assert loaded.effective_context == 4096
-        assert router.states[name] in ("sleeping", "loaded")
-
-
-class HastyRouter(Router):
-    """The user loads a model between our look and our request."""
-
-    async def handle(self, request: Request, answer: Answer) -> None:
-        if request.path == "/models/load":
-            self.states["idle"] = "loaded"
-        await super().handle(request, answer)
+            assert await loaded.count_tokens("some text") == 3
+            assert router.states[name] == ("sleeping" if name == "sleeping" else "loaded")
+        assert router.states["starting"] in ("loading", "loaded")
+        assert router.states | {"starting": ""} == before | {"starting": ""}
 
 
 async def test_what_somebody_else_loads_meanwhile_is_theirs() -> None:
-    async with HastyRouter() as router:
+    async with Router() as router:
+        router.hasty = True
         adapter = LlamaServerAdapter(router.host)
         async with adapter.load(await adapter.find_model("idle"), 4096):
             pass
         assert router.states["idle"] == "loaded"
 
 
-@pytest.mark.parametrize("name", ["loaded", "idle"])
-async def test_a_router_loads_only_what_is_asked_for(name: str) -> None:
-    async with Router() as router:
-        adapter, before = LlamaServerAdapter(router.host), dict(router.states)
-        async with adapter.load(await adapter.find_model(name), 4096) as loaded:
-            assert loaded.effective_context == 4096
-            assert await loaded.count_tokens("some text") == 3
-            assert router.states[name] == "loaded"
-        before["starting"] = router.states["starting"]
-        assert router.states == before
-
-
-class SlowRouter(Router):
-    """A model that is unloaded is still listed as loaded for a while, and a request loads it."""
-
-    ending = 0
-
-    async def handle(self, request: Request, answer: Answer) -> None:
-        if request.path == "/models/unload":
-            self.ending = 3
-            await answer.whole({"success": True})
-            return
-        if request.path == "/v1/models" and self.ending:
-            self.ending -= 1
-            if not self.ending:
-                self.states["idle"] = "unloaded"
-        await super().handle(request, answer)
-
-
 async def test_a_router_has_unloaded_the_model_before_it_is_loaded_again() -> None:
-    async with SlowRouter() as router:
+    async with Router(unloads=3) as router:
         adapter = LlamaServerAdapter(router.host)
         model = await adapter.find_model("idle")
         for _ in range(2):
@@ -191,44 +145,19 @@ async def test_a_router_has_unloaded_the_model_before_it_is_loaded_again() -> No
             assert router.states["idle"] == "unloaded"
 
 
-class FullRouter(Router):
-    """Runs no more models than it runs now."""
-
-    async def handle(self, request: Request, answer: Answer) -> None:
-        if request.path == "/props":
-            await answer.whole({"role": "router", "max_instances": 3})
-            return
-        await super().handle(request, answer)
-
-
 async def test_a_router_that_would_unload_the_users_model_is_not_asked_to_load() -> None:
-    async with FullRouter() as router:
+    async with Router(max_instances=3) as router:
         adapter = LlamaServerAdapter(router.host)
-        with pytest.raises(ModelInUse, match="3 of at most 3") as caught:
+        with pytest.raises(errors.ModelInUse, match="3 of at most 3") as caught:
             async with adapter.load(await adapter.find_model("idle"), 4096):
                 raise AssertionError
         assert "sleeping" in caught.value.hint
         assert router.states["idle"] == "unloaded"
 
 
-class LoadingRouter(Router):
-    """Loads until somebody has asked five times."""
-
-    async def handle(self, request: Request, answer: Answer) -> None:
-        if request.path == "/models/load":
-            self.listed, self.states["starting"] = -2, "loading"
-            self.states["idle"] = "loading"
-            await answer.whole({"success": True})
-            return
-        await super().handle(request, answer)
-        if self.states["idle"] == "loading" and self.listed >= 3:
-            self.states["idle"] = "loaded"
-
-
 async def test_a_router_that_loads_makes_progress() -> None:
-    """So that a large model is not taken for a load that hangs."""
     told: list[float] = []
-    async with LoadingRouter() as router:
+    async with Router(loads=4) as router:
         adapter = LlamaServerAdapter(router.host)
         model = await adapter.find_model("idle")
         async with adapter.load(model, 4096, on_progress=lambda p: told.append(p.fraction)):
@@ -237,17 +166,13 @@ async def test_a_router_that_loads_makes_progress() -> None:
 
 
 class OtherProgram(HttpServer):
-    """Says that it is well, and is no llama-server."""
-
     async def handle(self, request: Request, answer: Answer) -> None:
         if request.path == "/props":
             raise StandInError(404, {"error": "not found"})
         await answer.whole({"status": True})
 
 
-async def test_another_program_at_the_usual_port_hides_no_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_another_program_hides_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     async with OtherProgram() as other, Router() as router:
         usual = [f"http://{other.host}", f"http://{router.host}"]
         monkeypatch.setattr("lmstrix.adapters.llama_server.DEFAULT_ADDRESSES", usual)
@@ -257,7 +182,7 @@ async def test_another_program_at_the_usual_port_hides_no_server(
 async def test_a_router_that_cannot_load() -> None:
     async with Router() as router:
         adapter = LlamaServerAdapter(router.host)
-        with pytest.raises(LoadFailed):
+        with pytest.raises(errors.LoadFailed):
             async with adapter.load(await adapter.find_model("broken"), 4096):
                 raise AssertionError
 
@@ -283,17 +208,24 @@ def spawning(binary: str, arguments: str = "-b 128") -> SpawnedServerAdapter:
     return SpawnedServerAdapter(binary, arguments, folders=[])
 
 
-# On every event loop the contract takes minutes here, and the engine is the same.
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.engine
-class TestContractSpawned(AdapterContract):
-    @pytest.fixture
-    def adapter(self, binary: str) -> SpawnedServerAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
-        return spawning(binary)
+OF_LOADS = (
+    "it_is_an_adapter",
+    "the_memory_estimate_grows",
+    "the_status_tells_what_is_loaded",
+    "replies_are_greedy",
+    "a_prediction_can_be_cancelled",
+    "an_error_inside_passes_as_it_is",
+    "cancelling_releases_the_model",
+    "a_released_model_does_not_answer",
+)
 
-    @pytest.fixture
-    def model_name(self, demo_model: Path) -> str:
-        return str(demo_model)
+
+@on_one_loop
+@pytest.mark.engine
+@pytest.mark.parametrize("obligation", OF_LOADS)
+async def test_contract_of_a_spawned_server(binary: str, demo_model: Path, obligation: str) -> None:
+    """Of its loads: what is loaded is the same as above."""
+    await getattr(AdapterContract(), f"test_{obligation}")(spawning(binary), str(demo_model))
 
 
 @pytest.mark.engine
@@ -304,19 +236,6 @@ async def test_nothing_of_a_spawned_server_is_left(binary: str, demo_model: Path
         assert running
         assert not any("LLAMA" in line or "api" in line for line in running)
     await gone(binary)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
-async def test_a_server_that_never_becomes_ready_is_given_up(tmp_path: Path) -> None:
-    """Although it is busy: also one that is only asked whether it is ready would be."""
-    program = tmp_path / "llama-server"
-    busy = '#!/bin/sh\n[ "$1" = --help ] || while :; do :; done\n'
-    program.write_text(busy, encoding="utf-8")
-    program.chmod(0o755)
-    settings = EngineSettings(model="m.gguf", n_ctx=512, batch_tokens=64, binary=str(program))
-    with anyio.fail_after(30), pytest.raises(LoadHung):
-        async with running_engine(settings, stall_s=1, unseen_s=1):
-            raise AssertionError
 
 
 KILLED = """
@@ -332,6 +251,7 @@ anyio.run(main)
 """
 
 
+@on_one_loop
 @pytest.mark.engine
 async def test_a_spawned_server_dies_with_us(binary: str, demo_model: Path) -> None:
     command = [sys.executable, "-c", KILLED, binary, str(demo_model)]
@@ -340,38 +260,37 @@ async def test_a_spawned_server_dies_with_us(binary: str, demo_model: Path) -> N
     await gone(binary)
 
 
-@pytest.mark.engine
-async def test_a_spawned_server_that_cannot_load(demo_model: Path) -> None:
-    adapter = spawning("/bin/false")
-    model = await adapter.find_model(str(demo_model))
-    with pytest.raises(LoadFailed):
-        async with adapter.load(model, 512):
-            raise AssertionError
-
-
 AFTER_HELP = '[ "$1" = --help ] && exit;'
 
 
+@on_one_loop
 @pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
 @pytest.mark.parametrize(
-    ("script", "kind", "words"),
+    ("script", "kind", "words", "stall_s"),
     [
-        ("echo libcudart.so: cannot open >&2; exit 127", EngineUnavailable, "libcudart"),
-        (f"{AFTER_HELP} kill -9 $$", OutOfMemory, "-9"),
-        (f"{AFTER_HELP} echo unknown model architecture: y; exit 1", UnsupportedModel, "ture: y"),
-        (f"{AFTER_HELP} echo unknown argument: -foo; exit 1", LoadFailed, "-foo"),
+        ("echo libcudart.so: cannot open >&2; exit 127", errors.EngineUnavailable, "libcudart", 30),
+        (f"{AFTER_HELP} kill -9 $$", errors.OutOfMemory, "-9", 30),
+        (
+            f"{AFTER_HELP} echo unknown model architecture: y; exit 1",
+            errors.UnsupportedModel,
+            "e: y",
+            30,
+        ),
+        (f"{AFTER_HELP} echo unknown argument: -foo; exit 1", errors.LoadFailed, "-foo", 30),
+        # Busy: also one that is only asked whether it is ready would be.
+        (f"{AFTER_HELP} while :; do :; done", errors.LoadHung, "", 1),
     ],
 )
-async def test_what_a_program_says_when_it_ends(
-    tmp_path: Path, script: str, kind: type[LMStrixError], words: str
+async def test_a_program_that_does_not_become_ready(
+    tmp_path: Path, script: str, kind: type[errors.LMStrixError], words: str, stall_s: float
 ) -> None:
     """Also one that does not mark the lines of its log."""
     program = tmp_path / "llama-server"
     program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     program.chmod(0o755)
     settings = EngineSettings(model="m.gguf", n_ctx=512, batch_tokens=64, binary=str(program))
-    with pytest.raises(kind, match=words):
-        async with running_engine(settings, stall_s=30):
+    with anyio.fail_after(60), pytest.raises(kind, match=words):
+        async with running_engine(settings, stall_s=stall_s, unseen_s=stall_s):
             raise AssertionError
 
 
@@ -381,21 +300,17 @@ async def test_the_arguments_are_part_of_what_a_result_is_stored_under() -> None
     assert status.available
 
 
-@pytest.mark.parametrize("arguments", ["-c 4096", "--ctx-size=1", "--port 1", "-np 4", "'"])
-def test_arguments_of_our_own_cannot_be_given(arguments: str) -> None:
-    with pytest.raises(ConfigurationError):
-        spawning("/bin/true", arguments)
-
-
-def test_a_program_that_is_not_there() -> None:
-    with pytest.raises(ConfigurationError, match="not a program"):
+def test_what_cannot_be_started_is_wrong_usage() -> None:
+    for ours in ("-c 4096", "--ctx-size=1", "--port 1", "-np 4", "'"):
+        with pytest.raises(errors.ConfigurationError):
+            spawning("/bin/true", ours)
+    with pytest.raises(errors.ConfigurationError, match="not a program"):
         spawning("/no/such/program")
-    with pytest.raises(ConfigurationError, match="LMStrix starts"):
+    with pytest.raises(errors.ConfigurationError, match="LMStrix starts"):
         llama_server(server_args="-ngl 99")
 
 
 async def gone(binary: str) -> None:
-    """The server is killed, and the system takes a moment to clear it away."""
     with anyio.fail_after(20):
         while servers(binary):  # noqa: ASYNC110 - other processes
             await anyio.sleep(0.05)

@@ -13,8 +13,9 @@ import httpx
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
-from lmstrix.adapters.llamacpp import loaded
-from lmstrix.adapters.llamacpp.engine import Engine
+from lmstrix import errors
+from lmstrix.adapters.llamacpp import LlamaCppAdapter, loaded
+from lmstrix.adapters.llamacpp.engine import Engine, load_failure
 from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, LlamaCppModel, server_error
 from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError, PromptTruncated
 from lmstrix.json_values import Json
@@ -22,18 +23,17 @@ from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReaso
 from lmstrix.testing.samples import sample_model
 
 
-async def chunks_of(data: bytes, size: int) -> AsyncGenerator[bytes, None]:
-    for at in range(0, len(data), size):
-        yield data[at : at + size]
-
-
 async def read_all(data: bytes, size: int = 7) -> list[Json]:
-    async with aclosing(chunks_of(data, size)) as chunks:
-        reader = EventReader(chunks)
-        events: list[Json] = []
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for at in range(0, len(data), size):
+            yield data[at : at + size]
+
+    events: list[Json] = []
+    async with aclosing(chunks()) as pieces:
+        reader = EventReader(pieces)
         while (event := await reader.next()) is not None:
             events.append(event)
-        return events
+    return events
 
 
 STREAM = (
@@ -47,13 +47,10 @@ async def test_events_are_read_from_any_chunks(size: int) -> None:
     assert await read_all(STREAM, size) == [{"a": "ä"}, {"b": 2}, {"error": {"message": "no"}}]
 
 
-@pytest.mark.parametrize("line", [b"data: {", b"data: 7", b"data: [1]", b"data: \xff\xfe"])
-async def test_what_is_no_event_is_no_engine(line: bytes) -> None:
-    with pytest.raises(EngineUnavailable, match="not JSON"):
-        await read_all(line + b"\n")
-
-
-async def test_a_line_without_an_end_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_no_event_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in (b"data: {", b"data: 7", b"data: [1]", b"data: \xff\xfe"):
+        with pytest.raises(EngineUnavailable, match="not JSON"):
+            await read_all(line + b"\n")
     monkeypatch.setattr(loaded, "MAX_LINE_BYTES", 100)
     with pytest.raises(EngineUnavailable, match="without an end"):
         await read_all(b"data: " + b"x" * 200)
@@ -128,14 +125,12 @@ def test_the_last_event_tells(changes: dict[str, object], told: dict[str, object
 @pytest.mark.parametrize(
     ("changes", "kind", "said"),
     [
-        ({"truncated": True, "timings": {"predicted_n": 1}}, ContextOverflow, None),
+        ({"truncated": True, "timings": {"predicted_n": 1}}, ContextOverflow, ""),
         ({"tokens_evaluated": 4}, PromptTruncated, "read 4 prompt tokens of 5"),
         ({"tokens_evaluated": 6}, PredictionError, "read 6 prompt tokens of 5"),
     ],
 )
-def test_a_reply_that_is_none(
-    changes: dict[str, object], kind: type[Exception], said: str | None
-) -> None:
+def test_a_reply_that_is_none(changes: dict[str, object], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         finished(**changes)
 
@@ -143,10 +138,8 @@ def test_a_reply_that_is_none(
 def test_errors_in_a_stream_are_raised() -> None:
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8, "message": "x"}
     with pytest.raises(ContextOverflow) as caught:
-        generation().feed(json.loads(json.dumps({"error": error})), 0.0)
+        generation().feed({"error": error}, 0.0)
     assert (caught.value.prompt_tokens, caught.value.context_length) == (9, 8)
-    with pytest.raises(PredictionError, match="Compute error"):
-        generation().feed({"error": {"code": 500, "message": "Compute error."}}, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -166,13 +159,43 @@ def test_server_errors(status: int, body: Json | None, kind: type[Exception]) ->
     assert type(server_error(status, body)) is kind
 
 
+# Failed loads ----------------------------------------------------------------------------------
+
+STAMP = "0.00.243.008 "
+SAID = {"error": "RuntimeError: Failed to init server", "kind": "load"}
+ERRORS = {
+    "ggml_aligned_malloc: insufficient memory (attempted to allocate 9 MB)": errors.OutOfMemory,
+    "error loading model: mmap failed: Cannot allocate memory": errors.OutOfMemory,
+    "load: tensor 'x' data is not within the file bounds, model is corrupted": errors.InvalidModel,
+    "gguf_init_from_reader: failed to read key-value pairs": errors.InvalidModel,
+    "error loading model: unknown model architecture: 'new'": errors.UnsupportedModel,
+    "common_init_: something else": errors.LoadFailed,
+}
+
+
+@pytest.mark.parametrize(("words", "kind"), ERRORS.items())
+def test_the_log_tells_why_a_load_failed(words: str, kind: type[Exception]) -> None:
+    error = load_failure(SAID, 3, [f"{STAMP}I loading", f"{STAMP}E {words}"])
+    assert type(error) is kind
+    assert words in str(error)
+    error = load_failure(SAID, 3, [f"{STAMP}I only information"])
+    assert type(error) is errors.LoadFailed
+    assert "Failed to init server" in str(error)
+
+
+def test_impossible_settings_are_refused() -> None:
+    for settings in ({"threads": 0}, {"stall_timeout_s": 0.0}, {"stall_timeout_s": float("nan")}):
+        with pytest.raises(errors.ConfigurationError):
+            LlamaCppAdapter([], **settings)  # pyright: ignore[reportArgumentType] - on purpose
+
+
+# Replies that are left early -------------------------------------------------------------------
+
 PIECE = b'data: {"content": "word ", "stop": false}\n\n'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Alive:
-    """An engine whose process lives."""
-
     async def death(self, wait_s: float) -> None:
         del wait_s
 
@@ -192,32 +215,28 @@ async def serving(reply: bytes, *, endless: bool = False) -> AsyncGenerator[Llam
 
     async def serve(stream: ByteStream) -> None:
         with suppress(anyio.BrokenResourceError):
-            await respond(stream)
-
-    async def respond(stream: ByteStream) -> None:
-        async with stream:
-            seen = b""
-            while b"\r\n\r\n" not in seen:
-                seen += await stream.receive()
-            path = seen.split(b" ", 2)[1]
-            if path == b"/props":
-                await stream.send(answer({"default_generation_settings": {"n_ctx": 512}}))
-            elif path == b"/tokenize":
-                await stream.send(answer({"tokens": [1, 2, 3]}))
-            else:
-                await stream.send(HEAD + reply)
-                while endless:
-                    await stream.send(reply)
-            async for _ in stream:  # until it is left
-                pass
+            async with stream:
+                seen = b""
+                while b"\r\n\r\n" not in seen:
+                    seen += await stream.receive()
+                path = seen.split(b" ", 2)[1]
+                if path == b"/props":
+                    await stream.send(answer({"default_generation_settings": {"n_ctx": 512}}))
+                elif path == b"/tokenize":
+                    await stream.send(answer({"tokens": [1, 2, 3]}))
+                else:
+                    await stream.send(HEAD + reply)
+                    while endless:
+                        await stream.send(reply)
+                async for _ in stream:  # until it is left
+                    pass
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
         port = listener.extra(SocketAttribute.local_port)
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}",
-            limits=httpx.Limits(max_keepalive_connections=0),
+            base_url=f"http://127.0.0.1:{port}", limits=httpx.Limits(max_keepalive_connections=0)
         ) as client:
             model = LlamaCppModel(
                 cast("Engine", Alive()),
@@ -233,12 +252,7 @@ async def serving(reply: bytes, *, endless: bool = False) -> AsyncGenerator[Llam
 
 @pytest.mark.parametrize(
     "reply",
-    [
-        chunk(PIECE),
-        chunk(PIECE * 3),
-        chunk(PIECE) * 3,
-        chunk(PIECE) + chunk(b"data: no JSON\n\n"),
-    ],
+    [chunk(PIECE), chunk(PIECE * 3), chunk(PIECE) * 3, chunk(PIECE) + chunk(b"data: no JSON\n\n")],
     ids=["one", "at once", "in chunks", "broken"],
 )
 async def test_what_was_sent_already_is_let_go(reply: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What the adapters for Ollama and for OpenAI's chat API have in common, over stand-ins."""
+"""What the adapters for Ollama and OpenAI's chat API have in common; and the second of them."""
 
 from __future__ import annotations
 
@@ -10,49 +10,64 @@ import anyio
 import attrs
 import pytest
 
-from lmstrix import Cause, ContextReport, LMStrix
+from lmstrix import Cause, ContextReport, LMStrix, errors
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llama_server import LlamaServerAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import EngineUnavailable
-from lmstrix.models import Prompt
+from lmstrix.models import Prompt, StopReason
 from lmstrix.ports import Adapter
+from lmstrix.testing.contracts.adapter import AdapterContract
+from lmstrix.testing.http_server import Answer, Request
 from lmstrix.testing.ollama import OllamaScript, OllamaServer
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
+SENTENCE = "The river runs past the old mill. "
 QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
 
 
 @attrs.frozen
 class Kind:
-    """A stand-in, how it is told to misbehave, and the adapter for it."""
+    """A stand-in, how it is told to misbehave, the adapter for it, and a key that ``m`` means."""
 
     server: Any
     script: Any
     adapter: Any
+    key: str
 
     @asynccontextmanager
     async def loading(self, **misbehaviour: object) -> AsyncGenerator[tuple[Any, Any, Any]]:
-        """The server, the adapter, and a loaded model."""
-        engine = SimulatedAdapter(SimulatedModel(key="m:latest"))
+        engine = SimulatedAdapter(SimulatedModel(key=self.key))
         async with self.server(engine, script=self.script(**misbehaviour)) as server:
             adapter = self.adapter(server.host, busy_s=5)
-            async with adapter.load(await adapter.find_model("m:latest"), 8192) as loaded:
+            async with adapter.load(await adapter.find_model("m"), 8192) as loaded:
                 yield server, adapter, loaded
 
 
 KINDS = {
-    "ollama": Kind(OllamaServer, OllamaScript, OllamaAdapter),
-    "openai": Kind(OpenAIServer, OpenAIScript, OpenAIAdapter),
+    "ollama": Kind(OllamaServer, OllamaScript, OllamaAdapter, "m:latest"),
+    "openai": Kind(OpenAIServer, OpenAIScript, OpenAIAdapter, "org/m"),
 }
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
+
+
+class TestContract(AdapterContract):
+    @pytest.fixture
+    async def adapter(self, kind: Kind) -> AsyncGenerator[Adapter, None]:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        async with kind.server(SimulatedAdapter(SimulatedModel(key=kind.key))) as server:
+            yield kind.adapter(server.host)
+        assert not getattr(server, "left_behind", [])
+
+    @pytest.fixture
+    def model_name(self) -> str:
+        return "m"
 
 
 async def ask(loaded: CountedModel) -> str:
@@ -76,8 +91,7 @@ async def test_a_reply_without_an_end_is_trouble_with_the_server(kind: Kind) -> 
 async def test_without_counts_lengths_are_estimated_and_it_says_so(kind: Kind) -> None:
     silent = {"usage" if kind.script is OpenAIScript else "counts": False}
     async with kind.loading(**silent) as (server, adapter, loaded):
-        prompt = Prompt(user="The river runs past the old mill. " * 200)
-        reply = await loaded.complete(prompt, max_tokens=4)
+        reply = await loaded.complete(Prompt(user=SENTENCE * 200), max_tokens=4)
         assert reply.prompt_tokens == pytest.approx(server.prompt_tokens[-1], rel=1 / 8)
         assert "estimated" in (await adapter.status()).detail
 
@@ -92,19 +106,17 @@ async def test_another_kind_of_server_is_told_with_what_to_do(kind: Kind) -> Non
 
 async def measured(kind: Kind, opening: str) -> ContextReport:
     """A model of 1,500 reliable tokens whose replies begin with `opening`."""
-    model = SimulatedModel(key="m:latest", declared=2048, true_context=1500, opening=opening)
+    model = SimulatedModel(key=kind.key, declared=2048, true_context=1500, opening=opening)
     async with (
         kind.server(SimulatedAdapter(model)) as server,
         LMStrix(adapter=kind.adapter(server.host), store="memory", levels=()) as client,
     ):
-        return await client.find_true_context("m:latest")
+        return await client.find_true_context("m")
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("opening", ["\n\n", "<think>\n\n</think>\n\n"])
-async def test_an_empty_line_or_thought_before_an_answer_is_no_answer(
-    kind: Kind, opening: str
-) -> None:
+async def test_an_empty_line_or_thought_is_no_answer(kind: Kind, opening: str) -> None:
     report = await measured(kind, opening)
     assert report.true_context is not None
     assert abs(report.true_context - 1500) <= 256
@@ -127,9 +139,7 @@ async def test_cancelling_a_prefill_stops_the_servers_work(kind: Kind) -> None:
         await server.reached(lambda: server.working == 0, within_s=2)
 
 
-async def test_the_key_is_sent_and_appears_nowhere(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_key_is_sent_and_never_shown(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
     async with kind.loading() as (server, adapter, loaded):
         server.script = kind.script(repeats_key=True)
@@ -157,3 +167,148 @@ async def test_a_server_that_is_away(adapter: Any, advice: str, free_tcp_port: i
     assert advice in status.hint
     with pytest.raises(EngineUnavailable):
         await away.list_models()
+
+
+# OpenAI's chat API -------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def loading(
+    script: OpenAIScript | None = None, **settings: object
+) -> AsyncGenerator[tuple[OpenAIServer, OpenAIAdapter, CountedModel], None]:
+    async with OpenAIServer(SimulatedAdapter(SimulatedModel(key="m")), script=script) as server:
+        adapter = OpenAIAdapter(server.host, busy_s=5, **settings)  # pyright: ignore[reportArgumentType]
+        model = await adapter.find_model("m")
+        async with adapter.load(model, 8192) as loaded:
+            yield server, adapter, loaded
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        OpenAIScript(),
+        OpenAIScript(echoes=True),
+        OpenAIScript(strict=True),
+        OpenAIScript(strict=True, prefill=False),
+        OpenAIScript(usage_asked=False, prefill=False),
+    ],
+    ids=["continued", "repeated", "last message", "asked for", "without asking for counts"],
+)
+async def test_the_first_words_in_the_form_that_the_server_takes(script: OpenAIScript) -> None:
+    async with loading(script) as (server, _, loaded):
+        prompt = Prompt(user=f"{SENTENCE}\n\nSay it.", answer_prefix="The river runs")
+        assert (await loaded.complete(prompt, max_tokens=8)).text == " past the old mill."
+        before = len(server.requests)
+        await loaded.complete(prompt, max_tokens=8)
+        assert len(server.requests) == before + 1
+
+
+async def test_cached_tokens_are_what_the_server_says() -> None:
+    async with loading() as (_, _, loaded):
+        await loaded.complete(Prompt(user=SENTENCE * 50), max_tokens=4)
+        reply = await loaded.complete(Prompt(user=SENTENCE * 50), max_tokens=4)
+        assert reply.cached_tokens is not None
+        assert reply.cached_tokens > 0.9 * reply.prompt_tokens
+
+
+async def test_a_declared_length_may_be_given() -> None:
+    async with loading(OpenAIScript(declares=False)) as (_, _, loaded):
+        assert loaded.model.declared_context is None
+        assert loaded.effective_context == 8192
+    async with loading(OpenAIScript(declares=False), declared=4096) as (_, _, loaded):
+        assert loaded.model.declared_context == loaded.effective_context == 4096
+
+
+async def test_a_reply_that_ends_without_a_reason_is_whole() -> None:
+    async with loading(OpenAIScript(reasons=False)) as (_, _, loaded):
+        assert (await loaded.complete(QUESTION, max_tokens=4)).text
+
+
+class FixedServer(OpenAIServer):
+    data, repeats = b"", False
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.method != "POST":
+            await super().handle(request, answer)
+            return
+        await answer.begin("text/event-stream" if self.repeats else "application/json")
+        await answer.piece(self.data)
+        while self.repeats:
+            await anyio.sleep(0.05)
+            await answer.piece(self.data)
+        await answer.end()
+
+
+async def test_comments_without_an_event_are_no_progress() -> None:
+    async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        server.data, server.repeats = b": waiting\n\n", True
+        adapter = OpenAIAdapter(server.host, stall_timeout_s=0.2)
+        with anyio.fail_after(30), pytest.raises(errors.EngineTimeout):
+            async with adapter.load(await adapter.find_model("m"), 8192):
+                raise AssertionError
+
+
+LAST = b'"finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'data: {"choices": [{"delta": {"content": "x"}, ' + LAST,
+        b'data: {"choices": [{"delta": {"content": "x"},\r\n: waiting\r\ndata: ' + LAST,
+        b'{"choices": [{"message": {"content": "x"}, ' + LAST,
+    ],
+    ids=["last line without an end", "one event in two lines", "not streamed"],
+)
+async def test_replies_in_other_forms(data: bytes) -> None:
+    async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        server.data, adapter = data, OpenAIAdapter(server.host)
+        model = await adapter.find_model("m")
+        async with adapter.load(model, 8192) as loaded:
+            assert (await loaded.complete(QUESTION, max_tokens=4)).text == "x"
+        server.data = data[:-9]
+        with pytest.raises(errors.ConnectionLost, match="too early"):
+            async with adapter.load(model, 8192):
+                raise AssertionError
+
+
+async def test_an_error_inside_a_stream_has_its_own_status() -> None:
+    """Too many requests say nothing about the prompt, however long it is."""
+    async with FixedServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        adapter = OpenAIAdapter(server.host)
+        server.data = b'data: {"error": {"code": 429, "message": "Provider returned error"}}\n\n'
+        model = await adapter.find_model("m")
+        with pytest.raises(errors.EngineUnavailable) as caught:
+            async with adapter.load(model, 8192):
+                raise AssertionError
+    assert type(caught.value) is errors.EngineUnavailable
+
+
+async def test_a_filtered_reply_is_no_answer() -> None:
+    async with loading(OpenAIScript(filters=True)) as (_, _, loaded):
+        reply = await loaded.complete(QUESTION, max_tokens=4)
+        assert (reply.text, reply.stop_reason) == ("", StopReason.CANCELLED)
+
+
+async def test_a_server_elsewhere_costs_money() -> None:
+    adapter = OpenAIAdapter("https://models.example.invalid/v1")
+    async with loading() as (_, _, loaded):
+        with pytest.raises(errors.ConfigurationError, match="32,768 tokens") as caught:
+            async with adapter.load(loaded.model, 8192):
+                raise AssertionError
+    assert "--budget-tokens" in caught.value.hint
+    accepting = OpenAIAdapter("https://models.example.invalid/v1", accept_cost=True)
+    with pytest.raises(errors.EngineUnavailable):
+        async with accepting.load(loaded.model, 8192):
+            raise AssertionError
+
+
+HOSTS = "|http://|ftp://a:1|a b:1|http://user:secret@host:1|host:x|h:1?k=v|192.168.1.256:1"
+
+
+@pytest.mark.parametrize("host", HOSTS.split("|"))
+def test_an_address_that_is_none(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTRIX_HOST", "::nonsense::")
+    with pytest.raises(errors.ConfigurationError) as caught:
+        OpenAIAdapter(host)
+    assert "secret" not in str(caught.value)

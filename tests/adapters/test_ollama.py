@@ -1,10 +1,12 @@
-"""The Ollama adapter over a stand-in, on both event loops."""
+"""The Ollama adapter over a stand-in, and how it counts without a tokenizer."""
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 
 import anyio
@@ -15,76 +17,47 @@ import pytest
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
-from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory, PromptTruncated
+from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import Prompt
+from lmstrix.testing import simulated
 from lmstrix.testing.contracts.adapter import AdapterContract
 from lmstrix.testing.http_server import Answer, Request, StandInError
-from lmstrix.testing.ollama import OllamaScript, OllamaServer
+from lmstrix.testing.ollama import OllamaServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.validators import haystack
+from lmstrix.validators.haystack import WITH_CROWD, filler_sentences
+from lmstrix.validators.recall import Recall
 
-SENTENCE = "The river runs past the old mill. "
 QUESTION = Prompt(user="What runs past the mill?", answer_prefix="The")
+on_one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
 @asynccontextmanager
-async def serving(
-    script: OllamaScript | None = None,
-    *,
-    preload: bool = False,
-    reply_s: float = 0,
-    **truth: object,
-) -> AsyncGenerator[tuple[OllamaServer, OllamaAdapter], None]:
-    model = SimulatedModel(key="m:latest", **truth)  # pyright: ignore[reportArgumentType] - its fields
-    server = OllamaServer(
-        SimulatedAdapter(model, reply_seconds=reply_s),
-        script=script,
-        preload=[("m:latest", 4096)] if preload else (),
-    )
-    async with server:
+async def serving(*, preload: bool = False) -> AsyncGenerator[tuple[OllamaServer, OllamaAdapter]]:
+    engine = SimulatedAdapter(SimulatedModel(key="m:latest"))
+    users = [("m:latest", 4096)] if preload else ()
+    async with OllamaServer(engine, preload=users) as server:
         yield server, OllamaAdapter(server.host, busy_s=5)
         assert server.left_behind == []
 
 
 @asynccontextmanager
-async def loading(
-    adapter: OllamaAdapter, context: int = 8192
-) -> AsyncGenerator[CountedModel, None]:
+async def loading(adapter: OllamaAdapter, context: int = 8192) -> AsyncGenerator[CountedModel]:
     model = await adapter.find_model("m")
     async with adapter.load(model, context) as loaded:
         yield loaded
 
 
-class TestContract(AdapterContract):
-    @pytest.fixture
-    async def server(self) -> AsyncGenerator[OllamaServer, None]:
-        async with OllamaServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
-            yield server
-        assert server.left_behind == []
-
-    @pytest.fixture
-    def adapter(self, server: OllamaServer) -> OllamaAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
-        return OllamaAdapter(server.host)
-
-    @pytest.fixture
-    def model_name(self) -> str:
-        return "m"
-
-
-# The simulated models' contract runs on every event loop; here one is enough.
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+# The contract of simulated models runs on every event loop; here one is enough.
+@on_one_loop
 @pytest.mark.engine
 @pytest.mark.slow
 class TestContractOverTheRealEngine(AdapterContract):
     @pytest.fixture
-    async def server(self, demo_model: Path) -> AsyncGenerator[OllamaServer, None]:
-        engine = LlamaCppAdapter([demo_model.parent], threads=1)
-        async with OllamaServer(engine) as server:
-            yield server
-
-    @pytest.fixture
-    def adapter(self, server: OllamaServer) -> OllamaAdapter:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
-        return OllamaAdapter(server.host)
+    async def adapter(self, demo_model: Path) -> AsyncGenerator[OllamaAdapter, None]:  # pyright: ignore[reportIncompatibleMethodOverride] - a fixture
+        async with OllamaServer(LlamaCppAdapter([demo_model.parent], threads=1)) as server:
+            yield OllamaAdapter(server.host)
 
     @pytest.fixture
     def model_name(self, demo_model: Path) -> str:
@@ -101,21 +74,7 @@ async def test_every_request_forbids_truncation_in_the_same_words() -> None:
     assert server.loads == 1
 
 
-@pytest.mark.parametrize(
-    "script", [OllamaScript(window=2048), OllamaScript(window=2048, ignores_flags=True)]
-)
-async def test_a_prompt_that_is_cut_without_a_word_is_found_out(script: OllamaScript) -> None:
-    async with serving(script) as (_, adapter), loading(adapter) as loaded:
-        whole = Prompt(user=SENTENCE * 200)
-        assert (await loaded.complete(whole, max_tokens=4)).prompt_tokens > 1600
-        for sentences in (500, 300):
-            with pytest.raises(PromptTruncated) as caught:
-                await loaded.complete(Prompt(user=SENTENCE * sentences), max_tokens=4)
-            assert caught.value.read_tokens <= 1026
-            assert abs(caught.value.sent_tokens - 8 * sentences) < 16
-
-
-async def test_the_users_model_is_left_alone() -> None:
+async def test_the_users_model_is_left_alone_or_with_force_loaded_again() -> None:
     async with serving(preload=True) as (server, adapter):
         with pytest.raises(ModelInUse, match="4,096") as caught:
             async with loading(adapter):
@@ -124,19 +83,19 @@ async def test_the_users_model_is_left_alone() -> None:
         assert (server.loaded, server.loads) == ({"m:latest": 4096}, 0)
         (instance,) = (await adapter.status()).loaded
         assert not instance.ours
-
-
-async def test_with_force_the_users_context_is_loaded_again() -> None:
-    async with serving(preload=True) as (server, _):
         async with loading(OllamaAdapter(server.host, force=True)) as loaded:
             assert loaded.effective_context == 8192
         assert server.loaded == {"m:latest": 4096}
         await server.close()
 
 
-class OneFile(OllamaServer):
-    """All its models have the same weights."""
+async def somebody_loads(server: OllamaServer, context: int) -> None:
+    async with httpx.AsyncClient(base_url=f"http://{server.host}") as client:
+        other = {"model": "m:latest", "options": {"num_ctx": context}}
+        await client.post("/api/generate", json=other)
 
+
+class OneFile(OllamaServer):
     async def handle(self, request: Request, answer: Answer) -> None:
         if request.path == "/api/show":
             weights = f"/models/blobs/sha256-{'0' * 64}"
@@ -170,26 +129,25 @@ async def test_what_could_not_be_loaded_again_is_said(monkeypatch: pytest.Monkey
         await server.close()
 
 
-class BrokenServer(OllamaServer):
-    """Is restarted while a model is loaded: it answers nothing for a while, and has nothing."""
-
-    broken = False
+class Refusing(OllamaServer):
+    def __init__(self) -> None:
+        super().__init__(SimulatedAdapter(SimulatedModel(key="m:latest")))
+        self.refuses: Callable[[Request], bool] = lambda _: False
+        self.status, self.words = 500, "no"
 
     async def handle(self, request: Request, answer: Answer) -> None:
-        if self.broken:
-            raise StandInError(404, {"error": "no"})
+        if self.refuses(request):
+            raise StandInError(self.status, {"error": self.words})
         await super().handle(request, answer)
 
 
 async def test_what_was_not_unloaded_may_be_the_users_by_now() -> None:
-    async with BrokenServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
+    async with Refusing() as server:
         adapter = OllamaAdapter(server.host, busy_s=0.1)
         async with loading(adapter):
-            server.broken = True
-        server.broken = False
-        other = {"model": "m:latest", "options": {"num_ctx": 2048}}
-        async with httpx.AsyncClient(base_url=f"http://{server.host}") as client:
-            await client.post("/api/generate", json=other)
+            server.status, server.refuses = 404, lambda _: True
+        server.refuses = lambda _: False
+        await somebody_loads(server, 2048)
         with pytest.raises(ModelInUse):
             async with loading(adapter):
                 raise AssertionError
@@ -198,27 +156,21 @@ async def test_what_was_not_unloaded_may_be_the_users_by_now() -> None:
         await server.close()
 
 
-class TightServer(OllamaServer):
-    """Its runner dies of the first prompt in a context of more than 4,096 tokens."""
-
-    words = "llama runner process has terminated: CUDA error"
-
-    async def handle(self, request: Request, answer: Answer) -> None:
-        options = as_object(request.body.get("options"))
-        if request.path == "/api/chat" and (as_count(options.get("num_ctx")) or 0) > 4096:
-            raise StandInError(500, {"error": self.words})
-        await super().handle(request, answer)
+def in_a_large_context(request: Request) -> bool:
+    context = as_count(as_object(request.body.get("options")).get("num_ctx")) or 0
+    return request.path == "/api/chat" and context > 4096
 
 
 @pytest.mark.parametrize(
     ("words", "kind"),
-    [(TightServer.words, LoadFailed), ("CUDA error: out of memory", OutOfMemory)],
+    [
+        ("llama runner process has terminated: CUDA error", LoadFailed),
+        ("CUDA error: out of memory", OutOfMemory),
+    ],
 )
-async def test_a_runner_that_dies_of_any_prompt_has_not_loaded(
-    words: str, kind: type[LoadFailed]
-) -> None:
-    async with TightServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
-        server.words = words
+async def test_a_runner_that_dies_of_any_prompt(words: str, kind: type[LoadFailed]) -> None:
+    async with Refusing() as server:
+        server.words, server.refuses = words, in_a_large_context
         adapter = OllamaAdapter(server.host)
         with pytest.raises(kind) as caught:
             async with loading(adapter):
@@ -228,35 +180,21 @@ async def test_a_runner_that_dies_of_any_prompt_has_not_loaded(
             assert loaded.effective_context == 4096
 
 
-class MuteServer(OllamaServer):
-    """One that stops to say what is loaded."""
-
-    mute = False
-
-    async def handle(self, request: Request, answer: Answer) -> None:
-        if self.mute and request.path == "/api/ps":
-            raise StandInError(500, {"error": "no"})
-        await super().handle(request, answer)
-
-
 async def test_what_is_loaded_is_unloaded_although_the_server_no_longer_lists_it() -> None:
-    async with MuteServer(SimulatedAdapter(SimulatedModel(key="m:latest"))) as server:
+    async with Refusing() as server:
         adapter = OllamaAdapter(server.host, busy_s=5)
         with anyio.CancelScope() as scope:
             async with loading(adapter):
-                server.mute = True
+                server.refuses = lambda request: request.path == "/api/ps"
                 scope.cancel()
                 await anyio.lowlevel.checkpoint()
         assert server.loaded == {}
 
 
 async def test_what_somebody_else_loads_meanwhile_is_left_alone() -> None:
-    """Their context replaces ours, so there is nothing of ours to unload."""
     async with serving() as (server, adapter):
         async with loading(adapter):
-            other = {"model": "m:latest", "options": {"num_ctx": 2048}}
-            async with httpx.AsyncClient(base_url=f"http://{server.host}") as client:
-                await client.post("/api/generate", json=other)
+            await somebody_loads(server, 2048)
         assert server.loaded == {"m:latest": 2048}
         await adapter.aclose()
         assert server.loaded == {"m:latest": 2048}
@@ -276,6 +214,7 @@ anyio.run(main)
 """
 
 
+@on_one_loop
 async def test_what_a_killed_process_left_is_taken_over() -> None:
     async with serving() as (server, adapter):
         await anyio.run_process([sys.executable, "-c", KILLED, server.host])
@@ -285,12 +224,63 @@ async def test_what_a_killed_process_left_is_taken_over() -> None:
         assert server.loaded == {}
 
 
-async def test_cancelling_a_load_leaves_nothing() -> None:
-    async with serving() as (server, adapter):
-        model = await adapter.find_model("m")
-        server.script = OllamaScript(load_s=0.5)
-        with anyio.move_on_after(0.2):
-            async with adapter.load(model, 512):
-                raise AssertionError
-        await adapter.aclose()
-        await server.reached(lambda: server.left_behind == [])
+# Sizes: what is asked for, by the server's own count ---------------------------------------------
+
+LENGTHS = (512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 8192, 16384, 32768)
+
+
+async def asked(validator: Recall, times: int = 1) -> tuple[list[tuple[int, int, int]], int]:
+    """For each question its length, the tokens of its prompt, and what these and the room for the
+    reply fill; and how many tokens the engine read for all of them.
+    """
+    engine = SimulatedAdapter(SimulatedModel(key="m", declared=65536, true_context=65536))
+    found: list[tuple[int, int, int]] = []
+    async with OllamaServer(engine) as server:
+        adapter = OllamaAdapter(server.host)
+        async with adapter.load(await adapter.find_model("m"), 65536) as loaded:
+            questions = validator.questions(loaded, seed=3)
+            for length, index in product(LENGTHS, range(times)):
+                question = await questions.question(length, index)
+                reply = await loaded.complete(
+                    question.prompt, max_tokens=question.max_tokens, stop=question.stop
+                )
+                tokens = reply.prompt_tokens
+                assert tokens == server.prompt_tokens[-1]
+                found.append((length, tokens, tokens + question.max_tokens))
+    return found, engine.counters.prompt_tokens
+
+
+@on_one_loop
+@pytest.mark.parametrize("validator", [Recall(), Recall(spec=WITH_CROWD)], ids=["prose", "numbers"])
+async def test_prompts_fill_the_length_and_never_exceed_it(validator: Recall) -> None:
+    for length, tokens, filled in (await asked(validator, 3))[0]:
+        assert 0.97 * length <= tokens
+        assert filled <= length
+
+
+def in_capitals_now_and_then(seed: int) -> Iterator[str]:
+    for index, sentence in enumerate(filler_sentences(seed)):
+        yield sentence.upper() if index // 60 % 2 else sentence
+
+
+@pytest.fixture
+def other_tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Capitals take twice as many tokens. Texts are tokenised once, so they are forgotten."""
+    monkeypatch.setattr(simulated, "TOKEN", re.compile(r"[A-Z]{1,2}|[A-Za-z][a-z]*|\d|[^\w\s]"))
+    monkeypatch.setattr(haystack, "filler_sentences", in_capitals_now_and_then)
+    simulated.forget_texts()
+    yield
+    simulated.forget_texts()
+
+
+@on_one_loop
+@pytest.mark.usefixtures("other_tokens")
+async def test_text_that_becomes_denser_never_exceeds_the_length() -> None:
+    for length, _, filled in (await asked(Recall()))[0]:
+        assert 0.93 * length - 60 <= filled <= length
+
+
+@on_one_loop
+async def test_counting_reads_little_more_than_the_prompts() -> None:
+    """On a server with a prefix cache."""
+    assert (await asked(Recall()))[1] < 1.25 * LENGTHS[-1]

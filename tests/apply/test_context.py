@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmstrix.apply import (
-    caveats,
-    choose_report,
-    find_model,
-    ollama_modelfile,
-    recommended_context,
-)
+from lmstrix.apply import caveats, choose_report, find_model, ollama_modelfile, recommended_context
 from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
 from lmstrix.models import Cause, Environment, StoredReport
 from lmstrix.names import reports_of
@@ -34,18 +28,14 @@ def test_the_newest_finished_one_counts() -> None:
     assert "budget spent" in newer
 
 
-def test_the_path_of_a_file_means_it_however_it_is_written(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_path_of_a_file_means_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reports = [stored(key="x.gguf", path=str(tmp_path / "x.gguf"))]
     for name in ("x.gguf", str(tmp_path / "x.gguf"), "./x.gguf"):
         assert find_model(reports, name).key == "x.gguf"
 
 
-def test_a_file_is_not_taken_for_another_one_with_the_same_key(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_one_key_are_told_apart(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "mine")
     theirs = stored(key="m.gguf", path=str(tmp_path / "theirs" / "m.gguf"), true_context=8192)
@@ -60,9 +50,7 @@ def test_a_file_is_not_taken_for_another_one_with_the_same_key(
     assert choose_report([theirs], "m.gguf") is theirs.report
 
 
-def test_a_file_that_was_not_measured_has_no_result_of_another_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unmeasured_file_has_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("one", "two", "three", "empty"):
         (tmp_path / folder).mkdir()
         if folder != "empty":
@@ -115,10 +103,7 @@ def test_caveats() -> None:
 @pytest.mark.parametrize(
     ("true", "percent", "cap", "expected"),
     [
-        (131072, 100, None, 131072),
-        (131071, 100, None, 131071),
-        (2240, 100, None, 2240),
-        (256, 100, None, 256),
+        *((true, 100, None, true) for true in (131072, 131071, 2240, 256)),
         (10000, 80, None, 7936),
         (10000, 12.5, None, 1024),
         (10000, 100, 9000, 9000),
@@ -130,19 +115,22 @@ def test_the_recommended_context(true: int, percent: float, cap: int | None, exp
     assert recommended_context(true, percent=percent, cap=cap) == expected
 
 
-@pytest.mark.parametrize("percent", [0, -1, 100.1, float("nan"), float("inf")])
-def test_odd_percentages_are_refused(percent: float) -> None:
-    with pytest.raises(ConfigurationError):
-        recommended_context(8192, percent=percent)
+@pytest.mark.parametrize(
+    ("wanted", "match"),
+    [
+        *(({"percent": percent}, r"\w") for percent in (0, -1, 100.1, float("nan"), float("inf"))),
+        ({"percent": 1}, "too little"),
+        ({"cap": 0}, r"\w"),
+    ],
+)
+def test_odd_wishes_are_refused(wanted: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        recommended_context(8192, **wanted)
 
 
 def test_nothing_is_made_of_nothing() -> None:
     with pytest.raises(NotMeasured, match="0 tokens"):
         recommended_context(0)
-    with pytest.raises(ConfigurationError, match="too little"):
-        recommended_context(8192, percent=1)
-    with pytest.raises(ConfigurationError):
-        recommended_context(8192, cap=0)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +138,11 @@ def test_nothing_is_made_of_nothing() -> None:
     [
         ("/models/m.gguf", "/models/m.gguf"),
         ("/my models/m.gguf", '"/my models/m.gguf"'),
-        ("pub/repo/m.gguf", "NAME-OF-YOUR-MODEL"),
-        ("/models/mlx", "NAME-OF-YOUR-MODEL"),
-        ("", "NAME-OF-YOUR-MODEL"),
-        ("/m\nSYSTEM evil.gguf", "NAME-OF-YOUR-MODEL"),
-        ('/m".gguf', "NAME-OF-YOUR-MODEL"),
-        ("/m\u2028x.gguf", "NAME-OF-YOUR-MODEL"),
+        *((path, "NAME-OF-YOUR-MODEL") for path in ("pub/repo/m.gguf", "/models/mlx", "")),
+        *(
+            (path, "NAME-OF-YOUR-MODEL")
+            for path in ("/m\nSYSTEM x.gguf", '/m".gguf', "/m\u2028.gguf")
+        ),
     ],
 )
 def test_ollama(path: str, source: str) -> None:

@@ -28,6 +28,8 @@ NOBODY = "127.0.0.1:9"
 """The port of the discard service: nothing of ours listens there."""
 REAL = session.open_client
 """What `Shell.open_client` stands for."""
+FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
+CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)
 ROOT = Path(main.__file__).parents[2]
 SOURCES = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
 """Where a process of its own finds the packages."""

@@ -38,19 +38,12 @@ def home(tmp_path: Path) -> Path:
 
 
 def remember(shell: Shell, key: str = KEY, path: str = KEY, **changes: Any) -> None:
-    """Put a report of a measurement into the shell's store."""
     environment = Environment(adapter=changes.pop("adapter", "lmstudio"))
     model = sample_model(key=key, path=path)
-    report = sample_report(model=model, environment=environment, **changes)
-
-    shell.remember(report)
+    shell.remember(sample_report(model=model, environment=environment, **changes))
 
 
-def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "_somebody_is_there", lambda: True)
-
-
-def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) -> None:
+def test_it_shows_writes_and_can_be_undone(shell: Shell, home: Path) -> None:
     remember(shell)
     result = shell.run("apply", KEY, "--home", str(home), "--yes")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -68,6 +61,13 @@ def test_it_shows_writes_and_says_where_the_backup_is(shell: Shell, home: Path) 
     assert f"Written. Backup: {backup}" in result.stdout
     assert "keeps its context until it is loaded again" in result.stdout
     assert lines[-1] == f"To undo: lmstrix apply --undo --home {home} {KEY}"
+    result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
+    assert result.exit_code == 0
+    assert "llm.load.contextLength: 6,144 -> 4,096" in result.stdout
+    assert path.read_text() == OLD
+    result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
+    assert result.exit_code == 1
+    assert "nothing to undo" in result.stderr
 
 
 def test_all_that_lm_studio_knows_is_applied(shell: Shell, home: Path) -> None:
@@ -82,27 +82,13 @@ def test_all_that_lm_studio_knows_is_applied(shell: Shell, home: Path) -> None:
         ("publisher/other", "dry_run"),
         (KEY, "dry_run"),
     ]
-    assert "left out: unfinished: " in result.stderr
-    assert "left out: file.gguf: " in result.stderr
+    assert "left out: 'unfinished' " in result.stderr
+    assert "file.gguf' is not" in result.stderr
     assert shell.run("apply", "--all", "--home", str(home)).exit_code == 2  # no terminal to ask on
     assert shell.run("apply", "--all", "--home", str(home), "--yes").exit_code == 0
     for key in (KEY, "publisher/other"):
         assert "6144" in (home / FOLDER / f"{key}.json").read_text()
-    result = shell.run("apply", "--all", "--for", "llama-server")
-    assert result.stdout.split("\n\n")[0] == "# file.gguf\n-c 6144"
-
-
-def test_undo(shell: Shell, home: Path) -> None:
-    remember(shell)
-    shell.run("apply", KEY, "--home", str(home), "--yes")
-    result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
-    assert result.exit_code == 0
-    assert "llm.load.contextLength: 6,144 -> 4,096" in result.stdout
-    assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
-    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
-    result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes")
-    assert result.exit_code == 1
-    assert "nothing to undo" in result.stderr
+    assert shell.run("apply", "--all", "--for", "llama-server").exit_code == 2
 
 
 def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:
@@ -114,40 +100,35 @@ def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:
     result = shell.run("apply", "gemma", "--home", str(home), "--undo", "--yes")
     assert result.exit_code == 1
     assert "index does not say" in result.stderr
-    assert "publisher/repository/file.gguf" in result.stderr
 
 
-def test_without_a_terminal_nothing_is_written_unasked(shell: Shell, home: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "code", "contexts", "said"),
+    [
+        ((), 2, "4,096 -> 6,144", "no terminal to ask on"),
+        (("--dry-run", "--percent", "50"), 0, "4,096 -> 3,072", "nothing was written"),
+    ],
+)
+def test_nothing_is_written_unasked(
+    shell: Shell, home: Path, words: tuple[str, ...], code: int, contexts: str, said: str
+) -> None:
     remember(shell)
-    result = shell.run("apply", KEY, "--home", str(home), typed="y\n")
-    assert result.exit_code == 2
-    assert "4,096 -> 6,144" in result.stdout
-    assert "no terminal" in result.stderr
-    assert "--yes" in result.stderr
-    assert (home / FOLDER / f"{KEY}.json").read_text() == OLD
-
-
-def test_a_dry_run_writes_nothing(shell: Shell, home: Path) -> None:
-    remember(shell)
-    result = shell.run("apply", KEY, "--home", str(home), "--dry-run", "--percent", "50")
-    assert result.exit_code == 0
-    assert "4,096 -> 3,072" in result.stdout
-    assert "nothing was written" in result.stdout
-    assert [p.name for p in (home / FOLDER / "google").iterdir()] == ["gemma-3-4b.json"]
+    result = shell.run("apply", KEY, "--home", str(home), *words, typed="y\n")
+    assert result.exit_code == code
+    assert contexts in result.stdout
+    assert said in result.output
+    assert ("--yes" in result.stderr) is bool(code)
+    [file] = (home / FOLDER / "google").iterdir()
+    assert file.read_text() == OLD
 
 
 @pytest.mark.parametrize(
     ("typed", "code", "value"), [("y\n", 0, "6144"), ("n\n", 1, "4096"), ("", 1, "4096")]
 )
 def test_on_a_terminal_it_asks(
-    shell: Shell,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    typed: str,
-    code: int,
-    value: str,
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, value: str
 ) -> None:
-    on_a_terminal(monkeypatch)
+    monkeypatch.setattr(apply, "_somebody_is_there", lambda: True)
     remember(shell)
     result = shell.run("apply", KEY, "--home", str(home), typed=typed)
     assert result.exit_code == code
@@ -189,16 +170,12 @@ def test_what_was_not_measured_is_refused(shell: Shell, home: Path) -> None:
         assert "Hint: " in result.stderr
 
 
-def test_the_usual_home_is_found(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_home_is_found(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember(shell)
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path / "user"))
     result = shell.run("apply", KEY, "--yes")
-    assert result.exit_code == 1
-    assert "no LM Studio home" in result.stderr
-    assert "--home" in result.stderr
+    assert (result.exit_code, "--home" in result.stderr) == (1, True)
     (tmp_path / "user" / ".lmstudio" / ".internal").mkdir(parents=True)
     assert shell.run("apply", KEY, "--yes").exit_code == 0
     written = tmp_path / "user" / ".lmstudio" / FOLDER / f"{KEY}.json"
@@ -213,12 +190,8 @@ def test_names_can_neither_steer_the_terminal_nor_leave_the_home(shell: Shell, h
         result = shell.run("apply", evil, *place, *arguments)
         assert result.exit_code == (0 if "--for" in arguments else 1)
         assert not set("\x1b\x07\u202e") & set(result.output)
-    assert sorted(p.name for p in home.rglob("*")) == [
-        ".internal",
-        "gemma-3-4b.json",
-        "google",
-        "user-concrete-model-default-config",
-    ]
+    assert not list(home.parent.rglob("evil*"))
+    assert sum(1 for _ in home.rglob("*")) == 4
 
 
 def test_llama_server_gets_two_words_on_stdout(shell: Shell) -> None:
@@ -230,44 +203,49 @@ def test_llama_server_gets_two_words_on_stdout(shell: Shell) -> None:
     assert (told["setting"], told["context"], told["outcome"]) == ("-c 6144", 6144, "printed")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="another kind of absolute path")
-def test_ollama_gets_a_modelfile_on_stdout(shell: Shell) -> None:
-    remember(shell, key="m.gguf", path="/models/m.gguf", adapter="llamacpp")
-    result = shell.run("apply", "m.gguf", "--for", "ollama")
-    assert result.stdout == "FROM /models/m.gguf\nPARAMETER num_ctx 6144\n"
+@pytest.mark.parametrize(
+    ("key", "path", "adapter", "source"),
+    [
+        pytest.param(
+            *("m.gguf", "/models/m.gguf", "llamacpp", "/models/m.gguf"),
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="not an absolute path there"),
+        ),
+        ("qwen3:8b", "", "ollama", "qwen3:8b"),
+        ('a"\nSYSTEM b', "", "ollama", "NAME-OF-YOUR-MODEL"),
+    ],
+)
+def test_ollamas_modelfile(shell: Shell, key: str, path: str, adapter: str, source: str) -> None:
+    remember(shell, key=key, path=path, adapter=adapter)
+    result = shell.run("apply", key, "--for", "ollama")
+    assert result.stdout == f"FROM {source}\nPARAMETER num_ctx 6144\n"
     assert "ollama create" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("adapter", "target", "warned"),
-    [
+def test_another_engines_result_is_told(shell: Shell) -> None:
+    for adapter, target, warned in (
         ("llama-server", "llama-server", False),
         ("llamacpp", "llama-server", False),
         ("ollama", "ollama", False),
         ("lmstudio", "ollama", True),
-    ],
-)
-def test_another_engines_result_is_told(
-    shell: Shell, adapter: str, target: str, *, warned: bool
-) -> None:
-    remember(shell, adapter=adapter)
-    [told] = shell.lines("apply", KEY, "--for", target, "--json")
-    assert any("Measured with" in note for note in told["notes"]) is warned
+    ):
+        remember(shell, key=f"on-{adapter}", adapter=adapter)
+        [told] = shell.lines("apply", f"on-{adapter}", "--for", target, "--json")
+        assert any("Measured with" in note for note in told["notes"]) is warned
 
 
-def test_a_model_of_ollama_keeps_its_name_there(shell: Shell) -> None:
-    remember(shell, key="qwen3:8b", path="", adapter="ollama")
-    assert shell.run("apply", "qwen3:8b", "--for", "ollama").stdout.startswith("FROM qwen3:8b\n")
-    remember(shell, key='a"\nSYSTEM b', path="", adapter="ollama")
-    assert "SYSTEM" not in shell.run("apply", 'a"\nSYSTEM b', "--for", "ollama").stdout
-
-
-def test_what_another_server_measured_is_not_written_for_lm_studio(
-    shell: Shell, home: Path
-) -> None:
+def test_what_another_server_measured_is_not_written(shell: Shell, home: Path) -> None:
     remember(shell, key="org/model", path="", adapter="openai")
     result = shell.run("apply", "org/model", "--home", str(home), "--yes")
     assert result.exit_code == 1
     assert "measured with openai, not in LM Studio" in result.stderr
-    assert "left out: org/model" in shell.run("apply", "--all", "--home", str(home)).stderr
+    assert "left out: 'org/model'" in shell.run("apply", "--all", "--home", str(home)).stderr
     assert not (home / FOLDER / "org").exists()
+
+
+def test_a_result_of_the_program_itself_goes_first(shell: Shell) -> None:
+    remember(shell, key="m", path="", adapter="ollama", true_context=6144)
+    remember(shell, key="m", path="", adapter="lmstudio", true_context=4096)
+    assert "num_ctx 6144" in shell.run("apply", "m", "--for", "ollama").stdout
+    named = shell.run("--adapter", "lmstudio", "apply", "m", "--for", "ollama")
+    assert "num_ctx 4096" in named.stdout
+    assert "Measured with lmstudio" in named.stderr

@@ -1,46 +1,34 @@
-"""Filters, formats and orders of `list` and `scan`."""
+"""`list` and `scan`: filters, formats and orders; and the model that is chosen without a name."""
 
 from __future__ import annotations
 
 import csv
 import io
-from datetime import timedelta
+from typing import Any
 
+import attrs
 import pytest
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import ScriptedAdapter, Shell, made
 
-from lmstrix.models import Cause
+from lmstrix.models import Cause, ContextReport, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands import test
-from lmstrix_cli.options import ModelFilter, name_matches
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
+
+
+def stored(key: str, day: int, size: int, **changes: Any) -> ContextReport:
+    model = sample_model(key=key, digest=key, size_bytes=size)
+    return attrs.evolve(made(key, day, certified=False, curve=(), **changes), model=model)
 
 
 @pytest.fixture
 def filled(shell: Shell) -> Shell:
     """Three results: 6144 certified, 2048 not, and one that could not be measured."""
-    first = sample_report()
-    shell.remember(
-        first,
-        sample_report(
-            model=sample_model(key="b/Other", digest="other", size_bytes=5_000_000_000),
-            true_context=2048,
-            certified=False,
-            cause=Cause.GIBBERISH,
-            curve=(),
-            finished_at=first.finished_at + timedelta(days=1),
-        ),
-        sample_report(
-            model=sample_model(key=EVIL, digest="evil", size_bytes=0),
-            true_context=None,
-            certified=False,
-            cause=Cause.NOT_MEASURABLE,
-            curve=(),
-            finished_at=first.finished_at + timedelta(days=2),
-        ),
-    )
+    other = stored("b/Other", 3, 5 * 10**9, true_context=2048, cause=Cause.GIBBERISH)
+    unknown = stored(EVIL, 4, 0, true_context=None, cause=Cause.NOT_MEASURABLE)
+    shell.remember(sample_report(), other, unknown)
     return shell
 
 
@@ -54,6 +42,8 @@ def filled(shell: Shell) -> Shell:
         ("--sort name", [EVIL, "b/Other", "sample/model-135m"]),
         ("--sort size", ["b/Other", "sample/model-135m", EVIL]),
         ("--name OTHER --name sample*", ["b/Other", "sample/model-135m"]),
+        ("--name ?/other", ["b/Other"]),
+        ("--name [x]/other", []),
         ("--cause gibberish", ["b/Other"]),
         ("--certified", ["sample/model-135m"]),
         ("--not-certified --min-true 2k", ["b/Other"]),
@@ -77,6 +67,45 @@ def test_list_without_anything_that_fits_says_so(filled: Shell) -> None:
     result = filled.run("list", "--name", "nosuch")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "No match among 3 results.\n"
+
+
+def test_list_shows_what_was_measured(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SimulatedModel(declared=2048, true_context=10**6))
+    [printed] = shell.lines("test", "simulated", "--json", "--no-certify")
+    shell.adapter = ScriptedAdapter()
+    head, row = shell.run("list").stdout.splitlines()
+    assert head.split() == "MODEL DECLARED LOADABLE TRUE CAUSE CERTIFIED SPEED AGE".split()
+    expected = ["simulated", "2,048", "2,048", "2,048", "declared", "maximum", "no"]
+    assert row.split()[:7] == expected
+    assert row.endswith("now")
+    assert shell.lines("list", "--json") == [printed]
+
+
+def test_list_names_servers_where_results_are_of_several(shell: Shell) -> None:
+    report = made("m")
+    elsewhere = attrs.evolve(report.environment, adapter="ollama")
+    shell.remember(report, attrs.evolve(report, environment=elsewhere))
+    head, *rows = shell.run("list").stdout.splitlines()
+    assert head.endswith("SERVER")
+    assert {row.split()[-1] for row in rows} == {"ollama", report.environment.adapter}
+
+
+def test_scan_says_where_it_looked_when_nothing_is_there(shell: Shell) -> None:
+    status = Status(adapter="x", engine="y", available=True, model_folders=("/one", "/two"))
+    shell.adapter = ScriptedAdapter(listing=[], status=status)
+    result = shell.run("scan")
+    assert result.exit_code == 0
+    for expected in ("No models found", "/one", "/two", "lmstrix demo", ".gguf"):
+        assert expected in result.stdout
+    assert shell.run("scan", "--json").stdout == ""
+
+
+def test_names_cannot_steer_the_terminal(shell: Shell) -> None:
+    evil = "evil\x1b]0;title\x07[red]\u202e"
+    shell.adapter = ScriptedAdapter(listing=[sample_model(key=evil, quantization="\x9b31m")])
+    text = shell.run("scan").stdout
+    assert not set("\x1b\x07\u202e\x9b") & set(text)
+    assert "evil\\x1b]0;title\\x07[red]\\u202e" in text
 
 
 def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
@@ -107,12 +136,6 @@ def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
     assert "no model matches these filters" in result.stderr
 
 
-def test_names_are_globs() -> None:
-    assert name_matches("a[1]", ["a[1]"]) is False  # a glob: one of the characters in brackets
-    assert name_matches("x", ["?"])
-    assert not ModelFilter()
-
-
 @pytest.mark.parametrize(("typed", "measured"), [("2\n", "two"), ("9\nx\n1\n", "one")])
 def test_without_a_model_a_terminal_offers_a_choice(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, typed: str, measured: str
@@ -138,11 +161,9 @@ def test_the_only_model_of_a_named_engine_needs_no_name(shell: Shell) -> None:
         assert result.stdout.startswith("served ") is (exit_code == 0)
 
 
-@pytest.mark.parametrize("words", [("--json",), ("--dry-run", "--json")])
-def test_a_program_is_not_asked(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
+def test_a_program_is_not_asked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(test, "_somebody_is_there", lambda: True)
-    result = shell.run("test", *words, typed="1\n")
-    assert result.exit_code == 2
-    assert "name one or more models" in result.stderr
+    for words in (("--json",), ("--dry-run", "--json")):
+        result = shell.run("test", *words, typed="1\n")
+        assert result.exit_code == 2
+        assert "name one or more models" in result.stderr

@@ -1,3 +1,5 @@
+"""`infer` and its templates, and `demo`."""
+
 from __future__ import annotations
 
 import json
@@ -7,14 +9,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import platformdirs
 import pytest
 from cli_shell import ScriptedAdapter, Shell
 
 import lmstrix.demo
+from lmstrix.errors import ConfigurationError
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, Status, StopReason
 from lmstrix.testing.simulated import SimulatedModel
-from lmstrix_cli.prompts import MAX_TEXT_BYTES
+from lmstrix_cli.prompts import (
+    MAX_FILE_BYTES,
+    MAX_TEXT_BYTES,
+    choose_template,
+    parse_templates,
+    read_templates,
+    user_templates,
+)
 
 REPLY = Reply(
     text="blue\x1b[31m\r sky",
@@ -30,7 +41,7 @@ TEMPLATES = """
 [short]
 description = "In few words"
 system = "You write {style}."
-user = "In {words} words: {prompt}"
+user = "In {words} words, as {{json}}: {prompt}"
 max_tokens = 9
 
 [fixed]
@@ -49,21 +60,18 @@ class Talker(ScriptedAdapter):
     def __init__(self, *pieces: ReplyChunk | Reply) -> None:
         super().__init__(SimulatedModel(key="m"))
         self._pieces = pieces
-        self.heard: list[tuple[Prompt, int, int]] = []
+        self.heard: list[tuple[Prompt, int]] = []
 
     @asynccontextmanager
     async def load(self, model: ModelInfo, context_length: int, **_: Any) -> AsyncGenerator[Any]:
         yield _Loaded(self._pieces, self.heard, context_length)
 
 
+@attrs.define(eq=False)
 class _Loaded:
-    def __init__(
-        self,
-        pieces: Sequence[ReplyChunk | Reply],
-        heard: list[tuple[Prompt, int, int]],
-        context: int,
-    ) -> None:
-        self._pieces, self._heard, self.effective_context = pieces, heard, context
+    pieces: Sequence[ReplyChunk | Reply]
+    heard: list[tuple[Prompt, int]]
+    effective_context: int
 
     async def count_prompt_tokens(self, prompt: Prompt) -> int:
         return 1
@@ -71,8 +79,8 @@ class _Loaded:
     async def stream(
         self, prompt: Prompt, *, max_tokens: int, stop: Sequence[str] = ()
     ) -> AsyncGenerator[ReplyChunk | Reply]:
-        self._heard.append((prompt, max_tokens, self.effective_context))
-        for piece in self._pieces:
+        self.heard.append((prompt, max_tokens))
+        for piece in self.pieces:
             yield piece
 
 
@@ -87,18 +95,11 @@ def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(shell: Shell) -> None:
         "[12 prompt tokens (3 cached), 4 generated, first token after 0.25 s, 50.0 tok/s,"
         " stopped: end]"
     )
-
-
-def test_as_json(shell: Shell) -> None:
-    shell.adapter = Talker(*CHUNKS, REPLY)
     result = shell.run("infer", "m", "Why?", "--json")
-    assert result.stderr == ""
-    assert json.loads(result.stdout)["text"] == REPLY.text
+    assert (json.loads(result.stdout)["text"], result.stderr) == (REPLY.text, "")
 
 
-def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
-    shell: Shell, tmp_path: Path
-) -> None:
+def test_a_pipe_needs_no_dash_and_files_stand_in_front(shell: Shell, tmp_path: Path) -> None:
     adapter = shell.adapter = Talker(REPLY)
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"\xef\xbb\xbfOne\r\n")
@@ -108,7 +109,7 @@ def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
     shell.run("infer", "m", "-f", str(two), "-", typed="piped")
     shell.run("infer", "m", "What is missing?", typed="a text")
     shell.run("infer", "m", "-f", str(one), "-f", str(two), "Why?", typed="piped")
-    assert [prompt for prompt, *_ in adapter.heard] == [
+    assert [prompt for prompt, _ in adapter.heard] == [
         Prompt(user="piped", system="Be kind."),
         Prompt(user="One\r\n\n\nTwo\n\nWhy?"),
         Prompt(user="Two\n\npiped"),
@@ -117,13 +118,10 @@ def test_a_pipe_needs_no_dash_and_files_stand_before_the_question(
     ]
 
 
-@pytest.mark.parametrize("typed", ["", "  \n", b"\xff\xfe", b"a\0b"])
-def test_an_unusable_prompt_is_wrong_usage(shell: Shell, typed: str | bytes) -> None:
-    assert shell.run("infer", "m", "-", typed=typed).exit_code == 2
-
-
-def test_unusable_files_and_words(shell: Shell, tmp_path: Path) -> None:
+def test_unusable_prompts_are_wrong_usage(shell: Shell, tmp_path: Path) -> None:
     adapter = shell.adapter = Talker(REPLY)
+    for typed in ("", "  \n", b"\xff\xfe", b"a\0b"):
+        assert shell.run("infer", "m", "-", typed=typed).exit_code == 2
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_TEXT_BYTES + 1)
@@ -154,20 +152,16 @@ def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_template_is_filled(shell: Shell, templates: Path) -> None:
     adapter = shell.adapter = Talker(REPLY)
-    words = ("infer", "m", "--template", "short", "--var", "words=5", "--var", "style=a=b")
+    words = ("infer", "m", "--template", "short", "--var", "words=5", "--var", "style={words}=b")
     assert shell.run(*words, typed="{text}").exit_code == 0
     assert shell.run(*words, "Why?", "--system", "No.", "--max-tokens", "3").exit_code == 0
     only = ("--template-file", str(templates), "--template", "fixed")
     assert shell.run("infer", "m", *only, typed="not read").exit_code == 0
-    assert [heard[:2] for heard in adapter.heard] == [
-        (Prompt(user="In 5 words: {text}", system="You write a=b."), 9),
-        (Prompt(user="In 5 words: Why?", system="No."), 3),
+    assert adapter.heard == [
+        (Prompt(user="In 5 words, as {json}: {text}", system="You write {words}=b."), 9),
+        (Prompt(user="In 5 words, as {json}: Why?", system="No."), 3),
         (Prompt(user="Tell a joke."), 512),
     ]
-
-
-@pytest.mark.usefixtures("templates")
-def test_templates_are_listed(shell: Shell) -> None:
     assert shell.run("infer", "--list-templates").stdout.splitlines() == [
         "fixed",
         "short  {style} {words} {prompt}  In few words",
@@ -193,6 +187,72 @@ def test_wrong_templates_are_wrong_usage(shell: Shell, words: tuple[str, ...], s
     result = shell.run("infer", "m", *words)
     assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
     assert not adapter.heard
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[t", "not TOML"),
+        ("a = " + "[" * 20_000, "not TOML"),
+        ("a = " + "9" * 10_000, "not TOML"),
+        ("t = 'hello'", "not a table"),
+        ("[[t]]\nuser = 'x'", "not a table"),
+        ("['a b']\nuser = 'x'", "not a name"),
+        ("['\\u001b[2J']\nuser = 'x'", "not a name"),
+        ("[t]\nsystem = 'x'", "no `user`"),
+        ("[t]\nuser = ' '", "no `user`"),
+        ("[t]\nuser = 7", "`user` is not a text"),
+        ("[t]\nuser = 'x'\nsystem = ['x']", "`system` is not a text"),
+        ("[t]\nuser = 'x'\nmodel = 'x'", "unknown key 'model'"),
+        ("[t]\nuser = 'x'\nmax_tokens = true", "`max_tokens`"),
+        ("[t]\nuser = 'x'\nmax_tokens = 0", "`max_tokens`"),
+        ("[t]\nuser = 'x'\nmax_tokens = 99999999999", "`max_tokens`"),
+        ('[t]\nuser = "\\u001b[2J"', "control character '\\\\x1b'"),
+        ('[t]\nuser = "x"\ndescription = "\\u202e"', "control character '\\\\u202e'"),
+        ("[t]\nuser = '''x\n{a.b}'''", "line 2: a single '{'"),
+        ("[t]\nuser = 'a } b'", "a single '}'"),
+        ("[t]\nuser = '{}'", "a single '{'"),
+        ("[t]\nuser = '{a!r}'", "a single '{'"),
+        ("[t]\nuser = '{0}'", "a single '{'"),
+    ],
+)
+def test_what_is_no_template(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse_templates(text, "x")
+
+
+def test_templates_that_cannot_be_read(tmp_path: Path) -> None:
+    bad, large = tmp_path / "bad.toml", tmp_path / "large.toml"
+    bad.write_bytes(b"[t]\nuser = '\xff'")
+    large.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    unread = dict.fromkeys((tmp_path / "away.toml", tmp_path, Path("a\0b")), "cannot be read")
+    for path, said in {bad: "UTF-8", large: "larger than", **unread}.items():
+        with pytest.raises(ConfigurationError, match=said):
+            read_templates(path)
+
+
+def test_the_users_own_stand_in_one_file_or_several(tmp_path: Path) -> None:
+    assert user_templates(tmp_path) == {}
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts.toml").write_text("[b]\nuser = 'x'")
+    (tmp_path / "prompts" / "more.toml").write_text("[a]\nuser = 'x'\n[c]\nuser = 'x'")
+    (tmp_path / "prompts" / "note.txt").write_text("no template")
+    assert list(user_templates(tmp_path)) == ["a", "b", "c"]
+    (tmp_path / "prompts" / "again.toml").write_text("[b]\nuser = 'y'")
+    with pytest.raises(ConfigurationError, match="two templates 'b'"):
+        user_templates(tmp_path)
+
+
+def test_a_file_with_one_template_needs_no_name(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text("[a]\nuser = 'x'")
+    assert choose_template(None, file).name == "a"
+    file.write_text("[a]\nuser = 'x'\n[b]\nuser = 'x'")
+    assert choose_template("b", file).name == "b"
+    for name in (None, "c"):
+        with pytest.raises(ConfigurationError) as caught:
+            choose_template(name, file)
+        assert "'a', 'b'" in caught.value.hint
 
 
 def test_a_prompt_that_does_not_fit_is_told_before_anything_is_asked(shell: Shell) -> None:
@@ -227,9 +287,7 @@ def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
     assert shell.run(*words, "Why?").stderr == ""
 
 
-def test_demo_measures_the_fetched_model(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_demo_is_measured(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "my models" / "demo.gguf"
 
     async def fetch(*, announce: Callable[[str], None]) -> Path:
@@ -255,9 +313,7 @@ def test_demo_measures_the_fetched_model(
     assert (shell.settings.adapter, shell.settings.host) == ("llamacpp", None)
 
 
-def test_demo_downloads_nothing_without_an_engine(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_needs_an_engine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fetch(**_: object) -> Path:
         raise AssertionError("downloaded")
 

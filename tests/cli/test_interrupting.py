@@ -83,21 +83,19 @@ def read_until(process: subprocess.Popen[str], mark: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_the_same_command_goes_on_after_a_signal(tmp_path: Path, name: str) -> None:
-    number = signal.Signals[name]
-    store = tmp_path / "s.db"
-    with start(store, hangs_after=20) as process:
-        read_until(process, "it hangs")
-        process.send_signal(number)
-        out, err = process.communicate(timeout=HANGS_S)
-    assert process.returncode == 5
-    report = json.loads(out)
-    assert report["cause"] == "interrupted"
-    assert report["certified"] is False
-    assert f"To continue: lmstrix --store {store} test m --json" in err
-    assert "Traceback" not in err
-    with start(store) as again:
+def test_the_same_command_goes_on_after_a_signal(tmp_path: Path) -> None:
+    for name in ("SIGHUP", "SIGTERM", "SIGINT"):
+        store = tmp_path / f"{name}.db"
+        with start(store, hangs_after=20) as process:
+            read_until(process, "it hangs")
+            process.send_signal(signal.Signals[name])
+            out, err = process.communicate(timeout=HANGS_S)
+        report = json.loads(out)
+        found = (process.returncode, report["cause"], report["certified"])
+        assert found == (5, "interrupted", False)
+        assert f"To continue: lmstrix --store {store} test m --json" in err
+        assert "Traceback" not in err
+    with start(tmp_path / "SIGINT.db") as again:
         out, err = again.communicate(timeout=HANGS_S)
     assert again.returncode == 0
     assert "continuing after" in err
@@ -164,31 +162,19 @@ async def _raise_signal_and_lose_the_engine() -> str:
 
 
 @pytest.mark.parametrize("body", [_raise_signal_and_wait, _raise_signal_and_lose_the_engine])
-def test_a_signal_cancels_the_body(body: session.Body[str], anyio_backend: str) -> None:
+def test_a_signal_cancels_the_body(body: session.Body[str]) -> None:
     with pytest.raises(session.Interrupted):
-        anyio.run(session.supervise, body, backend=anyio_backend)
+        session.run(body)
 
 
-def test_what_the_body_returns_and_raises_comes_through(anyio_backend: str) -> None:
-    async def answer() -> int:
-        return 42
-
-    async def fail() -> int:
-        raise EngineUnavailable("away")
-
-    assert anyio.run(session.supervise, answer, backend=anyio_backend) == 42
-    with pytest.raises(EngineUnavailable):
-        anyio.run(session.supervise, fail, backend=anyio_backend)
-
-
-def test_a_late_signal_does_not_take_the_result_away(anyio_backend: str) -> None:
+def test_a_late_signal_does_not_take_the_result_away() -> None:
     async def finish_anyway() -> int:
         signal.raise_signal(signal.SIGINT)
         with anyio.CancelScope(shield=True):
             await anyio.sleep(0.05)
         return 42
 
-    assert anyio.run(session.supervise, finish_anyway, backend=anyio_backend) == 42
+    assert session.run(finish_anyway) == 42
 
 
 def test_the_adapters_warnings_are_shown(shell: Shell) -> None:

@@ -25,24 +25,21 @@ def exported(shell: Shell, tmp_path: Path) -> Path:
     return file
 
 
-def test_another_store_has_it_all_after_an_import(
-    shell: Shell, exported: Path, tmp_path: Path
-) -> None:
-    listed = shell.run("list", "--json").stdout
+def test_another_store_has_it_after_an_import(shell: Shell, exported: Path, tmp_path: Path) -> None:
+    listed, text = shell.run("list", "--json").stdout, shell.run("export").stdout
+    assert json.loads(text) == json.loads(exported.read_text())
     shell.store = tmp_path / "other.sqlite3"
     dry = shell.run("import", str(exported), "--dry-run")
     assert "would add 1 measurement with" in dry.stdout
     assert "Nothing measured yet" in shell.run("list").stdout
     assert "added 1 measurement with" in shell.run("import", str(exported)).stdout
     assert shell.run("list", "--json").stdout == listed
-    again = shell.run("import", str(exported)).stdout
-    assert "added 0 measurements" in again
+    again = shell.run("import", "-", typed=text).stdout
+    assert "stdin: added 0 measurements" in again
     assert "1 already in the store" in again
 
 
-def test_what_was_added_before_a_file_that_cannot_be_is_said(
-    shell: Shell, exported: Path, tmp_path: Path
-) -> None:
+def test_what_was_added_before_an_error(shell: Shell, exported: Path, tmp_path: Path) -> None:
     shell.store = tmp_path / "other.sqlite3"
     document = json.loads(exported.read_text())
     document["measurements"][0]["key"] += "!"
@@ -54,13 +51,6 @@ def test_what_was_added_before_a_file_that_cannot_be_is_said(
     assert "nothing of it was merged" in result.stderr
 
 
-def test_stdout_and_stdin(shell: Shell, exported: Path, tmp_path: Path) -> None:
-    text = shell.run("export").stdout
-    assert json.loads(text) == json.loads(exported.read_text())
-    shell.store = tmp_path / "other.sqlite3"
-    assert "stdin: added 1 measurement with" in shell.run("import", "-", typed=text).stdout
-
-
 def test_a_file_is_not_replaced_unasked(shell: Shell, exported: Path) -> None:
     before = exported.read_bytes()
     refused = shell.run("export", str(exported))
@@ -70,9 +60,7 @@ def test_a_file_is_not_replaced_unasked(shell: Shell, exported: Path) -> None:
     assert not list(exported.parent.glob(".lmstrix-*"))
 
 
-def test_a_file_that_is_not_sound_adds_nothing(
-    shell: Shell, exported: Path, tmp_path: Path
-) -> None:
+def test_an_unsound_file_adds_nothing(shell: Shell, exported: Path, tmp_path: Path) -> None:
     shell.store = tmp_path / "other.sqlite3"
     bad = tmp_path / "bad.json"
     bad.write_text(exported.read_text().replace('"length_tokens"', '"length_apples"', 1))
@@ -95,9 +83,7 @@ def test_a_file_that_is_not_sound_adds_nothing(
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
 @pytest.mark.parametrize("force", [(), ("--force",)])
-def test_a_pipe_takes_an_export_and_stays_a_pipe(
-    shell: Shell, exported: Path, tmp_path: Path, force: tuple[str, ...]
-) -> None:
+def test_a_pipe_stays(shell: Shell, exported: Path, tmp_path: Path, force: tuple[str, ...]) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # Opened first and without waiting: where nobody writes, nobody hangs.

@@ -8,16 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import anyio
 import attrs
 import pytest
 from cli_shell import Shell, made
 
-from lmstrix import LMStrix, dump_report
+from lmstrix import dump_report
 from lmstrix.models import ContextReport
 from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
-from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix_cli.commands import report as report_command
 
 
@@ -48,6 +46,12 @@ def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) ->
     # The second time it is ours to replace.
     assert shell.run("report", "two").exit_code == 0
     assert "a/one" not in (here / "lmstrix-report.html").read_text(encoding="utf-8")
+
+
+def test_two_files_of_one_name_are_two_models(shell: Shell) -> None:
+    files = [sample_model(key="m.gguf", path=f"/{folder}/m.gguf") for folder in ("a", "b")]
+    shell.remember(*(sample_report(model=one) for one in files))
+    assert len(shell.lines("compare", "--json")[0]["results"]) == 2
 
 
 def test_a_name_with_a_line_separator_stays_on_one_line_of_json(shell: Shell) -> None:
@@ -88,23 +92,7 @@ def test_json_of_another_kind_is_not_overwritten(shell: Shell, here: Path) -> No
         assert shell.run(second, "-o", f"{first}.json").exit_code == 0
 
 
-def test_two_files_of_one_name_are_two_models(shell: Shell) -> None:
-    files = [sample_model(key="m.gguf", path=f"/{folder}/m.gguf") for folder in ("a", "b")]
-    shell.remember(*(sample_report(model=one) for one in files))
-    assert len(shell.lines("compare", "--json")[0]["results"]) == 2
-
-
-def test_a_file_that_cannot_be_written_is_an_error_in_two_lines(shell: Shell, here: Path) -> None:
-    shell.remember(made("m"))
-    (here / "folder.html").mkdir()
-    for output in ("nowhere/x.html", "folder.html"):
-        result = shell.run("report", "-o", output)
-        assert result.exit_code == 1
-        assert result.stderr.startswith(f"Error: '{output}' cannot be written")
-        assert result.stderr.count("\n") == 2
-
-
-def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Path) -> None:
+def test_files_that_cannot_be_written_or_whose_names_lie(shell: Shell, here: Path) -> None:
     shell.remember(made("m"))
     for words in ("report -o x.csv", "report -o x.pdf", "compare -o x.txt"):
         result = shell.run(*words.split())
@@ -112,6 +100,12 @@ def test_the_name_of_a_file_does_not_lie_about_its_format(shell: Shell, here: Pa
         assert "add --format" in result.stderr
     assert list(here.iterdir()) == []
     assert shell.run("report", "-o", "page.pdf", "--format", "html").exit_code == 0
+    (here / "folder.html").mkdir()
+    for output in ("nowhere/x.html", "folder.html"):
+        result = shell.run("report", "-o", output)
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: '{output}' cannot be written")
+        assert result.stderr.count("\n") == 2
 
 
 def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) -> None:
@@ -153,6 +147,10 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
 
 
 def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> None:
+    for command in ("report", "compare"):
+        empty = shell.run(command)
+        assert empty.exit_code == 4
+        assert "lmstrix demo" in empty.stderr
     shell.remember(made("google/gemma-3-4b"))
     for command in ("report", "compare"):
         result = shell.run(command, "gema-3-4b")
@@ -163,15 +161,9 @@ def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> N
 
 
 def test_a_map_is_drawn_beside_its_model(shell: Shell, here: Path) -> None:
-    adapter = SimulatedAdapter(SimulatedModel(declared=1024, true_context=10**6))
-
-    async def measure() -> None:
-        async with LMStrix(adapter=adapter, store="memory") as client:
-            found = await client.map_context("simulated")
-        found = attrs.evolve(found, model=sample_model(key="m"))
-        (here / "map.json").write_text(to_json(found))
-
-    anyio.run(measure)
+    found = sample_map(model=sample_model(key="m"))
+    layers = (*found.layers, attrs.evolve(found.layers[0], name="copy"))
+    (here / "map.json").write_text(to_json(attrs.evolve(found, layers=layers)))
     shell.remember(made("m"))
     page = shell.run("report", "--map", "map.json", "-o", "-").stdout
     assert "Map: recall by length and depth" in page
@@ -181,9 +173,7 @@ def test_a_map_is_drawn_beside_its_model(shell: Shell, here: Path) -> None:
     assert "## Map of `m`" in text
 
 
-def test_the_browser_is_sent_to_the_file(
-    shell: Shell, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_browser_opens_it(shell: Shell, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell.remember(made("m"))
     opened: list[str] = []
     monkeypatch.setattr(report_command.webbrowser, "open", opened.append)
@@ -227,16 +217,13 @@ def test_many_models_differ_in_settings_not_in_facts_about_their_files(shell: Sh
     assert " seed 9" in shell.run("compare").stdout
 
 
-@pytest.mark.parametrize("command", ["report", "compare"])
-def test_json_is_an_option_of_its_own_here_too(shell: Shell, command: str) -> None:
-    shell.remember(made("a"), made("b", 2))
-    asked = shell.run(command, "--json")
-    assert (asked.exit_code, asked.stdout) == (0, shell.run(command, "--format", "json").stdout)
-    assert shell.run(command, "--json", "--format", "md").exit_code == 2
-
-
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
     shell.remember(made("a"), made("b", 2))
+    for command in ("report", "compare"):
+        asked = shell.run(command, "--json")
+        assert asked.exit_code == 0
+        assert asked.stdout == shell.run(command, "--format", "json").stdout
+        assert shell.run(command, "--json", "--format", "md").exit_code == 2
     [document] = shell.lines("compare", "--format", "json")
     assert [result["model"] for result in document["results"]] == ["b", "a"]
     rows = list(csv.DictReader(io.StringIO(shell.run("compare", "--format", "csv").stdout)))

@@ -1,19 +1,25 @@
-"""``lmstrix status``: what is loaded beside what was tested, the store, and how to go on."""
+"""`status`: what is loaded beside what was tested, how to go on; `doctor`: that all is well."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 
+import anyio
+import attrs
 import pytest
-from cli_shell import ScriptedAdapter, Shell
+from cli_shell import NOBODY, ScriptedAdapter, Shell, made
 
 from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Cause, LoadedInstance, MemoryEstimate, ModelInfo, Status
-from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli.commands import doctor
+from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Verdict, examine, ok
+from lmstrix_cli.settings import Settings
 
 HOLDS = """
 import anyio
@@ -29,29 +35,21 @@ anyio.run(hold)
 SLOW = SimulatedModel(key="slow", declared=4096, true_context=10**6)
 
 
-def remember(shell: Shell, key: str, true_context: int | None, cause: Cause) -> None:
-    model = sample_model(key=key)
-    shell.remember(sample_report(model=model, true_context=true_context, cause=cause))
-
-
 def loaded(key: str, context: int | None) -> LoadedInstance:
     return LoadedInstance(key=key, identifier=key, context_length=context)
 
 
 def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
-    remember(shell, "big", 7424, Cause.FORGETS)
-    remember(shell, "big", 512, Cause.BUDGET_SPENT)  # newer, but unfinished: says nothing
-    remember(shell, "small", 7424, Cause.FORGETS)
-    instances = (
-        loaded("big", 32768),
-        loaded("small", 7424),
-        loaded("new", 4096),
-        loaded("x", None),
-    )
-    shell.adapter = ScriptedAdapter(
-        status=Status(adapter="x", engine="y", available=True, loaded=instances)
-    )
-    text = shell.run("status").stdout
+    unfinished = made("big", true_context=512, cause=Cause.BUDGET_SPENT)  # newer: says nothing
+    shell.remember(made("big", true_context=7424), unfinished, made("small", true_context=7424))
+    instances = loaded("big", 32768), loaded("small", 7424), loaded("new", 4096), loaded("x", None)
+    status = Status(adapter="x", engine="llama.cpp", available=True, loaded=instances)
+    shell.adapter = ScriptedAdapter(status=attrs.evolve(status, versions={"b": "123"}))
+    result = shell.run("status")
+    assert result.exit_code == 0
+    text = result.stdout
+    for expected in ("llama.cpp", "b 123", str(shell.store), "loaded by another program"):
+        assert expected in text
     said = [line[11:].strip() for line in text.splitlines() if line.startswith("loaded")]
     assert said == [
         "big at 32,768: too large, true context 7,424",
@@ -68,13 +66,14 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
         (None, "not_tested"),
         (None, "not_tested"),
     ]
-    assert document["store_reports"] == 3
+    assert (document["available"], document["store_reports"]) == (True, 3)
+    assert str(shell.store) in document["store"]
     assert document["store_bytes"] >= shell.store.stat().st_size
     assert document["store_warnings"] == []
 
 
 def test_what_lmstrix_loaded_itself_needs_no_advice(shell: Shell) -> None:
-    remember(shell, "big", 7424, Cause.FORGETS)
+    shell.remember(made("big", true_context=7424))
     ours = LoadedInstance(key="big", identifier="x", context_length=32768, ours=True)
     status = Status(adapter="x", engine="y", available=True, loaded=(ours,))
     shell.adapter = ScriptedAdapter(status=status)
@@ -86,7 +85,7 @@ def test_what_lmstrix_loaded_itself_needs_no_advice(shell: Shell) -> None:
 
 
 def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
-    remember(shell, "m", 1024, Cause.MAX_CONTEXT)
+    shell.remember(made("m", true_context=1024, cause=Cause.MAX_CONTEXT))
     status = Status(adapter="x", engine="y", available=True, loaded=(loaded("m", 4096),))
     shell.adapter = ScriptedAdapter(status=status)
     [document] = shell.lines("status", "--json")
@@ -143,15 +142,10 @@ def test_a_measurement_that_another_process_runs_is_running(
         text = shell.run("status").stdout
         [document] = shell.lines("status", "--json")
         process.kill()
-    if dead:
-        assert document["unfinished"] == ["slow"]
-        assert document["running"] == []
-        assert "To continue: " in text
-    else:
-        assert document["unfinished"] == document["go_on"] == []
-        assert document["running"] == ["slow"]
-        assert f"running slow (process {process.pid})" in text
-        assert "To continue: " not in text
+    found = (document["unfinished"], document["running"])
+    assert found == ((["slow"], []) if dead else ([], ["slow"]))
+    assert bool(document["go_on"]) is ("To continue: " in text) is dead
+    assert (f"running slow (process {process.pid})" in text) is not dead
 
 
 def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:
@@ -168,3 +162,98 @@ def test_a_store_that_cannot_be_opened_hides_no_engine(shell: Shell, tmp_path: P
     assert result.exit_code == 0
     assert "simulation" in result.stdout
     assert "warning" in result.stdout
+
+
+# doctor.
+
+
+@pytest.fixture
+def home(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's home of its own, without anything in it."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for variable in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
+        monkeypatch.setenv(variable, str(folder))
+    for variable in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(doctor, "GREETING_S", 0.2)
+    return folder
+
+
+def look(name: str) -> Finding:
+    """What one check finds."""
+    [found] = anyio.run(examine, Settings(), [check for check in CHECKS if check.name == name])
+    return found
+
+
+def test_a_bare_machine(shell: Shell, home: Path) -> None:
+    """Warnings, but no problem other than the server that was named and does not answer."""
+    result = shell.run("--host", NOBODY, "doctor", "--json")
+    document = json.loads(result.stdout)
+    found = {one["check"]: one for one in document["checks"]}
+    assert list(found) == [check.name for check in CHECKS]
+    problems = [name for name, one in found.items() if one["verdict"] == Verdict.PROBLEM]
+    assert problems == ["LM Studio's server"]
+    assert NOBODY in found["LM Studio's server"]["found"]
+    assert (result.exit_code, document["problems"]) == (1, 1)
+    for name in ("models", "LM Studio's folder"):
+        assert found[name]["verdict"] == Verdict.WARNING
+        assert found[name]["advice"]
+    assert not list(home.iterdir())
+    assert not shell.store.exists()
+
+
+def test_without_a_problem_the_code_is_0(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fine(settings: Settings) -> Finding:
+        return ok("all is well\x1b[2J.")
+
+    def only_that(settings: Settings) -> Awaitable[tuple[Finding, ...]]:
+        return examine(settings, [Check("x", fine)])
+
+    monkeypatch.setattr("lmstrix_cli.commands.doctor.examine", only_that)
+    result = shell.run("doctor")
+    assert (result.exit_code, "\x1b" in result.stdout) == (0, False)
+    assert result.stdout.endswith("0 problems, 0 warnings.\n")
+
+
+async def test_a_check_that_fails_or_hangs_does_not_end_the_others() -> None:
+    async def hangs(settings: Settings) -> Finding:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def fails(settings: Settings) -> Finding:
+        raise RuntimeError("oops")
+
+    async def fine(settings: Settings) -> Finding:
+        return ok("fine.")
+
+    checks = [Check("a", hangs, 0.01), Check("b", fails), Check("c", fine)]
+    found = await examine(Settings(), checks)
+    assert [one.verdict for one in found] == [Verdict.PROBLEM, Verdict.PROBLEM, Verdict.OK]
+    assert "No answer within" in found[0].found
+    assert "RuntimeError: oops" in found[1].found
+
+
+def test_lm_studios_folders_and_models(home: Path) -> None:
+    assert look("LM Studio's settings").verdict is Verdict.WARNING
+    config = home / ".lmstudio" / ".internal" / "user-concrete-model-default-config"
+    config.mkdir(parents=True)
+    assert look("LM Studio's folder").verdict is Verdict.OK
+    assert str(config) in look("LM Studio's settings").found
+    model = home / ".lmstudio" / "models" / "a" / "b" / "c.gguf"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"")
+    assert "1 GGUF file" in look("models").found
+
+
+def test_doctor_looks_at_the_store(shell: Shell, tmp_path: Path) -> None:
+    assert "none yet" in look("store").found
+    shell.run("list")
+    assert "0 results" in look("store").found
+    damaged = shell.store.read_bytes()[:100] + b"\xff" * 4096
+    shell.store.write_bytes(damaged)
+    found = look("store")
+    assert (found.verdict, "damaged" in found.found) == (Verdict.PROBLEM, True)
+    assert shell.store.read_bytes() == damaged
+    shell.store = tmp_path
+    assert look("store").verdict is Verdict.PROBLEM

@@ -51,7 +51,6 @@ def _snapshot(folder: Path) -> dict[str, object]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many inputs each parser got, refused and took."""
     if COUNTS:
         terminalreporter.section("fuzzed")
         for line in table():

@@ -31,8 +31,6 @@ _MOVES = frozenset(
 
 @attrs.define
 class Count:
-    """How many inputs a parser got, and what it said."""
-
     inputs: int = 0
     rejected: int = 0
     accepted: int = 0
@@ -133,7 +131,6 @@ def _watched(folder: Path | None) -> Generator[None]:
 
 
 def table() -> list[str]:
-    """A line for each parser, and one for all."""
     rows = [*sorted(COUNTS.items()), ("all", _sum())]
     widest = max(len(name) for name, _ in rows)
     return [

@@ -1,4 +1,4 @@
-"""LM Studio's settings files and index, and the names that lead to them."""
+"""Files of LM Studio's and of the user's, and the names that lead to them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import pytest
 from fuzz_counts import put_through
-from fuzz_values import NAMES, NUMBERS, fuzz, texts_of
+from fuzz_values import NAMES, as_text, changed, damaged, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmstrix.apply import (
-    CONTEXT_KEY,
-    caveats,
-    choose_report,
-    find_model,
-    ollama_modelfile,
-    plan_change,
-    plan_undo,
-    recommended_context,
-    settings_identifier,
-)
+from lmstrix import apply
 from lmstrix.apply.lmstudio import CONFIG_FOLDER, settings_path
-from lmstrix.errors import LMStrixError, SettingsError
+from lmstrix.errors import ConfigurationError, SettingsError
 from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import ModelInfo, StoredReport
 from lmstrix.testing.samples import sample_model, sample_report
+from lmstrix_cli.prompts import fill, parse_templates
 
 NAME = "publisher/repository/file.gguf"
 DOCUMENT = {
@@ -36,7 +28,7 @@ DOCUMENT = {
     "operation": {"fields": [{"key": "llm.prediction.temperature", "value": 0.25}]},
     "load": {
         "fields": [
-            {"key": CONTEXT_KEY, "value": 4096},
+            {"key": apply.CONTEXT_KEY, "value": 4096},
             {"key": "llm.load.llama.acceleration.offloadRatio", "value": 1e-3},
         ]
     },
@@ -60,16 +52,15 @@ def locks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _change(home: Path, name: str) -> bool:
-    """Everything that a change does, and back again."""
     path = settings_path(home, name)
     before = path.read_bytes() if path.exists() else None
-    change = plan_change(home, name, 8192)
+    change = apply.plan_change(home, name, 8192)
     assert change.path.is_relative_to(home / ".internal" / CONFIG_FOLDER)
     assert isinstance(change.difference, str)
     if change.write() is None:
         return True
-    assert not plan_change(home, name, 8192).needed
-    undo = plan_undo(home, name)
+    assert not apply.plan_change(home, name, 8192).needed
+    undo = apply.plan_undo(home, name)
     assert undo.old_context == 8192
     undo.write()
     assert (path.read_bytes() if path.exists() else None) == before
@@ -121,7 +112,7 @@ def test_places(index: str, chosen: str, key: str, path: str) -> None:
         ):
             found = put_through(
                 "LM Studio's index",
-                lambda model=model: settings_path(home, settings_identifier(model, home)),
+                lambda model=model: settings_path(home, apply.settings_identifier(model, home)),
                 SettingsError,
             )
             inside = home / ".internal" / CONFIG_FOLDER
@@ -135,22 +126,57 @@ def test_names_of_models(name: str, key: str, path: str) -> None:
     report = sample_report(model=model)
     other = sample_report(true_context=None)
     stored = [StoredReport(id=i, key=i, report=r) for i, r in (("a", report), ("b", other))]
-    put_through("name of a measured model", lambda: find_model(stored, name))
-    chosen = put_through("name of a measured model", lambda: choose_report(stored, name))
+    put_through("name of a measured model", lambda: apply.find_model(stored, name))
+    chosen = put_through("name of a measured model", lambda: apply.choose_report(stored, name))
     if chosen is not None:
-        caveats(stored, chosen, engine=name)
-    lines = put_through("Ollama's Modelfile", lambda: ollama_modelfile(model, 8192))
+        apply.caveats(stored, chosen, engine=name)
+    lines = put_through("Ollama's Modelfile", lambda: apply.ollama_modelfile(model, 8192))
     assert lines is not None
     assert len(lines.splitlines()) == 2
 
 
+# Prompt templates in TOML ------------------------------------------------------------------------
+
+TABLES: dict[str, object] = {
+    "summary": {
+        "description": "A text in a few words",
+        "system": "You write plainly.",
+        "user": "Summarise in {words} words: {{}} {prompt}",
+        "max_tokens": 400,
+    },
+    "plain": {"user": "{prompt}"},
+}
+
+
+def as_toml(value: object) -> str:
+    """Tables of values that JSON and TOML write alike; any other value as it is."""
+    if not isinstance(value, dict):
+        return as_text(value)
+    lines = list[str]()
+    for name, table in cast("dict[str, object]", value).items():
+        if not isinstance(table, dict):
+            lines.append(f"{as_text(name)} = {as_text(table)}")
+            continue
+        fields = cast("dict[str, object]", table)
+        lines += [f"[{as_text(name)}]"]
+        lines += [f"{as_text(key)} = {as_text(field)}" for key, field in fields.items()]
+    return "\n".join(lines)
+
+
 @fuzz
-@given(st.integers(-1, 2**63), NUMBERS, st.none() | st.integers(-1, 2**70))
-@example(8192, 10**400, None)
-def test_percentages(true_context: int, percent: float, cap: int | None) -> None:
-    context = put_through(
-        "percentage of a context",
-        lambda: recommended_context(true_context, percent=percent, cap=cap),
-        LMStrixError,
+@given(
+    changed(TABLES).map(as_toml)
+    | damaged(as_toml(TABLES).encode()).map(lambda data: data.decode("utf-8", "replace")),
+    NAMES,
+)
+@example("a = " + "[" * 5000, "")
+@example('["a"]\nuser = "' + "{x}" * 1000 + '"', "{x}")
+def test_templates(text: str, value: str) -> None:
+    templates = put_through(
+        "prompt templates", lambda: parse_templates(text, "a file"), ConfigurationError
     )
-    assert context is None or 0 < context <= true_context
+    for template in (templates or {}).values():
+        values = dict.fromkeys(template.variables, value)
+        filled = put_through("prompt template, filled", lambda t=template, v=values: fill(t, v))
+        assert filled is not None
+        assert not values or value in filled.system + filled.user

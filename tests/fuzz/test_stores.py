@@ -26,8 +26,6 @@ T = TypeVar("T")
 
 
 def with_store(path: Path | str, use: Callable[[SqliteStore], Awaitable[T]]) -> T:
-    """What `use` gives for the store at `path`, which is closed afterwards."""
-
     async def run() -> T:
         store = SqliteStore(path)
         try:
@@ -39,7 +37,6 @@ def with_store(path: Path | str, use: Callable[[SqliteStore], Awaitable[T]]) -> 
 
 
 async def fill(store: SqliteStore) -> StoreContents:
-    """Three measurements that are finished, and one that is not."""
     for key in ("a", "b", "a"):
         new = await store.begin(key, sample_model(key=key))
         await store.append_trials(new.id, [sample_trial(index=index) for index in range(2)])
@@ -69,7 +66,6 @@ def check(contents: StoreContents) -> None:
 
 
 async def use_all(store: SqliteStore) -> tuple[str, ...]:
-    """Everything that reads a store, and a merge; the store's warnings."""
     await store.unfinished("key")
     await store.unfinished_models()
     await store.interrupted()

@@ -7,8 +7,9 @@ from random import Random
 from typing import TypeVar
 
 import pytest
+from simulations import measure
 
-from lmstrix import Cause, LMStrix, MeasureOptions
+from lmstrix import Cause, MeasureOptions
 from lmstrix.models import ContextReport
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
@@ -16,7 +17,6 @@ T = TypeVar("T")
 
 SHORTFALL = 24
 """A prompt falls short of its length by less than a sentence."""
-
 CLEAR = (Beyond.FORGETS_ALL, Beyond.GIBBERISH, Beyond.EMPTY, Beyond.CRASHES, Beyond.LOOPS)
 """What is seen at once when a prompt is too long."""
 
@@ -32,6 +32,7 @@ def draw(rng: Random) -> tuple[SimulatedModel, int | None, int | None]:
 
     declared = rng.choice([None, 700, 1000, 4096, 8192])
     model = SimulatedModel(
+        key="m",
         declared=declared,
         true_context=length(),
         beyond=rng.choice(CLEAR),
@@ -67,15 +68,14 @@ def check(report: ContextReport, model: SimulatedModel, wanted: int | None) -> N
 
 @pytest.mark.parametrize("strategy", ["bayes", "gallop"])
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing here knows of the loop
 async def test_the_report_holds(seed: int, strategy: str) -> None:
     rng = Random(f"{seed} {strategy}")
     for _ in range(4):
         model, memory, wanted = draw(rng)
         adapter = SimulatedAdapter(model, memory_bytes=memory)
         levels = rng.choice([["coherence"], ["coherence", "copy", "tracing"]])
-        client = LMStrix(adapter=adapter, store="memory", strategy=strategy, levels=levels)
-        report = await client.find_true_context("simulated", MeasureOptions(max_context=wanted))
+        options = MeasureOptions(max_context=wanted)
+        report = await measure(adapter, options, strategy=strategy, levels=levels)
         check(report, model, wanted)
         assert adapter.counters.left_behind == 0
         assert adapter.counters.most_prompt_tokens <= (wanted or model.declared or 0)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import attrs
 import pytest
+from simulations import Giving, measure
 
 from lmstrix import LMStrix, MeasureOptions
-from lmstrix.errors import (
-    EngineTimeout,
-    EngineUnavailable,
-    LoadFailed,
-    LoadHung,
-    LoadRefused,
-    OutOfMemory,
-)
+from lmstrix.errors import EngineUnavailable, LoadRefused, OutOfMemory
 from lmstrix.events import Event, LoadStarted
-from lmstrix.measure import engine as engine_module
-from lmstrix.measure.engine import Crashes, Engine
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
-from lmstrix.models import Cause, LoadProgress, Outcome, Status
+from lmstrix.models import Cause, LoadProgress, Outcome
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 FLOOR = 512
-Progress: TypeAlias = Callable[[LoadProgress], None]
 
 
 @attrs.define
@@ -40,10 +31,10 @@ class Search:
     sizes: list[int] = attrs.field(factory=list[int])
     left_loaded: int | None = None
     owns_engine: bool = True
-    kind: type[SimulatedAdapter] = SimulatedAdapter
+    make: Callable[..., SimulatedAdapter] = SimulatedAdapter
 
     async def run(self, wanted: int = 131072, *, force: bool = False, **told: Any) -> Loadable:
-        adapter = self.kind(
+        adapter = self.make(
             self.simulated, memory_bytes=self.memory_bytes, owns_engine=self.owns_engine
         )
         model = self.simulated.info
@@ -72,6 +63,11 @@ class Search:
         self.loads += 1
 
 
+def is_above(found: Loadable, loadable: int, width: float = 256) -> bool:
+    """Whether the size that failed is larger than what loads, and by no more than `width`."""
+    return found.failed_at is not None and loadable < found.failed_at <= loadable + width
+
+
 @pytest.mark.parametrize("wanted", [512, 4096, 131072, 1_000_001])
 async def test_one_load_where_what_is_wanted_loads(wanted: int) -> None:
     search = Search()
@@ -81,14 +77,12 @@ async def test_one_load_where_what_is_wanted_loads(wanted: int) -> None:
 
 
 async def test_an_estimate_saves_the_loads() -> None:
-    """1024 bytes a token: what fits is known before anything is loaded."""
     search = Search(memory_bytes=9000 * 1024)
     found = await search.run()
     assert 9000 - 512 <= found.context_length <= 9000
     assert found.limit is Cause.LOAD_REFUSED
     assert "GiB are available" in found.detail
-    assert found.failed_at is not None
-    assert 0 < found.failed_at - found.context_length <= 256
+    assert is_above(found, found.context_length)
     assert search.loads == 1
 
 
@@ -101,12 +95,10 @@ async def test_an_estimate_below_the_floor_refuses_before_any_load() -> None:
 
 
 async def test_an_estimate_that_was_too_hopeful_is_searched_below() -> None:
-    search = Search(SimulatedModel(loadable=5000), memory_bytes=9000 * 1024)
-    found = await search.run()
+    found = await Search(SimulatedModel(loadable=5000), memory_bytes=9000 * 1024).run()
     assert 5000 - 256 <= found.context_length <= 5000
     assert found.limit is Cause.LOAD_FAILED
-    assert found.failed_at is not None
-    assert 5000 < found.failed_at <= 5000 + 256
+    assert is_above(found, 5000)
 
 
 @pytest.mark.parametrize("loadable", [*range(600, 131072, 6151), 66047, 131071])
@@ -114,11 +106,9 @@ async def test_blind_it_takes_few_sizes(loadable: int) -> None:
     search = Search(SimulatedModel(loadable=loadable))
     found = await search.run()
     assert search.tried <= MOST_SIZES
-    assert found.context_length <= loadable
     assert found.failed_at is not None
-    assert loadable < found.failed_at
-    width = found.failed_at - found.context_length
-    assert width <= max(256, found.context_length / 64)
+    assert found.context_length <= loadable < found.failed_at
+    assert is_above(found, found.context_length, max(256, found.context_length / 64))
     assert found.limit is Cause.LOAD_FAILED
     assert search.left_loaded == found.context_length
 
@@ -145,8 +135,7 @@ async def test_nothing_loads(wanted: int) -> None:
 async def test_a_size_at_which_two_runs_died_is_not_tried(deadly: int) -> None:
     search = Search()
     found = await search.run(deaths=(deadly, 500_000, deadly))
-    assert max(search.sizes) < deadly
-    assert found.failed_at == deadly
+    assert max(search.sizes) < deadly == found.failed_at
     assert deadly - found.context_length <= max(256, found.context_length / 64)
     assert found.limit is Cause.LOAD_FAILED
     assert found.untried
@@ -158,8 +147,7 @@ async def test_a_failure_below_a_deadly_size_is_proof_enough() -> None:
     found = await Search(SimulatedModel(loadable=5000)).run(deaths=(20_000, 20_000))
     assert 5000 * 63 / 64 - 256 <= found.context_length <= 5000
     assert not found.untried
-    assert found.failed_at is not None
-    assert found.failed_at <= 5000 * 65 / 64 + 256
+    assert is_above(found, 5000, 5000 / 64 + 256)
 
 
 @pytest.mark.parametrize(
@@ -185,141 +173,38 @@ async def test_what_was_loaded_since_does_not_clear_a_larger_size() -> None:
 
 
 async def test_deaths_say_nothing_about_a_server() -> None:
-    search = Search(owns_engine=False)
-    found = await search.run(deaths=(20_000, 20_000, 20_000))
+    found = await Search(owns_engine=False).run(deaths=(20_000, 20_000, 20_000))
     assert found == Loadable(context_length=131072, limit=None)
 
 
-def changed(kind: type[SimulatedAdapter], **attributes: object) -> type[SimulatedAdapter]:
-    return type("Changed", (kind,), attributes)
-
-
-class Faulty(SimulatedAdapter):
-    """Its first loads at each size above `above` raise `fault`, `times` times."""
-
-    fault: Exception = LoadFailed("by chance")
-    times = 1
-    above = 0
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.tried: Counter[int] = Counter()
-
-    async def before_load(self, context_length: int, on_progress: Progress) -> int:
-        self.tried[context_length] += 1
-        if context_length > self.above and self.tried[context_length] <= self.times:
-            raise self.fault
-        return context_length
-
-
-@pytest.mark.parametrize("fault", [LoadFailed("by chance"), LoadHung("by chance")])
-async def test_a_failure_without_a_clear_reason_is_tried_once_more(fault: Exception) -> None:
-    search = Search(kind=changed(Faulty, fault=fault))
-    assert await search.run() == Loadable(context_length=131072, limit=None)
-    assert search.sizes == [131072, 131072]
-
-
-@pytest.mark.parametrize("fault", [LoadRefused("guardrail"), OutOfMemory("no memory")])
-async def test_a_failure_with_a_clear_reason_is_not_tried_again(fault: Exception) -> None:
-    kind = changed(Faulty, fault=fault, above=900)
-    search = Search(kind=kind)
+@pytest.mark.parametrize("limit", ["refused_above", "loadable"])
+async def test_a_failure_with_a_clear_reason_is_not_tried_again(limit: str) -> None:
+    search = Search(attrs.evolve(SimulatedModel(), **{limit: 900}))
     found = await search.run(1024)
     assert search.sizes == [1024, 768]
     assert (found.context_length, found.failed_at) == (768, 1024)
 
 
-async def test_two_failures_at_a_size_count() -> None:
-    kind = changed(Faulty, times=2)
-    with pytest.raises(LoadFailed, match="by chance"):
-        await Search(kind=kind).run(FLOOR)
-
-
-class Hanging(SimulatedAdapter):
-    """Loads above `above` tokens make no progress."""
-
-    above = 5000
-    answers = True
-
-    async def before_load(self, context_length: int, on_progress: Progress) -> int:
-        if context_length > self.above:
-            on_progress(LoadProgress(fraction=0.1))
-            await anyio.sleep_forever()
-        return context_length
-
-    async def status(self) -> Status:
-        return attrs.evolve(await super().status(), available=self.answers)
-
-
-async def test_a_hung_load_is_a_failed_size() -> None:
-    search = Search(kind=Hanging)
-    found = await search.run(8192, load_timeout_s=0.05)
-    assert found.limit is Cause.LOAD_HUNG
-    assert 5000 - 256 <= found.context_length <= 5000
-    assert found.failed_at is not None
-    assert 5000 < found.failed_at <= 5000 + 256
-    assert search.sizes[:2] == [8192, 8192]
-    assert "no progress" in found.detail
-    assert search.left_loaded == found.context_length
-
-
-async def test_nothing_but_hung_loads() -> None:
-    kind = changed(Hanging, above=0)
-    with pytest.raises(LoadHung):
-        await Search(kind=kind).run(1024, load_timeout_s=0.05)
-
-
-async def test_a_server_that_answers_nothing_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "ANSWER_S", 0.05)
-    kind = changed(Hanging, answers=False)
-    with pytest.raises(EngineTimeout, match="does not answer"):
-        await Search(kind=kind).run(8192, load_timeout_s=0.05)
-
-
 class Slow(SimulatedAdapter):
     """Loads in steps, the last of which are no longer different."""
 
-    async def before_load(self, context_length: int, on_progress: Progress) -> int:
-        for _ in range(30):
-            await anyio.sleep(0.1)
+    async def before_load(
+        self, context_length: int, on_progress: Callable[[LoadProgress], None]
+    ) -> int:
+        for _ in range(20):
+            await anyio.sleep(0.05)
             on_progress(LoadProgress(fraction=0.0))
         return context_length
 
 
 async def test_a_load_that_goes_on_is_not_hung() -> None:
-    found = await Search(kind=Slow).run(8192, load_timeout_s=1.5)
+    found = await Search(make=Slow).run(8192, load_timeout_s=0.75)
     assert found == Loadable(context_length=8192, limit=None)
 
 
-def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connection() -> None:
-    """The rule for a crash that takes the connection along."""
-    crashes, unsteady = Crashes(), Crashes()
-    for _ in range(2):
-        crashes.lost(4096)
-        crashes.answered(512)
-        unsteady.lost(4096)
-        unsteady.lost(512)
-        unsteady.answered(512)
-    crashes.lost(4096)
-    unsteady.lost(4096)
-    assert crashes.is_crash(4096)
-    answered, new = Crashes(), Crashes()
-    answered.answered(4096)
-    for crashes in (answered, new):
-        for _ in range(2):
-            crashes.lost(4096)
-            crashes.answered(512)
-    assert new.is_crash(4096, needed=2)
-    assert not answered.is_crash(4096, needed=2)  # it works now and then
-    answered.lost(4096)
-    assert answered.is_crash(4096)
-    assert not unsteady.is_crash(4096)
-
-
-class Rounding(SimulatedAdapter):
+def rounding(model: SimulatedModel) -> Giving:
     """Gives a multiple of 256 tokens, as llama.cpp does."""
-
-    async def before_load(self, context_length: int, on_progress: Progress) -> int:
-        return -(-context_length // 256) * 256
+    return Giving(model, lambda _, wanted: -(-wanted // 256) * 256)
 
 
 @pytest.mark.parametrize(
@@ -332,15 +217,15 @@ class Rounding(SimulatedAdapter):
 async def test_what_an_engine_gives_beyond_what_was_wanted_is_not_used(
     declared: int, options: MeasureOptions, cause: Cause
 ) -> None:
-    adapter = Rounding(SimulatedModel(declared=declared, true_context=10**6))
-    report = await LMStrix(adapter=adapter, store="memory").find_true_context("simulated", options)
+    adapter = rounding(SimulatedModel(key="m", declared=declared, true_context=10**6))
+    report = await measure(adapter, options)
     assert (report.true_context, report.loadable_context) == (1000, 1000)
     assert report.cause is cause
     assert adapter.counters.most_prompt_tokens <= 1000
 
 
 async def test_one_size_is_the_size_that_was_asked_for() -> None:
-    adapter = Rounding(SimulatedModel(true_context=10**6))
+    adapter = rounding(SimulatedModel(true_context=10**6))
     check = await LMStrix(adapter=adapter, store="memory").check_context("simulated", 1000)
     assert (check.outcome, check.passes) == (Outcome.PASS, 20)  # four in each region
 
@@ -353,15 +238,12 @@ async def test_an_engine_that_clamps_after_a_failure_is_believed_at_once() -> No
     assert search.left_loaded == 5000
 
 
-class Filling(SimulatedAdapter):
-    """A machine that something else fills: after some loads nothing is left."""
-
-    async def before_load(self, context_length: int, on_progress: Progress) -> int:
-        return 10**6 if self.counters.loads > 1 else context_length
-
-
 async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> None:
-    """Not a model that cannot be loaded."""
-    search = Search(SimulatedModel(loadable=3000), kind=Filling)
+    """Not a model that cannot be loaded: something else fills the memory meanwhile."""
+
+    def filling(model: SimulatedModel, **more: Any) -> Giving:
+        return Giving(model, lambda e, wanted: 10**6 if e.counters.loads > 1 else wanted, **more)
+
+    search = Search(SimulatedModel(loadable=3000), make=filling)
     with pytest.raises(EngineUnavailable, match="loaded earlier, but no longer do"):
         await search.run(8192)

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from simulations import AT_ONCE, BOTH_LOOPS, ends, measure, only
 
-from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
+from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import EngineCrashed, EngineUnavailable
 from lmstrix.events import (
     BracketChanged,
     Event,
     LoadStarted,
     MeasurementFinished,
+    MeasurementStarted,
     Retrying,
     TrialFinished,
 )
-from lmstrix.models import ContextReport, Trial
+from lmstrix.models import ContextReport
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
 
-QUICK = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002)
-OPTIONS = MeasureOptions(retry=QUICK)
-
-
-async def measure(
-    adapter: SimulatedAdapter, options: MeasureOptions = OPTIONS, *, key: str = "simulated"
-) -> ContextReport:
-    async with LMStrix(adapter=adapter, store="memory") as client:
-        return await client.find_true_context(key, options)
+RETRYING = MeasureOptions(retry=AT_ONCE)
+SMALL = SimulatedModel(key="m", declared=4096, true_context=10**6)
+SHORT = SimulatedModel(key="m", true_context=3000)
 
 
 def assert_finds(report: ContextReport, truth: int) -> None:
     """The bracket holds the truth and is as narrow as was asked for."""
-    low, high = report.bracket
+    low, high = ends(report)
     assert report.true_context == low
-    assert high is not None
     assert low <= truth < high
     assert high - low <= max(256, low / 64)
 
@@ -42,7 +37,6 @@ def assert_finds(report: ContextReport, truth: int) -> None:
 @pytest.mark.parametrize(
     ("beyond", "cause"),
     [
-        (Beyond.FORGETS_HEAD, Cause.FORGETS),
         (Beyond.FORGETS_ALL, Cause.FORGETS),
         (Beyond.GIBBERISH, Cause.GIBBERISH),
         (Beyond.EMPTY, Cause.GIBBERISH),
@@ -50,63 +44,75 @@ def assert_finds(report: ContextReport, truth: int) -> None:
     ],
 )
 async def test_finds_the_truth_and_its_cause(truth: int, beyond: Beyond, cause: Cause) -> None:
-    adapter = SimulatedAdapter(SimulatedModel(true_context=truth, beyond=beyond))
-    report = await measure(adapter)
-    if beyond is not Beyond.FORGETS_HEAD:
-        assert_finds(report, truth)
-    else:
-        # Facts leave the window one by one: the 85 % rule fails once 15 % of the text have left.
-        assert report.true_context is not None
-        assert truth - 256 <= report.true_context <= truth / 0.85 + 256
-    assert report.cause is cause
-    assert report.certified
+    adapter = SimulatedAdapter(SimulatedModel(key="m", true_context=truth, beyond=beyond))
+    report = await measure(adapter, RETRYING)
+    assert_finds(report, truth)
+    assert (report.cause, report.certified) == (cause, True)
     assert adapter.counters.left_behind == 0
 
 
+HABITS = (Beyond.SAME_NUMBER, Beyond.ECHOES, Beyond.GUESSES, Beyond.REFUSES)
+UNCERTIFIED = MeasureOptions(certify=False)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+async def test_a_habit_is_no_context(habit: Beyond) -> None:
+    model = SimulatedModel(declared=8192, true_context=0, beyond=habit)
+    report = await measure(model, UNCERTIFIED)
+    assert report.true_context is None
+    assert report.cause in (Cause.NOT_MEASURABLE, Cause.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+async def test_a_habit_ends_the_context(habit: Beyond) -> None:
+    model = SimulatedModel(declared=8192, true_context=3000, beyond=habit)
+    report = await measure(model, UNCERTIFIED)
+    if habit is Beyond.REFUSES:  # says nothing of what it knows
+        assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
+    else:
+        assert (report.true_context, report.cause) == (3000 // 128 * 128, Cause.FORGETS)
+
+
 async def test_nothing_loads_at_all() -> None:
-    report = await measure(SimulatedAdapter(SimulatedModel(loadable=100)))
+    report = await measure(SimulatedModel(loadable=100), RETRYING)
     assert (report.true_context, report.loadable_context) == (None, None)
     assert report.cause is Cause.LOAD_FAILED
 
 
 async def test_a_model_that_cannot_do_the_task_is_not_measurable() -> None:
-    adapter = SimulatedAdapter(SimulatedModel(knows=False))
-    report = await measure(adapter)
+    adapter = SimulatedAdapter(SimulatedModel(key="m", knows=False))
+    report = await measure(adapter, RETRYING)
     assert (report.true_context, report.cause) == (None, Cause.NOT_MEASURABLE)
     assert (report.baseline.passes, report.baseline.trials) == (0, 12)
     assert adapter.counters.most_prompt_tokens <= 512
 
 
+@BOTH_LOOPS
 async def test_a_lost_connection_is_never_a_limit() -> None:
     faults = [EngineUnavailable("lost"), EngineUnavailable("lost again")]
-    adapter = SimulatedAdapter(SimulatedModel(declared=4096, true_context=10**6), faults=faults)
-    report = await measure(adapter)
+    adapter = SimulatedAdapter(SMALL, faults=faults)
+    report = await measure(adapter, RETRYING)
     assert (report.true_context, report.cause) == (4096, Cause.DECLARED_MAXIMUM)
     assert adapter.counters.left_behind == 0
 
 
+@BOTH_LOOPS
 async def test_an_engine_that_stays_away_ends_the_measurement_without_a_number() -> None:
-    faults = [EngineUnavailable("gone")] * 3
-    adapter = SimulatedAdapter(faults=faults)
+    adapter = SimulatedAdapter(SMALL, faults=[EngineUnavailable("gone")] * 3)
     with pytest.raises(EngineUnavailable, match="gone"):
-        await measure(adapter)
+        await measure(adapter, RETRYING)
     assert adapter.counters.left_behind == 0
 
 
 async def test_one_crash_is_retried_and_costs_a_load() -> None:
-    adapter = SimulatedAdapter(
-        SimulatedModel(declared=4096, true_context=10**6), faults=[EngineCrashed("SIGKILL")]
-    )
-    events: list[Event] = []
-    async with LMStrix(adapter=adapter, store="memory", observers=[events.append]) as client:
-        report = await client.find_true_context("simulated", OPTIONS)
+    adapter, events = SimulatedAdapter(SMALL, faults=[EngineCrashed("SIGKILL")]), list[Event]()
+    report = await measure(adapter, RETRYING, observers=[events.append])
     assert (report.true_context, report.cost.loads) == (4096, 3)
-    retries = [e for e in events if isinstance(e, Retrying)]
-    assert [r.reason for r in retries] == ["SIGKILL"]
+    assert [retry.reason for retry in only(Retrying, events)] == ["SIGKILL"]
 
 
 async def test_prefixes_are_read_once() -> None:
-    report = await measure(SimulatedAdapter(SimulatedModel(true_context=20000)))
+    report = await measure(SimulatedModel(true_context=20000))
     assert report.cost.cached_tokens > 10 * report.cost.prompt_tokens
     assert report.cost.prompt_tokens < 4 * 20000  # one more text if a region is weak
 
@@ -115,39 +121,34 @@ async def test_prefixes_are_read_once() -> None:
 async def test_a_model_that_answers_at_random_ends_too(seed: int) -> None:
     model = SimulatedModel(declared=4096, true_context=600, lapses=0.35, beyond=Beyond.FORGETS_ALL)
     with anyio.fail_after(120):
-        report = await measure(SimulatedAdapter(model, seed=seed), MeasureOptions(seed=seed))
+        report = await measure(model, MeasureOptions(seed=seed), seed=seed)
     assert report.true_context is None or report.true_context <= 768
     assert report.true_context is None or report.bracket[1] != report.true_context
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # it takes seconds
 async def test_a_spent_budget_gives_a_partial_report_and_a_later_run_goes_on() -> None:
-    slow = SimulatedAdapter(SimulatedModel(true_context=3000), reply_seconds=0.02)
+    slow = SimulatedAdapter(SHORT, reply_seconds=0.02)
     async with LMStrix(adapter=slow, store="memory") as client:
-        partial = await client.find_true_context("simulated", MeasureOptions(budget_s=0.5))
-        assert partial.cause is Cause.BUDGET_SPENT
-        assert not partial.certified
-        assert [m.key for m in await client.unfinished_models()] == ["simulated"]
-        asked = slow.counters.replies
-        whole = await client.find_true_context("simulated")
-        assert whole.cause is Cause.FORGETS
-        assert whole.certified
+        partial = await client.find_true_context("m", MeasureOptions(budget_s=0.5))
+        assert (partial.cause, partial.certified) == (Cause.BUDGET_SPENT, False)
+        assert [m.key for m in await client.unfinished_models()] == ["m"]
+        assert slow.counters.replies > 0
+        whole = await client.find_true_context("m")
+        assert (whole.cause, whole.certified) == (Cause.FORGETS, True)
         assert not await client.unfinished_models()
-    fresh = SimulatedAdapter(SimulatedModel(true_context=3000))
-    other = await measure(fresh)
-    assert other.true_context == whole.true_context
+    fresh = SimulatedAdapter(SHORT)
+    assert (await measure(fresh)).true_context == whole.true_context
     # The one question in flight when the budget ended may have been asked twice.
     assert fresh.counters.replies <= slow.counters.replies <= fresh.counters.replies + 1
-    assert asked > 0
     assert slow.counters.left_behind == 0
 
 
+@BOTH_LOOPS
 async def test_cancelled_it_keeps_its_trials_and_leaves_nothing_behind() -> None:
-    adapter = SimulatedAdapter(SimulatedModel(true_context=3000), reply_seconds=0.02)
+    adapter, heard = SimulatedAdapter(SHORT, reply_seconds=0.02), list[Event]()
     async with LMStrix(adapter=adapter, store="memory") as client:
-        heard: list[Event] = []
         with anyio.move_on_after(0.5) as scope:
-            await client.find_true_context("simulated", observers=[heard.append])
+            await client.find_true_context("m", observers=[heard.append])
         assert scope.cancelled_caught
         last = heard[-1]
         assert isinstance(last, MeasurementFinished)
@@ -158,10 +159,11 @@ async def test_cancelled_it_keeps_its_trials_and_leaves_nothing_behind() -> None
 
 async def test_the_same_seed_gives_the_same_measurement() -> None:
     model = SimulatedModel(true_context=5000, lapses=0.05)
-    one, two = [await measure(SimulatedAdapter(model)) for _ in range(2)]
+    one, two = [await measure(model) for _ in range(2)]
     assert (one.curve, one.bracket, one.interval) == (two.curve, two.bracket, two.interval)
 
 
+@BOTH_LOOPS
 async def test_watch_tells_the_whole_story_in_order() -> None:
     adapter = SimulatedAdapter(SimulatedModel(true_context=3000, beyond=Beyond.EMPTY))
     async with (
@@ -172,32 +174,49 @@ async def test_watch_tells_the_whole_story_in_order() -> None:
     last = events[-1]
     assert isinstance(last, MeasurementFinished)
     assert_finds(last.report, 3000)
-    assert sum(isinstance(e, LoadStarted) for e in events) == last.report.cost.loads
-    brackets = [(e.low, e.high) for e in events if isinstance(e, BracketChanged)]
-    assert brackets[-1] == last.report.bracket
+    assert len(only(LoadStarted, events)) == last.report.cost.loads
+    change = only(BracketChanged, events)[-1]
+    assert (change.low, change.high) == last.report.bracket
 
 
 async def test_an_observer_that_raises_hurts_nobody() -> None:
     def broken(_: Event) -> None:
         raise RuntimeError("observer")
 
-    adapter = SimulatedAdapter(SimulatedModel(declared=2048, true_context=10**6))
-    async with LMStrix(adapter=adapter, store="memory", observers=[broken]) as client:
-        assert (await client.find_true_context("simulated")).true_context == 2048
+    model = SimulatedModel(declared=2048, true_context=10**6)
+    assert (await measure(model, observers=[broken])).true_context == 2048
 
 
 async def test_more_documents_are_asked_at_both_ends() -> None:
-    adapter = SimulatedAdapter(SimulatedModel(beyond=Beyond.FORGETS_ALL))
-    trials: list[Trial] = []
-
-    def hear(event: Event) -> None:
-        if isinstance(event, TrialFinished) and event.trial.phase == "certify":
-            trials.append(event.trial)
-
-    async with LMStrix(adapter=adapter, store="memory", observers=[hear]) as client:
-        report = await client.find_true_context("simulated", MeasureOptions(documents=4))
+    heard: list[Event] = []
+    model = SimulatedModel(beyond=Beyond.FORGETS_ALL)
+    report = await measure(model, MeasureOptions(documents=4), observers=[heard.append])
     assert report.certified
-    asked = {(t.seed, t.length_tokens) for t in trials}
-    assert len({seed for seed, _ in asked}) == 3
-    assert {length for _, length in asked} == set(report.bracket)
+    trials = [event.trial for event in only(TrialFinished, heard) if event.trial.phase == "certify"]
+    assert len({trial.seed for trial in trials}) == 3
+    assert {trial.length_tokens for trial in trials} == set(report.bracket)
     assert report.cost.loads == 2
+
+
+@pytest.mark.parametrize("beyond", [Beyond.FORGETS_HEAD, Beyond.FORGETS_ALL, Beyond.GIBBERISH])
+async def test_a_quick_answer_costs_half_and_a_full_one_continues_from_it(beyond: Beyond) -> None:
+    model = SimulatedModel(key="m", declared=32_768, true_context=12_000, beyond=beyond)
+    asks_quickly, heard = MeasureOptions(quick=True), list[Event]()
+    full = await measure(model)
+    client = LMStrix(adapter=SimulatedAdapter(model), store="memory", observers=[heard.append])
+    quick = await client.find_true_context("m", asks_quickly)
+    assert (quick.cause, quick.certified) == (full.cause, False)
+    low, high = ends(quick)
+    assert high - low <= low / 16 + 256
+    # The first fact stands 48 tokens into the text, so a window loses it a little later.
+    assert quick.interval.low <= 12_000 * 65 / 64
+    assert (quick.interval.high or 12_000) >= 12_000
+    assert quick.cost.prompt_tokens <= 0.6 * full.cost.prompt_tokens
+    assert [stored.report.method.quick for stored in await client.reports()] == [True]
+    assert await client.known_reports([model.info]) == {}
+    assert await client.known_reports([model.info], UNCERTIFIED) == {}
+    again = await client.find_true_context("m")
+    assert only(MeasurementStarted, heard)[-1].resumed_trials > 0
+    assert (again.bracket, again.certified) == (full.bracket, True)
+    assert [stored.report.method.quick for stored in await client.reports()] == [False]
+    assert await client.known_reports([model.info], asks_quickly)

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from simulations import BOTH_LOOPS, measure, only
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
@@ -71,11 +72,6 @@ async def until(there: Callable[[], object]) -> None:
             await anyio.sleep(0.02)
 
 
-def overwrite(folder: Path, text: str) -> None:
-    (told,) = folder.glob("*.json")
-    told.write_text(text)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 async def test_a_turn_dies_with_its_holder(tmp_path: Path) -> None:
     log, heard = tmp_path / "log", list[Holder]()
@@ -94,16 +90,12 @@ async def test_a_turn_dies_with_its_holder(tmp_path: Path) -> None:
     assert heard[0] == Holder(pid=process.pid, model_key="held")
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_four_processes_never_overlap(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with (
-        holder("a", log, times=2, seconds=0.02) as a,
-        holder("b", log, times=2, seconds=0.02) as b,
-        holder("c", log, times=2, seconds=0.02) as c,
-        holder("d", log, times=2, seconds=0.02) as d,
-    ):
-        assert [process.wait(60) for process in (a, b, c, d)] == [0] * 4
+    with ExitStack() as stack:
+        holders = [holder(name, log, times=2, seconds=0.02) for name in "abcd"]
+        processes = [stack.enter_context(one) for one in holders]
+        assert [process.wait(60) for process in processes] == [0] * 4
     lines = log.read_text().splitlines()
     assert sorted(lines[::2]) == [f"begin {name}" for name in "aabbccdd"]
     assert [line.replace("begin", "end") for line in lines[::2]] == lines[1::2]
@@ -126,6 +118,7 @@ class Shared(SimulatedAdapter):
                 type(self).now -= 1
 
 
+@BOTH_LOOPS
 async def test_measurements_and_maps_of_one_process_wait_too() -> None:
     Shared.most, events = 0, list[Event]()
     store = SqliteStore(":memory:")
@@ -137,14 +130,14 @@ async def test_measurements_and_maps_of_one_process_wait_too() -> None:
         group.start_soon(clients[1].find_true_context, "m", QUICK)
         group.start_soon(clients[2].map_context, "m", MapOptions(lengths=2, trials=2))
     assert Shared.most == 1
-    waits = [event for event in events if isinstance(event, WaitingForTurn)]
-    assert {(event.pid, event.holder_key) for event in waits} >= {(os.getpid(), "m")}
+    waits = {(event.pid, event.holder_key) for event in only(WaitingForTurn, events)}
+    assert waits >= {(os.getpid(), "m")}
     # Each was a measurement of its own: what was waited for was not gone on with.
-    started = [event for event in events if isinstance(event, MeasurementStarted)]
-    assert [event.resumed_trials for event in started] == [0, 0]
+    assert [event.resumed_trials for event in only(MeasurementStarted, events)] == [0, 0]
     assert not list(turns_folder().glob("*.json"))
 
 
+@BOTH_LOOPS
 async def test_a_wait_can_be_cancelled_and_costs_no_budget() -> None:
     client = LMStrix(adapter=Shared(MODEL), store="memory")
     async with hold_turn("a machine", "someone's", lambda _: None):
@@ -170,7 +163,8 @@ async def test_what_is_told_of_a_holder_is_not_trusted(folder: Path) -> None:
     for text in said:
         heard: list[Holder] = []
         async with hold_turn("r", "m", heard.append):
-            overwrite(folder, text)
+            for told in folder.glob("*.json"):  # noqa: ASYNC240 - a test may wait
+                told.write_text(text)
             with anyio.move_on_after(0.1):
                 async with hold_turn("r", "n", heard.append):
                     pytest.fail("two had the turn")
@@ -179,7 +173,7 @@ async def test_what_is_told_of_a_holder_is_not_trusted(folder: Path) -> None:
 
 async def test_where_no_lock_can_be_made_it_is_noted(folder: Path) -> None:
     folder.parent.write_text("a file, not a folder")
-    report = await LMStrix(adapter=Shared(MODEL), store="memory").find_true_context("m", QUICK)
+    report = await measure(Shared(MODEL), QUICK)
     assert report.true_context == 1024
     assert any("no lock was created" in note for note in report.notes)
 
@@ -187,17 +181,12 @@ async def test_where_no_lock_can_be_made_it_is_noted(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "turn"),
     [
-        (None, THIS_MACHINE),
-        ("127.0.0.1:1234", THIS_MACHINE),
-        ("localhost:1", THIS_MACHINE),
-        ("[::1]:1234", THIS_MACHINE),
+        *((host, THIS_MACHINE) for host in (None, "127.0.0.1:1234", "localhost:1", "[::1]:1234")),
         ("Lab.example:1234", "LM Studio at lab.example:1234"),
         ("192.0.2.7:1234", "LM Studio at 192.0.2.7:1234"),
     ],
 )
-def test_what_is_contended_for(
-    host: str | None, turn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_turns(host: str | None, turn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LMSTRIX_HOST", raising=False)
     assert LMStudioAdapter(host).turn == turn
     assert LlamaCppAdapter().turn == THIS_MACHINE

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 import anyio
 import pytest
+from simulations import BOTH_LOOPS
 
 from lmstrix import (
     BenchFinished,
@@ -20,7 +21,8 @@ from lmstrix import (
 )
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
-WAYS = ["watch", "stream"]
+pytestmark = BOTH_LOOPS
+BOTH_WAYS = pytest.mark.parametrize("way", ["watch", "stream"])
 
 
 def client_of(adapter: SimulatedAdapter) -> LMStrix:
@@ -37,7 +39,7 @@ def adapter() -> SimulatedAdapter:
     return SimulatedAdapter(SimulatedModel(true_context=3000), reply_seconds=0.01)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@BOTH_WAYS
 async def test_it_may_be_left_by_break(adapter: SimulatedAdapter, way: str) -> None:
     async with client_of(adapter) as client:
         async with followed(client, way) as items:
@@ -47,10 +49,8 @@ async def test_it_may_be_left_by_break(adapter: SimulatedAdapter, way: str) -> N
         assert (await client.infer("simulated", "Why?")).text
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_an_error_in_the_block_is_raised_as_it_is(
-    adapter: SimulatedAdapter, way: str
-) -> None:
+@BOTH_WAYS
+async def test_an_error_in_the_block_is_raised(adapter: SimulatedAdapter, way: str) -> None:
     async def fail(client: LMStrix) -> None:
         async with followed(client, way) as items:
             async for _ in items:
@@ -62,7 +62,7 @@ async def test_an_error_in_the_block_is_raised_as_it_is(
     assert adapter.counters.left_behind == 0
 
 
-@pytest.mark.parametrize("way", WAYS)
+@BOTH_WAYS
 async def test_cancelling_the_block_ends_it(adapter: SimulatedAdapter, way: str) -> None:
     with anyio.move_on_after(0.05) as scope:
         async with client_of(adapter) as client, followed(client, way) as items:

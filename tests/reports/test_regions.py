@@ -105,14 +105,11 @@ def test_a_sentence_says_which_part_of_the_window_is_lost(found: ContextReport, 
         assert said in text, form
 
 
-def test_each_region_has_its_limit_in_a_table() -> None:
+def test_each_region_has_its_limit_in_a_table_unless_all_are_alike() -> None:
     for form, text in shown(report(region(HEAD, 6656, 6912), region(LATE, None))).items():
         cells = " ".join(text.replace("|", " ").split())
         assert "head 0 to 10% 6,656 6,912 forgets" in cells, form
         assert "late 65 to 90% - - declared maximum" in cells, form
-
-
-def test_regions_that_are_all_alike_take_one_row() -> None:
     for form, text in shown(report()).items():
         cells = " ".join(text.replace("|", " ").split())
         assert "all 0 to 100% 8,192 - declared maximum" in cells, form
@@ -130,9 +127,7 @@ def test_regions_that_are_all_alike_take_one_row() -> None:
         (Cause.CRASHED_ON_FILL, 16384, "8,192 works, 9,216 does not."),
     ],
 )
-def test_the_bracket_says_how_its_upper_end_failed(
-    cause: Cause, loadable: int | None, said: str
-) -> None:
+def test_the_bracket_says_how_it_ended(cause: Cause, loadable: int | None, said: str) -> None:
     found = report(bracket=(8192, 9216), cause=cause, loadable_context=loadable)
     for form, text in shown(found).items():
         assert said in text, form

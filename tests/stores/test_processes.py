@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -48,13 +48,10 @@ class Writers:
 
     def rest(self) -> int:
         """How many more there were before the writer ended."""
-        lines = iter(self._out.readline, "end\n")
-        # The kill may cut the last line short; what follows on it is our own "end".
         count = 0
-        for line in lines:
-            if not line or line.endswith("end\n"):
-                break
-            count += line.endswith("\n")
+        # The kill may cut the last line short; what follows on it is our own "end".
+        while (line := self._out.readline()) and not line.endswith("end\n"):
+            count += 1
         return count
 
 
@@ -78,13 +75,11 @@ def writers(path: Path) -> Generator[Writers]:
 
 async def stored(path: Path) -> StoredMeasurement:
     store = SqliteStore(path)
-    try:
-        found = await store.unfinished("key")
-        assert found is not None
-        assert store.warnings == ()
-        return found
-    finally:
-        await store.aclose()
+    found = await store.unfinished("key")
+    await store.aclose()
+    assert found is not None
+    assert store.warnings == ()
+    return found
 
 
 async def test_every_acknowledged_trial_survives_a_kill(tmp_path: Path) -> None:
@@ -118,22 +113,15 @@ async def test_every_acknowledged_trial_survives_a_kill(tmp_path: Path) -> None:
 async def test_four_processes_at_once(tmp_path: Path) -> None:
     path = tmp_path / "data" / "store"
     # All begin on an empty folder; whoever begins last has the measurement that is offered.
-    with (
-        writers(path) as first,
-        writers(path) as second,
-        writers(path) as third,
-        writers(path) as fourth,
-    ):
-        sources = (first, second, third, fourth)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(writers(path)) for _ in range(4)]
         for seed, source in enumerate(sources):
             source.start(seed, 25)
         assert [source.rest() for source in sources] == [25] * 4
     store = SqliteStore(path)
-    try:
-        kept = (await store.contents()).measurements
-        assert store.warnings == ()
-    finally:
-        await store.aclose()
+    kept = (await store.contents()).measurements
+    await store.aclose()
+    assert store.warnings == ()
     trials = [trial for measurement in kept for trial in measurement.trials]
     assert len(trials) == 100
     for seed in range(4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -51,9 +52,7 @@ class TestMemory(ArchiveContract):
         return SqliteStore(":memory:")
 
 
-async def test_the_store_named_memory_is_nowhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_memory_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = make_plugin(STORES, "memory")
     assert isinstance(store, SqliteStore)
@@ -75,7 +74,6 @@ async def test_closing_works_in_a_cancelled_task(store: SqliteStore, path: Path)
 
 
 async def test_the_same_trial_counts_once(store: SqliteStore) -> None:
-    """As when two processes continue one measurement."""
     new = await store.begin("key", sample_model())
     await store.append_trials(new.id, [sample_trial(reply="first")])
     other = sample_trial(region="head")
@@ -86,8 +84,7 @@ async def test_the_same_trial_counts_once(store: SqliteStore) -> None:
     assert [(t.reply, t.region) for t in found.trials] == [("first", None), (" 4711.", "head")]
 
 
-async def test_the_report_that_finished_last_is_the_newest(store: SqliteStore) -> None:
-    """Also if the clock was set back, and in a copy."""
+async def test_what_finished_last_is_the_newest_whatever_the_clock_says(store: SqliteStore) -> None:
     for year, true_context in ((2030, 1), (2025, 2)):
         new = await store.begin("key", sample_model())
         moment = sample_report().finished_at.replace(year=year)
@@ -108,6 +105,8 @@ async def test_facts_that_could_not_be_read_again_are_refused(store: SqliteStore
     ):
         with pytest.raises(StoreError, match="ContextReport cannot be stored"):
             await store.finish(new.id, report)
+    with pytest.raises(StoreError, match="bracket"):
+        await store.finish(new.id, sample_report(bracket=(5, 1)))
     with pytest.raises(StoreError, match="Trial cannot be stored"):
         await store.append_trials(new.id, [sample_trial(prompt_tokens=2**200)])
     assert await store.unfinished("key") == new
@@ -161,3 +160,66 @@ async def test_read_only_creates_and_changes_nothing(path: Path, store: SqliteSt
         await reader.aclose()
         await store.aclose()
     assert names_in(path.parent) == {path.name, f"{path.name}.lock"}
+
+
+# Files that go away or may only be read.
+
+
+def delete(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("other"))
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    shutil.copyfile(path, other)
+    delete(path)
+    other.rename(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file stays where it is")
+@pytest.mark.parametrize("lose", [delete, remove_folder, replace, rename])
+async def test_a_store_that_goes_away_fails_instead_of_losing_results(
+    path: Path, store: SqliteStore, lose: Callable[[Path], None]
+) -> None:
+    first = await store.begin("first", sample_model())
+    await store.append_trials(first.id, [sample_trial()])
+    lose(path)
+    with pytest.raises(StoreError, match="deleted or replaced"):
+        await store.finish(first.id, sample_report())
+    # What comes next is kept in the file that is there now.
+    second = await store.begin("second", sample_model())
+    await store.finish(second.id, sample_report())
+    assert [stored.key for stored in await SqliteStore(path).reports()] == ["second"]
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "killed"])
+async def test_a_store_that_may_not_be_written_can_be_read(
+    path: Path, store: SqliteStore, protect: Callable[[Path], None], *, closed: bool
+) -> None:
+    new = await store.begin("key", sample_model())
+    await store.append_trials(new.id, [sample_trial()])
+    await store.finish(new.id, sample_report())
+    for suffix in ("", "-wal"):  # as of a process that is killed: the log has the newest commits
+        shutil.copyfile(f"{path}{suffix}", f"{path.with_name('copy')}{suffix}")
+    await store.aclose()
+    place = path if closed else path.with_name("copy")
+    protect(path.parent)
+    reader = SqliteStore(place)
+    assert [stored.report for stored in await reader.reports()] == [sample_report()]
+    assert len(await reader.summaries()) == 1
+    assert len((await reader.contents()).measurements[0].trials) == 1
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot be written"):
+            await reader.begin("another", sample_model())
+    assert [stored.key for stored in await reader.reports()] == ["key"]
+    assert reader.warnings == ()
+    await reader.aclose()

@@ -21,9 +21,10 @@ HERE = Path(__file__).parent / "js"
 NPM = shutil.which("npm")
 NODE = shutil.which("node")
 
-pytestmark = pytest.mark.skipif(
-    NPM is None or NODE is None, reason="needs Node.js and npm for LM Studio's JavaScript SDK"
-)
+pytestmark = [
+    pytest.mark.skipif(NPM is None or NODE is None, reason="needs Node.js and npm for the SDK"),
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # of the server; the SDK's is Node.js
+]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,6 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_the_javascript_sdk_is_satisfied(driver: Path) -> None:
-    """It lists, loads, tokenises, completes with streaming, chats, cancels and unloads."""
     model = SimulatedModel(key="m", true_context=4096)
     script = Script(fragment_s=0.2, prefill_s=0.1)
     async with LMStudioServer(SimulatedAdapter(model), script=script) as server:

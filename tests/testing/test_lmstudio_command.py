@@ -16,6 +16,8 @@ import pytest
 from anyio.streams.text import TextReceiveStream
 
 COMMAND = [sys.executable, "-m", "lmstrix.testing.lmstudio"]
+pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # the process has its own
+signals = pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is for all processes there")
 
 
 @asynccontextmanager
@@ -36,7 +38,7 @@ async def running(*arguments: str) -> AsyncGenerator[tuple[anyio.abc.Process, li
                     process.kill()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+@signals
 async def test_it_serves_until_it_is_interrupted() -> None:
     async with running("--port", "0") as (process, lines):
         host = lines[0].rpartition(" ")[2]
@@ -48,29 +50,28 @@ async def test_it_serves_until_it_is_interrupted() -> None:
         assert await process.wait() == 0
 
 
-async def test_a_taken_port_is_said_to_be_taken() -> None:
+async def trouble(*arguments: str) -> str:
+    with anyio.fail_after(50):
+        ended = await anyio.run_process([*COMMAND, *arguments], check=False)
+    assert ended.returncode == 1
+    return ended.stderr.decode()
+
+
+async def test_what_cannot_be_served_is_said(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        with anyio.fail_after(50):
-            ended = await anyio.run_process([*COMMAND, "--port", port], check=False)
-    assert ended.returncode == 1
-    assert f"Port {port} is taken" in ended.stderr.decode()
-
-
-async def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
+        assert f"Port {port} is taken" in await trouble("--port", port)
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"no model")
-    with anyio.fail_after(50):
-        ended = await anyio.run_process([*COMMAND, "--gguf", str(broken)], check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.decode().startswith("Error: ")
-    assert "Traceback" not in ended.stderr.decode()
+    said = await trouble("--gguf", str(broken))
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
 
 
 @pytest.mark.engine
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
+@signals
 async def test_it_serves_a_file_under_a_name_that_is_no_path(demo_model: Path) -> None:
     async with running("--port", "0", "--gguf", str(demo_model)) as (process, lines):
         assert lines[1] == f"model {demo_model.stem.lower()}"

@@ -48,8 +48,6 @@ PREDICT = create(
 
 
 class Wire:
-    """A raw websocket."""
-
     def __init__(self, socket: AsyncWebSocketSession) -> None:
         self._socket = socket
 
@@ -111,9 +109,7 @@ async def test_authentication_comes_first(lmstudio_server: LMStudioServer) -> No
         ([1, 2], "messageUnknown"),
     ],
 )
-async def test_mistakes_are_warned_of_and_not_answered(
-    lmstudio_server: LMStudioServer, frame: object, kind: str
-) -> None:
+async def test_mistakes_are_told(lmstudio_server: LMStudioServer, frame: object, kind: str) -> None:
     async with wire(lmstudio_server) as raw:
         warned = await raw.ask(frame)
         assert (warned["type"], warned["kind"]) == ("communicationWarning", kind)

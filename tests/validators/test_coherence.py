@@ -21,6 +21,7 @@ LANGUAGE = (
     " small boy who lived by the sea. He had a boat of his own, and every morning he went out "
     "to catch fish for his mother. One day the wind was so strong that he could not turn back."
 )
+SORRY = "I'm sorry, but I cannot help with that."
 PROSE = (
     "People like to work in a garden for many reasons. One of them is that it gives a sense of "
     "purpose. Working outdoors allows them to connect with nature, and to grow something that "
@@ -32,11 +33,6 @@ SALAD = (
     "in is a the connect nature had from with eaten tired an of they sleep into at first the their"
 )
 LOOP = "I was delighted to see the beautiful landscape. " * 9
-SPANISH = (
-    "A la gente le gusta trabajar en el jardín por muchas razones. Una de ellas es que da una "
-    "sensación de calma. Por la tarde están cansados, pero duermen bien, y cuando maduran los "
-    "primeros tomates ya han olvidado cuánto les dolía la espalda en abril."
-)
 RUSSIAN = (
     "Старый вокзал давно стоит пустой. Летом дети играют на рельсах, а зимой снега много, "  # noqa: RUF001 - Russian
     "что скамеек совсем не видно. Теперь город хочет продать это здание, и одна семья решила "
@@ -76,20 +72,20 @@ async def test_a_model_that_forgets_still_writes_one_that_breaks_does_not(beyond
 
 
 @pytest.mark.parametrize(
-    ("reply", "judgement"),
+    ("text", "stop", "judgement"),
     [
-        (Reply(text=LANGUAGE, prompt_tokens=9), Judgement.PASS),
-        (Reply(text="", prompt_tokens=9, stop_reason=StopReason.END), Judgement.EMPTY),
-        (Reply(text=LANGUAGE[:20], prompt_tokens=9), Judgement.INCONCLUSIVE),
-        (Reply(text=" the last" * 40, prompt_tokens=9), Judgement.GIBBERISH),
-        (
-            Reply(text=f"I'm sorry, but I cannot help with that. {LANGUAGE}", prompt_tokens=9),
-            Judgement.INCONCLUSIVE,
-        ),
+        (LANGUAGE, StopReason.UNKNOWN, Judgement.PASS),
+        ("", StopReason.END, Judgement.EMPTY),
+        (LANGUAGE[:20], StopReason.UNKNOWN, Judgement.INCONCLUSIVE),
+        (" the last" * 40, StopReason.UNKNOWN, Judgement.GIBBERISH),
+        (f"{SORRY} {LANGUAGE}", StopReason.UNKNOWN, Judgement.INCONCLUSIVE),
     ],
 )
-async def test_replies(loaded: LoadedModel, reply: Reply, judgement: Judgement) -> None:
+async def test_replies(
+    loaded: LoadedModel, text: str, stop: StopReason, judgement: Judgement
+) -> None:
     question = await Coherence().questions(loaded, 1).question(512, 0)
+    reply = Reply(text=text, prompt_tokens=9, stop_reason=stop)
     assert Coherence().judge(question, reply) is judgement
 
 
@@ -104,7 +100,7 @@ async def test_what_is_broken_at_short_length_too_says_nothing(loaded: LoadedMod
     assert validator.compare(question, fine, loop.text) is Judgement.PASS
 
 
-@pytest.mark.parametrize("text", [PROSE, SPANISH, RUSSIAN, HINDI, KOREAN])
+@pytest.mark.parametrize("text", [PROSE, RUSSIAN, HINDI, KOREAN])
 def test_language_is_fine(text: str) -> None:
     assert assess(text) is Kind.FINE
     assert assess(text, own=text) is Kind.FINE

@@ -10,22 +10,13 @@ from math import ceil, log
 from typing import cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lmstrix.errors import ConfigurationError
 from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReason
 from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.coherence import Coherence
-from lmstrix.validators.needles import (
-    SPARE_FACTS,
-    choices,
-    deck,
-    distractors,
-    needle_positions,
-    standing,
-)
+from lmstrix.validators.needles import SPARE_FACTS, deck, distractors, needle_positions, standing
 from lmstrix.validators.recall import Recall
 
 
@@ -37,9 +28,7 @@ def is_closing(question: Question) -> bool:
 
 @pytest.mark.parametrize("length", [4096, 8192, 40000])
 @pytest.mark.parametrize("region", Region)
-async def test_ten_questions_ask_for_different_needles(
-    loaded: LoadedModel, length: int, region: Region
-) -> None:
+async def test_ten_questions_differ(loaded: LoadedModel, length: int, region: Region) -> None:
     source = Recall().questions(loaded, 3)
     asked = [await source.question(length, i, region) for i in range(10)]
     told = Counter(q.expected for q in asked)
@@ -66,16 +55,6 @@ async def test_a_document_keeps_no_model_alive() -> None:
     del loaded, source
     gc.collect()
     assert lives() is None
-
-
-async def test_questions_fill_short_lengths_too(loaded: LoadedModel) -> None:
-    source = Recall().questions(loaded, 3)
-    for length in (512, 768, 1024, 2048, 4096, 5120, 8192):
-        for index in range(10):
-            question = await source.question(length, index)
-            prompt_tokens = await loaded.count_prompt_tokens(question.prompt)
-            assert 0.97 * length <= prompt_tokens
-            assert prompt_tokens + question.max_tokens <= length
 
 
 @pytest.mark.parametrize("region", Region)
@@ -116,23 +95,6 @@ async def test_the_text_has_its_needles_where_they_are_planned(loaded: LoadedMod
         assert min(abs(position - p) for p in standing(1002, 60_000)) < 60
 
 
-@given(
-    positions=st.lists(st.integers(0, 9000), unique=True).map(sorted),
-    length=st.integers(512, 9000),
-    region=st.sampled_from(Region),
-)
-def test_choices_are_fair(positions: list[int], length: int, region: Region) -> None:
-    """Each needle of the region comes before any comes twice; more questions change none."""
-    picks = choices(positions, length, region, 25)
-    assert all(picks[:n] == choices(positions, length, region, n) for n in (1, 10))
-    inside = {i for i, p in enumerate(positions) if begin_to_end(region, length, p)}
-    asked = [p for p in picks if p is not None]
-    if inside:
-        assert set(asked) <= inside
-        times = Counter(dict.fromkeys(inside, 0) | Counter(asked))
-        assert max(times.values()) - min(times.values()) <= 1
-
-
 async def test_a_distractor_is_near_and_never_asked_for(loaded: LoadedModel) -> None:
     source = Recall().questions(loaded, 3)
     asked = [await source.question(16384, i) for i in range(40)]
@@ -144,13 +106,6 @@ async def test_a_distractor_is_near_and_never_asked_for(loaded: LoadedModel) -> 
     for distractor in standing:
         assert distractor.sentence.split()[-1].strip(".") not in told
         assert set(distractor.sentence.split()) & set(distractor.near.sentence.split())
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_no_value_stands_for_two_facts(seed: int) -> None:
-    values = [n.value for n in deck(seed)]
-    values += [d.sentence.split()[-1].strip(".") for d in distractors(deck(seed), seed)]
-    assert len(set(values)) == len(values)
 
 
 class Counting:
@@ -207,51 +162,39 @@ async def test_too_short_a_length_is_refused(loaded: LoadedModel) -> None:
         await Recall().questions(loaded, 3).question(140, 0)
 
 
-FACTS = (
-    ("The river is", "41234"),
-    ("The hill has the number", "52345"),
-    ("The fruit of the king is the", "kiwi"),
-)
+def asks(stem: str, value: str, kind: str = "number") -> Question:
+    prompt = Prompt(user="", answer_prefix=stem)
+    return Question(prompt=prompt, expected=value, kind=kind, depth=0.5, max_tokens=16)
+
+
 LIST = Question(
     prompt=Prompt(user="A text.\n\nFinish these.", answer_prefix="1. The river is"),
     expected="",
     kind="several",
     depth=None,
     max_tokens=60,
-    parts=tuple(
-        Question(
-            prompt=Prompt(user="", answer_prefix=stem),
-            expected=value,
-            kind="word" if value == "kiwi" else "number",
-            depth=0.5,
-            max_tokens=16,
-        )
-        for stem, value in FACTS
+    parts=(
+        asks("The river is", "41234"),
+        asks("The hill has the number", "52345"),
+        asks("The fruit of the king is the", "kiwi", "word"),
     ),
 )
+SORRY = " I'm sorry, but I can't help with that."
+HILL, FRUIT = "The hill has the number", "The fruit of the king is the"
 
 
 @pytest.mark.parametrize(
     ("text", "right"),
     [
-        (
-            " 41234.\n2. The hill has the number 52345.\n3. The fruit of the king is the kiwi.",
-            "+++",
-        ),
-        (
-            " 41234\n\n2) **The hill has the number** 52345\n3) the fruit of the king is the KIWI",
-            "+++",
-        ),
+        (f" 41234.\n2. {HILL} 52345.\n3. {FRUIT} kiwi.", "+++"),
+        (f" 41234\n\n2) **{HILL}** 52345\n3) {FRUIT.lower()} KIWI", "+++"),
         (" 41234. 2. 52345. 3. kiwi.", "+++"),
         (" 41234\n2. 52345\n3. kiwi", "+++"),
         (" 41234\n52345\nkiwi", "+++"),
-        ("1. The river is 41234.\n2. The hill has the number 52345.\n3. kiwi", "+++"),
-        (" 41234.\n3. The fruit of the king is the kiwi.", "+-+"),
-        (" 41234.\nThe fruit of the king is the kiwi.\nThe hill has the number 52345.", "+++"),
-        (
-            " 41234.\n2. The hill has the number 41234.\n3. The fruit of the king is the mango.",
-            "+--",
-        ),
+        (f"1. The river is 41234.\n2. {HILL} 52345.\n3. kiwi", "+++"),
+        (f" 41234.\n3. {FRUIT} kiwi.", "+-+"),
+        (f" 41234.\n{FRUIT} kiwi.\n{HILL} 52345.", "+++"),
+        (f" 41234.\n2. {HILL} 41234.\n3. {FRUIT} mango.", "+--"),
         (" 52345\n2. 41234\n3. kiwi", "--+"),
         (" 41234.", "+--"),
         (" 41234, 52345, kiwi, 61234, 71234", "---"),
@@ -268,23 +211,17 @@ def test_each_part_is_judged_by_itself(text: str, right: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "judgement"),
+    ("text", "reasoning", "stop", "judgement"),
     [
-        (Reply(text="", prompt_tokens=9, stop_reason=StopReason.END), Judgement.EMPTY),
-        (
-            Reply(text=" 4", prompt_tokens=9, stop_reason=StopReason.CANCELLED),
-            Judgement.INCONCLUSIVE,
-        ),
-        (Reply(text="#$%&* " * 9, prompt_tokens=9), Judgement.GIBBERISH),
-        (
-            Reply(text="", reasoning="Hm", prompt_tokens=9, stop_reason=StopReason.MAX_TOKENS),
-            Judgement.INCONCLUSIVE,
-        ),
-        (
-            Reply(text=" I'm sorry, but I can't help with that.", prompt_tokens=9),
-            Judgement.INCONCLUSIVE,
-        ),
+        ("", "", StopReason.END, Judgement.EMPTY),
+        (" 4", "", StopReason.CANCELLED, Judgement.INCONCLUSIVE),
+        ("#$%&* " * 9, "", StopReason.UNKNOWN, Judgement.GIBBERISH),
+        ("", "Hm", StopReason.MAX_TOKENS, Judgement.INCONCLUSIVE),
+        (SORRY, "", StopReason.UNKNOWN, Judgement.INCONCLUSIVE),
     ],
 )
-def test_what_is_no_answer_says_so_of_every_part(reply: Reply, judgement: Judgement) -> None:
+def test_what_is_no_answer_says_so_of_every_part(
+    text: str, reasoning: str, stop: StopReason, judgement: Judgement
+) -> None:
+    reply = Reply(text=text, reasoning=reasoning, stop_reason=stop, prompt_tokens=9)
     assert set(Recall().judge_each(LIST, reply)) == {judgement}

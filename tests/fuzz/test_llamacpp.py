@@ -1,19 +1,27 @@
-"""Headers of GGUF files: damaged ones, and ones built to lie."""
+"""Headers of GGUF files, damaged or built to lie, and what the embedded engine's server sends."""
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import anyio
 from fuzz_counts import put_through
-from fuzz_values import NAMES, damaged, fuzz
+from fuzz_values import NAMES, TEXTS, VALUES, as_text, changed, damaged, deep, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, described_model
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
-from lmstrix.errors import InvalidModel
+from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, server_error
+from lmstrix.errors import InvalidModel, LMStrixError
+from lmstrix.json_values import Json, parse_object
+from lmstrix.models import Reply
+from lmstrix.serialize import to_json
 
 HUGE = st.sampled_from([2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1])
 COUNTS = st.integers(0, 5) | HUGE
@@ -47,7 +55,6 @@ def texts(draw: st.DrawFn, text: st.SearchStrategy[str] = NAMES) -> bytes:
 
 @st.composite
 def bodies(draw: st.DrawFn, kind: int, depth: int = 0) -> bytes:
-    """What follows a type number."""
     if kind == 8:
         return draw(texts())
     if kind != 9:
@@ -62,7 +69,6 @@ def bodies(draw: st.DrawFn, kind: int, depth: int = 0) -> bytes:
 
 @st.composite
 def pairs(draw: st.DrawFn) -> bytes:
-    """One key with its value."""
     key = draw(texts(st.sampled_from(KEYS) | NAMES))
     kind = draw(st.sampled_from([*SIZES, 8, 8, 9, 9]) | st.integers(0, 2**32 - 1))
     return key + struct.pack("<I", kind) + draw(bodies(kind))
@@ -70,17 +76,12 @@ def pairs(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def tensors(draw: st.DrawFn) -> bytes:
-    """What the header says of one tensor."""
     shape = draw(st.lists(st.integers(1, 8) | HUGE, max_size=9))
     count = draw(COUNTS) & 0xFFFFFFFF if draw(st.integers(0, 9)) == 0 else len(shape)
     kind = draw(st.sampled_from([0, 1, 2, 8, 12, 30, 99, 2**32 - 1]))
     offset = draw(st.sampled_from([0, 0, 0, 32, 2**63]))
-    return (
-        draw(texts(st.text(max_size=5)))
-        + struct.pack("<I", count)
-        + b"".join(map(_u64, shape))
-        + struct.pack("<IQ", kind, offset)
-    )
+    head = draw(texts(st.text(max_size=5))) + struct.pack("<I", count)
+    return head + b"".join(map(_u64, shape)) + struct.pack("<IQ", kind, offset)
 
 
 def _file(pairs: list[bytes], tensors: list[bytes], version: int = 3) -> bytes:
@@ -116,21 +117,17 @@ def _sound(header: GgufHeader) -> GgufHeader:
 
 
 @fuzz
-@given(damaged(GOOD) | LIES | st.binary(max_size=200).map(lambda rest: b"GGUF\3\0\0\0" + rest))
-@example(_file([], [VAST]))
-def test_headers(content: bytes) -> None:
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "model.gguf")
-        path.write_bytes(content)
-        put_through("GGUF header", lambda: _sound(read_header(path)), InvalidModel)
-
-
-@fuzz
-@given(damaged(GOOD) | LIES, FILE_NAMES, NAMES)
-def test_models(content: bytes, file_name: str, name: str) -> None:
+@given(
+    damaged(GOOD) | LIES | st.binary(max_size=200).map(lambda rest: b"GGUF\3\0\0\0" + rest),
+    FILE_NAMES,
+    NAMES,
+)
+@example(_file([], [VAST]), "m.gguf", "m")
+def test_files(content: bytes, file_name: str, name: str) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, file_name)
         path.write_bytes(content)
+        put_through("GGUF header", lambda: _sound(read_header(path)), InvalidModel)
         models = put_through("GGUF file", Catalogue([path.parent]).list_models)
         assert models is not None
         [model] = models
@@ -138,3 +135,80 @@ def test_models(content: bytes, file_name: str, name: str) -> None:
         # A vast shape of a type that nobody knows makes no vast text.
         assert len(model.parameters) < 2000
         put_through("name of a GGUF file", lambda: Catalogue([path.parent]).find_model(name))
+
+
+# What the engine's server sends ------------------------------------------------------------------
+
+PROGRESS = {"prompt_progress": {"total": 5, "cache": 1, "processed": 3, "time_ms": 4}}
+PIECE = {"content": "<think>a</think>b", "stop": False, "tokens": [1]}
+LAST = {
+    "content": "",
+    "stop": True,
+    "stop_type": "limit",
+    "truncated": False,
+    "tokens_evaluated": 5,
+    "tokens_predicted": 2,
+    "timings": {"cache_n": 3, "prompt_n": 2, "predicted_n": 2, "predicted_per_second": 80.5},
+}
+ERROR = {"code": 400, "message": "no", "type": "exceed_context_size_error", "n_ctx": 5}
+EVENTS = [PROGRESS, PIECE, LAST]
+STREAM = b": a comment\n\n" + b"".join(
+    b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in EVENTS
+)
+
+
+def _objects(value: object) -> list[Json]:
+    items = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType]
+    return [item for item in items if isinstance(item, dict)]  # pyright: ignore[reportUnknownVariableType]
+
+
+async def _read(data: bytes, size: int) -> list[Json]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for at in range(0, len(data), size):
+            yield data[at : at + size]
+
+    events: list[Json] = []
+    async with aclosing(chunks()) as pieces:
+        reader = EventReader(pieces)
+        while (event := await reader.next()) is not None:
+            events.append(event)
+    return events
+
+
+def _reply(events: list[Json]) -> Reply:
+    generation = Generation(prompt_tokens=5, max_tokens=9, in_thought=False)
+    for event in events:
+        generation.feed(event, 1.5)
+    if generation.reply is None:
+        raise LMStrixError("no reply")
+    return generation.reply
+
+
+@fuzz
+@given(damaged(STREAM), st.sampled_from([1, 7, 1000]))
+def test_streams(data: bytes, size: int) -> None:
+    events = put_through("engine's event stream", lambda: anyio.run(_read, data, size))
+    whole = put_through("engine's event stream", lambda: anyio.run(_read, data, 10**6))
+    assert events == whole  # wherever the pieces end
+
+
+@fuzz
+@given(changed(EVENTS))
+@example([{**LAST, "timings": {"predicted_n": 2, "predicted_per_second": 10**400}}])
+@example([{**LAST, "stop_type": deep(3000)}])
+@example([{**LAST, "tokens_predicted": 10**4299, "timings": {}}])
+@example([{"error": {"message": deep(3000)}}])
+def test_replies(value: object) -> None:
+    reply = put_through("engine's reply", lambda: _reply(_objects(value)))
+    if reply is not None:
+        assert 0 <= reply.generated_tokens < 2**64
+        assert json.loads(to_json(reply))["text"] == reply.text
+
+
+@fuzz
+@given(texts_of({"error": ERROR}) | (VALUES | TEXTS).map(as_text), st.integers(-1, 999))
+def test_errors(text: str, status: int) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    answer = put_through("engine's answer", lambda: parse_object(data) or {})
+    error = put_through("engine's error", lambda: server_error(status, answer or None))
+    assert len(str(error)) < 1000
