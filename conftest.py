@@ -13,7 +13,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
-from lmstrix import client, plugins
+from lmstrix import plugins
 from lmstrix.plugins import ADAPTERS, STORES, make_plugin
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -23,7 +23,7 @@ MODEL = SimulatedModel(key="model.gguf", declared=8192, true_context=6000)
 
 def make_simulated(group: str, name: str, **settings: object) -> object:
     """What `lmstrix.plugins.make_plugin` makes, with stand-ins for the defaults."""
-    if group == ADAPTERS and name in (client.DEFAULT_ADAPTER, client.EMBEDDED_ADAPTER):
+    if group == ADAPTERS and name in (plugins.DEFAULT_ADAPTER, plugins.EMBEDDED_ADAPTER):
         return SimulatedAdapter(MODEL)
     if (group, name) == (STORES, plugins.DEFAULT_STORE):
         return SqliteStore(":memory:")

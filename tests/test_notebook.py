@@ -125,7 +125,7 @@ def hear(*heard: events.Event) -> tuple[str, str]:
 
 def test_the_course_of_a_measurement_is_shown_and_untrusted_text_stays_text() -> None:
     of: dict[str, Any] = {"model_key": KEY, "phase": "search"}
-    probe = of | {"length_tokens": 2048, "passes": 4, "trials": 4}
+    probe: dict[str, Any] = of | {"length_tokens": 2048, "passes": 4, "trials": 4}
     page, line = hear(
         events.PhaseStarted(**of),
         events.ProbeFinished(**probe, verdict=Verdict.PASS),

@@ -287,7 +287,10 @@ async def test_a_load_that_does_nothing_is_given_up(endless_load: Path, pids: li
 async def test_what_the_system_does_not_show_counts_as_work_for_a_while(
     endless_load: Path, pids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module.child, "work_of", lambda _: "")
+    def no_work(_pid: int) -> str:
+        return ""
+
+    monkeypatch.setattr(engine_module.child, "work_of", no_work)
     signs: list[int] = []
     with pytest.raises(errors.LoadHung):
         async with running_engine(

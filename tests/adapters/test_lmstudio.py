@@ -432,8 +432,12 @@ def test_only_what_a_dead_process_of_ours_left_is_an_orphan(
         "",
     ):
         assert not is_orphan(other)
+
     # A machine of the same name is another one: the numbers of its processes mean nothing here.
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "another boot")
+    def another_boot(*_: object, **__: object) -> str:
+        return "another boot"
+
+    monkeypatch.setattr(Path, "read_text", another_boot)
     monkeypatch.setattr("uuid.getnode", lambda: 1)
     monkeypatch.setattr(instances, "_here", instances._here.__wrapped__)
     assert not is_orphan(dead)

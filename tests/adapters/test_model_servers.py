@@ -293,7 +293,7 @@ async def test_a_filtered_reply_is_no_answer() -> None:
 async def test_a_server_elsewhere_costs_money() -> None:
     adapter = OpenAIAdapter("https://models.example.invalid/v1")
     async with loading() as (_, _, loaded):
-        with pytest.raises(errors.ConfigurationError, match="32,768 tokens") as caught:
+        with pytest.raises(errors.ConfigurationError, match="16,384 tokens") as caught:
             async with adapter.load(loaded.model, 8192):
                 raise AssertionError
     assert "--budget-tokens" in caught.value.hint

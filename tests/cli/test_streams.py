@@ -27,14 +27,15 @@ FULL = Path("/dev/full")
 def run(tmp_path: Path, words: str, **streams: Any) -> tuple[int, str]:
     """Exit code and stderr of ``lmstrix``."""
     environment = {"HOME": str(tmp_path), "LMSTRIX_STORE": str(tmp_path / "store.sqlite3")}
-    usual: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    done = subprocess.run(
+    usual = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = usual | streams
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-m", "lmstrix_cli", *words.split()],
         text=True,
         timeout=30,
         check=False,
         env=SOURCES | environment,
-        **(usual | {"stderr": subprocess.PIPE} | streams),
+        **pipes,
     )
     return done.returncode, done.stderr or ""
 
