@@ -22,13 +22,17 @@ text at any length: of 66 texts that SmolLM2-135M wrote after 1k to 8k tokens, 5
 
 REQUESTS = (
     ("Explain at length why people like to work in a garden.", "People like"),
-    ("Tell a long story about an old woman and her dog.", "There was once an old woman who"),
+    ("Write a long story about a girl and a river.", "Long ago, there was a girl who"),
     ("Write a long description of the town in this text.", "The town"),
     ("Write a long story about a boy and a boat.", "Once upon a time, there was a"),
+    ("Explain at length why people like to walk by the sea.", "People walk"),
+    ("Write a long description of the weather in this text.", "The weather"),
+    ("Explain at length why people keep bees.", "People keep"),
+    ("Write a long description of a forest in autumn.", "The forest"),
 )
 """The requests, each with the first words of its answer, so that base models and reasoning models
-write at once. A level's baseline has at least as many questions, so that each reply can be
-compared with one to the same request."""
+write at once. There are as many as a level asks at one length at most: the same request would get
+the same text again."""
 
 _JUDGEMENTS = {
     Kind.FINE: Judgement.PASS,
@@ -95,7 +99,7 @@ class _Requests:
         return Question(
             prompt=_prompt(cut.text, index),
             expected="",
-            kind=f"writing {index % len(REQUESTS)}",  # a reply is compared with its own kind
+            kind="writing",
             depth=None,
             max_tokens=WRITING_TOKENS,
         )

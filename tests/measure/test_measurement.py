@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import attrs
 import pytest
 from simulations import AT_ONCE, BOTH_LOOPS, ends, measure, only
 
@@ -17,8 +18,9 @@ from lmstrix.events import (
     Retrying,
     TrialFinished,
 )
-from lmstrix.models import ContextReport
+from lmstrix.models import ContextReport, Judgement, Question, Reply
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
+from lmstrix.validators.recall import Recall
 
 RETRYING = MeasureOptions(retry=AT_ONCE)
 SMALL = SimulatedModel(key="m", declared=4096, true_context=10**6)
@@ -141,6 +143,32 @@ async def test_a_spent_budget_gives_a_partial_report_and_a_later_run_goes_on() -
     # The one question in flight when the budget ended may have been asked twice.
     assert fresh.counters.replies <= slow.counters.replies <= fresh.counters.replies + 1
     assert slow.counters.left_behind == 0
+
+
+@attrs.frozen
+class WorseOnceReloaded(Recall):
+    """From the second load on, nothing is recalled above 1,500 tokens."""
+
+    engine: SimulatedAdapter
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        lost = self.engine.counters.loads > 1 and len(question.prompt.user) > 1500 * 4.6
+        return Judgement.WRONG if lost else super().judge(question, reply)
+
+
+async def test_a_certificate_that_was_failing_when_the_budget_ended_counts() -> None:
+    async def found(options: MeasureOptions) -> ContextReport:
+        engine = SimulatedAdapter(attrs.evolve(SMALL, declared=2048))
+        validator = WorseOnceReloaded(engine=engine)
+        return await measure(engine, options, validator=validator, levels=())
+
+    searched = await found(MeasureOptions(certify=False))
+    assert searched.true_context == 2048
+    spent = searched.cost.prompt_tokens + searched.cost.generated_tokens
+    report = await found(MeasureOptions(budget_tokens=spent + 2048 + 700))
+    assert report.cause is Cause.BUDGET_SPENT
+    assert report.true_context is not None
+    assert report.true_context < 2048
 
 
 @BOTH_LOOPS

@@ -161,6 +161,35 @@ async def test_a_hard_text_is_not_a_limit() -> None:
     assert (report.true_context, report.certified) == (8192, True)
 
 
+@attrs.frozen
+class DislikesOneText(Recall):
+    """Above 2,100 tokens, nothing is recalled from the first text that is so long."""
+
+    texts: list[str] = attrs.field(factory=list[str])
+
+    def dislikes(self, text: str) -> bool:
+        if len(text) <= 2_100 * 4.6:
+            return False
+        self.texts.append(text[:200])
+        return text[:200] == self.texts[0]
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        if self.dislikes(question.prompt.user):
+            return Judgement.WRONG
+        return super().judge(question, reply)
+
+    def judge_each(self, question: Question, reply: Reply) -> tuple[Judgement, ...]:
+        judged = super().judge_each(question, reply)
+        return (Judgement.WRONG,) * len(judged) if self.dislikes(question.prompt.user) else judged
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+async def test_one_text_of_which_nothing_is_recalled_is_not_a_limit(*, reuses: bool) -> None:
+    model = attrs.evolve(SOUND, reuses_prefixes=reuses)
+    report = await find(model, validator=DislikesOneText())
+    assert (report.true_context, report.certified) == (8192, True)
+
+
 @pytest.mark.parametrize("seed", [5, 13])
 async def test_a_text_that_is_often_hard_is_not_a_limit_for_a_model_that_lapses(seed: int) -> None:
     validator = DislikesTwoFacts(often=0.8, rng=Random(seed))
@@ -179,6 +208,17 @@ async def test_a_text_is_overruled_where_it_was_hard_and_nowhere_else(seed: int)
 async def test_a_middle_that_is_cut_is_told_although_the_search_asked_little_else() -> None:
     report = await find(attrs.evolve(MODEL, true_context=12_000, beyond=Beyond.FORGETS_MIDDLE))
     assert report.cause is Cause.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("declared", "band"), [(2560, (0.4, 0.6)), (2700, (0.38, 0.62)), (8192, (0.3, 0.75))]
+)
+async def test_a_band_that_leaves_as_much_as_the_answer_is_no_cut(
+    declared: int, band: tuple[float, float]
+) -> None:
+    model = attrs.evolve(MODEL, declared=declared, true_context=2048, band=band)
+    report = await find(model)
+    assert (report.true_context, report.cause) == (2048, Cause.FORGETS)
 
 
 # An engine that reuses nothing.
@@ -203,6 +243,13 @@ async def test_without_reuse_several_facts_are_asked_at_once(beyond: Beyond, mos
     assert sum(searching) >= 6 * len(searching)
     assert report.cost.prompt_tokens <= most * report.bracket[0]
     assert adapter.counters.cached_tokens == 0
+
+
+async def test_half_a_region_is_found_without_reuse() -> None:
+    """Few depths are asked there, so that only one of six misses."""
+    report = await find(attrs.evolve(ANEW, true_context=16_384, band=(0.711, 0.834)))
+    assert is_near(report, 16_384)
+    assert report.cause is Cause.FORGETS
 
 
 async def test_who_cannot_do_several_is_asked_one_fact(monkeypatch: pytest.MonkeyPatch) -> None:

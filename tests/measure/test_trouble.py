@@ -41,6 +41,21 @@ async def test_an_engine_that_dies_now_and_then_is_no_limit(every: int) -> None:
     assert is_near(report, TRUTH)
 
 
+async def test_an_engine_that_dies_of_reading_much_at_once_is_asked_cold() -> None:
+    """The shorter prompt that is asked after a crash must not make the longer one cheaper."""
+    read = 0
+
+    def much(engine: Failing, _: int) -> bool:
+        nonlocal read
+        new, read = engine.counters.prompt_tokens - read, engine.counters.prompt_tokens
+        return new > 1200
+
+    report = await recall(Failing(SOUND, DIED, much))
+    assert report.cause is Cause.CRASHED_ON_FILL
+    assert report.true_context is not None
+    assert report.true_context <= 1280
+
+
 async def test_an_engine_that_dies_of_every_prompt_from_now_on_is_no_limit() -> None:
     def breaks(engine: Failing, _: int) -> bool:
         return engine.counters.most_prompt_tokens > 3000

@@ -32,6 +32,12 @@ SALAD = (
     "the of has garden many a by them his was outdoors for to are grow The purpose when of and "
     "in is a the connect nature had from with eaten tired an of they sleep into at first the their"
 )
+SPECIAL = "She had a special gift that made her special. " * 3
+PLAIN = (
+    " lived in a small village surrounded by a beautiful green meadow. She was a kind and gentle"
+    f" soul who loved her family dearly. {SPECIAL}\n\nThe old woman had"
+)
+"""What a small model wrote: repetitive, and language."""
 LOOP = "I was delighted to see the beautiful landscape. " * 9
 RUSSIAN = (
     "Старый вокзал давно стоит пустой. Летом дети играют на рельсах, а зимой снега много, "  # noqa: RUF001 - Russian
@@ -52,6 +58,8 @@ async def judged(model: SimulatedModel, length: int) -> set[Judgement]:
     adapter, validator, found = SimulatedAdapter(model), Coherence(), set[Judgement]()
     async with adapter.load(model.info, 8192) as loaded:
         source = validator.questions(loaded, 3)
+        prompts = [(await source.question(length, index)).prompt for index in range(8)]
+        assert len(set(prompts)) == 8  # the same one would be the same evidence twice
         for index in range(8):
             asked = await source.question(length, index)
             reply = await loaded.complete(asked.prompt, max_tokens=asked.max_tokens)
@@ -100,7 +108,7 @@ async def test_what_is_broken_at_short_length_too_says_nothing(loaded: LoadedMod
     assert validator.compare(question, fine, loop.text) is Judgement.PASS
 
 
-@pytest.mark.parametrize("text", [PROSE, RUSSIAN, HINDI, KOREAN])
+@pytest.mark.parametrize("text", [PROSE, PLAIN, RUSSIAN, HINDI, KOREAN])
 def test_language_is_fine(text: str) -> None:
     assert assess(text) is Kind.FINE
     assert assess(text, own=text) is Kind.FINE
