@@ -32,10 +32,11 @@ SALAD = (
     "the of has garden many a by them his was outdoors for to are grow The purpose when of and "
     "in is a the connect nature had from with eaten tired an of they sleep into at first the their"
 )
-SPECIAL = "She had a special gift that made her special. " * 3
+SPECIAL = "had a special gift that made her special."
 PLAIN = (
     " lived in a small village surrounded by a beautiful green meadow. She was a kind and gentle"
-    f" soul who loved her family dearly. {SPECIAL}\n\nThe old woman had"
+    f" soul who loved her family dearly. The old woman {SPECIAL} She {SPECIAL} She {SPECIAL}\n\n"
+    "The old woman had"
 )
 """What a small model wrote: repetitive, and language."""
 LOOP = "I was delighted to see the beautiful landscape. " * 9
