@@ -52,8 +52,14 @@ async def find_server(host: str | None, deadline_s: float) -> str:
     Raises `EngineUnavailable` if none does; each gets `deadline_s`.
     """
     for candidate in addresses(host):
-        if await _greets(candidate, deadline_s):
+        greets = await _greets(candidate, deadline_s)
+        if greets:
             return candidate
+        if greets is False and host:
+            raise EngineUnavailable(
+                f"the program that answers at {host} is not LM Studio",
+                hint="Name the server with --adapter: ollama, llama-server or openai.",
+            )
     where = host or "any of its usual ports on this machine"
     raise EngineUnavailable(f"LM Studio does not answer at {where}", hint=START_HINT)
 
@@ -70,8 +76,10 @@ def addresses(host: str | None) -> Sequence[str]:
     return [f"127.0.0.1:{port}" for port in ports]
 
 
-async def _greets(host: str, deadline_s: float) -> bool:
-    """Whether LM Studio's greeting is heard there. Proxies are for other hosts."""
+async def _greets(host: str, deadline_s: float) -> bool | None:
+    """Whether LM Studio's greeting is heard there; None without an answer. Proxies are for other
+    hosts.
+    """
     try:
         with anyio.fail_after(deadline_s):
             # Plain HTTP: an empty TLS context spares reading the system's certificates.
@@ -81,7 +89,7 @@ async def _greets(host: str, deadline_s: float) -> bool:
                 answer = await client.get(f"http://{host}/lmstudio-greeting")
                 return answer.is_success and says_lmstudio(answer.content)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
-        return False
+        return None
 
 
 def says_lmstudio(content: bytes) -> bool:
