@@ -16,7 +16,7 @@ import pytest
 
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
-from lmstrix.adapters.ollama import OllamaAdapter
+from lmstrix.adapters.ollama import OllamaAdapter, ollama_host
 from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import Prompt
@@ -223,6 +223,26 @@ async def test_what_a_killed_process_left_is_taken_over() -> None:
         async with loading(adapter) as loaded:
             assert loaded.effective_context == 8192
         assert server.loaded == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("", ""),
+        ("box", "http://box:11434"),
+        (":8000", "http://127.0.0.1:8000"),
+        ("0.0.0.0:11435", "http://127.0.0.1:11435"),
+        ("[::]:1", "http://[::1]:1"),
+        ("http://10.0.0.5", "http://10.0.0.5:80"),
+        ("https://example.invalid/ollama/", "https://example.invalid:443/ollama"),
+        ("box:port", ""),
+    ],
+)
+def test_ollamas_own_variable_names_the_server(
+    monkeypatch: pytest.MonkeyPatch, told: str, address: str
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", told)
+    assert ollama_host() == address
 
 
 # Sizes: what is asked for, by the server's own count ---------------------------------------------

@@ -88,6 +88,22 @@ def test_list_names_servers_where_results_are_of_several(shell: Shell) -> None:
     head, *rows = shell.run("list").stdout.splitlines()
     assert head.endswith("SERVER")
     assert {row.split()[-1] for row in rows} == {"ollama", report.environment.adapter}
+    for words in ("list", "report", "compare"):
+        [found] = shell.lines("--adapter", "ollama", words, "--json")
+        assert "llamacpp" not in str(found)
+
+
+def test_list_does_not_show_what_a_server_does_not_tell(shell: Shell) -> None:
+    report = made("m", loadable_context=6144)
+    cloud = attrs.evolve(report.environment, adapter="openai")
+    asked = attrs.evolve(report.method, max_context=6144)
+    shell.remember(report, attrs.evolve(report, environment=cloud))
+    shell.remember(attrs.evolve(report, method=asked))
+    shown = shell.run("list", "m").stdout
+    loadable = [line.split()[2] for line in shown.splitlines()[1:4]]
+    assert sorted(loadable) == ["-", "6,144", "6,144+"]
+    assert "no more was tried" in shown
+    assert "Usage" not in shell.run("list", "m", "n").stderr
 
 
 def test_scan_says_where_it_looked_when_nothing_is_there(shell: Shell) -> None:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from cli_shell import Shell, made
 
-from lmstrix import dump_report
+from lmstrix import Cause, dump_report
 from lmstrix.models import ContextReport
 from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
@@ -46,6 +46,14 @@ def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) ->
     # The second time it is ours to replace.
     assert shell.run("report", "two").exit_code == 0
     assert "a/one" not in (here / "lmstrix-report.html").read_text(encoding="utf-8")
+
+
+def test_a_finished_result_goes_before_a_later_one_that_did_not_end(shell: Shell) -> None:
+    started = seeded("a/one", 3, 9, true_context=512, cause=Cause.INTERRUPTED)
+    shell.remember(made("a/one", 1, true_context=6144), started)
+    for words in (["one"], []):
+        [report] = shell.lines("report", *words, "--json")
+        assert report["true_context"] == 6144
 
 
 def test_two_files_of_one_name_are_two_models(shell: Shell) -> None:

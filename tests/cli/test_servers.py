@@ -159,6 +159,21 @@ def test_scan_lists_the_models_of_every_server(serve: Serve) -> None:
     assert "SERVER" not in one
 
 
+def test_another_program_at_the_address_and_a_variable_are_named(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = LlamaServer("served")
+    serve(server)
+    found = shell("--adapter", "lmstudio", "--host", server.host, "scan")
+    assert found.exit_code == 3
+    assert f"the program that answers at {server.host} is not LM Studio" in found.stderr
+    monkeypatch.setenv("LMSTRIX_HOST", "127.0.0.1:9")
+    assert "LMSTRIX_HOST names that address" in shell("--adapter", "lmstudio", "scan").stderr
+    unknown = shell("test", "m", "--levels", "all")
+    assert "unknown validator 'all'" in unknown.stderr
+    assert "LMSTRIX" not in unknown.stderr
+
+
 def test_status_and_all_say_what_they_leave_out(serve: Serve) -> None:
     assert shell("status").exit_code == 3
     serve(OllamaServer(models("m:latest", "n:latest"), preload=[("m:latest", 1024)]))
