@@ -152,7 +152,10 @@ class Adapters:
         except (ModelNotFound, InfrastructureError) as error:
             _check_ending(model)
             if elsewhere and model not in self._places:
-                raise _nowhere(model, [*await _keys(adapter), *elsewhere], error) from error
+                nowhere = _nowhere(model, [*await _keys(adapter), *elsewhere], error)
+                if nowhere is not None:
+                    raise nowhere from error
+                raise
             if isinstance(error, InfrastructureError) and self._others:
                 names = " and ".join(self._others)
                 error.hint = f"{names} do not answer either, or have no model. {error.hint}"
@@ -225,17 +228,22 @@ class Adapters:
         return self._defaults[name]
 
 
-def _nowhere(name: str, models: Sequence[tuple[Adapter, str]], error: LMStrixError) -> LMStrixError:
-    """What `error` is, raised by the usual server, if others answered and lack the model too."""
+def _nowhere(
+    name: str, models: Sequence[tuple[Adapter, str]], error: LMStrixError
+) -> ModelNotFound | None:
+    """What to say instead of the usual server's `error` if others answered and lack the model too;
+    None if several are meant.
+    """
     if any(may_mean(name, key) for _, key in models):
-        return error  # several are meant
+        return None
     counts = Counter(getattr(adapter, "engine", adapter.name) for adapter, _ in models)
     asked = ", ".join(f"{engine}: {count}" for engine, count in counts.items())
-    away = f"; {error}" if isinstance(error, InfrastructureError) else ""
+    said = f"no server that answers has a model {name[:200]!r} (models on {asked})"
     hint = suggestion(name, [key for _, key in models]) or "`lmstrix scan` lists them."
+    if isinstance(error, InfrastructureError):
+        return ModelNotFound(f"{said}; {error}", hint=f"{hint} {error.hint}")
     return ModelNotFound(
-        f"no server has a model {name[:200]!r} (models on {asked}){away}",
-        hint=f"{hint} A server that is elsewhere: name it with --adapter and --host.",
+        said, hint=f"{hint} A server that is elsewhere: name it with --adapter and --host."
     )
 
 

@@ -92,8 +92,8 @@ def explain_known(error: LMStrixError) -> ExitCode:
     hint = error.hint
     context = click.get_current_context(silent=True)
     settings = context.find_object(Settings) if context else None
-    from_environment = settings and settings.host and not settings.host_is_typed
-    if from_environment and isinstance(error, InfrastructureError):
+    host = "" if settings is None or settings.host_is_typed else settings.host or ""
+    if host and host.rpartition("//")[2].rstrip("/") in str(error):
         hint = f"LMSTRIX_HOST names that address. {hint}".strip()
     output.error(str(error) or type(error).__name__, hint)
     return code_of_error(error)

@@ -296,8 +296,8 @@ def rows_table(shown: Sequence[Column[T]], rows: Sequence[T]) -> RenderableType:
             break
     else:
         kept = [column for column in shown if not column.spared]
-        if len(kept) < len(shown):
-            return rows_table(kept, rows)
+        if len(kept) < len(shown) and isinstance(made := rows_table(kept, rows), Table):
+            return made
         blocks: list[RenderableType] = []
         for row in cells:
             blocks += [grid(*zip([c.head for c in shown], row, strict=True)), ""]

@@ -27,6 +27,7 @@ from lmstrix import (
 from lmstrix.files import replace_file
 from lmstrix.json_values import as_object
 from lmstrix.plugins import is_model_file
+from lmstrix.reports.words import say_count
 from lmstrix_cli import output, session
 from lmstrix_cli.options import Decorator, chain, force_option
 from lmstrix_cli.settings import PATH, Settings
@@ -141,10 +142,18 @@ def stored(settings: Settings) -> Sequence[StoredReport]:
 
     async def read() -> Sequence[StoredReport]:
         async with session.client(settings) as client:
-            found = await client.reports()
-        return [one for one in found if is_of(settings, one.report.environment.adapter)]
+            return await client.reports()
 
-    return session.run(read)
+    found = session.run(read)
+    kept = [one for one in found if is_of(settings, one.report.environment.adapter)]
+    if found and not kept:
+        raise NotMeasured(
+            f"no result of the adapter {settings.adapter!r} among"
+            f" {say_count(len(found), 'result')}",
+            hint="--adapter or LMSTRIX_ADAPTER names it. `lmstrix --adapter NAME list` shows those"
+            " of another one.",
+        )
+    return kept
 
 
 def _read_reports(source: str) -> Iterator[ContextReport]:

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 import anyio
 import attrs
@@ -98,16 +98,20 @@ def ollama_host() -> str:
 
     Each part may be missing. A server that listens at every address is asked on this machine.
     """
-    scheme, _, place = os.environ.get("OLLAMA_HOST", "").strip(" \"'").rpartition("://")
-    try:
-        parts = urlsplit(f"{scheme or 'http'}://{place}")
-        name = parts.hostname or "127.0.0.1"
-        port = parts.port or {"http": 80, "https": 443}.get(scheme, 11434)
-    except ValueError:
+    scheme, _, rest = os.environ.get("OLLAMA_HOST", "").strip(" \"'").rpartition("://")
+    place, _, path = rest.partition("/")
+    if not rest or scheme not in {"", "http", "https"} or set(rest) & set("?#@\\% "):
         return ""
+    name, colon, port = place.rpartition(":")
+    try:
+        name, port = str(ip_address(place.strip("[]"))), ""
+    except ValueError:
+        name = (name if colon else place).strip("[]") or "127.0.0.1"
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104 - read, not bound
+    usual = {"http": 80, "https": 443}.get(scheme, 11434)
+    number = int(port) if port.isdecimal() and int(port) < 65536 else usual
     where = f"[{name}]" if ":" in name else name
-    return f"{parts.scheme}://{where}:{port}{parts.path}".rstrip("/") if place else ""
+    return f"{scheme or 'http'}://{where}:{number}/{path}".rstrip("/")
 
 
 class OllamaAdapter(ServerAdapter):

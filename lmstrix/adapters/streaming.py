@@ -211,12 +211,14 @@ class Generation(ABC):
     def _text(self, *, reasoning: bool) -> str:
         return "".join(piece.text for piece in self._pieces if piece.is_reasoning is reasoning)
 
-    def _require_whole_prompt(self, read: int, context_length: int | None = None) -> None:
-        """Raise `PromptTruncated` if the engine read fewer tokens than were sent, by more than a
-        server's tokenizer and its engine may count differently.
+    def _require_whole_prompt(
+        self, read: int, context_length: int | None = None, *, spare: float = 0.0
+    ) -> None:
+        """Raise `PromptTruncated` if the engine read fewer tokens than were sent, by more than the
+        part `spare` of them.
         """
         sent = self._prompt_tokens
-        if sent is not None and read < sent - sent // 200:
+        if sent is not None and read < sent - int(spare * sent):
             raise PromptTruncated(
                 f"the engine read {read} prompt tokens of {sent} that were sent: "
                 "it shortened the prompt",

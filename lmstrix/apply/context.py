@@ -20,13 +20,17 @@ LARGEST_SHOWN = 1e9
 """A message does not repeat larger percentages."""
 
 
-def find_model(reports: Sequence[StoredReport], name: str) -> ModelInfo:
-    """The model that `name` means, from its newest finished report, else its newest one.
+def find_model(
+    reports: Sequence[StoredReport], name: str, *, engines: Sequence[str] = ()
+) -> ModelInfo:
+    """The model that `name` means, from the report that `choose_report` takes, else its newest one.
 
     `reports` are newest first. Raises like `lmstrix.names.reports_of`.
     """
-    mine = reports_of(reports, name)
-    return next((report for report in mine if report.measured), mine[0]).model
+    try:
+        return choose_report(reports, name, engines=engines).model
+    except NotMeasured:
+        return reports_of(reports, name)[0].model
 
 
 def choose_report(
@@ -104,11 +108,11 @@ def caveats(
         mine = [s.report for s in reports if _is_same(s.report.model, report.model)]
         certified = next((r for r in mine if r.certified), None)
         if certified is not None:
-            found.append(f"An earlier result is certified: {certified.true_context:,} tokens.")
+            found.append(f"Another result is certified: {certified.true_context:,} tokens.")
     if report.cause is Cause.MAX_CONTEXT:
         found.append("Nothing failed up to the largest context that was tried: more may work.")
     newest = next(s.report for s in reports if _is_same(s.report.model, report.model))
-    if newest is not report:
+    if newest is not report and not newest.measured:
         found.append(
             "A newer measurement of this model ended without a true context:"
             f" {newest.cause.replace('_', ' ')}."

@@ -388,7 +388,8 @@ class State:
         passed: set[Region | None] = {
             t.region
             for t in alone.regions
-            if t.passes == t.trials or rule.alone(t, baseline) is Verdict.PASS
+            if (0 < t.trials == t.passes and not rule.hides(t, baseline))
+            or rule.alone(t, baseline) is Verdict.PASS
         }
         if alone.trials < rule.full or len(passed) < len(alone.regions):
             return set()

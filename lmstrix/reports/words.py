@@ -238,7 +238,7 @@ def _why(report: ContextReport) -> str:
     if report.cause is Cause.NOT_MEASURABLE and report.baseline.trials:
         return (
             "The model cannot do the task even with a short prompt. That says nothing about longer"
-            " prompts. An instruction-tuned model may do it, or another question: --validator copy."
+            " prompts. An instruction-tuned model, or another --validator, may do better."
         )
     if report.cause is Cause.LOAD_HUNG and high is not None:
         return (

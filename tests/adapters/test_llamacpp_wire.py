@@ -140,6 +140,8 @@ def test_errors_in_a_stream_are_raised() -> None:
     with pytest.raises(ContextOverflow) as caught:
         generation().feed({"error": error}, 0.0)
     assert (caught.value.prompt_tokens, caught.value.context_length) == (9, 8)
+    with pytest.raises(PredictionError, match="Compute error"):
+        generation().feed({"error": {"code": 500, "message": "Compute error."}}, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -705,3 +705,13 @@ async def test_an_interruption_waits_for_no_server(fault: str, hidden: bool, way
                 pass
         assert adapter.warnings == ()
         assert await server.has_nothing_loaded()
+
+
+async def test_a_stall_while_generating_cancels_it() -> None:
+    script = Script(silent_at=frozenset({Step.PREDICT_MID_STREAM}), silent_after=1)
+    async with serving(script) as (server, _):
+        adapter = LMStudioAdapter(server.host, stall_s=0.5)
+        async with loading(server, adapter) as loaded:
+            with pytest.raises(errors.EngineTimeout, match=r"did not answer within 0\.5 s"):
+                await loaded.complete(QUESTION, max_tokens=20)
+            assert server.counters.cancels == 1

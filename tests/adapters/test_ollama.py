@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -10,20 +11,23 @@ from itertools import product
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import attrs
 import httpx
 import pytest
 
+import lmstrix
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter, ollama_host
-from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory
+from lmstrix.adapters.token_counts import TokenCounts
+from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory, PromptTruncated
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import Prompt
 from lmstrix.testing import simulated
 from lmstrix.testing.contracts.adapter import AdapterContract
 from lmstrix.testing.http_server import Answer, Request, StandInError
-from lmstrix.testing.ollama import OllamaServer
+from lmstrix.testing.ollama import OllamaScript, OllamaServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators import haystack
 from lmstrix.validators.haystack import WITH_CROWD, filler_sentences
@@ -235,7 +239,9 @@ async def test_what_a_killed_process_left_is_taken_over() -> None:
         ("[::]:1", "http://[::1]:1"),
         ("http://10.0.0.5", "http://10.0.0.5:80"),
         ("https://example.invalid/ollama/", "https://example.invalid:443/ollama"),
-        ("box:port", ""),
+        ("::1", "http://[::1]:11434"),
+        ("box:port", "http://box:11434"),
+        ("tcp://box:1", ""),
     ],
 )
 def test_ollamas_own_variable_names_the_server(
@@ -243,6 +249,36 @@ def test_ollamas_own_variable_names_the_server(
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", told)
     assert ollama_host() == address
+
+
+@pytest.mark.parametrize("since", [None, 2048])
+async def test_after_an_interruption_the_users_model_is_loaded_again(since: int | None) -> None:
+    """At the end; unless somebody has loaded it since."""
+    async with serving(preload=True) as (server, _):
+        adapter = OllamaAdapter(server.host, force=True)
+        with anyio.CancelScope() as scope:
+            async with loading(adapter):
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+        if since:
+            await somebody_loads(server, since)
+        await adapter.aclose()
+        assert server.loaded == {"m:latest": since or 4096}
+        assert adapter.warnings == ()
+        await server.close()
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+async def test_a_prompt_that_is_cut_without_a_word_is_found_out(*, ignores: bool) -> None:
+    sentence = "The river runs past the old mill. "
+    async with serving() as (server, adapter):
+        server.script = OllamaScript(window=2048, ignores_flags=ignores)
+        async with loading(adapter) as loaded:
+            await loaded.complete(Prompt(user=sentence * 200), max_tokens=4)
+            with pytest.raises(PromptTruncated) as caught:
+                await loaded.complete(Prompt(user=sentence * 500), max_tokens=4)
+    assert caught.value.read_tokens <= 1026
+    assert abs(caught.value.sent_tokens - 8 * 500) < 16
 
 
 # Sizes: what is asked for, by the server's own count ---------------------------------------------
@@ -308,3 +344,20 @@ async def test_text_that_becomes_denser_never_exceeds_the_length() -> None:
 async def test_counting_reads_little_more_than_the_prompts() -> None:
     """On a server with a prefix cache."""
     assert (await asked(Recall()))[1] < 1.25 * LENGTHS[-1]
+
+
+def test_a_growing_text_is_known_to_a_fraction_of_its_growth() -> None:
+    """Code; the truth is a tokenizer that the estimate knows nothing about."""
+    files = sorted(Path(inspect.getfile(lmstrix)).parent.rglob("*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in files)[:400_000]
+    counts, size, part = TokenCounts(), 500, ""
+    while size < len(text):
+        part = text[:size]
+        truth = len(re.findall(r"\w{1,4}|\s+|[^\w\s]", part))
+        if size > 20_000:
+            estimate = counts.estimate(part)
+            assert estimate.least <= truth
+            assert estimate.tokens == pytest.approx(truth, rel=0.05)
+        counts.learn(part, truth)
+        size = size * 6 // 5
+    assert counts.estimate(part).is_certain

@@ -43,7 +43,7 @@ def filled(shell: Shell) -> Shell:
         ("--sort size", ["b/Other", "sample/model-135m", EVIL]),
         ("--name OTHER --name sample*", ["b/Other", "sample/model-135m"]),
         ("--name ?/other", ["b/Other"]),
-        ("--name [x]/other", []),
+        ("--name [b]/other", ["b/Other"]),
         ("--cause gibberish", ["b/Other"]),
         ("--certified", ["sample/model-135m"]),
         ("--not-certified --min-true 2k", ["b/Other"]),
@@ -91,6 +91,9 @@ def test_list_names_servers_where_results_are_of_several(shell: Shell) -> None:
     for words in ("list", "report", "compare"):
         [found] = shell.lines("--adapter", "ollama", words, "--json")
         assert "llamacpp" not in str(found)
+    none = shell.run("--adapter", "openai", "list")
+    assert none.stderr == "No match of the adapter openai among 2 results.\n"
+    assert "among 2 results" in shell.run("--adapter", "openai", "report").stderr
 
 
 def test_list_does_not_show_what_a_server_does_not_tell(shell: Shell) -> None:
@@ -102,7 +105,7 @@ def test_list_does_not_show_what_a_server_does_not_tell(shell: Shell) -> None:
     shown = shell.run("list", "m").stdout
     loadable = [line.split()[2] for line in shown.splitlines()[1:4]]
     assert sorted(loadable) == ["-", "6,144", "6,144+"]
-    assert "no more was tried" in shown
+    assert "No more was tried" in shown
     assert "Usage" not in shell.run("list", "m", "n").stderr
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import attrs
 import pytest
-from simulations import Giving, measure
+from simulations import BOTH_LOOPS, Giving, measure
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.errors import EngineUnavailable, LoadRefused, OutOfMemory
 from lmstrix.events import Event, LoadStarted
-from lmstrix.measure.engine import Engine
+from lmstrix.measure.engine import Crashes, Engine
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
 from lmstrix.models import Cause, LoadProgress, Outcome
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -191,14 +191,14 @@ class Slow(SimulatedAdapter):
     async def before_load(
         self, context_length: int, on_progress: Callable[[LoadProgress], None]
     ) -> int:
-        for _ in range(20):
+        for _ in range(40):
             await anyio.sleep(0.05)
             on_progress(LoadProgress(fraction=0.0))
         return context_length
 
 
 async def test_a_load_that_goes_on_is_not_hung() -> None:
-    found = await Search(make=Slow).run(8192, load_timeout_s=0.75)
+    found = await Search(make=Slow).run(8192, load_timeout_s=1.5)
     assert found == Loadable(context_length=8192, limit=None)
 
 
@@ -247,3 +247,41 @@ async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> N
     search = Search(SimulatedModel(loadable=3000), make=filling)
     with pytest.raises(EngineUnavailable, match="loaded earlier, but no longer do"):
         await search.run(8192)
+
+
+def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connection() -> None:
+    new, answered, unsteady = Crashes(), Crashes(), Crashes()
+    answered.answered(4096)
+    for crashes in (new, answered, unsteady):
+        for _ in range(2):
+            crashes.lost(4096)
+            crashes.answered(512)
+    assert new.is_crash(4096, needed=2)
+    assert not answered.is_crash(4096, needed=2)  # it works now and then
+    answered.lost(4096)
+    assert answered.is_crash(4096)
+    unsteady.lost(512)
+    unsteady.lost(4096)
+    assert not unsteady.is_crash(4096)
+
+
+class Hanging(SimulatedAdapter):
+    """Loads above 5,000 tokens make no progress."""
+
+    async def before_load(
+        self, context_length: int, on_progress: Callable[[LoadProgress], None]
+    ) -> int:
+        if context_length > 5000:
+            on_progress(LoadProgress(fraction=0.1))
+            await anyio.sleep_forever()
+        return context_length
+
+
+@BOTH_LOOPS
+async def test_a_load_that_hangs_twice_is_a_failed_size() -> None:
+    search = Search(make=Hanging)
+    found = await search.run(8192, load_timeout_s=0.05)
+    assert (found.limit, search.sizes[:2]) == (Cause.LOAD_HUNG, [8192, 8192])
+    assert search.sizes.count(8192) == 2
+    assert 5000 - 256 <= found.context_length <= 5000
+    assert "no progress" in found.detail

@@ -313,3 +313,10 @@ async def test_a_crash_above_is_not_the_cause_where_answers_fail_first() -> None
     assert crashed
     assert report.bracket[1] not in crashed
     assert report.cause is Cause.FORGETS
+
+
+@pytest.mark.parametrize("opening", ["<think>\n\n</think>\n\n", "<think></think>\n"])
+async def test_tags_of_an_empty_thought_are_no_answer(opening: str) -> None:
+    """Stop strings end such a reply at once, also if the adapter keeps thoughts in the text."""
+    model = SimulatedModel(key="m", declared=2048, true_context=1500, opening=opening)
+    assert is_near(await find(model), 1500)

@@ -163,8 +163,8 @@ async def test_what_is_told_of_a_holder_is_not_trusted(folder: Path) -> None:
     for text in said:
         heard: list[Holder] = []
         async with hold_turn("r", "m", heard.append):
-            for told in folder.glob("*.json"):  # noqa: ASYNC240 - a test may wait
-                told.write_text(text)
+            (told,) = folder.glob("*.json")  # noqa: ASYNC240 - a test may wait
+            told.write_text(text)
             with anyio.move_on_after(0.1):
                 async with hold_turn("r", "n", heard.append):
                     pytest.fail("two had the turn")

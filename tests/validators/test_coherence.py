@@ -40,6 +40,11 @@ PLAIN = (
 )
 """What a small model wrote: repetitive, and language."""
 LOOP = "I was delighted to see the beautiful landscape. " * 9
+SPANISH = (
+    "A la gente le gusta trabajar en el jardín por muchas razones. Una de ellas es que da una "
+    "sensación de calma. Por la tarde están cansados, pero duermen bien, y cuando maduran los "
+    "primeros tomates ya han olvidado cuánto les dolía la espalda en abril."
+)
 RUSSIAN = (
     "Старый вокзал давно стоит пустой. Летом дети играют на рельсах, а зимой снега много, "  # noqa: RUF001 - Russian
     "что скамеек совсем не видно. Теперь город хочет продать это здание, и одна семья решила "
@@ -109,7 +114,7 @@ async def test_what_is_broken_at_short_length_too_says_nothing(loaded: LoadedMod
     assert validator.compare(question, fine, loop.text) is Judgement.PASS
 
 
-@pytest.mark.parametrize("text", [PROSE, PLAIN, RUSSIAN, HINDI, KOREAN])
+@pytest.mark.parametrize("text", [PROSE, PLAIN, SPANISH, RUSSIAN, HINDI, KOREAN])
 def test_language_is_fine(text: str) -> None:
     assert assess(text) is Kind.FINE
     assert assess(text, own=text) is Kind.FINE

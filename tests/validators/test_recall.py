@@ -225,3 +225,10 @@ def test_what_is_no_answer_says_so_of_every_part(
 ) -> None:
     reply = Reply(text=text, reasoning=reasoning, stop_reason=stop, prompt_tokens=9)
     assert set(Recall().judge_each(LIST, reply)) == {judgement}
+
+
+def test_no_value_stands_for_two_facts() -> None:
+    for seed in range(20):
+        values = [n.value for n in deck(seed)]
+        values += [d.sentence.split()[-1].strip(".") for d in distractors(deck(seed), seed)]
+        assert len(set(values)) == len(values)

@@ -131,3 +131,15 @@ async def test_without_the_head_it_cannot_be_done(kind: type[Copy | Crowd | Trac
     assert judged[0] is Judgement.WRONG
     if kind is not Tracing:  # a chain is spread over a tenth of the window
         assert judged[1] is Judgement.PASS
+
+
+@pytest.mark.parametrize("length", [512, 8192, 40_000])
+async def test_the_words_before_a_passage_stand_there_once(
+    loaded: LoadedModel, length: int
+) -> None:
+    source = Copy().questions(loaded, 3)
+    for index in range(10):
+        question = await source.question(length, index)
+        text, begun = question.prompt.user, question.prompt.answer_prefix
+        assert text.count(begun) == 1
+        assert f"{begun} {question.expected}" in text

@@ -121,9 +121,9 @@ def command(
 ) -> None:
     """Write the true context of MODEL into LM Studio's settings for it.
 
-    Uses the newest finished measurement. Shows the difference and asks first, keeps every other
-    setting, and leaves a backup next to the file. For llama-server and Ollama it prints the
-    setting instead.
+    Uses the newest finished measurement, one of the program itself if there is one. Shows the
+    difference and asks first, keeps every other setting, and leaves a backup next to the file. For
+    llama-server and Ollama it prints the setting instead.
     """
     if every and (model or undo):
         raise click.UsageError("--all takes neither a model nor --undo.")
@@ -223,7 +223,7 @@ def _check_engine(report: ContextReport) -> None:
 def _undo(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     home = apply.existing_home(wish.home)
     try:
-        model = apply.find_model(reports, wish.model)
+        model = apply.find_model(reports, wish.model, engines=_ENGINES[wish.target])
     except NotMeasured:
         model = ModelInfo(key=wish.model)  # the store may be another one by now
     change = apply.plan_undo(home, apply.settings_identifier(model, home))

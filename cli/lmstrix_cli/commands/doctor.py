@@ -186,7 +186,7 @@ async def check_other_servers(settings: Settings) -> Finding:
         return problem(f"{away[0].detail}.", away[0].hint)
     said = " ".join(f"{one.engine}: {one.detail}" for one in found)
     advice = away[0].hint if away else ""
-    return ok(said or "Neither Ollama nor llama-server answers on this machine.", advice)
+    return ok(said or "Neither Ollama nor llama-server answers.", advice)
 
 
 async def _answers(settings: Settings) -> Sequence[Status]:

@@ -48,8 +48,8 @@ What next:
   lmstrix scan         list the available models
   lmstrix test MODEL   measure one
   lmstrix demo         get a small model and measure it"""
-FOOTNOTE = "+ at least: the measurement is unfinished. Run the same `lmstrix test` to continue."
-NOT_FURTHER = "+ at least: no more was tried, as --max-context said."
+FOOTNOTE = "TRUE with +: at least. It is unfinished: run the same `lmstrix test` to continue."
+NOT_FURTHER = "LOADABLE with +: at least. No more was tried, as --max-context said."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
@@ -95,7 +95,7 @@ def command(  # noqa: PLR0913 - one for each option
     kind: str | None,
     as_json: bool,
 ) -> None:
-    """Show the stored results, or those of each MODEL, newest first.
+    """Show the stored results, newest first, or those of MODEL: a name, or a part of one.
 
     A full result is kept when a quick or an unfinished one of the same kind follows. SPEED is
     generation in tokens per second at the true context. Reads only the store and needs no engine or
@@ -106,7 +106,9 @@ def command(  # noqa: PLR0913 - one for each option
     kept = [
         row
         for row in found
-        if name_matches(row.model_key, (*models, *names))
+        if is_of(settings, row.adapter)
+        and (not models or row.model_path in models or name_matches(row.model_key, models))
+        and name_matches(row.model_key, names)
         and (not causes or row.cause in causes)
         and certified in {None, row.certified}
         and (min_true is None or (row.true_context or 0) >= min_true)
@@ -124,7 +126,8 @@ def command(  # noqa: PLR0913 - one for each option
         if kind == TABLE and notes:
             output.out("", *notes)
     elif found:
-        output.note(f"No match among {say_count(len(found), 'result')}.")
+        of = f" of the adapter {output.label(settings.adapter)}" if settings.adapter else ""
+        output.note(f"No match{of} among {say_count(len(found), 'result')}.")
     else:
         output.out(NOTHING)
 
@@ -137,7 +140,6 @@ async def _read(
         found = await client.summaries()
         stored = await client.reports() if in_full else ()
         reports = {one.id: one.report for one in stored}
-        found = [row for row in found if is_of(settings, row.adapter)]
         return [row for row in found if not in_full or row.id in reports], reports
 
 

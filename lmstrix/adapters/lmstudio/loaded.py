@@ -101,9 +101,9 @@ class LMStudioModel(StreamedModel):
                 async for item in items:
                     yield item
         if generation.surplus:
-            self._note(
-                f"LM Studio read {generation.surplus} more prompt tokens than it had counted."
-            )
+            more = "more" if generation.surplus > 0 else "fewer"
+            number = abs(generation.surplus)
+            self._note(f"LM Studio read {number} prompt tokens {more} than it had counted.")
         if generation.reply is not None:
             yield generation.reply
 
