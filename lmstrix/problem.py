@@ -113,14 +113,24 @@ class PassRule:
     def alone(self, tally: DepthTally, baseline: Baseline) -> Verdict:
         """The verdict on a region by its own answers. One fact alone does not fail it."""
         own = self._staged(tally.passes, tally.trials, baseline, self.first)
-        lost = tally.lost_facts
-        if own is Verdict.FAIL and lost is not None and lost <= DISLIKED:
-            own = Verdict.UNDECIDED if tally.trials < self.most else Verdict.PASS
+        own = self._forgiven(own, tally.trials, tally.lost_facts)
         return self._settled(own, tally, baseline)
 
     def _pooled(self, observation: Observation, baseline: Baseline) -> Verdict:
-        """The verdict on all regions together that do not differ from the rest."""
-        return self._staged(*_alike(observation), baseline, self._pooled_first)
+        """The verdict on all regions together that do not differ from the rest. One fact alone does
+        not fail them.
+        """
+        passes, trials = _alike(observation)
+        found = self._staged(passes, trials, baseline, self._pooled_first)
+        missed = [t for t in _alike_regions(observation) if t.passes < t.trials]
+        lost = [t.lost_facts for t in missed if t.lost_facts is not None]
+        return self._forgiven(found, trials, sum(lost) if len(lost) == len(missed) else None)
+
+    def _forgiven(self, verdict: Verdict, trials: int, lost_facts: int | None) -> Verdict:
+        """`verdict`, unless it is a failure and no more than `DISLIKED` facts are lost."""
+        if verdict is not Verdict.FAIL or lost_facts is None or lost_facts > DISLIKED:
+            return verdict
+        return Verdict.UNDECIDED if trials < self.most else Verdict.PASS
 
     @property
     def _pooled_first(self) -> int:
@@ -236,9 +246,13 @@ def differs(tally: DepthTally, observation: Observation) -> bool:
     return fisher_tail(misses, tally.trials, all_misses, observation.trials) < APART
 
 
+def _alike_regions(observation: Observation) -> Sequence[DepthTally]:
+    return [t for t in observation.regions if not differs(t, observation)]
+
+
 def _alike(observation: Observation) -> tuple[int, int]:
     """Passes and trials of all regions together that do not differ from the rest."""
-    alike = [t for t in observation.regions if not differs(t, observation)]
+    alike = _alike_regions(observation)
     return sum(t.passes for t in alike), sum(t.trials for t in alike)
 
 

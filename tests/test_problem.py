@@ -52,6 +52,20 @@ def test_verdicts_on_a_perfect_baseline(passes: int, trials: int, verdict: Verdi
     assert RULE.verdict(at(passes, trials), PERFECT) is verdict
 
 
+@pytest.mark.parametrize(
+    ("lost_facts", "verdicts"), [(1, [U, U, P]), (2, [F, F, F]), (None, [F, F, F])]
+)
+def test_one_lost_fact_does_not_fail_a_length_at_which_little_else_was_asked(
+    lost_facts: int | None, verdicts: list[Verdict]
+) -> None:
+    """A text may hold a fact that the model answers wrong at every length."""
+    rule = PassRule(regions=(Region.HEAD,))
+    for (passes, trials), verdict in zip([(1, 4), (6, 10), (14, 20)], verdicts, strict=True):
+        tally = DepthTally(region=Region.HEAD, passes=passes, trials=trials, lost_facts=lost_facts)
+        seen = attrs.evolve(at(passes, trials), regions=(tally,))
+        assert rule.verdict(seen, PERFECT) is verdict
+
+
 def test_a_weaker_baseline_asks_for_less_but_a_dead_engine_always_fails() -> None:
     weak = Baseline(passes=6, trials=10)
     assert RULE.threshold(weak) == pytest.approx(0.51)

@@ -33,6 +33,8 @@ REQUESTS = (
 """The requests, each with the first words of its answer, so that base models and reasoning models
 write at once. There are as many as a level asks at one length at most: the same request would get
 the same text again."""
+KINDS = 4
+"""The baseline asks so many; each later one is compared with one of them."""
 
 _JUDGEMENTS = {
     Kind.FINE: Judgement.PASS,
@@ -99,7 +101,7 @@ class _Requests:
         return Question(
             prompt=_prompt(cut.text, index),
             expected="",
-            kind="writing",
+            kind=f"writing {index % KINDS}",  # a reply is compared with one of its kind
             depth=None,
             max_tokens=WRITING_TOKENS,
         )
