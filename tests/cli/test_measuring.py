@@ -163,7 +163,7 @@ def test_after_a_budget_the_list_has_what_is_known(shell: Shell) -> None:
     again = shell.run("test", "long", "--no-certify")
     assert "continuing after" in again.stderr
     assert row(shell, "long")[3] == "16,384"
-    assert "+ at least" not in shell.run("list").stdout
+    assert "at least" not in shell.run("list").stdout
 
 
 def test_a_finished_result_stays_in_front_of_a_partial_one(shell: Shell) -> None:
