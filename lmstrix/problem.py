@@ -124,7 +124,10 @@ class PassRule:
         found = self._staged(passes, trials, baseline, self._pooled_first)
         missed = [t for t in _alike_regions(observation) if t.passes < t.trials]
         lost = [t.lost_facts for t in missed if t.lost_facts is not None]
-        return self._forgiven(found, trials, sum(lost) if len(lost) == len(missed) else None)
+        # Without a lost fact the misses are scattered, and there is nothing to forgive.
+        return self._forgiven(
+            found, trials, sum(lost) or None if len(lost) == len(missed) else None
+        )
 
     def _forgiven(self, verdict: Verdict, trials: int, lost_facts: int | None) -> Verdict:
         """`verdict`, unless it is a failure and no more than `DISLIKED` facts are lost."""

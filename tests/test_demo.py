@@ -88,7 +88,7 @@ BOTH_LOOPS = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """One loop is enough, but for what is cancelled or at the same time: pip takes its seconds."""
+    """One event loop, because pip takes seconds. Cancelling and concurrency run on both."""
     return "asyncio"
 
 

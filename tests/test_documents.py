@@ -176,7 +176,7 @@ def check(arguments: list[str]) -> None:
 
 
 def parse(command: click.Command, context: click.Context, arguments: list[str]) -> list[str]:
-    """Parse and convert, but for what would have to be there on the disk."""
+    """Parse and convert everything but paths, which would have to exist."""
     values, rest, _ = command.make_parser(context).parse_args(list(arguments))
     for parameter in command.params:
         given = texts(values.get(parameter.name or ""))

@@ -53,7 +53,7 @@ def test_verdicts_on_a_perfect_baseline(passes: int, trials: int, verdict: Verdi
 
 
 @pytest.mark.parametrize(
-    ("lost_facts", "verdicts"), [(1, [U, U, P]), (2, [F, F, F]), (None, [F, F, F])]
+    ("lost_facts", "verdicts"), [(1, [U, U, P]), (0, [F, F, F]), (2, [F, F, F]), (None, [F, F, F])]
 )
 def test_one_lost_fact_does_not_fail_a_length_at_which_little_else_was_asked(
     lost_facts: int | None, verdicts: list[Verdict]

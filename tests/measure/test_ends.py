@@ -189,7 +189,7 @@ async def test_where_most_replies_say_nothing_the_others_do_not_stand_for_them()
 async def test_a_region_is_not_judged_by_what_survives_in_it(
     monkeypatch: pytest.MonkeyPatch, band: tuple[float, float], *, reuses: bool
 ) -> None:
-    """A model that refuses to answer where a fact is lost."""
+    """Refuses to answer if a fact is lost."""
     monkeypatch.setattr("lmstrix.testing.simulated.FORGOTTEN", REFUSAL)
     model = SimulatedModel(
         key="m", declared=16_384, true_context=4096, band=band, reuses_prefixes=reuses
