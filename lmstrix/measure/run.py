@@ -379,7 +379,8 @@ class Measurement:
         """Search, and put the answer to the test, until one holds."""
         state = self._state
         problem = self._problem
-        for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 1):
+        # After the last one an answer that an earlier one has confirmed may be left.
+        for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 2):
             state.settled = certificate - 1 if state.options.certifies else None
             if certificate > 2:  # so few answers at each length were not enough twice
                 first = state.options.rule.first
@@ -388,6 +389,10 @@ class Measurement:
             stuck = await self._search(self._searched(certificate))
             if stuck is not None or not state.options.certifies:
                 return stuck
+            if certificate > MOST_CERTIFICATES and not self._held(certificate):
+                note = f"not certified: {MOST_CERTIFICATES} results were not confirmed"
+                self._announcer.note(note)
+                break
             if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
                 return Cause.BUDGET_SPENT
             try:
@@ -404,11 +409,8 @@ class Measurement:
                         self._announcer.note(note)
                 return None
             state.context_length = problem.ceiling
-        self._announcer.note(f"not certified: {MOST_CERTIFICATES} results were not confirmed")
-        # The last one has moved the bracket too, perhaps wide open.
         state.settled = None
-        state.beware()
-        return await self._search(self._searched(MOST_CERTIFICATES + 1))
+        return None
 
     async def _look_for_truncation(self, document: int) -> None:
         """Whether a server cuts the middle out of long prompts without saying so.
@@ -568,7 +570,7 @@ class Measurement:
         beyond = self._unconfirmed(certificate)
         size = state.context_length = max(self._certified_at(low, high), beyond)
         while True:
-            for document in self._certifying(certificate):
+            for document in () if self._held(certificate) else self._certifying(certificate):
                 while not await self._holds(low, document):
                     if not await self._steps_down(low, size, document):
                         return False
@@ -587,6 +589,40 @@ class Measurement:
             if not await self._steps_down(low, size, spare):
                 return False
             low, high = state.bracket()
+
+    def _held(self, certificate: int) -> bool:
+        """Whether the answer now has been confirmed by an earlier certificate than this one, of
+        which only the upper end or a longer answer did not hold.
+        """
+        state, low = self._state, self._state.bracket()[0]
+        count = self._fresh_at_low()
+        return any(
+            all(
+                sum(state.asked(CERTIFY, low, document).values()) >= count
+                and self._stands(low, document)
+                for document in self._certifying(earlier)
+            )
+            for earlier in range(1, certificate)
+        )
+
+    def _fresh_at_low(self) -> int:
+        """How many fresh questions the lower end of a bracket is asked first."""
+        state, rule = self._state, self._problem.rule
+        wanted = CERTIFY_IN_REGION if state.facts == 1 else CERTIFY_SEVERAL
+        return wanted * len(rule.regions) if rule.regions else CERTIFY_TRIALS
+
+    def _stands(self, length: int, document: int) -> bool:
+        """Whether all that is known at a length passes, and the answers on `document` alone do not
+        refute it.
+        """
+        state, problem = self._state, self._problem
+        alone = state.certificate(length, document)
+        # All answers decide by their rate; the new ones alone, by what chance cannot explain.
+        refuting = attrs.evolve(problem.rule, most=alone.trials + 1)
+        return (
+            state.verdict(length) is Verdict.PASS
+            and refuting.verdict(alone, problem.baseline) is not Verdict.FAIL
+        )
 
     def _certified_at(self, low: int, high: int | None) -> int:
         """The size to load for a certificate of `low`. If the answers failed at `high`, with room
@@ -641,8 +677,7 @@ class Measurement:
         """
         state, problem = self._state, self._problem
         rule = problem.rule
-        wanted = CERTIFY_IN_REGION if state.facts == 1 else CERTIFY_SEVERAL
-        count = wanted * len(rule.regions) if rule.regions else CERTIFY_TRIALS
+        count = self._fresh_at_low()
         await self._ask_fresh(length, document, count)
         alone = state.certificate(length, document)
         unjudged = alone.failure is None and alone.inconclusive * 2 > count
@@ -663,11 +698,7 @@ class Measurement:
             if after.failure is None and useless:
                 # Hardly one could be judged: asked again, it would be so again.
                 raise _Unjudged(length)
-        alone = state.certificate(length, document)
-        passes = state.verdict(length) is Verdict.PASS
-        # All answers decide by their rate; the new ones alone, by what chance cannot explain.
-        refuting = attrs.evolve(rule, most=alone.trials + 1)
-        return passes and refuting.verdict(alone, problem.baseline) is not Verdict.FAIL
+        return self._stands(length, document)
 
     async def _holds_where_weak(self, length: int, document: int) -> bool:
         """Whether each region that did badly at `length` passes by its own answers on one more
