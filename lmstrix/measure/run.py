@@ -390,8 +390,6 @@ class Measurement:
             if stuck is not None or not state.options.certifies:
                 return stuck
             if certificate > MOST_CERTIFICATES and not self._held(certificate):
-                note = f"not certified: {MOST_CERTIFICATES} results were not confirmed"
-                self._announcer.note(note)
                 break
             if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
                 return Cause.BUDGET_SPENT
@@ -409,8 +407,11 @@ class Measurement:
                         self._announcer.note(note)
                 return None
             state.context_length = problem.ceiling
+        self._announcer.note(f"not certified: {MOST_CERTIFICATES} results were not confirmed")
+        # The last one has moved the bracket too, perhaps wide open.
         state.settled = None
-        return None
+        state.beware()
+        return await self._search(self._searched(MOST_CERTIFICATES + 2))
 
     async def _look_for_truncation(self, document: int) -> None:
         """Whether a server cuts the middle out of long prompts without saying so.
@@ -591,8 +592,8 @@ class Measurement:
             low, high = state.bracket()
 
     def _held(self, certificate: int) -> bool:
-        """Whether the answer now has been confirmed by an earlier certificate than this one, of
-        which only the upper end or a longer answer did not hold.
+        """Whether an earlier certificate than this one has confirmed the present answer: it was
+        its upper end, or a longer answer, that did not hold.
         """
         state, low = self._state, self._state.bracket()[0]
         count = self._fresh_at_low()

@@ -151,6 +151,14 @@ async def test_after_the_last_certificate_the_search_goes_on_to_an_answer() -> N
     assert low <= 2000 < high <= low + 256
 
 
+async def test_an_answer_that_a_certificate_confirmed_needs_no_further_text() -> None:
+    """The first certificate confirms 3,968, but not that more fails; the second one shows that."""
+    limits = {1000: 10**6, 1001: 4000, 1002: 6000, 1003: 3990}
+    texts = Judging(lambda _, seed, length: up_to(limits.get(seed, 2000), length))
+    report = await measure(MODEL, validator=texts, levels=())
+    assert (report.true_context, report.certified) == (3968, True)
+
+
 # Replies that can be judged neither way: they are no fails, no passes, and hide no number.
 
 SHORT_TRUTH = 1300

@@ -97,7 +97,7 @@ async def test_a_band_between_questions_is_found(
     assert is_near(await find(attrs.evolve(MODEL, band=band, reuses_prefixes=reuses)), WINDOW)
 
 
-@pytest.mark.parametrize("seed", [2, 12, 14])
+@pytest.mark.parametrize("seed", [12, 14, 19])
 async def test_a_region_that_fades_earlier_is_not_certified_by_the_others(seed: int) -> None:
     report = await find(SOUND, seed=seed, validator=FadesEarly())
     assert report.true_context is not None
