@@ -305,11 +305,6 @@ def crashed(words: str) -> EngineCrashed:
     )
 
 
-def prediction_error(refusal: Refusal) -> LMStrixError:
-    """Why a request got no reply."""
-    return trouble(refusal) or _of_the_prompt(refusal)
-
-
 def trouble(refusal: Refusal) -> LMStrixError | None:
     """What is about the account, the address or a proxy's limits; None for anything else."""
     if refusal.status in _OF_THE_ACCOUNT or _ACCOUNT.search(refusal.words):
@@ -324,7 +319,10 @@ def trouble(refusal: Refusal) -> LMStrixError | None:
     return None
 
 
-def _of_the_prompt(refusal: Refusal) -> LMStrixError:
+def prediction_error(refusal: Refusal) -> LMStrixError:
+    """Why a request got no reply."""
+    if found := trouble(refusal):
+        return found
     if refusal.status == 413 or OVERFLOW_WORDS.search(refusal.words):
         return ContextOverflow(
             f"the prompt does not fit: {refusal.words}",
