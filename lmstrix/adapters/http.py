@@ -407,7 +407,7 @@ class Server:
         return answer
 
     async def events(  # noqa: C901 - one loop over bytes, lines and events
-        self, path: str, body: Mapping[str, object], *, classify: Classify = prediction_error
+        self, path: str, body: Mapping[str, object]
     ) -> AsyncGenerator[tuple[Json, float], None]:
         """Events of a streamed reply, and the seconds since its request.
 
@@ -416,9 +416,9 @@ class Server:
         times the slowest so far.
         """
         started = perf_counter()
-        first_s = self.stall.seconds + _size(body) / PROMPT_BYTES_PER_S
+        first_s = self.stall.seconds + len(str(body)) / PROMPT_BYTES_PER_S
         async with http_client(self.address, self.key) as client:
-            response = await self._opened(client, "POST", path, body, first_s, classify, None)
+            response = await self._opened(client, "POST", path, body, first_s)
             chunks = response.aiter_bytes()
             reader = EventLines(self.name, self.key)
             try:
@@ -441,7 +441,8 @@ class Server:
                             return  # it broke off within a line
                         if event is not None:
                             if event.get("error"):
-                                raise classify(Refusal.read(self.name, _status_of(event), event))
+                                said = Refusal.read(self.name, _status_of(event), event)
+                                raise prediction_error(said)
                             last_s = perf_counter() - started
                             if not _is_a_role(event):  # some send it before they read the prompt
                                 patience_s = self.stall.seconds
@@ -457,7 +458,7 @@ class Server:
         """The next bytes; none at the end."""
 
         async def read(deadline_s: float) -> bytes:
-            return await self._bounded(lambda: _chunk(chunks), max(deadline_s, patience_s))
+            return await self._bounded(lambda: anext(chunks, b""), max(deadline_s, patience_s))
 
         return await self.stall.step(read)
 
@@ -468,8 +469,8 @@ class Server:
         path: str,
         body: Mapping[str, object] | None,
         deadline_s: float,
-        classify: Classify,
-        busy_s: float | None,
+        classify: Classify = prediction_error,
+        busy_s: float | None = None,
     ) -> httpx.Response:
         """A response that is a success; a busy server is asked again."""
         started, wait_s = anyio.current_time(), 0.25
@@ -605,13 +606,6 @@ class EventLines:
         return EngineUnavailable(f"{self._server} sent an event that is not JSON")
 
 
-async def _chunk(chunks: AsyncIterator[bytes]) -> bytes:
-    try:
-        return await anext(chunks)
-    except StopAsyncIteration:
-        return b""
-
-
 async def at_work(
     call: Callable[[], Awaitable[T]], on_progress: Callable[[LoadProgress], None] | None
 ) -> T:
@@ -656,10 +650,6 @@ def _is_a_role(event: Json) -> bool:
     choice = as_object(next(iter(as_list(event.get("choices"))), None))
     said = {name for name, value in as_object(choice.get("delta")).items() if value}
     return bool(choice) and said <= {"role"} and not choice.get("finish_reason")
-
-
-def _size(body: Mapping[str, object]) -> int:
-    return len(str(body))
 
 
 def _retry_after(response: httpx.Response) -> float | None:
