@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"lmstrix\.(\w+\.)*_\w+"),
 ]
 doctest_global_setup = """
-from lmstrix.measure import BenchOptions
+from lmstrix.measure.options import BenchOptions
 from lmstrix.models import ModelInfo
 from lmstrix.apply import llama_server_arguments, ollama_modelfile, recommended_context
 from lmstrix.stats import binomial_tail, fisher_tail, isotonic_fall, wilson

@@ -57,14 +57,9 @@ from lmstrix.events import (
     WaitingForTurn,
 )
 from lmstrix.locks import THIS_MACHINE
-from lmstrix.measure import (
-    BenchOptions,
-    Forecast,
-    Level,
-    MapOptions,
-    MeasureOptions,
-    RetryPolicy,
-)
+from lmstrix.measure.loading import Forecast
+from lmstrix.measure.options import BenchOptions, MapOptions, MeasureOptions, RetryPolicy
+from lmstrix.measure.state import Level
 from lmstrix.models import (
     UNFINISHED,
     Baseline,

@@ -14,18 +14,12 @@ import attrs
 
 from lmstrix.errors import ConfigurationError, ContextOverflow, LMStrixError
 from lmstrix.events import Event, WaitingForTurn
-from lmstrix.measure import (
-    BenchOptions,
-    Forecast,
-    Level,
-    MapOptions,
-    Measurement,
-    MeasureOptions,
-    forecast,
-    sweep,
-    unmeasured_report,
-)
-from lmstrix.measure.state import Announcer, its_turn, method_of
+from lmstrix.measure import sweep
+from lmstrix.measure.loading import Forecast, forecast
+from lmstrix.measure.options import BenchOptions, MapOptions, MeasureOptions
+from lmstrix.measure.report import unmeasured_report
+from lmstrix.measure.run import Measurement
+from lmstrix.measure.state import Announcer, Level, its_turn, method_of
 from lmstrix.models import (
     UNFINISHED,
     ContextMap,
@@ -232,7 +226,7 @@ class LMStrix:
 
         Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`;
         `ConfigurationError` for a length that is too short to ask anything at; and what
-        `lmstrix.measure.Measurement.run` raises, which also says when a report has no number.
+        `lmstrix.measure.run.Measurement.run` raises, which also says when a report has no number.
         """
         measurement = await self._measurement(model, options or MeasureOptions(), observers)
         self._running.append(measurement)

@@ -5,21 +5,3 @@ stores; `engine` owns the one loaded model; `loading` finds the largest load; `l
 limits of other kinds of use; `report` turns the state into a report; `sweep` has the map and the
 benchmark; `options` is what a caller may ask for.
 """
-
-from lmstrix.measure.loading import Forecast, forecast
-from lmstrix.measure.options import BenchOptions, MapOptions, MeasureOptions, RetryPolicy
-from lmstrix.measure.report import unmeasured_report
-from lmstrix.measure.run import Measurement
-from lmstrix.measure.state import Level
-
-__all__ = [
-    "BenchOptions",
-    "Forecast",
-    "Level",
-    "MapOptions",
-    "MeasureOptions",
-    "Measurement",
-    "RetryPolicy",
-    "forecast",
-    "unmeasured_report",
-]

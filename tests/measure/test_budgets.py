@@ -10,7 +10,7 @@ from simulations import measure, only
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.events import Event, LoadStarted
-from lmstrix.measure import Forecast
+from lmstrix.measure.loading import Forecast
 from lmstrix.models import UNFINISHED, ContextReport
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel

@@ -22,7 +22,7 @@ from lmstrix.errors import (
     PredictionError,
 )
 from lmstrix.events import Event, TrialFinished
-from lmstrix.measure import MapOptions
+from lmstrix.measure.options import MapOptions
 from lmstrix.models import ContextReport, Judgement, Observation, Prompt, Question, Region, Reply
 from lmstrix.ports import LoadedModel, QuestionSource, Validator
 from lmstrix.problem import Ask, CostModel, Done, SearchProblem

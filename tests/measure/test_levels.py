@@ -8,7 +8,8 @@ from simulations import Failing
 
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import EngineUnavailable
-from lmstrix.measure import Level, Measurement
+from lmstrix.measure.run import Measurement
+from lmstrix.measure.state import Level
 from lmstrix.models import ContextReport, Judgement, LevelReport, Prompt, Question, Region, Reply
 from lmstrix.ports import LoadedModel, QuestionSource, Validator
 from lmstrix.search.gallop import Gallop

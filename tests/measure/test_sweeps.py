@@ -14,7 +14,7 @@ from simulations import AT_ONCE, Failing, only
 from lmstrix import LMStrix, MeasureOptions, PredictionError
 from lmstrix.errors import ConfigurationError, EngineCrashed, EngineUnavailable, LMStrixError
 from lmstrix.events import Event, ReplyTimed
-from lmstrix.measure import BenchOptions, MapOptions, RetryPolicy
+from lmstrix.measure.options import BenchOptions, MapOptions, RetryPolicy
 from lmstrix.measure.sweep import map_context
 from lmstrix.models import ContextMap, ModelInfo, Prompt, Reply, SpeedBench, cells_of
 from lmstrix.reports.text import render_bench

@@ -20,7 +20,7 @@ from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.events import Event, MeasurementStarted, WaitingForTurn
 from lmstrix.locks import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
-from lmstrix.measure import MapOptions
+from lmstrix.measure.options import MapOptions
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
