@@ -34,11 +34,6 @@ def owns_engine(adapter: Adapter) -> bool:
     return isinstance(adapter, OwnsEngine) and adapter.owns_engine
 
 
-def load_patience_s(size_bytes: int, load_timeout_s: float = LOAD_TIMEOUT_S) -> float:
-    """How long a load of a file of `size_bytes` may make no progress, in seconds."""
-    return load_timeout_s + PATIENCE_S_PER_GB * size_bytes / 1e9
-
-
 class Engine:
     """At most one instance of ours at a time, and the question sources that go with it.
 
@@ -97,7 +92,7 @@ class Engine:
             LMStrixError: what the adapter raises.
         """
         await self.release()
-        patience_s = load_patience_s(self._model.size_bytes, self.load_timeout_s)
+        patience_s = self.load_timeout_s + PATIENCE_S_PER_GB * self._model.size_bytes / 1e9
         failure: LMStrixError | None = None
         try:
             async with self._marked(context_length), AsyncExitStack() as stack:

@@ -185,14 +185,6 @@ def wanted_context(model: ModelInfo, max_context: int | None) -> int:
     return min(model.declared_context or max_context, max_context)
 
 
-async def largest_expected(
-    adapter: Adapter, model: ModelInfo, wanted: int, guard: MemoryGuard
-) -> int:
-    """The largest context up to `wanted`, in tokens, that the memory estimate does not rule out."""
-    expected = await _expected(adapter, model, wanted, guard)
-    return wanted if expected is None else expected.context_length
-
-
 async def _expected(
     adapter: Adapter, model: ModelInfo, wanted: int, guard: MemoryGuard
 ) -> _Expected | None:
@@ -349,7 +341,8 @@ async def forecast(adapter: Adapter, model: ModelInfo, options: MeasureOptions) 
     largest = wanted
     if options.only_at is None:
         guard = MemoryGuard(max_bytes=options.max_memory_bytes, force=options.force)
-        largest = await largest_expected(adapter, model, wanted, guard)
+        expected = await _expected(adapter, model, wanted, guard)
+        largest = wanted if expected is None else expected.context_length
     once = options.only_at is not None
     certified = options.certifies and not once
     usual, most = (reading - (not certified) for reading in (USUAL_READING, MOST_READING))
