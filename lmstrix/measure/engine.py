@@ -233,7 +233,8 @@ class Crashes:
     """
 
     def __init__(self) -> None:
-        self._longest = 0
+        self.longest = 0
+        """The longest prompt that was answered, in tokens; 0 if none was."""
         self._losses: Counter[int] = Counter()
         self._unconfirmed: set[int] = set()
 
@@ -250,16 +251,11 @@ class Crashes:
 
     def answered(self, length_tokens: int) -> None:
         """A prompt of this length was answered."""
-        self._longest = max(self._longest, length_tokens)
+        self.longest = max(self.longest, length_tokens)
         self._unconfirmed = {n for n in self._unconfirmed if n <= length_tokens}
         for length in [n for n in self._losses if n <= length_tokens]:
             del self._losses[length]  # it works at that length
             self._unconfirmed.discard(length)
-
-    @property
-    def longest(self) -> int:
-        """The longest prompt that was answered, in tokens; 0 if none was."""
-        return self._longest
 
     def needs_shorter(self, length_tokens: int) -> bool:
         """Whether a shorter prompt must be answered before another loss here counts."""
@@ -269,6 +265,6 @@ class Crashes:
         """Whether prompts of this length fail, after `needed` losses if none was answered. Ask only
         once the engine answers again.
         """
-        if length_tokens <= self._longest:
+        if length_tokens <= self.longest:
             needed = CRASHES
         return self._losses[length_tokens] >= needed
