@@ -32,7 +32,6 @@ from lmstrix.models import (
     LevelReport,
     Method,
     ModelInfo,
-    Observation,
     Region,
     RegionReport,
     Status,
@@ -73,7 +72,8 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         cause = cause or _cause(state, problem, (low, high))
         # If nothing failed, the size that did not load is the upper end.
         bracket = (low, high if high is not None or loadable is None else loadable.failed_at)
-        estimate = _estimate(state, problem, history)
+        step = state.strategy.next_step(problem, history)
+        estimate = step.estimate if isinstance(step, Done) else None
         regions = tuple(_regions(state, problem, cause))
         levels = tuple(_levels(state, problem, bracket, cause))
     return ContextReport(
@@ -90,7 +90,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         curve=curve,
         cost=state.total_cost(),
         method=state.method,
-        environment=_environment(state),
+        environment=environment_of(state.status) if state.status else Environment(adapter=""),
         started_at=state.started_at,
         finished_at=datetime.now(UTC),
         levels=levels,
@@ -130,11 +130,6 @@ def unmeasured_report(
         finished_at=now,
         notes=notes,
     )
-
-
-def _estimate(state: State, problem: SearchProblem, history: Sequence[Observation]) -> int | None:
-    step = state.strategy.next_step(problem, history)
-    return step.estimate if isinstance(step, Done) else None
 
 
 def _usable(state: State, curve: Sequence[CurvePoint], true_context: int | None) -> Usable | None:
@@ -197,13 +192,6 @@ def _is_monotone(state: State, problem: SearchProblem | None) -> bool:
             return False
         failed = failed or verdict is Verdict.FAIL
     return True
-
-
-def _environment(state: State) -> Environment:
-    status = state.status
-    if status is None:
-        return Environment(adapter="")
-    return environment_of(status)
 
 
 def environment_of(status: Status) -> Environment:
