@@ -87,12 +87,8 @@ async def _greets(host: str, deadline_s: float) -> bool | None:
                 trust_env=False, timeout=deadline_s, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             ) as client:
                 answer = await client.get(f"http://{host}/lmstudio-greeting")
-                return answer.is_success and says_lmstudio(answer.content)
+                # Anybody may listen there.
+                said = parse_object(answer.content[:MAX_FILE_BYTES]) or {}
+                return answer.is_success and said.get("lmstudio") is True
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
         return None
-
-
-def says_lmstudio(content: bytes) -> bool:
-    """Whether the body of an answer is LM Studio's greeting; anybody may listen there."""
-    answer = parse_object(content[:MAX_FILE_BYTES]) or {}
-    return answer.get("lmstudio") is True

@@ -118,17 +118,13 @@ async def effective_context(
         config = await connection.call(
             "llm", "getLoadConfig", specifier, deadline_s=deadlines.ask_s
         )
-        sessions = _field(config, SESSIONS)
+        fields = map(as_object, as_list(as_object(config).get("fields")))
+        sessions = next((f.get("value") for f in fields if f.get("key") == SESSIONS), None)
         if sessions not in (None, 1):
             count = as_count(sessions)
             many = "an unknown number of" if count is None else str(count)
             note(f"LM Studio loaded the model for {many} sessions instead of one.")
     return context
-
-
-def _field(config: object, key: str) -> object:
-    fields = map(as_object, as_list(as_object(config).get("fields")))
-    return next((field.get("value") for field in fields if field.get("key") == key), None)
 
 
 async def listed(connection: Connection, deadline_s: float) -> list[Json]:

@@ -166,11 +166,8 @@ class LMStudioModel(StreamedModel):
             async with aclosing(self._ask(prepared, generation, 1, ())) as items:
                 async for _ in items:
                     pass
-            return (
-                None
-                if generation.reply is None
-                else (generation.reply.prompt_tokens - prepared.count)
-            )
+            reply = generation.reply
+            return None if reply is None else reply.prompt_tokens - prepared.count
 
     async def _prepare(self, prompt: Prompt) -> _Prepared:
         """The text that is sent, and how many tokens the server counts for it."""
