@@ -302,20 +302,16 @@ class Connection:
                 one.shutdown(socket.SHUT_RDWR)
 
     def _guard(self) -> None:
-        """Keep from the SDK what it cannot stand, and from the terminal what it logs.
+        """Keep from the SDK what it cannot stand.
 
         A frame that is the JSON value ``null`` makes SDK 1.5.0 ask for the next one again and
         again without ever waiting: the event loop stands still, deadlines and Ctrl-C included. Its
-        queues have no bounds. Its log quotes prompts and replies, and Python shows warnings on
-        stderr if nobody listens to them. An SDK without these private parts is left as it is.
+        queues have no bounds. An SDK without these private parts is left as it is.
         """
         for handler in self._handlers():
             self._keep_socket(handler)
             if hasattr(handler, "_enqueue_message"):
                 handler._enqueue_message = _guarded(handler)  # noqa: SLF001 - of this object alone
-                log = logging.getLogger(type(handler).__name__)  # as the SDK names it
-                if not log.handlers:
-                    log.addHandler(logging.NullHandler())
 
     def _handlers(self) -> list[Any]:
         sessions = cast("dict[str, object]", getattr(self._client, "_sessions", {}))
