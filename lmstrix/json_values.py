@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 Json = Mapping[str, object]
 
@@ -27,6 +27,11 @@ def parse_object(data: str | bytes) -> Json | None:
     except (ValueError, RecursionError):
         return None
     return cast("Json", value) if isinstance(value, dict) else None
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """For `json.loads`: ``NaN`` and infinity are a `ValueError`, as JSON does not have them."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_object(path: Path, most_bytes: int) -> Json:

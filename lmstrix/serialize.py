@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, NoReturn, TypeVar, cast, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -21,7 +21,7 @@ from cattrs.gen import make_dict_structure_fn
 from cattrs.preconf.json import make_converter
 
 from lmstrix.errors import LMStrixError
-from lmstrix.json_values import MAX_CONTEXT, as_object
+from lmstrix.json_values import MAX_CONTEXT, as_object, refuse_constant
 from lmstrix.models import (
     MAP_SCHEMA_VERSION,
     SCHEMA_VERSION,
@@ -276,10 +276,6 @@ _CONVERTER.register_structure_hook_factory(attrs.has, _sound_hook)
 _CONVERTER.register_unstructure_hook(datetime, _dump_datetime)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _complaint(error: Exception, place: str = "") -> str:
     """The first error after its place: ``curve[3].passes: 5 of 4``."""
     if isinstance(error, _Misplaced):
@@ -324,7 +320,7 @@ def from_json(text: str, kind: type[T], *, newest: int | None = None) -> T:
     """
     name = getattr(kind, "__name__", kind)
     try:
-        value: object = json.loads(text, parse_constant=_refuse_constant)
+        value: object = json.loads(text, parse_constant=refuse_constant)
     except _REFUSALS as error:
         raise FormatError(f"not a {name}: no valid JSON") from error
     if newest is not None and not isinstance(value, dict):

@@ -29,7 +29,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import attrs
 from filelock import FileLock, Timeout
@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from lmstrix.adapters.lmstudio_home import INTERNAL
 from lmstrix.errors import SettingsError
 from lmstrix.files import replace_file
-from lmstrix.json_values import as_context, as_list, as_object, read_object
+from lmstrix.json_values import as_context, as_list, as_object, read_object, refuse_constant
 from lmstrix.locks import turns_folder
 from lmstrix.models import ModelInfo
 
@@ -296,7 +296,7 @@ def _parse(content: bytes) -> dict[str, Any]:
         document: object = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=_without_twins,
-            parse_constant=_refuse,
+            parse_constant=refuse_constant,
             parse_float=_finite,
         )
     except UnicodeDecodeError as error:
@@ -359,10 +359,6 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{digits[:20]} is too large")
     return number
-
-
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _odd(reason: str) -> SettingsError:
