@@ -45,7 +45,7 @@ class _LogFile(logging.FileHandler):
         super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
         self._broken = False
         self.setFormatter(_Lines())
-        self.addFilter(_is_for_the_log)
+        self.addFilter(lambda record: _is_ours(record) or record.levelno >= logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, unless an earlier one could not be written."""
@@ -125,10 +125,6 @@ def _open(path: Path) -> _LogFile:
 
 def _is_ours(record: logging.LogRecord) -> bool:
     return record.name.partition(".")[0] in OURS
-
-
-def _is_for_the_log(record: logging.LogRecord) -> bool:
-    return _is_ours(record) or record.levelno >= logging.WARNING
 
 
 class _Lines(logging.Formatter):

@@ -367,7 +367,7 @@ class Batch:
         if self._options.only_at is not None:
             check = check_of(report, self._options.only_at)
             self._checked.append(check)
-            return code_of_check(check, report), to_json(check), check_screen(check)
+            return code_of_check(check, report), to_json(check), output.prose(*_check(check))
         screen = report_screen(
             report, options=_options_of(self._settings, report), limits=_limits_of(self._options)
         )
@@ -476,11 +476,6 @@ NOT_TRIED = "not tried"
 _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed"}
 
 
-def check_screen(check: SizeCheck) -> RenderableType:
-    """The verdict at one length and its evidence."""
-    return output.prose(*_check(check))
-
-
 def say_outcome(check: SizeCheck) -> str:
     """``passed``, ``failed``, ``inconclusive``, or that the length was not tried."""
     tried = check.trials or check.cause not in _NO_FAILURE
@@ -488,6 +483,7 @@ def say_outcome(check: SizeCheck) -> str:
 
 
 def _check(check: SizeCheck) -> Iterator[str]:
+    """The verdict at one length and its evidence."""
     found = say_outcome(check)
     tried = found != NOT_TRIED
     yield f"{check.model.key} at {check.length_tokens:,} tokens: {found}"

@@ -68,7 +68,11 @@ def open_client(
             adapter=settings.adapter,
             host=_host(settings),
             adapter_settings=_adapter_settings(settings, settings.adapter),
-            others={name: _unnamed(settings, name) for name in OTHER_SERVERS} if nowhere else {},
+            # Whatever listens at their ports is not sent the key.
+            others={
+                name: _adapter_settings(settings, name) | {"send_key": False}
+                for name in (OTHER_SERVERS if nowhere else ())
+            },
             strategy=strategy,
             validator=validator,
             levels=levels,
@@ -173,11 +177,6 @@ def _adapter_settings(settings: Settings, adapter: str | None) -> dict[str, obje
     ):
         given["accept_cost"] = True
     return given
-
-
-def _unnamed(settings: Settings, adapter: str) -> dict[str, object]:
-    """The same for one of `OTHER_SERVERS`: whatever listens at its port is not sent the key."""
-    return _adapter_settings(settings, adapter) | {"send_key": False}
 
 
 def _check_cost(settings: Settings, opened: LMStrix) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -186,7 +186,8 @@ async def _choose(
     for model in found:
         if not _speaks(model):
             output.note(f"skipped: {model.key}: a model of type {model.type} cannot be measured")
-    everything = _in_order(found)
+    # Smallest first.
+    everything = sorted(filter(_speaks, found), key=lambda model: (model.size_bytes, model.key))
     return everything, await client.known_reports(everything, options)
 
 
@@ -198,11 +199,6 @@ async def _is_found(client: LMStrix, name: str) -> bool:
     except LMStrixError:
         return True  # its server may answer later
     return True
-
-
-def _in_order(models: Iterable[ModelInfo]) -> Sequence[ModelInfo]:
-    """Those that generate text, smallest first."""
-    return sorted(filter(_speaks, models), key=lambda model: (model.size_bytes, model.key))
 
 
 def _speaks(model: ModelInfo) -> bool:
