@@ -310,7 +310,11 @@ class OllamaAdapter(ServerAdapter):
         running: dict[str, _Running] = {}
         for entry in map(as_object, cast("list[object]", models)):
             key = as_text(entry.get("name")) or as_text(entry.get("model"))
-            running[key] = _Running.read(key, entry)
+            running[key] = _Running(
+                key=key,
+                context=as_context(entry.get("context_length")) or 0,
+                expires_at=as_text(entry.get("expires_at")),
+            )
         self._record.keep(running)
         for key, context in list(self._left.items()):
             # Gone, or replaced by somebody else's.
@@ -508,14 +512,6 @@ class _Running:
     key: str
     context: int
     expires_at: str
-
-    @classmethod
-    def read(cls, key: str, entry: Json) -> _Running:
-        return cls(
-            key=key,
-            context=as_context(entry.get("context_length")) or 0,
-            expires_at=as_text(entry.get("expires_at")),
-        )
 
     def keep_s(self) -> int:
         """Seconds until it expires; -1 for never, `KEEP_S` if that is not told."""
