@@ -89,9 +89,9 @@ class Levels:
         the engine, fails at or below its lower end. The main search then has to go on.
         """
         before = self._main_bracket(main)
-        if self._problems:
+        if self._state.level_problems:
             self._state.announcer.phase(LEVELS)
-        levels = [v for v in self._state.levels if v.key in self._problems]
+        levels = [v for v in self._state.levels if v.key in self._state.level_problems]
         await self._climb(levels, main, document)
         # The one that reaches farthest first: stepping back in the cache costs nothing.
         for level in sorted(levels, key=lambda one: self.bracket(one)[0], reverse=True):
@@ -120,7 +120,7 @@ class Levels:
                     continue
                 return  # the engine itself fails there
             for level in tuple(climbing):
-                if length < self._problems[level.key].floor:
+                if length < self._state.level_problems[level.key].floor:
                     continue  # its baseline's questions are longer, and the model can do those
                 passed = await self._settle(level, length, document) is Verdict.PASS
                 if passed is self._reads_anew:
@@ -166,7 +166,7 @@ class Levels:
 
     def _between(self, level: Level) -> int | None:
         """A length inside the level's bracket, or None when it is narrow enough."""
-        problem = self._problems[level.key]
+        problem = self._state.level_problems[level.key]
         low, high = self.bracket(level)
         if high is None or problem.is_tight(low, high):
             return None
@@ -176,7 +176,7 @@ class Levels:
 
     async def _settle(self, level: Level, length: int, document: int) -> Verdict:
         """Ask until the rule has an answer, or no reply can be judged."""
-        key, problem = level.key, self._problems[level.key]
+        key, problem = level.key, self._state.level_problems[level.key]
         rule = problem.rule
         while True:
             seen = self._state.observation(length, key)
@@ -226,10 +226,6 @@ class Levels:
             ),
             tolerance=max(LEVEL_TOLERANCE, self._state.options.search_tolerance),
         )
-
-    @property
-    def _problems(self) -> dict[str, SearchProblem]:
-        return self._state.level_problems
 
 
 def level_bracket(state: State, problem: SearchProblem, level: Level) -> tuple[int, int | None]:
