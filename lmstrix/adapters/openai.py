@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 from lmstrix.adapters.counted import CountedModel
@@ -149,7 +150,7 @@ class OpenAIAdapter(ServerAdapter):
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
         self.check_cost(context_length)
         context = model.declared_context or context_length
-        loaded = CountedModel(model, context, self._ask(model.key), note=self._note)
+        loaded = CountedModel(model, context, partial(self._ask, model.key), note=self._note)
         async with self._listed_as_ours(model, context):
             try:
                 try:
@@ -178,29 +179,26 @@ class OpenAIAdapter(ServerAdapter):
 
     # Replies.
 
-    def _ask(self, key: str) -> Callable[[Prompt, int, Sequence[str]], Items]:
-        async def ask(prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
-            while True:
-                body = _chat(key, prompt, max_tokens, stop, self._form)
-                events = self._server.events("/chat/completions", body)
-                generation = _Generation(max_tokens, prompt.answer_prefix, stopped=bool(stop))
-                begun = False
-                try:
-                    async with aclosing(replied(events, generation)) as items:
-                        async for item in items:
-                            begun = True
-                            yield item
-                except (ContextOverflow, EngineCrashed):
+    async def _ask(self, key: str, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        while True:
+            body = _chat(key, prompt, max_tokens, stop, self._form)
+            events = self._server.events("/chat/completions", body)
+            generation = _Generation(max_tokens, prompt.answer_prefix, stopped=bool(stop))
+            begun = False
+            try:
+                async with aclosing(replied(events, generation)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
+            except (ContextOverflow, EngineCrashed):
+                raise
+            except PredictionError:
+                if begun or self._form_is_known or self._form + 1 == len(FORMS):
                     raise
-                except PredictionError:
-                    if begun or self._form_is_known or self._form + 1 == len(FORMS):
-                        raise
-                    self._form += 1
-                else:
-                    self._form_is_known |= bool(prompt.answer_prefix)
-                    return
-
-        return ask
+                self._form += 1
+            else:
+                self._form_is_known |= bool(prompt.answer_prefix)
+                return
 
 
 class _Generation(Generation):
