@@ -347,7 +347,8 @@ class LMStrix:
 
         Raises what `find_true_context` raises before it loads anything.
         """
-        options = self._checked(options or MeasureOptions())
+        options = options or MeasureOptions()
+        options.check_lengths(self._validator.baseline_length)
         return await forecast(*await self._adapters.find(model), options)
 
     async def known_reports(
@@ -488,7 +489,7 @@ class LMStrix:
         observers: Sequence[Observer] = (),
     ) -> Measurement:
         strategy, store = self._strategy, self._store
-        options = self._checked(options)
+        options.check_lengths(self._validator.baseline_length)
         if options.only_at is not None:
             options = options.at_one_size()
             strategy, store = OneSize(), SqliteStore(":memory:")
@@ -503,10 +504,6 @@ class LMStrix:
             options=options,
             observers=(*self._observers, *observers),
         )
-
-    def _checked(self, options: MeasureOptions) -> MeasureOptions:
-        options.check_lengths(self._validator.baseline_length)
-        return options
 
     async def _known_context(self, model: ModelInfo) -> int | None:
         """The newest true context of this very model, None if there is none."""

@@ -27,10 +27,6 @@ class _Part:
     end: int
     seconds: float
 
-    @property
-    def per_token(self) -> float:
-        return self.seconds / (self.end - self.start)
-
 
 class ReadingTimes:
     """The time that a fresh prompt needs, by its length."""
@@ -46,7 +42,9 @@ class ReadingTimes:
         self._pieces: list[tuple[int, int, float]] = []
         known = 0.0
         for start, end in pairwise(ends):
-            covering = [p.per_token for p in parts if p.start <= start and end <= p.end]
+            covering = [
+                p.seconds / (p.end - p.start) for p in parts if p.start <= start and end <= p.end
+            ]
             # Where nothing was timed, a token takes as long as the ones before it.
             known = median(covering) if covering else known
             self._pieces.append((start, end, known))

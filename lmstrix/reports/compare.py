@@ -107,7 +107,8 @@ class Comparison:
 def compare(reports: Sequence[ContextReport]) -> Comparison:
     """The results in `reports`, of which there is at least one, in that order."""
     settings = [settings_of(report) for report in reports]
-    if not _contents_matter(reports):
+    contents = {(report.model.key, report.model.digest) for report in reports}
+    if len(contents) == len({key for key, _ in contents}):  # no name stands for different files
         settings = [{k: v for k, v in each.items() if k != _CONTENT} for each in settings]
     labels = list(dict.fromkeys(label for each in settings for label in each))
     rows = [Row(label, tuple(each.get(label, NOT_KNOWN) for each in settings)) for label in labels]
@@ -145,12 +146,6 @@ def settings_of(report: ContextReport) -> Mapping[str, str]:
         (_MEASURED, report.finished_at.isoformat(sep=" ", timespec="minutes")[:16]),
     ]
     return {label: value for label, value in pairs if value}
-
-
-def _contents_matter(reports: Sequence[ContextReport]) -> bool:
-    """Whether one name stands for different files. The files of different models always differ."""
-    contents = {(report.model.key, report.model.digest) for report in reports}
-    return len(contents) > len({key for key, _ in contents})
 
 
 def _point_at_limit(report: ContextReport) -> CurvePoint | None:

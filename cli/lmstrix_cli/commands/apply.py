@@ -198,11 +198,6 @@ def _write(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     return _settle(wish, facts, change, question="Write this?")
 
 
-def _printed_for(adapter: str) -> str:
-    """The program whose setting is printed for models that were measured with `adapter`."""
-    return next((name for name, engines in _ENGINES.items() if adapter in engines), LLAMA_SERVER)
-
-
 def _identifier(report: ContextReport, home: Path) -> str:
     """LM Studio's identifier of the model: its own, or that of a file in its models folder."""
     _check_engine(report)
@@ -213,9 +208,10 @@ def _check_engine(report: ContextReport) -> None:
     """Raises `SettingsError` for what LM Studio cannot have."""
     adapter, model = report.environment.adapter, report.model
     if adapter != "lmstudio" and not (model.path and Path(model.path).is_absolute()):
+        program = next((name for name, of in _ENGINES.items() if adapter in of), LLAMA_SERVER)
         raise SettingsError(
             f"{model.key!r} was measured with {adapter}, not in LM Studio",
-            hint=f"To print the setting: lmstrix apply --for {_printed_for(adapter)} {model.key}."
+            hint=f"To print the setting: lmstrix apply --for {program} {model.key}."
             " Or measure it with --adapter lmstudio.",
         )
 
