@@ -54,25 +54,20 @@ def _model(entry: Json) -> ModelInfo | None:
     key = as_text(entry.get("modelKey"))
     if not key:
         return None
-    device = as_text(entry.get("deviceIdentifier"))
-    declared = as_context(entry.get("maxContextLength"))
+    device, quantization = as_text(entry.get("deviceIdentifier")), entry.get("quantization")
     model = ModelInfo(
         key=f"{key}{_ON}{device})" if device else key,
         path=as_text(entry.get("path")),
         format=as_text(entry.get("format")),
         architecture=as_text(entry.get("architecture")),
         size_bytes=as_count(entry.get("sizeBytes")) or 0,
-        declared_context=declared,
+        declared_context=as_context(entry.get("maxContextLength")),
         parameters=as_text(entry.get("paramsString")),
-        quantization=_quantization(entry.get("quantization")),
+        # LM Studio writes {"name": "Q4_K_M", "bits": 4}.
+        quantization=as_text(quantization) or as_text(as_object(quantization).get("name")),
         type=as_text(entry.get("type")) or "unknown",
     )
     return _with_digest(model, as_text(entry.get("selectedVariant")))
-
-
-def _quantization(value: object) -> str:
-    """LM Studio writes ``{"name": "Q4_K_M", "bits": 4}``."""
-    return as_text(value) or as_text(as_object(value).get("name"))
 
 
 def _variants(entry: Json, model: ModelInfo) -> Iterable[ModelInfo]:
