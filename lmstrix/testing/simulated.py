@@ -448,10 +448,11 @@ class _SimulatedLoaded(StreamedModel):
             yield ReplyChunk(text=piece, is_reasoning=True)
         for piece in re.findall(r"\s*\S+", text):
             yield ReplyChunk(text=piece)
+        ended = StopReason.STOP_STRING if stop else StopReason.END
         yield Reply(
             text=text,
             reasoning=reasoning,
-            stop_reason=_stop_reason(cut_off=cut_off, stop=stop),
+            stop_reason=StopReason.MAX_TOKENS if cut_off else ended,
             prompt_tokens=length,
             cached_tokens=cached,
             generated_tokens=count(reasoning) + max(count(text), begun),
@@ -562,9 +563,3 @@ class SimulatedAdapter:
         await anyio.sleep(self._reply_seconds)
         if self.faults:
             raise self.faults.pop(0)
-
-
-def _stop_reason(*, cut_off: bool, stop: Sequence[str]) -> StopReason:
-    if cut_off:
-        return StopReason.MAX_TOKENS
-    return StopReason.STOP_STRING if stop else StopReason.END

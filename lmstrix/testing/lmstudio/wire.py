@@ -42,8 +42,9 @@ def config_fields(stack: object) -> Json:
     fields: Json = {}
     for layer in as_list(as_object(stack).get("layers")):
         config = as_object(as_object(layer).get("config"))
-        for key, value in _pairs(as_list(config.get("fields"))):
-            fields.setdefault(key, value)
+        for field in map(as_object, as_list(config.get("fields"))):
+            if isinstance(key := field.get("key"), str):
+                fields.setdefault(key, field.get("value"))
     return fields
 
 
@@ -53,13 +54,6 @@ def unboxed(value: object) -> object:
         return cast("object", value)
     box = as_object(cast("object", value))
     return box.get("value") if box["checked"] else None
-
-
-def _pairs(fields: Iterable[object]) -> Iterable[tuple[str, object]]:
-    for field in map(as_object, fields):
-        key = field.get("key")
-        if isinstance(key, str):
-            yield key, field.get("value")
 
 
 def config_pairs(fields: Mapping[str, object]) -> Json:
