@@ -14,6 +14,7 @@ class TestMyStore(StoreContract):
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import timedelta
 
 import anyio
@@ -171,8 +172,7 @@ class StoreContract:
         second = await store.begin("second", sample_model(key="second"))
         await store.append_trials(first.id, [sample_trial(index=1)])
         await store.append_trials(second.id, [sample_trial(index=2)])
-        found = await store.unfinished("first")
-        assert found is not None
+        found = await _unfinished(store, "first")
         assert [trial.index for trial in found.trials] == [1]
         assert {model.key for model in await store.unfinished_models()} == {"first", "second"}
 
@@ -224,8 +224,7 @@ class StoreContract:
             new = await store.begin(name, sample_model(key=name, path=name))
             await store.append_trials(new.id, [sample_trial(reply=name)])
         for name in HOSTILE_NAMES:
-            found = await store.unfinished(name)
-            assert found is not None
+            found = await _unfinished(store, name)
             assert found.key == name
             assert [trial.reply for trial in found.trials] == [name]
             await store.finish(found.id, sample_report(model=sample_model(key=name)))
@@ -310,29 +309,20 @@ class DurableStoreContract(StoreContract):
         before = await _unfinished(store)
         assert before.deaths == (65536,)
         await store.aclose()
-        other = open_store()
-        try:
+        async with aclosing(open_store()) as other:
             assert await other.unfinished("key") == before
             await other.finish(new.id, sample_report())
-        finally:
-            await other.aclose()
-        third = open_store()
-        try:
+        async with aclosing(open_store()) as third:
             assert [stored.id for stored in await third.reports()] == [new.id]
-        finally:
-            await third.aclose()
 
     async def test_two_objects_at_once(self, store: Store, open_store: Callable[[], Store]) -> None:
         """Each sees at once what the other has appended."""
-        other = open_store()
-        try:
+        async with aclosing(open_store()) as other:
             new = await store.begin("key", sample_model())
             await other.append_trials(new.id, [sample_trial(index=1)])
             await store.append_trials(new.id, [sample_trial(index=2)])
             found = await _unfinished(other)
             assert [trial.index for trial in found.trials] == [1, 2]
-        finally:
-            await other.aclose()
 
 
 class ArchiveContract(StoreContract):
@@ -452,8 +442,8 @@ class ArchiveContract(StoreContract):
         assert await _archive(store).contents() == before
 
 
-async def _unfinished(store: Store) -> StoredMeasurement:
-    found = await store.unfinished("key")
+async def _unfinished(store: Store, key: str = "key") -> StoredMeasurement:
+    found = await store.unfinished(key)
     assert found is not None
     return found
 
@@ -470,14 +460,12 @@ async def _fill(store: Store) -> None:
             new = await store.begin(name, sample_model(key=name))
             await store.append_trials(new.id, [sample_trial(reply=name, expected=name)])
     for name in HOSTILE_NAMES[::4]:
-        found = await store.unfinished(name)
-        assert found is not None
+        found = await _unfinished(store, name)
         failure = Observation(length_tokens=8192, failure=Cause.CRASHED_ON_FILL)
         await store.append_failure(found.id, failure)
         for length in (65536, 65536):
             await store.mark_load(found.id, length)
         await store.save_cost(found.id, Cost(loads=2, seconds=0.1))
     for name in HOSTILE_NAMES[::6]:
-        found = await store.unfinished(name)
-        assert found is not None
+        found = await _unfinished(store, name)
         await store.finish(found.id, sample_report(model=sample_model(key=name)))
