@@ -313,13 +313,13 @@ class ThoughtSplitter:
     """Splits a reply that arrives in pieces into reasoning and answer.
 
     A thought stands at the beginning, between ``<think>`` and ``</think>``; with `inside` the
-    opening tag was already in the prompt. Text that may begin a tag is held back. White space
-    after a tag belongs to neither part.
+    opening tag was already in the prompt, and with `plain` everything is the answer. Text that may
+    begin a tag is held back. White space after a tag belongs to neither part.
     """
 
-    def __init__(self, *, inside: bool = False) -> None:
+    def __init__(self, *, inside: bool = False, plain: bool = False) -> None:
         self._held = ""
-        self._state = "opened" if inside else "start"
+        self._state = "answer" if plain else "opened" if inside else "start"
 
     def feed(self, text: str) -> list[ReplyChunk]:
         """The pieces that are certain now."""

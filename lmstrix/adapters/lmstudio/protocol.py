@@ -249,7 +249,7 @@ class Generation(streaming.Generation):
             return self._splitter.feed(content)
         # The server marks reasoning itself; everything else is the answer.
         chunks = self._splitter.finish()
-        self._splitter = _plain_splitter()
+        self._splitter = ThoughtSplitter(plain=True)
         if kind not in _TAGS and content:
             chunks.append(ReplyChunk(text=content, is_reasoning=True))
         return chunks
@@ -329,11 +329,3 @@ class Generation(streaming.Generation):
 
 def _malformed(what: str) -> EngineUnavailable:
     return EngineUnavailable(f"LM Studio sent {what}", hint=START_HINT)
-
-
-def _plain_splitter() -> ThoughtSplitter:
-    """One that takes everything as the answer."""
-    splitter = ThoughtSplitter()
-    splitter.feed("</")
-    splitter.finish()
-    return splitter
