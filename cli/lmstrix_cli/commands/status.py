@@ -198,11 +198,6 @@ def _screen(overview: _Overview) -> Iterator[RenderableType]:
             yield output.verbatim(f"To continue: {output.label(one.command)}")
 
 
-def _as_argument(model: str) -> list[str]:
-    """The words that mean this model, also if its name looks like an option."""
-    return ["--", model] if model.startswith("-") else [model]
-
-
 def _engine(status: Status) -> Iterator[tuple[str, str]]:
     yield "adapter", status.adapter
     yield "engine", status.engine
@@ -268,4 +263,6 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
     if (seed := as_count(method.get("seed"))) not in {None, MeasureOptions().seed}:
         words += ["--seed", str(seed)]
     words += method_options(method)
-    return shlex.join([*words, *_as_argument(model_key)])
+    # A name may look like an option.
+    words += ["--", model_key] if model_key.startswith("-") else [model_key]
+    return shlex.join(words)
