@@ -281,7 +281,6 @@ def _before_command(
 
 
 def _unknown_command(ctx: click.Context, typed: str) -> click.UsageError:
-    """The error for a command that does not exist."""
     if (typed.lower().endswith(".gguf") or "/" in typed) and typed.isprintable():
         measure = shlex.join(["lmstrix", "test", typed])
         return click.UsageError(f"No such command {typed!r}. To measure a model: {measure}", ctx)

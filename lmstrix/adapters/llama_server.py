@@ -192,7 +192,6 @@ class LlamaServerAdapter(ServerAdapter):
         return self._found
 
     async def _listed(self) -> list[tuple[ModelInfo, Json]]:
-        """The models and their entries."""
         listed = (await (await self._server()).call("GET", "/v1/models", busy_s=10)).get("data")
         entries = map(as_object, as_list(listed))
         return [(_model(entry), entry) for entry in entries if as_text(entry.get("id"))]

@@ -129,7 +129,6 @@ class Engine:
 
     @asynccontextmanager
     async def _marked(self, context_length: int) -> AsyncGenerator[None]:
-        """The size is marked while it is being loaded."""
         if self._mark is None:
             yield
             return

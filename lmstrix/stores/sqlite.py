@@ -773,7 +773,6 @@ def _code(error: Exception) -> int:
 
 
 def _is_forbidden(error: Exception) -> bool:
-    """Whether reading or writing is not allowed here."""
     number = error.errno if isinstance(error, OSError) else None
     return _code(error) in _NOT_ALLOWED_CODES or number in _NOT_ALLOWED
 

@@ -324,7 +324,6 @@ def _show(wish: _Wish, change: apply.Change) -> None:
 
 
 def _undo_command(wish: _Wish) -> str:
-    """The command that undoes the change."""
     # The store knows which file the model's name means.
     store = ["--store", wish.store] if wish.store else []
     home = [] if wish.home is None else ["--home", str(wish.home)]

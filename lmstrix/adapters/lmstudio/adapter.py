@@ -329,7 +329,6 @@ class LMStudioAdapter(ServerAdapter):
             await self._unload(connection, {identifier})
 
     async def _unload(self, connection: Connection, identifiers: set[str]) -> None:
-        """Unload what is loaded of `identifiers`."""
         gone = await instances.unload(connection, identifiers, self._deadlines.call_s)
         self._left -= gone
         self._stuck -= identifiers

@@ -137,7 +137,6 @@ class Search:
             )
 
     def _regions(self, step: Ask) -> Sequence[Region | None]:
-        """The region of each question of `step`."""
         if step.region is not None:
             return [step.region] * step.trials
         regions = self.problem.rule.regions

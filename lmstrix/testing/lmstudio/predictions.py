@@ -156,7 +156,6 @@ async def _reply(job: _Job) -> Reply:
 
 
 def _bound(value: object) -> int:
-    """The client's bound on a reply."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
         return DEFAULT_REPLY
     return int(value)
