@@ -31,9 +31,9 @@ from typing import Any, BinaryIO, NoReturn
 
 OK = 0
 FAILED = 3
+"""Exit status after an error that was reported on standard output."""
 CANNOT_RUN = (126, 127)
 """Exit codes of a program that cannot be started, for a library of its own is missing."""
-"""Exit status after an error that was reported on standard output."""
 LOG_S = 0.3
 """Time for the log's thread to write its last lines."""
 POLL_S = 0.1
