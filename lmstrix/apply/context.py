@@ -103,19 +103,18 @@ def caveats(
     `engine` is the adapter whose setting it is; empty for any.
     """
     found: list[str] = []
+    mine = [s.report for s in reports if _is_same(s.report.model, report.model)]
     if not report.certified:
         found.append("Not certified: no fresh load with fresh text confirmed this result.")
-        mine = [s.report for s in reports if _is_same(s.report.model, report.model)]
         certified = next((r for r in mine if r.certified), None)
         if certified is not None:
             found.append(f"Another result is certified: {certified.true_context:,} tokens.")
     if report.cause is Cause.MAX_CONTEXT:
         found.append("Nothing failed up to the largest context that was tried: more may work.")
-    newest = next(s.report for s in reports if _is_same(s.report.model, report.model))
-    if newest is not report and not newest.measured:
+    if mine[0] is not report and not mine[0].measured:
         found.append(
             "A newer measurement of this model ended without a true context:"
-            f" {newest.cause.replace('_', ' ')}."
+            f" {mine[0].cause.replace('_', ' ')}."
         )
     if engine and report.environment.adapter != engine:
         found.append(
