@@ -89,6 +89,7 @@ OVERFLOW_WORDS = re.compile(
     r"[^.]{0,40}(?:context|maximum (?:model )?length|max_model_len|token limit)"
     r"|maximum context length|context (?:size|length|window) (?:has been |is )?exceeded"
     r"|prompt is too long|input is too long|too many (?:input |prompt )?tokens"
+    r"|context length is only|maximum (?:input|allowed) length|maximum number of tokens"
     r"|max_new_tokens` must be <=|trying to keep the first|n_keep",
     re.IGNORECASE,
 )
@@ -135,12 +136,16 @@ def api_key() -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `address`, a URL or ``HOST:PORT``, is this machine, by its name."""
+    """Whether `address`, a URL or ``HOST:PORT``, is this machine, by its name. So is ``0.0.0.0``,
+    which servers print as their address.
+    """
     name = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     try:
-        return name == "localhost" or ip_address(name).is_loopback
+        found = ip_address(name)
     except ValueError:
-        return False
+        return name.rstrip(".") == "localhost"
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_loopback or found.is_unspecified
 
 
 def named_model(models: Sequence[ModelInfo], name: str, engine: str) -> ModelInfo:
@@ -263,20 +268,22 @@ class Refusal:
 
     @classmethod
     def read(cls, server: str, status: int, body: Json | None) -> Refusal:
-        """Reads ``{"error": ...}`` in all its forms; an error may be JSON inside a string."""
+        """Reads ``{"error": ...}`` in all its forms; an error may be JSON inside a string, an entry
+        of a list, or in the ``metadata`` of the provider behind a gateway.
+        """
         told: object = body or {}
         words, numbers = "", as_object(told)
-        for _ in range(4):
+        for _ in range(5):
+            told = next(iter(as_list(told)), told)
             fields = as_object(told)
             if fields:
                 numbers = fields
-                kind = fields.get("type") or fields.get("code")
-                words = " ".join(
-                    part
-                    for part in (kind, fields.get("message"), fields.get("detail"))
-                    if isinstance(part, str)
-                )
-                told = fields.get("error")
+                said = [fields.get(name) for name in ("type", "code", "message", "detail", "msg")]
+                said.append(as_object(fields.get("metadata")).get("raw"))
+                words = " ".join(part for part in said if isinstance(part, str)) or words
+                nested = (fields.get(name) for name in ("error", "detail", "message"))
+                told = next((part for part in nested if part and not isinstance(part, str)), None)
+                told = told or fields.get("error")
             elif isinstance(told, str):
                 words = told
                 told = parse_object(told)
@@ -311,7 +318,9 @@ def trouble(refusal: Refusal) -> LMStrixError | None:
         hint = KEY_HINT if refusal.status in (401, 403) else ""
         return EngineUnavailable(str(refusal), hint=hint)
     if 300 <= refusal.status < 400:
-        return EngineUnavailable(f"{refusal.server} answered {refusal.status}: it is elsewhere")
+        return EngineUnavailable(
+            f"{refusal.server} answered {refusal.status}, a redirect: {refusal.words}"
+        )
     if refusal.status in _TIMED_OUT or _TIME.search(refusal.words):
         return EngineTimeout(f"{refusal}. A time limit of the server or of a proxy has passed")
     if refusal.status == 413 and refusal.words == NO_REASON:
@@ -390,7 +399,9 @@ class Server:
             response = await self._opened(client, method, path, body, deadline_s, classify, busy_s)
             try:
                 content = await self._body(response, deadline_s)
-                answer = parse_object(content)
+                # A bare list, as some servers list their models.
+                listed = content.lstrip().startswith(b"[")
+                answer = parse_object(b'{"data": %b}' % content if listed else content)
             finally:
                 await close_response(response)
         if answer is None:
@@ -488,9 +499,9 @@ class Server:
                 return response
             try:
                 content = await self._body(response, CALL_S)
-                told = parse_object(hidden(content, self.key, in_error=True))
             finally:
                 await close_response(response)
+            told = _told(hidden(content, self.key, in_error=True), response)
             error = classify(Refusal.read(self.name, response.status_code, told))
             if response.status_code == 404 and method == "GET":
                 error = EngineUnavailable(
@@ -534,12 +545,26 @@ class Server:
         except TimeoutError as error:
             raise self._stalled(deadline_s) from error
         except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            why = " (its certificate cannot be verified)" if "CERTIFICATE" in str(error) else ""
-            raise EngineUnavailable(f"{where} does not answer{why}", hint=self._hint) from error
+            if "CERTIFICATE" in str(error):
+                raise EngineUnavailable(
+                    f"the certificate of {where} cannot be verified",
+                    hint="If an authority of your own signed it: SSL_CERT_FILE=/path/to/its.pem.",
+                ) from error
+            raise EngineUnavailable(f"{where} does not answer", hint=self._hint) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise ConnectionLost(
                 f"the connection to {where} was lost ({type(error).__name__})"
             ) from error
+
+
+def _told(content: bytes, response: httpx.Response) -> Json:
+    """What a refusal says: its object, its list, its text, or where it redirects to."""
+    told = parse_object(b'{"error": %b}' % content)
+    if told is not None:
+        return told
+    words = content.decode("utf-8", "replace")
+    page = words.lstrip().startswith("<")
+    return {"error": response.headers.get("location") or ("" if page else words[:200])}
 
 
 def hidden(data: bytes, key: str, *, in_error: bool = False) -> bytes:
@@ -552,17 +577,28 @@ def hidden(data: bytes, key: str, *, in_error: bool = False) -> bytes:
 
 
 def http_client(address: str, key: str = "") -> httpx.AsyncClient:
-    """A client without proxies, and with a new connection for each request."""
+    """A client with a new connection for each request. This machine is asked without a proxy.
+
+    Raises `ConfigurationError` for a proxy in the environment that cannot be used.
+    """
     plain = address.startswith("http://")
-    return httpx.AsyncClient(
+    make = partial(
+        httpx.AsyncClient,
         base_url=address,
         headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
         # An empty context spares reading the system's certificates for nothing.
         verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
         limits=httpx.Limits(max_keepalive_connections=0),
-        timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
-        trust_env=False,
+        timeout=None,
+        trust_env=not is_loopback(address),
     )
+    try:
+        return make()
+    except (ImportError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"a proxy or certificate that the environment names cannot be used: {error}",
+            hint="Correct or unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE.",
+        ) from error
 
 
 class EventLines:

@@ -29,6 +29,7 @@ from lmstrix.adapters.llamacpp.engine import EngineSettings
 from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.errors import (
     ConfigurationError,
+    EngineUnavailable,
     LMStrixError,
     LoadFailed,
     LoadHung,
@@ -187,7 +188,11 @@ class LlamaServerAdapter(ServerAdapter):
             for server in reversed(others):
                 if await _is_llama_server(server):
                     chosen = server
-            await chosen.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
+            try:
+                await chosen.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
+            except EngineUnavailable as error:
+                nor = "".join(f", nor at {server.address}" for server in others)
+                raise EngineUnavailable(f"{error}{nor}", hint=error.hint) from error
             self._found = chosen
         return self._found
 
@@ -350,7 +355,9 @@ _PROPERTIES = frozenset({"default_generation_settings", "build_info", "role"})
 def _model(entry: Json) -> ModelInfo:
     """The model of an entry of ``/v1/models``; a path is called by its file."""
     name, meta = as_text(entry.get("id")), as_object(entry.get("meta"))
-    facts = [name, *(meta.get(key) for key in ("n_params", "size", "ftype", "n_vocab"))]
+    # A router tells them only while the model is loaded.
+    known = () if "status" in entry else ("n_params", "size", "ftype", "n_vocab")
+    facts = [name, *map(meta.get, known)]
     return ModelInfo(
         key=PurePath(name).stem if name.endswith(".gguf") else name,
         format="gguf",
@@ -365,10 +372,10 @@ def _notes(model: ModelInfo, properties: Json, context: int) -> list[str]:
     """Why the context is what it is."""
     notes: list[str] = []
     declared, slots = model.declared_context, as_count(properties.get("total_slots")) or 1
-    if slots > 1:
+    if slots > 1 and (declared is None or context < declared):
         notes.append(
-            f"llama-server has {slots} slots, of which each takes {context:,} tokens: with -np 1"
-            " one prompt gets all of its context."
+            f"llama-server has {slots} slots, of which each takes {context:,} tokens: unless they"
+            " share one cache (--kv-unified), one prompt gets all of its context with -np 1."
         )
     elif declared is not None and context < declared:
         notes.append(

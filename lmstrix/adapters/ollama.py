@@ -86,10 +86,19 @@ POLL_S = 0.1
 REPEATED = 30
 """Ollama breaks a reply off after so many times the same token."""
 MOST_RECORD_BYTES = 65536
-FIXED = {"temperature": 0, "top_k": 1, "top_p": 1.0, "repeat_penalty": 1.0, "seed": 1}
+FIXED = {
+    "temperature": 0,
+    "top_k": 1,
+    "top_p": 1.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "seed": 1,
+}
+"""A model may bring settings of its own; penalties would punish repeating a fact of the prompt."""
 _STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
 _REFUSED = re.compile(r"requires more (?:system )?memory", re.IGNORECASE)
-_WEIGHTS = re.compile(r"^FROM \S*(sha256-[0-9a-f]{64})$", re.MULTILINE)
+_WEIGHTS = re.compile(r"^FROM .*(sha256-[0-9a-f]{64})\"?\s*$", re.MULTILINE)
 _HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
 
 
@@ -160,7 +169,7 @@ class OllamaAdapter(ServerAdapter):
         )
         self._load_s = load_s
         self._force = force
-        self._record = _Record(address)
+        self._record = _Record(address.replace("//localhost:", "//127.0.0.1:"))
         self._ours: dict[str, int] = {}
         self._left: dict[str, int | None] = {}
         """What could not be unloaded yet, with its context if that is known."""
@@ -197,14 +206,8 @@ class OllamaAdapter(ServerAdapter):
         if model.key in self._ours:
             raise LoadRefused(f"{model.key!r} is loaded already, and Ollama holds it only once")
         users = await self._users_own(model.key)
-        if users is not None and not self._force:
-            same = f" (the same weights as {model.key!r})" if users.key != model.key else ""
-            raise ModelInUse(
-                f"{users.key!r}{same} is loaded in Ollama already, and not by LMStrix, with"
-                f" {users.context:,} tokens; another context would replace it",
-                hint=f"Unload it first: ollama stop {users.key}. `lmstrix test` and `lmstrix map`"
-                " replace it with --force, and load it again afterwards.",
-            )
+        if users is not None:
+            self._check_replacing(users, model)
         loaded: CountedModel | None = None
         interrupted = False
         self._ours[model.key] = context_length
@@ -235,6 +238,24 @@ class OllamaAdapter(ServerAdapter):
                 loaded.release()
             given = None if loaded is None else loaded.effective_context
             await self._release(model.key, given, users, interrupted=interrupted)
+
+    def _check_replacing(self, users: _Running, model: ModelInfo) -> None:
+        """Raises `ModelInUse` unless what the user has loaded may be replaced by `model`."""
+        hint = f"Unload it first: ollama stop {users.key}."
+        if not users.context:
+            raise ModelInUse(
+                f"{users.key!r} is loaded in Ollama already, and not by LMStrix; this version does"
+                " not say with which context, so it could not be loaded again as it was",
+                hint=f"{hint} Or update Ollama.",
+            )
+        if not self._force:
+            same = f" (the same weights as {model.key!r})" if users.key != model.key else ""
+            raise ModelInUse(
+                f"{users.key!r}{same} is loaded in Ollama already, and not by LMStrix, with"
+                f" {users.context:,} tokens; another context would replace it",
+                hint=f"{hint} `lmstrix test` and `lmstrix map` replace it with --force, and load it"
+                " again afterwards.",
+            )
 
     async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
         version = await self._server.call("GET", "/api/version", busy_s=0)

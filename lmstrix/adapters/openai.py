@@ -24,6 +24,7 @@ from lmstrix.errors import (
     ContextOverflow,
     EngineCrashed,
     EngineUnavailable,
+    ModelNotFound,
     PredictionError,
 )
 from lmstrix.json_values import Json, as_context, as_count, as_list, as_object, as_text
@@ -50,13 +51,15 @@ _CONTINUE: Mapping[str, object] = {
     "add_generation_prompt": False,
     "continue_final_message": True,
     "chat_template_kwargs": {"enable_thinking": False},
+    "repetition_penalty": 1.0,
 }
-"""What vLLM, SGLang and llama-server want in order to go on with an answer."""
+"""What vLLM, SGLang and llama-server want in order to go on with an answer. vLLM would take the
+penalty from the model's own settings, and punish repeating a fact of the prompt."""
 FORMS = (
     "continued",
     "last message",
     "asked for",
-    "asked for, without a temperature",
+    "asked for, without a temperature and stop strings",
     "asked for, without asking for counts",
 )
 """How the first words of an answer are given: the first form that the server accepts."""
@@ -108,8 +111,8 @@ class OpenAIAdapter(ServerAdapter):
         )
         self._declared = declared
         self._accept_cost = accept_cost
-        self._form = 0
-        self._form_is_known = False
+        self._forms: dict[str, int] = {}
+        """The form that was found for each model."""
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that the server lists, sorted by key; raises an `InfrastructureError`."""
@@ -180,11 +183,12 @@ class OpenAIAdapter(ServerAdapter):
     # Replies.
 
     async def _ask(self, key: str, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
+        known = self._forms.get(key)
+        form, begun = known or 0, False
         while True:
-            body = _chat(key, prompt, max_tokens, stop, self._form)
+            body = _chat(key, prompt, max_tokens, stop, form)
             events = self._server.events("/chat/completions", body)
-            generation = _Generation(max_tokens, prompt.answer_prefix, stopped=bool(stop))
-            begun = False
+            generation = _Generation(max_tokens, prompt.answer_prefix, stopped="stop" in body)
             try:
                 async with aclosing(replied(events, generation)) as items:
                     async for item in items:
@@ -192,12 +196,13 @@ class OpenAIAdapter(ServerAdapter):
                         yield item
             except (ContextOverflow, EngineCrashed):
                 raise
-            except PredictionError:
-                if begun or self._form_is_known or self._form + 1 == len(FORMS):
+            except (PredictionError, ModelNotFound):  # mlx_lm answers 404 to what it cannot read
+                if begun or known is not None or form + 1 == len(FORMS):
                     raise
-                self._form += 1
+                form += 1
             else:
-                self._form_is_known |= bool(prompt.answer_prefix)
+                if prompt.answer_prefix:
+                    self._forms[key] = form
                 return
 
 
@@ -297,7 +302,7 @@ def _chat(
         body |= {"max_tokens": max_tokens, "temperature": 0}
     else:
         body["max_completion_tokens"] = max_tokens
-    if stop:
+    if stop and form != 3:
         body["stop"] = list(stop)
     if form == 0 and prefix:
         body |= _CONTINUE

@@ -537,6 +537,16 @@ def test_under_trio_every_call_says_what_to_do() -> None:
     anyio.run(refused, backend="trio")
 
 
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+async def test_this_machine_is_asked_without_a_proxy(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    async with stand_in() as server:
+        assert await LMStudioAdapter(server.host).list_models()
+
+
 async def test_a_token_goes_where_the_sdk_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 

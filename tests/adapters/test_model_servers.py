@@ -20,7 +20,7 @@ from lmstrix.errors import EngineUnavailable
 from lmstrix.models import Prompt, StopReason
 from lmstrix.ports import Adapter
 from lmstrix.testing.contracts.adapter import AdapterContract
-from lmstrix.testing.http_server import Answer, Request
+from lmstrix.testing.http_server import Answer, Request, StandInError
 from lmstrix.testing.ollama import OllamaScript, OllamaServer
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -224,6 +224,34 @@ async def test_a_reply_that_ends_without_a_reason_is_whole() -> None:
         assert (await loaded.complete(QUESTION, max_tokens=4)).text
 
 
+def ends_with_an_answer(request: Request) -> bool:
+    messages: Any = request.body["messages"]
+    return messages[-1]["role"] == "assistant"
+
+
+class SomeRefuse(OpenAIServer):
+    """Model ``m`` takes the first words as a last message; ``hard`` only if asked for them, and
+    answers 404 to anything else, as mlx_lm does.
+    """
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.body.get("model") == "hard" and ends_with_an_answer(request):
+            raise StandInError(404, {"error": "the last message must be the user's"})
+        await super().handle(request, answer)
+
+
+async def test_what_one_model_refuses_says_nothing_of_another() -> None:
+    models = [SimulatedModel(key="hard"), SimulatedModel(key="m")]
+    async with SomeRefuse(SimulatedAdapter(*models)) as server:
+        adapter = OpenAIAdapter(server.host)
+        forms: dict[str, bool] = {}
+        for key in ("hard", "m"):
+            async with adapter.load(await adapter.find_model(key), 8192) as loaded:
+                assert await ask(loaded)
+            forms[key] = ends_with_an_answer(server.requests[-1])
+    assert forms == {"hard": False, "m": True}
+
+
 class FixedServer(OpenAIServer):
     data, repeats = b"", False
 
@@ -301,6 +329,11 @@ async def test_a_server_elsewhere_costs_money() -> None:
     with pytest.raises(errors.EngineUnavailable):
         async with accepting.load(loaded.model, 8192):
             raise AssertionError
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0:1", "http://localhost.:1", "[::ffff:127.0.0.1]:1"])
+def test_this_machine_costs_nothing(host: str) -> None:
+    OpenAIAdapter(host).check_cost(8192)
 
 
 HOSTS = "|http://|ftp://a:1|a b:1|http://user:secret@host:1|host:x|h:1?k=v|192.168.1.256:1"

@@ -102,7 +102,7 @@ async def somebody_loads(server: OllamaServer, context: int) -> None:
 class OneFile(OllamaServer):
     async def handle(self, request: Request, answer: Answer) -> None:
         if request.path == "/api/show":
-            weights = f"/models/blobs/sha256-{'0' * 64}"
+            weights = f"/Users/Jo Doe/models/blobs/sha256-{'0' * 64}"
             await answer.whole({"modelfile": f"# by Ollama\nFROM {weights}\nTEMPLATE x\n"})
             return
         await super().handle(request, answer)

@@ -150,6 +150,10 @@ CASES: dict[type[errors.LMStrixError], list[tuple[int, Body]]] = {
         (400, said("x", code="context_length_exceeded")),
         (500, {"error": "Context size has been exceeded."}),
         (413, said("too many tokens")),
+        (400, said("x", type="invalid_request_error", code="context_length_exceeded")),
+        (400, said("You passed 9 input tokens, but the model's context length is only 6.")),
+        (400, {"detail": [{"msg": "input exceeds the maximum allowed length", "loc": ["body"]}]}),
+        (400, said("Provider returned error", metadata={"raw": "prompt is too long: 9 > 6"})),
     ],
     errors.EngineUnavailable: [
         (413, None),

@@ -82,6 +82,8 @@ class LlamaCppModel(StreamedModel):
         """What the reader of a report should know."""
         self.counts_tokens = True
         self._has_template = has_template
+        self._shares = False
+        """Whether other clients' prompts may take the room of ours."""
         self._reuse_prefixes = reuse_prefixes
         self._stall = StallDeadline(stall_timeout_s + model.size_bytes / WEIGHT_BYTES_PER_S)
 
@@ -96,6 +98,8 @@ class LlamaCppModel(StreamedModel):
         if not isinstance(context, int) or context < 1:
             raise EngineUnavailable("the engine did not report its context length")
         self._context = context
+        slots = as_count(properties.get("total_slots")) or 1
+        self._shares = self._engine is None and slots > 1
         if self._has_template is None:
             self._has_template = bool(properties.get("chat_template"))
         return properties
@@ -123,10 +127,18 @@ class LlamaCppModel(StreamedModel):
             request = completion_request(
                 tokens, max_tokens, stop, reuse_prefixes=self._reuse_prefixes
             )
-            async with aclosing(self._events(request)) as events:
-                async for event, elapsed_s in events:
-                    for item in generation.feed(event, elapsed_s):
-                        yield item
+            try:
+                async with aclosing(self._events(request)) as events:
+                    async for event, elapsed_s in events:
+                        for item in generation.feed(event, elapsed_s):
+                            yield item
+            except ContextOverflow as error:
+                if self._shares and error.prompt_tokens is None:
+                    raise ConnectionLost(
+                        "llama-server gave up the prompt: its slots share one cache, and other"
+                        " clients' prompts may have filled it"
+                    ) from error
+                raise
             if generation.reply is None:
                 raise await self._lost("the reply ended too early")
         yield generation.reply
@@ -253,6 +265,9 @@ def completion_request(
         "temperature": 0,
         "top_k": 1,
         "repeat_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "dry_multiplier": 0.0,
         "cache_prompt": reuse_prefixes,
         "stream": True,
         "return_progress": True,

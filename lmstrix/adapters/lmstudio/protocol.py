@@ -193,7 +193,12 @@ def call_error(text: str) -> LMStrixError:
         return crashed(words)
     if _NO_MODEL.search(text) and not _GONE.search(text):
         return ModelNotFound(f"LM Studio: {words}")
-    return EngineUnavailable(f"LM Studio refused a call: {words}")
+    wants_token = re.search("authenticat|api.?token|unauthorized", text, re.IGNORECASE)
+    hint = (
+        "Put LM Studio's API token into the variable LMSTUDIO_API_TOKEN; version 1.5 of its SDK"
+        " takes none: pip install --upgrade --pre lmstudio."
+    )
+    return EngineUnavailable(f"LM Studio refused a call: {words}", hint=hint if wants_token else "")
 
 
 MISCOUNTED = 1 / 200

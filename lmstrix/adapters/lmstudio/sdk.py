@@ -3,7 +3,8 @@
 Of the SDK's private parts it uses a session's `_create_channel` and its websocket handler, and of
 the channel that this gives `rx_stream` and `cancel`: the public calls send nothing when they are
 cancelled, drop facts of the packets, and cannot set a load's number of sessions. `protocol` makes
-what is sent. `check_sdk` reports whether those parts are still there.
+what is sent. `check_sdk` reports whether those parts are still there. What the SDK opens on this
+machine goes past a proxy that the environment names: no proxy leads here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ import anyio
 import attrs
 import httpx
 import lmstudio
-from lmstudio import async_api, json_api
+from lmstudio import _ws_impl, async_api, json_api
 
+from lmstrix.adapters.http import is_loopback
 from lmstrix.adapters.lmstudio import protocol
 from lmstrix.adapters.streaming import spoken_s
 from lmstrix.errors import (
@@ -97,6 +99,28 @@ class Deadlines:
     def for_load(self, size_bytes: int) -> float:
         """Between two signs of progress in a load of so many bytes of weights."""
         return LOAD_S + size_bytes / LOAD_BYTES_PER_S if self.load_s is None else self.load_s
+
+
+def _client_for(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(trust_env=not is_loopback(url))
+
+
+async def _probe(url: str) -> httpx.Response:
+    async with _client_for(url) as client:
+        return await client.get(url, timeout=1)
+
+
+_connect: Any = getattr(_ws_impl, "aconnect_ws", None)
+
+
+@asynccontextmanager
+async def _connect_past_proxies(url: str) -> AsyncGenerator[Any, None]:
+    async with _client_for(url) as client, _connect(url, client) as socket:
+        yield socket
+
+
+if _connect is not None:
+    setattr(_ws_impl, "aconnect_ws", _connect_past_proxies)  # noqa: B010 - private
 
 
 def require_asyncio() -> None:
@@ -372,7 +396,14 @@ def _client(host: str, token: str | None) -> lmstudio.AsyncClient:
             f"lmstudio {sdk_version()} takes no API token",
             hint="Install a newer one: pip install --upgrade --pre lmstudio.",
         )
-    client = lmstudio.AsyncClient(host, **settings)
+    made = type("Client", (lmstudio.AsyncClient,), {"_query_probe_url": staticmethod(_probe)})
+    try:
+        client = made(host, **settings)
+    except lmstudio.LMStudioError as error:
+        raise ConfigurationError(
+            f"the SDK of LM Studio refuses a setting: {_reason(error)}",
+            hint=f"Check the API token in {TOKEN_VARIABLE}.",
+        ) from error
     # It would open a socket for each of its namespaces, and for each read all of the system's
     # certificates, which takes longer than our calls.
     sessions: tuple[Any, ...] = getattr(client, "_ALL_SESSIONS", ())
@@ -410,7 +441,7 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
         raise EngineTimeout(
             f"LM Studio did not answer within {spoken_s(deadline_s)}", hint=protocol.START_HINT
         ) from error
-    except (lmstudio.LMStudioError, httpx.HTTPError, OSError, *_CLOSED) as error:
+    except (lmstudio.LMStudioError, httpx.HTTPError, OSError, ImportError, *_CLOSED) as error:
         lost = isinstance(error, (lmstudio.LMStudioWebsocketError, OSError, *_CLOSED))
         raise (ConnectionLost if lost else EngineUnavailable)(
             f"the connection to LM Studio was lost ({type(error).__name__}: {_reason(error)})",
