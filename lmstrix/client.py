@@ -22,6 +22,7 @@ from lmstrix.measure.run import Measurement
 from lmstrix.measure.state import Announcer, Level, its_turn, method_of
 from lmstrix.models import (
     UNFINISHED,
+    Cause,
     ContextMap,
     ContextReport,
     Environment,
@@ -506,12 +507,17 @@ class LMStrix:
         )
 
     async def _known_context(self, model: ModelInfo) -> int | None:
-        """The newest true context of this very model, None if there is none."""
+        """The newest true context of this very model, None if there is none. One that
+        `max_context` ended says nothing against a larger one.
+        """
+        at_least = 0
         for known in await self.summaries():
             same = known.model_identity == model.identity
             if same and known.true_context and known.cause not in UNFINISHED:
-                return known.true_context
-        return None
+                if known.cause is not Cause.MAX_CONTEXT:
+                    return max(at_least, known.true_context)
+                at_least = max(at_least, known.true_context)
+        return at_least or None
 
 
 async def _require_room(

@@ -115,6 +115,8 @@ class ProbeFinished(Event):
     trials: int
     verdict: Verdict
     failure: Cause | None = None
+    inconclusive: int = 0
+    """Replies that could be judged neither way; `trials` is without them."""
 
 
 @attrs.frozen(kw_only=True)

@@ -77,8 +77,8 @@ def is_model_file(model: str | ModelInfo) -> bool:
     """Whether `model` is named as a GGUF file; LM Studio's own keys do not end like one."""
     if not isinstance(model, str | ModelInfo):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(
-            f"a model is named by a text, not by a {type(model).__name__}",
-            hint="For a path: str(path).",
+            f"a model must be a string or a ModelInfo, not {type(model).__name__}",
+            hint="For a path: str(path)." if isinstance(model, os.PathLike) else "",
         )
     if isinstance(model, str):
         return model.lower().endswith(".gguf")
@@ -158,7 +158,7 @@ class Adapters:
                 raise
             if isinstance(error, InfrastructureError) and self._others:
                 names = " and ".join(self._others)
-                error.hint = f"{names} do not answer either, or have no model. {error.hint}"
+                error.hint = f"{names} do not answer or have no models. {error.hint}"
             raise
         if model in self._places:
             self._places[info.key] = adapter

@@ -33,7 +33,7 @@ from lmstrix.events import (
 )
 from lmstrix.models import ContextReport, Trial
 
-_PHASES = {
+PHASES = {
     "start": "getting ready",
     "load": "loading the model",
     "baseline": "asking questions at short length",
@@ -77,7 +77,7 @@ FEWEST_NEW = 64
 
 def say_phase(phase: str) -> str:
     """A phase in a few words; its own name if it is unknown."""
-    return _PHASES.get(phase, phase)
+    return PHASES.get(phase, phase)
 
 
 def say_waiting(event: WaitingForTurn) -> str:

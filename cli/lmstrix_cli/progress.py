@@ -26,7 +26,7 @@ from lmstrix import (
     Verdict,
     WaitingForTurn,
 )
-from lmstrix.progress import ProgressState, say_phase, say_waiting
+from lmstrix.progress import PHASES, ProgressState, say_phase, say_waiting
 from lmstrix.reports.words import say_cause, say_count, say_percent, say_seconds, say_verdict
 from lmstrix_cli import output
 from lmstrix_cli.output import label
@@ -112,8 +112,9 @@ def event_line(event: Event) -> str:
         case LoadFinished():
             line = f"    asked for {event.context_length:,}, loaded {event.effective_context:,}"
         case ProbeFinished():
+            # A map and the other levels name the validator that asks, coherence too.
             asked = event.phase.removeprefix("map: ")
-            level = f" {asked}" if asked != event.phase else ""
+            level = "" if asked in PHASES and asked != "coherence" else f" {asked}"
             line = f"    {event.length_tokens:,}{level}: {_probe_words(event)}"
         case ReplyTimed():
             read = event.prompt_tokens - (event.cached_tokens or 0)
@@ -134,6 +135,8 @@ def event_line(event: Event) -> str:
 def _probe_words(event: ProbeFinished) -> str:
     """The answers, and the verdict once there is one."""
     words = [f"{event.passes} of {event.trials} correct"] if event.trials else []
+    if event.inconclusive:
+        words.append(f"{event.inconclusive:,} could not be judged")
     if event.verdict is not Verdict.UNDECIDED:
         cause = f" ({say_cause(event.failure)})" if event.failure else ""
         words.append(f"{say_verdict(event.verdict)}{cause}")

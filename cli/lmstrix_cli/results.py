@@ -12,6 +12,7 @@ import click
 
 from lmstrix import (
     UNFINISHED,
+    Cause,
     ContextMap,
     ContextReport,
     FormatError,
@@ -123,12 +124,16 @@ def is_of(settings: Settings, adapter: str) -> bool:
 
 def newest_true(summaries: Sequence[ReportSummary], *, by: str) -> dict[str, ReportSummary]:
     """The newest finished true context of each model, by ``model_key`` or ``model_identity``;
-    `summaries` are newest first.
+    `summaries` are newest first. One that ``--max-context`` ended says nothing against a larger
+    one.
     """
     known: dict[str, ReportSummary] = {}
     for summary in summaries:
         if summary.true_context is not None and summary.cause not in UNFINISHED:
-            known.setdefault(getattr(summary, by), summary)
+            first = known.setdefault(getattr(summary, by), summary)
+            larger = summary.true_context > (first.true_context or 0)
+            if first.cause is Cause.MAX_CONTEXT and larger:
+                known[getattr(summary, by)] = summary
     return known
 
 
@@ -220,6 +225,8 @@ def read_text(source: str, hint: str, store_hint: str = _STORE_HINT) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.startswith(b"\x1f\x8b"):
+            hint = "It is compressed: decompress it first, as with gunzip."
         raise FormatError(f"{source!r} is not text in UTF-8", hint=hint) from error
 
 

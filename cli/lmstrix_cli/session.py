@@ -138,7 +138,8 @@ async def every_model(opened: LMStrix, settings: Settings) -> list[tuple[str, Mo
             hint=f"{away[0].hint} No model at hand: lmstrix demo.".strip(),
         ) from away[0]
     for error in away:
-        output.note(f"{error}. {error.hint}".rstrip())
+        # With models of others at hand, it is enough to say that this one is missing.
+        output.note(f"Note: {error}.")
     return found + [(engine.name, attrs.evolve(one, key=one.path)) for one in others]
 
 

@@ -127,12 +127,12 @@ class OpenAIAdapter(ServerAdapter):
         """Raise `ConfigurationError` for another machine without `accept_cost`; sends nothing."""
         if self._accept_cost or is_loopback(self._address):
             return
-        reads = "reads a context usually twice, at most some 4.5 times,"
+        tokens = "twice the tokens of the context, at most some 4.5 times"
         if context_length is not None:
-            reads = f"of {context_length:,} tokens usually reads {2 * context_length:,} tokens"
+            tokens = f"{2 * context_length:,} tokens"
         raise ConfigurationError(
-            f"{self._address} is not this machine: a measurement {reads} with a prefix"
-            " cache and more without one, and may cost money",
+            f"{self._address} is on another machine, so a measurement may cost money. With a prefix"
+            f" cache it usually reads about {tokens}; without one, more",
             hint="Set a limit with --budget-tokens N, or accept any cost with --yes.",
         )
 

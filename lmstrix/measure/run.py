@@ -391,7 +391,10 @@ class Measurement:
                 return stuck
             if certificate > MOST_CERTIFICATES and not self._held(certificate):
                 break
-            if not state.affords(problem, state.bracket()[0], CERTIFY_TRIALS):
+            if not (
+                self._held(certificate)
+                or state.affords(problem, state.bracket()[0], CERTIFY_TRIALS)
+            ):
                 return Cause.BUDGET_SPENT
             try:
                 held = await self._certify(certificate)
@@ -421,6 +424,7 @@ class Measurement:
         than the answer tells: the tokens before the first lost fact and after the last one.
         """
         state, problem = self._state, self._problem
+        state.truncated_to = None
         low, high = state.bracket()
         if high is None or state.engine_failed(high) or not problem.rule.regions:
             return
@@ -555,7 +559,9 @@ class Measurement:
             known = f"; at {at.length_tokens:,} tokens {at.passes} of {at.trials} were right"
         self._announcer.note(f"at {length:,} tokens too few replies could be judged{known}")
 
-    async def _certify(self, certificate: int) -> bool:
+    async def _certify(  # noqa: C901 - one certificate, from its load to its weak regions
+        self, certificate: int
+    ) -> bool:
         """Whether both ends of the bracket hold on a fresh load, on each of fresh documents, and
         the answer also in its weak regions, on one more.
 
@@ -571,7 +577,10 @@ class Measurement:
         beyond = self._unconfirmed(certificate)
         size = state.context_length = max(self._certified_at(low, high), beyond)
         while True:
-            for document in () if self._held(certificate) else self._certifying(certificate):
+            held = self._held(certificate)
+            if certificate > MOST_CERTIFICATES and not held:
+                return False
+            for document in () if held else self._certifying(certificate):
                 while not await self._holds(low, document):
                     if not await self._steps_down(low, size, document):
                         return False
@@ -596,21 +605,30 @@ class Measurement:
         its upper end, or a longer answer, that did not hold.
         """
         state, low = self._state, self._state.bracket()[0]
-        count = self._fresh_at_low()
+        own = self._certifying(certificate)
+        # One that has asked about a longer answer already goes on in its own text.
+        if any(t.phase == CERTIFY and t.seed in own for t in state.of()):
+            return False
         return any(
             all(
-                sum(state.asked(CERTIFY, low, document).values()) >= count
-                and self._stands(low, document)
+                self._is_asked(low, document) and self._stands(low, document)
                 for document in self._certifying(earlier)
             )
             for earlier in range(1, certificate)
         )
 
-    def _fresh_at_low(self) -> int:
-        """How many fresh questions the lower end of a bracket is asked first."""
-        state, rule = self._state, self._problem.rule
-        wanted = CERTIFY_IN_REGION if state.facts == 1 else CERTIFY_SEVERAL
-        return wanted * len(rule.regions) if rule.regions else CERTIFY_TRIALS
+    def _is_asked(self, length: int, document: int) -> bool:
+        """Whether a certificate has asked all of its questions about a lower end."""
+        alone, regions = self._state.certificate(length, document), self._problem.rule.regions
+        asked = {t.region: t.trials + t.inconclusive for t in alone.regions}
+        if not regions:
+            return alone.trials + alone.inconclusive >= CERTIFY_TRIALS
+        return all(asked.get(region, 0) >= self._fresh_in_region for region in regions)
+
+    @property
+    def _fresh_in_region(self) -> int:
+        """How many fresh questions about each region the lower end of a bracket is asked first."""
+        return CERTIFY_IN_REGION if self._state.facts == 1 else CERTIFY_SEVERAL
 
     def _stands(self, length: int, document: int) -> bool:
         """Whether all that is known at a length passes, and the answers on `document` alone do not
@@ -678,7 +696,7 @@ class Measurement:
         """
         state, problem = self._state, self._problem
         rule = problem.rule
-        count = self._fresh_at_low()
+        count = self._fresh_in_region * len(rule.regions) or CERTIFY_TRIALS
         await self._ask_fresh(length, document, count)
         alone = state.certificate(length, document)
         unjudged = alone.failure is None and alone.inconclusive * 2 > count

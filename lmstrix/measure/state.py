@@ -168,6 +168,7 @@ class Announcer:
                 trials=seen.trials,
                 verdict=verdict,
                 failure=seen.failure,
+                inconclusive=seen.inconclusive,
             )
         )
 
@@ -588,12 +589,14 @@ class State:
         known = attrs.evolve(
             self,
             trials=[],
+            failures={},  # of those that came later none stood in the way of an overruling
             at_load=0,
             overruling=set[int](),
             by_length=defaultdict[tuple[str, int], list[Trial]](list),
         )
         for earlier in self.trials[:trial]:
             known._add(earlier)  # noqa: SLF001 - another state
+        known.failures = dict(self.failures)
         return known
 
     def bracket(self) -> tuple[int, int | None]:

@@ -770,7 +770,7 @@ def say_kept(found: ContextMap, layer: Layer) -> str:
     if limit is None or short is None:
         return ""
     if short < LEAST_SCORE:
-        return f"it cannot do this at {min(found.lengths):,} tokens already"
+        return f"it cannot do this even at {min(found.lengths):,} tokens"
     share = say_percent(found.ratio)
     short_at = min(found.lengths)
     return f"keeps at least {share} of its score at {short_at:,} tokens up to {limit:,} tokens"

@@ -197,7 +197,7 @@ def load_contents(text: str) -> StoreContents:
     try:
         return _checked(text)
     except FormatError as error:
-        reason = str(error)[:300]
+        reason = str(error).removeprefix("not a _Head: ")[:300]
         raise StoreError(f"This is not an export of a store: {reason}.", hint=_HINT) from error
 
 

@@ -105,7 +105,7 @@ def test_list_does_not_show_what_a_server_does_not_tell(shell: Shell) -> None:
     shown = shell.run("list", "m").stdout
     loadable = [line.split()[2] for line in shown.splitlines()[1:4]]
     assert sorted(loadable) == ["-", "6,144", "6,144+"]
-    assert "No more was tried" in shown
+    assert "--max-context allowed no more" in shown
     assert "Usage" not in shell.run("list", "m", "n").stderr
 
 

@@ -354,7 +354,7 @@ def test_measuring_elsewhere_needs_consent(serve: Serve, monkeypatch: pytest.Mon
     for words in ("test m:latest", "test --all", "map m:latest", "bench m:latest"):
         refused = shell(*OPENAI, server.host, *words.split())
         assert refused.exit_code == 2
-        assert "is not this machine" in refused.stderr
+        assert "is on another machine" in refused.stderr
         assert "--budget-tokens" in refused.stderr
     assert server.requests == []
     for words in (

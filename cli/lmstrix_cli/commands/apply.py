@@ -246,7 +246,7 @@ def _settle(
         return _end(wish, facts, "refused", code=ExitCode.OTHER)
     backup = change.write()
     if change.restores is not None:
-        return _end(wish, facts, "undone", f"Restored the file as it was. {RELOAD}")
+        return _end(wish, facts, "undone", f"Undone. {RELOAD}")
     facts["backup"] = str(backup)
     said = f"Written. Backup: {output.label(str(backup))}\n{RELOAD}"
     return _end(wish, facts, "written", f"{said}\nTo undo: {_undo_command(wish)}")

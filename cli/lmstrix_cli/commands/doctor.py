@@ -449,7 +449,7 @@ async def _finding(check: Check, settings: Settings) -> Finding:
     except TimeoutError:
         return problem(
             f"No answer within {check.deadline_s:g} s.",
-            "Look for a disk or a network that hangs, and try again.",
+            "Look for a disk or a network that hangs, or a machine that is very busy; try again.",
         )
     except LMStrixError as error:
         return problem(f"{error}.", error.hint or "See the documentation.")

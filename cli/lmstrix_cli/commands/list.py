@@ -49,7 +49,7 @@ What next:
   lmstrix test MODEL   measure one
   lmstrix demo         get a small model and measure it"""
 FOOTNOTE = "TRUE with +: at least. It is unfinished: run the same `lmstrix test` to continue."
-NOT_FURTHER = "LOADABLE with +: at least. No more was tried, as --max-context said."
+NOT_FURTHER = "LOADABLE with +: at least. --max-context allowed no more."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
@@ -158,7 +158,7 @@ def _columns(rows: Sequence[_Row], now: datetime) -> list[Column[_Row]]:
         Column("declared_context", "DECLARED", short="DECL", right=True),
         Column("loadable_context", "LOADABLE", _say_loadable, short="LOAD", right=True),
         Column("true_context", "TRUE", _say_true, right=True),
-        Column("cause", "CAUSE", lambda row: say_cause(row.cause), least=10),
+        Column("cause", "CAUSE", lambda row: say_cause(row.cause), least=12),
         Column(
             "certified", "CERTIFIED", lambda row: "yes" if row.certified else "no", short="CERT"
         ),

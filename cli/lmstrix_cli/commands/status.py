@@ -250,7 +250,8 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
     usual = EMBEDDED_ADAPTER if model_key.lower().endswith(".gguf") else DEFAULT_ADAPTER
     if adapter and adapter != usual:
         words += ["--adapter", adapter]
-    if (adapter or usual) != EMBEDDED_ADAPTER:
+    # The server that was named here is that of one adapter only.
+    if (adapter or usual) == (settings.adapter or DEFAULT_ADAPTER) != EMBEDDED_ADAPTER:
         words += settings.server_options()
     if settings.store:
         words += ["--store", settings.store]
