@@ -433,7 +433,8 @@ def say_limit(report: ContextReport) -> str:
     if not groups or groups[0][0].cause is not report.cause:
         return say_cause(report.cause)
     if _alike(report, groups):
-        return f"{say_cause(report.cause)} everywhere"
+        where = "" if report.cause is Cause.GIBBERISH else " everywhere"
+        return f"{say_cause(report.cause)}{where}"
     return _headline(groups[0])
 
 
@@ -473,18 +474,20 @@ def _failure(one: RegionReport) -> int:
 
 def _alike(report: ContextReport, groups: Sequence[Sequence[RegionReport]]) -> bool:
     """Whether every region is lost for one cause, and none passed at a length at which another
-    failed.
+    failed. Gibberish at such a length is about no region, even if only one was asked about.
     """
     lost = [one for group in groups for one in group]
-    passed = max(one.limit_tokens or 0 for one in lost)
+    passed = max(one.limit_tokens or 0 for one in report.regions)
     causes = {one.cause for one in lost}
-    return len(lost) == len(report.regions) and len(causes) == 1 and passed < _failure(lost[0])
+    every = len(lost) == len(report.regions) or causes == {Cause.GIBBERISH}
+    return every and len(causes) == 1 and passed < _failure(lost[0])
 
 
 def _say_alike(lost: Sequence[RegionReport]) -> str:
     what = _HEADLINES[lost[0].cause].removesuffix(" about")
     text = " text" if lost[0].cause is Cause.TRUNCATED else ""
-    return f"{what}{text} everywhere from {_failure(lost[0]):,} tokens on."
+    where = "" if lost[0].cause is Cause.GIBBERISH else " everywhere"
+    return f"{what}{text}{where} from {_failure(lost[0]):,} tokens on."
 
 
 _NEAR = 1 / 8
@@ -532,7 +535,7 @@ def _say_kept(
             words.append(f"{names} {'were' if many else 'was'} not asked about beyond {limit:,}")
         else:
             words.append(f"{names} {'were' if many else 'was'} not asked about")
-    return ", ".join(words)
+    return "; ".join(words)
 
 
 def _list(names: Iterable[str]) -> str:

@@ -88,6 +88,13 @@ CASES = {
         report(region(TAIL, 4096, 4352, Cause.GIBBERISH)),
         "answers about the last tenth are gibberish or missing from 4,352 tokens on;",
     ),
+    "gibberish where no other region was asked about": (
+        report(
+            region(LATE, 4096, 4352, Cause.GIBBERISH),
+            *(region(r, 4096) for r in Region if r is not LATE),
+        ),
+        "Answers gibberish or nothing from 4,352 tokens on.",
+    ),
     "dropped by the server": (
         report(region(MIDDLE, 4096, 4352, Cause.TRUNCATED)),
         "the middle is dropped from 4,352 tokens on; the rest still works at 8,192.",
