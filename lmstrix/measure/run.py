@@ -379,8 +379,11 @@ class Measurement:
         """Search, and put the answer to the test, until one holds."""
         state = self._state
         problem = self._problem
+        going_on = state.settled_certificates() + 1
+        # One that was under way is gone through again, with the answers that it has.
+        state.forget_failures_of(going_on)
         # After the last one an answer that an earlier one has confirmed may be left.
-        for certificate in range(state.settled_certificates() + 1, MOST_CERTIFICATES + 2):
+        for certificate in range(going_on, MOST_CERTIFICATES + 2):
             state.settled = certificate - 1 if state.options.certifies else None
             if certificate > 2:  # so few answers at each length were not enough twice
                 first = state.options.rule.first

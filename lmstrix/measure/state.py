@@ -540,6 +540,19 @@ class State:
         both = certifying & searched | self._overruling
         return max(last - 1, *(self._certificate_of(seed) for seed in both), 0)
 
+    def forget_failures_of(self, certificate: int) -> None:
+        """Drop the failures of lengths that the answers to a certificate refuted."""
+        asked = {
+            t.length_tokens
+            for t in self.of()
+            if t.phase in {CERTIFY, WEAK} and self._certificate_of(t.seed) == certificate
+        }
+        self.failures = {
+            n: cause
+            for n, cause in self.failures.items()
+            if n not in asked or cause not in ANSWERS or self.failed_level(n)
+        }
+
     def history(self, level: str = MAIN) -> Sequence[Observation]:
         """Every length tried within reach, in ascending order."""
         lengths = {n for (key, n), found in self._by_length.items() if key == level and found}

@@ -7,6 +7,7 @@ from copy import copy
 from random import Random
 from typing import Any, TypeVar
 
+import attrs
 import pytest
 
 from lmstrix import LMStrix, MeasureOptions, RetryPolicy
@@ -22,7 +23,7 @@ from lmstrix.models import (
     StoredMeasurement,
     Trial,
 )
-from lmstrix.ports import Adapter
+from lmstrix.ports import Adapter, LoadedModel, QuestionSource
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.recall import Recall
@@ -153,3 +154,38 @@ class FadesEarly(Recall):
         if question.region is Region.EARLY and long and Random(question.expected).random() < 0.28:
             return Judgement.WRONG
         return super().judge(question, reply)
+
+
+@attrs.frozen
+class _Marked:
+    """Each question has its document's number, and its length, as its kind."""
+
+    inner: QuestionSource
+    seed: int
+
+    async def question(
+        self, length_tokens: int, index: int, region: Region | None = None
+    ) -> Question:
+        question = await self.inner.question(length_tokens, index, region)
+        return attrs.evolve(question, kind=f"{self.seed} {length_tokens}")
+
+
+@attrs.frozen
+class Judging:
+    """Recall's questions; `judged` is told the question, its document and the whole length."""
+
+    judged: Callable[[Question, int, int], Judgement]
+    name: str = "judging"
+    baseline_length: int = 512
+    regions: tuple[Region, ...] = tuple(Region)
+
+    def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
+        return _Marked(Recall().questions(loaded, seed), seed)
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        seed = int(question.kind.split()[0])
+        return self.judged(question, seed, reply.prompt_tokens + question.max_tokens)
+
+
+def up_to(limit: int, length: int) -> Judgement:
+    return Judgement.PASS if length <= limit else Judgement.WRONG

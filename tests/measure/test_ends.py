@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import attrs
 import pytest
-from simulations import Failing, ends, measure, only
+from simulations import Failing, Judging, ends, measure, only, up_to
 
 from lmstrix import Cause, MeasureOptions
 from lmstrix.errors import (
@@ -24,7 +24,7 @@ from lmstrix.errors import (
 from lmstrix.events import Event, TrialFinished
 from lmstrix.measure.options import MapOptions
 from lmstrix.models import ContextReport, Judgement, Observation, Prompt, Question, Region, Reply
-from lmstrix.ports import LoadedModel, QuestionSource, Validator
+from lmstrix.ports import Validator
 from lmstrix.problem import Ask, CostModel, Done, SearchProblem
 from lmstrix.reports.words import dump_report
 from lmstrix.search.gallop import Gallop
@@ -37,7 +37,6 @@ from lmstrix.testing.simulated import (
     prompt_tokens,
 )
 from lmstrix.validators.coherence import Coherence
-from lmstrix.validators.recall import Recall
 
 MODEL = SimulatedModel(key="m", declared=8192, true_context=10**6)
 ODD = PredictionError("something odd happened")
@@ -100,41 +99,6 @@ class Careful(Gallop):
 async def test_without_a_budget_none_is_spent() -> None:
     report = await measure(MODEL, strategy=Careful(), levels=())
     assert (report.true_context, report.cause) == (8192, Cause.DECLARED_MAXIMUM)
-
-
-@attrs.frozen
-class _Marked:
-    """Each question has its document's number, and its length, as its kind."""
-
-    inner: QuestionSource
-    seed: int
-
-    async def question(
-        self, length_tokens: int, index: int, region: Region | None = None
-    ) -> Question:
-        question = await self.inner.question(length_tokens, index, region)
-        return attrs.evolve(question, kind=f"{self.seed} {length_tokens}")
-
-
-@attrs.frozen
-class Judging:
-    """Recall's questions; `judged` is told the question, its document and the whole length."""
-
-    judged: Callable[[Question, int, int], Judgement]
-    name: str = "judging"
-    baseline_length: int = 512
-    regions: tuple[Region, ...] = tuple(Region)
-
-    def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
-        return _Marked(Recall().questions(loaded, seed), seed)
-
-    def judge(self, question: Question, reply: Reply) -> Judgement:
-        seed = int(question.kind.split()[0])
-        return self.judged(question, seed, reply.prompt_tokens + question.max_tokens)
-
-
-def up_to(limit: int, length: int) -> Judgement:
-    return Judgement.PASS if length <= limit else Judgement.WRONG
 
 
 LIMITS = {1000: 10**6, 1001: 10**6, 1002: 4400, 1003: 3400, 1004: 2600, 1005: 2000}

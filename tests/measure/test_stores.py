@@ -12,7 +12,18 @@ import anyio
 import anyio.lowlevel
 import attrs
 import pytest
-from simulations import BOTH_LOOPS, FadesEarly, Killed, Requests, ends, measure, only, which
+from simulations import (
+    BOTH_LOOPS,
+    FadesEarly,
+    Judging,
+    Killed,
+    Requests,
+    ends,
+    measure,
+    only,
+    up_to,
+    which,
+)
 
 from lmstrix import Cause, MeasureOptions
 from lmstrix.adapters.token_counts import common_length
@@ -138,10 +149,18 @@ SMALL = SimulatedModel(key="m", declared=4096, true_context=2200)
 
 
 async def killed_at(
-    at: int, model: SimulatedModel, expected: ContextReport, options: MeasureOptions, **parts: Any
+    at: int,
+    model: SimulatedModel,
+    expected: ContextReport,
+    options: MeasureOptions,
+    *,
+    keeps: bool = True,
+    **parts: Any,
 ) -> tuple[ContextReport, Requests]:
-    """What goes on after a kill at the request `at`, which changes nothing."""
-    store = Requests(at)
+    """What goes on after a kill at the request `at`, whose answers are kept or lost: nothing
+    changes.
+    """
+    store = Requests(at, keeps=keeps)
     with pytest.raises(Killed):
         await measure(model, options, store=store, **parts)
     report = await measure(model, options, store=store, **parts)
@@ -178,6 +197,20 @@ async def test_a_kill_after_certificates_that_did_not_hold_changes_nothing() -> 
     certifying = [at for at, asked in enumerate(whole.asked, 1) if asked[1] in {"certify", "weak"}]
     for at in certifying[len(certifying) // 4 :: len(certifying) // 3]:
         await killed_at(at, model, expected, options, **parts)
+
+
+async def test_a_kill_after_a_failure_and_before_the_next_answer_changes_nothing() -> None:
+    """A certificate steps down, gives up, or goes on as it would have without the kill."""
+    limits = {1001: 4100, 1003: 3000}
+    model = SimulatedModel(key="m", declared=4352)
+    texts = Judging(lambda _, seed, length: up_to(limits.get(seed, 10**6), length))
+    whole, options = Requests(), MeasureOptions()
+    parts: dict[str, Any] = {"levels": (), "validator": texts}
+    expected = await measure(model, options, store=whole, **parts)
+    places = [asked[1:4] for asked in whole.asked]
+    begins = [at for at in range(1, len(places)) if places[at] != places[at - 1]]
+    for at in begins[-12:]:
+        await killed_at(at + 1, model, expected, options, keeps=False, **parts)
 
 
 async def test_a_cache_for_long_prompts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
