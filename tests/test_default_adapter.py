@@ -92,7 +92,7 @@ async def test_other_objects_are_refused_in_words() -> None:
     path: Any = Path("model.gguf")
     deaf: Any = observe
     async with LMStrix(adapter=SimulatedAdapter(), store="memory") as client:
-        with pytest.raises(ConfigurationError, match="not by a PosixPath"):
+        with pytest.raises(ConfigurationError, match="not PosixPath"):
             await client.find_true_context(path)
         with pytest.raises(ConfigurationError, match="plain function"):
             await client.find_true_context("simulated", observers=[deaf])

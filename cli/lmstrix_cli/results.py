@@ -128,12 +128,15 @@ def newest_true(summaries: Sequence[ReportSummary], *, by: str) -> dict[str, Rep
     one.
     """
     known: dict[str, ReportSummary] = {}
+    settled: set[str] = set()
     for summary in summaries:
-        if summary.true_context is not None and summary.cause not in UNFINISHED:
-            first = known.setdefault(getattr(summary, by), summary)
-            larger = summary.true_context > (first.true_context or 0)
-            if first.cause is Cause.MAX_CONTEXT and larger:
-                known[getattr(summary, by)] = summary
+        model: str = getattr(summary, by)
+        if summary.true_context is None or summary.cause in UNFINISHED or model in settled:
+            continue
+        if summary.true_context > (known.setdefault(model, summary).true_context or 0):
+            known[model] = summary
+        if summary.cause is not Cause.MAX_CONTEXT:
+            settled.add(model)
     return known
 
 

@@ -75,6 +75,10 @@ _TIMED_OUT = frozenset({408, 504, 520, 522, 523, 524, 525, 526, 527})
 _TIME = re.compile(
     r"deadline ?exceeded|context deadline|(?:request|gateway) timed? ?out", re.IGNORECASE
 )
+_BODY = re.compile(
+    r"(?:entity|body|payload|content) (?:is )?too large|length limit exceeded", re.IGNORECASE
+)
+"""A limit of the bytes of a request, by a proxy or a web server."""
 NO_REASON = "no reason given"
 FAILED_S = 10.0
 """How long a server may answer 500, which says nothing of being busy."""
@@ -323,7 +327,7 @@ def trouble(refusal: Refusal) -> LMStrixError | None:
         )
     if refusal.status in _TIMED_OUT or _TIME.search(refusal.words):
         return EngineTimeout(f"{refusal}. A time limit of the server or of a proxy has passed")
-    if refusal.status == 413 and refusal.words == NO_REASON:
+    if refusal.status == 413 and (refusal.words == NO_REASON or _BODY.search(refusal.words)):
         return EngineUnavailable(f"{refusal.server}, or a proxy, refuses requests of that size")
     return None
 
@@ -501,7 +505,10 @@ class Server:
                 content = await self._body(response, CALL_S)
             finally:
                 await close_response(response)
-            told = _told(hidden(content, self.key, in_error=True), response)
+            told = _told(hidden(content, self.key, in_error=True))
+            if response.has_redirect_location:
+                place = response.headers["location"].partition("?")[0].rpartition("@")[2]
+                told = {"error": hidden(place.encode(), self.key, in_error=True).decode()}
             error = classify(Refusal.read(self.name, response.status_code, told))
             if response.status_code == 404 and method == "GET":
                 error = EngineUnavailable(
@@ -557,14 +564,14 @@ class Server:
             ) from error
 
 
-def _told(content: bytes, response: httpx.Response) -> Json:
-    """What a refusal says: its object, its list, its text, or where it redirects to."""
+def _told(content: bytes) -> Json:
+    """What a refusal says: its object, its list or its text."""
     told = parse_object(b'{"error": %b}' % content)
     if told is not None:
         return told
     words = content.decode("utf-8", "replace")
     page = words.lstrip().startswith("<")
-    return {"error": response.headers.get("location") or ("" if page else words[:200])}
+    return {"error": "" if page else words[:200]}
 
 
 def hidden(data: bytes, key: str, *, in_error: bool = False) -> bytes:
@@ -582,21 +589,21 @@ def http_client(address: str, key: str = "") -> httpx.AsyncClient:
     Raises `ConfigurationError` for a proxy in the environment that cannot be used.
     """
     plain = address.startswith("http://")
-    make = partial(
-        httpx.AsyncClient,
-        base_url=address,
-        headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
-        # An empty context spares reading the system's certificates for nothing.
-        verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else True,
-        limits=httpx.Limits(max_keepalive_connections=0),
-        timeout=None,
-        trust_env=not is_loopback(address),
-    )
     try:
-        return make()
-    except (ImportError, ValueError, OSError) as error:
+        return httpx.AsyncClient(
+            base_url=address,
+            headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
+            # An empty context spares reading the system's certificates for nothing.
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context(),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
+            trust_env=not is_loopback(address),
+        )
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        # The text of the error may hold the proxy's password.
         raise ConfigurationError(
-            f"a proxy or certificate that the environment names cannot be used: {error}",
+            "a proxy or certificate that the environment names cannot be used"
+            f" ({type(error).__name__})",
             hint="Correct or unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE.",
         ) from error
 

@@ -191,6 +191,8 @@ class LlamaServerAdapter(ServerAdapter):
             try:
                 await chosen.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
             except EngineUnavailable as error:
+                if type(error) is not EngineUnavailable or chosen in others:
+                    raise
                 nor = "".join(f", nor at {server.address}" for server in others)
                 raise EngineUnavailable(f"{error}{nor}", hint=error.hint) from error
             self._found = chosen

@@ -112,7 +112,9 @@ class OpenAIAdapter(ServerAdapter):
         self._declared = declared
         self._accept_cost = accept_cost
         self._forms: dict[str, int] = {}
-        """The form that was found for each model."""
+        """The last form that each model accepted."""
+        self._settled: set[str] = set()
+        """The models that accepted it with the first words of an answer."""
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model that the server lists, sorted by key; raises an `InfrastructureError`."""
@@ -127,7 +129,7 @@ class OpenAIAdapter(ServerAdapter):
         """Raise `ConfigurationError` for another machine without `accept_cost`; sends nothing."""
         if self._accept_cost or is_loopback(self._address):
             return
-        tokens = "twice the tokens of the context, at most some 4.5 times"
+        tokens = "twice as many tokens as the context has, and at most some 4.5 times as many"
         if context_length is not None:
             tokens = f"{2 * context_length:,} tokens"
         raise ConfigurationError(
@@ -183,8 +185,7 @@ class OpenAIAdapter(ServerAdapter):
     # Replies.
 
     async def _ask(self, key: str, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
-        known = self._forms.get(key)
-        form, begun = known or 0, False
+        form, begun = self._forms.get(key, 0), False
         while True:
             body = _chat(key, prompt, max_tokens, stop, form)
             events = self._server.events("/chat/completions", body)
@@ -197,12 +198,13 @@ class OpenAIAdapter(ServerAdapter):
             except (ContextOverflow, EngineCrashed):
                 raise
             except (PredictionError, ModelNotFound):  # mlx_lm answers 404 to what it cannot read
-                if begun or known is not None or form + 1 == len(FORMS):
+                if begun or key in self._settled or form + 1 == len(FORMS):
                     raise
                 form += 1
             else:
+                self._forms[key] = form
                 if prompt.answer_prefix:
-                    self._forms[key] = form
+                    self._settled.add(key)
                 return
 
 

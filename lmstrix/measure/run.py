@@ -610,7 +610,8 @@ class Measurement:
         state, low = self._state, self._state.bracket()[0]
         own = self._certifying(certificate)
         # One that has asked about a longer answer already goes on in its own text.
-        if any(t.phase == CERTIFY and t.seed in own for t in state.of()):
+        asked = (t for t in state.of() if t.phase == CERTIFY and t.seed in own)
+        if any(t.length_tokens > low for t in asked):
             return False
         return any(
             all(

@@ -157,6 +157,7 @@ CASES: dict[type[errors.LMStrixError], list[tuple[int, Body]]] = {
     ],
     errors.EngineUnavailable: [
         (413, None),
+        (413, {"error": "Request Entity Too Large"}),
         (302, None),
         (401, said("Incorrect API key")),
         (429, said("slow down")),

@@ -135,7 +135,7 @@ class LlamaCppModel(StreamedModel):
             except ContextOverflow as error:
                 if self._shares and error.prompt_tokens is None:
                     raise ConnectionLost(
-                        "llama-server gave up the prompt: its slots share one cache, and other"
+                        "llama-server gave up the prompt: its slots may share one cache, and other"
                         " clients' prompts may have filled it"
                     ) from error
                 raise

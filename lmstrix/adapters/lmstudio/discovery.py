@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
+from lmstrix.adapters.http import is_loopback
 from lmstrix.adapters.lmstudio.protocol import START_HINT
 from lmstrix.adapters.lmstudio_home import INTERNAL, lmstudio_home
 from lmstrix.errors import ConfigurationError, EngineUnavailable, SettingsError
@@ -84,11 +85,13 @@ async def _greets(host: str, deadline_s: float) -> bool | None:
         with anyio.fail_after(deadline_s):
             # Plain HTTP: an empty TLS context spares reading the system's certificates.
             async with httpx.AsyncClient(
-                trust_env=False, timeout=deadline_s, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                trust_env=not is_loopback(host),
+                timeout=deadline_s,
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             ) as client:
                 answer = await client.get(f"http://{host}/lmstudio-greeting")
                 # Anybody may listen there.
                 said = parse_object(answer.content[:MAX_FILE_BYTES]) or {}
                 return answer.is_success and said.get("lmstudio") is True
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
+    except (ImportError, httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
         return None

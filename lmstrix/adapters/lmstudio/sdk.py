@@ -114,8 +114,8 @@ _connect: Any = getattr(_ws_impl, "aconnect_ws", None)
 
 
 @asynccontextmanager
-async def _connect_past_proxies(url: str) -> AsyncGenerator[Any, None]:
-    async with _client_for(url) as client, _connect(url, client) as socket:
+async def _connect_past_proxies(url: str, **more: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401
+    async with _client_for(url) as client, _connect(url, client, **more) as socket:
         yield socket
 
 
@@ -441,7 +441,14 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
         raise EngineTimeout(
             f"LM Studio did not answer within {spoken_s(deadline_s)}", hint=protocol.START_HINT
         ) from error
-    except (lmstudio.LMStudioError, httpx.HTTPError, OSError, ImportError, *_CLOSED) as error:
+    except (
+        lmstudio.LMStudioError,
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        OSError,
+        ImportError,
+        *_CLOSED,
+    ) as error:
         lost = isinstance(error, (lmstudio.LMStudioWebsocketError, OSError, *_CLOSED))
         raise (ConnectionLost if lost else EngineUnavailable)(
             f"the connection to LM Studio was lost ({type(error).__name__}: {_reason(error)})",
