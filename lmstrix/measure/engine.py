@@ -57,6 +57,8 @@ class Engine:
         self._mark = mark if owns_engine(adapter) else None
         self._stack = AsyncExitStack()
         self._loaded: LoadedModel | None = None
+        self._last: LoadedModel | None = None
+        """The same, also after its release."""
         self._given: dict[int, int] = {}
         """What each load gave, by what was asked for, in tokens."""
         self._sources: dict[tuple[str, int], QuestionSource] = {}
@@ -72,13 +74,13 @@ class Engine:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What the loaded model says about this load."""
-        return tuple(self._loaded.notes) if isinstance(self._loaded, HasNotes) else ()
+        """What the model that was loaded last says about its load."""
+        return tuple(self._last.notes) if isinstance(self._last, HasNotes) else ()
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether the loaded model's lengths are counted, not estimated."""
-        return not isinstance(self._loaded, HasNotes) or self._loaded.counts_tokens
+        """Whether the lengths of the model that was loaded last are counted, not estimated."""
+        return not isinstance(self._last, HasNotes) or self._last.counts_tokens
 
     async def load(self, context_length: int) -> LoadedModel:
         """Release the loaded model, then load at `context_length`.
@@ -108,6 +110,7 @@ class Engine:
                 scope.deadline = float("inf")
                 if not scope.cancel_called:
                     self._stack, self._loaded = stack.pop_all(), loaded
+                    self._last = loaded
         except LMStrixError as error:
             failure = error
         if self._loaded is None and (failure is None or isinstance(failure, LoadHung)):

@@ -7,7 +7,7 @@ import attrs
 import pytest
 from simulations import is_near, measure
 
-from lmstrix import Cause, LMStrix
+from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.testing.ollama import OllamaScript, OllamaServer
@@ -132,3 +132,16 @@ async def test_an_interruption_leaves_nothing_loaded(at: int) -> None:
             tasks.start_soon(interrupt)
             await lmstrix.find_true_context("m")
         await server.reached(lambda: not server.left_behind and not server.working, within_s=2)
+
+
+async def test_without_counts_an_answer_that_was_confirmed_before_is_not_certified() -> None:
+    """Its certificate needs no further load, so none tells that nothing is counted."""
+    model = attrs.evolve(FORGETS, declared=12288, true_context=7777)
+    script = OllamaScript(counts=False)
+    async with (
+        OllamaServer(SimulatedAdapter(model), script=script) as server,
+        LMStrix(adapter=OllamaAdapter(server.host), store="memory") as client,
+    ):
+        report = await client.find_true_context("m", MeasureOptions(seed=2))
+    assert is_near(report, 7777, 1 / 8)
+    assert not report.certified
