@@ -333,7 +333,9 @@ async def test_a_server_elsewhere_costs_money() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0:1", "http://localhost.:1", "[::ffff:127.0.0.1]:1"])
 def test_this_machine_costs_nothing(host: str) -> None:
-    OpenAIAdapter(host).check_cost(8192)
+    adapter = OpenAIAdapter(host)
+    adapter.check_cost(8192)
+    assert adapter.turn == OpenAIAdapter("127.0.0.1:1").turn
 
 
 HOSTS = "|http://|ftp://a:1|a b:1|http://user:secret@host:1|host:x|h:1?k=v|192.168.1.256:1"

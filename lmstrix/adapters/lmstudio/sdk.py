@@ -25,7 +25,7 @@ import anyio
 import attrs
 import httpx
 import lmstudio
-from lmstudio import _ws_impl, async_api, json_api
+from lmstudio import async_api, json_api
 
 from lmstrix.adapters.http import is_loopback
 from lmstrix.adapters.lmstudio import protocol
@@ -110,6 +110,8 @@ async def _probe(url: str) -> httpx.Response:
         return await client.get(url, timeout=1)
 
 
+# A version without this module connects as it likes: see `check_sdk`.
+_ws_impl: Any = sys.modules.get("lmstudio._ws_impl")
 _connect: Any = getattr(_ws_impl, "aconnect_ws", None)
 
 
