@@ -27,7 +27,8 @@ reply are the server's count, cached ones included, or 0 if it gives none."""
 ALWAYS_COUNTED = 1024
 """Prompts of up to so many tokens are counted exactly."""
 CERTAIN = 1 / 64
-"""A longer prompt is estimated: never too low, and too high by this part of it at most."""
+"""A longer prompt is estimated: never too low, and too high by this part of it at most; up to four
+times `ALWAYS_COUNTED` by half of that, because a few tokens are a larger part there."""
 COUNTED_SHARE = 7 / 8
 """To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
 be longer than it was meant to be."""
@@ -151,6 +152,7 @@ class CountedModel(StreamedModel):
         estimate = self._counts.estimate(_text(prompt))
         if self._uncounted or estimate.is_certain or estimate.least > self._context:
             return estimate.tokens
+        certain = CERTAIN if estimate.tokens > 4 * ALWAYS_COUNTED else CERTAIN / 2
         async with self._turn:
             if estimate.most <= ALWAYS_COUNTED:
                 try:
@@ -160,7 +162,7 @@ class CountedModel(StreamedModel):
             for _ in range(MOST_SENT):
                 if self._uncounted or not self._counts_whole:
                     return estimate.tokens
-                if estimate.most - estimate.tokens <= CERTAIN * estimate.tokens:
+                if estimate.most - estimate.tokens <= certain * estimate.tokens:
                     break
                 same = self._counts.same(_text(prompt)) - len(prompt.system) - 1
                 more = int(COUNTED_SHARE * (len(prompt.user) - max(0, same)))

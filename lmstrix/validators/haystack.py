@@ -448,11 +448,11 @@ class Haystack:
                 break
             longer = " ".join([text, *more])
             room = limit - await self._loaded.count_prompt_tokens(frame(longer))
-            if room < 0:  # denser than estimated: without the shortest
-                more = more[-1:]
+            if room < 0:  # denser than estimated: fewer of them
+                left += room
             else:
                 text, left = longer, room
-            unused = [filler for filler in unused if filler not in more]
+                unused = [filler for filler in unused if filler not in more]
         return frame(text)
 
     async def _fillers(self, unused: Sequence[str], room_tokens: int) -> Sequence[str]:

@@ -286,7 +286,9 @@ async def test_a_prompt_that_is_cut_without_a_word_is_found_out(*, ignores: bool
 LENGTHS = (512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 8192, 16384, 32768)
 
 
-async def asked(validator: Recall, times: int = 1) -> tuple[list[tuple[int, int, int, int]], int]:
+async def asked(
+    validator: Recall, times: int = 1, seed: int = 3
+) -> tuple[list[tuple[int, int, int, int]], int]:
     """For each question its length, by how much the reply's count differs from the last one in the
     server's record, the tokens of its prompt, and the room for its reply; and how many tokens the
     engine read for all of them.
@@ -296,7 +298,7 @@ async def asked(validator: Recall, times: int = 1) -> tuple[list[tuple[int, int,
     async with OllamaServer(engine) as server:
         adapter = OllamaAdapter(server.host)
         async with adapter.load(await adapter.find_model("m"), 65536) as loaded:
-            questions = validator.questions(loaded, seed=3)
+            questions = validator.questions(loaded, seed)
             for length, index in product(LENGTHS, range(times)):
                 question = await questions.question(length, index)
                 reply = await loaded.complete(
@@ -311,8 +313,9 @@ async def asked(validator: Recall, times: int = 1) -> tuple[list[tuple[int, int,
 
 @on_one_loop
 @pytest.mark.parametrize("validator", [Recall(), Recall(spec=WITH_CROWD)], ids=["prose", "numbers"])
-async def test_prompts_fill_the_length_and_never_exceed_it(validator: Recall) -> None:
-    for length, difference, tokens, room in (await asked(validator, 3))[0]:
+@pytest.mark.parametrize("seed", [3, 8])
+async def test_prompts_fill_the_length_and_never_exceed_it(validator: Recall, seed: int) -> None:
+    for length, difference, tokens, room in (await asked(validator, 3, seed))[0]:
         assert difference == 0
         assert 0.97 * length <= tokens
         assert tokens + room <= length
