@@ -28,9 +28,9 @@ from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelIn
 
 T = TypeVar("T")
 
-BATCH_TOKENS = 256
+BATCH_TOKENS = 128
 """Tokens read in one step. The engine can only stop between steps, so this bounds how long a
-cancelled prefill goes on; half the usual 512 costs less than a tenth of the speed."""
+cancelled prefill goes on; a quarter of the usual 512 costs about a twentieth of the speed."""
 SCAN_S = 120.0
 """Deadline for looking through the model folders; a network drive may be slow."""
 READ_S = 60.0
