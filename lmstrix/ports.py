@@ -378,7 +378,9 @@ class Store(Protocol):
         ...
 
     async def reports(self) -> Sequence[StoredReport]:
-        """The newest report of each key, newest first; a finished one, if there is one."""
+        """The newest report of each key, newest first: a full one, if there is one, else a quick
+        one, else one of a measurement that was broken off.
+        """
         ...
 
     async def unfinished_models(self) -> Sequence[ModelInfo]:

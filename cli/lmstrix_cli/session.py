@@ -52,6 +52,8 @@ _ADAPTERS = {
 """The shared options that are for one adapter only."""
 _MEASURES = {"test", "map", "bench"}
 """Commands that may cost money on another machine."""
+_READS = {"list", "ls", "report", "compare", "export"}
+"""Commands that only read the store."""
 
 
 def open_client(
@@ -98,6 +100,10 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
             finally:
                 for warning in opened.store.warnings:
                     output.note(f"store: {warning}")
+                named, ctx = choose_store(settings.store), click.get_current_context(silent=True)
+                reads = ctx is not None and ctx.info_name in _READS
+                if reads and isinstance(named, Path) and not named.expanduser().exists():
+                    output.note(f"Note: the store {named} does not exist yet.")
     finally:
         for warning in opened.warnings:
             output.note(warning)

@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from lmstrix.errors import StoreError
 from lmstrix.models import (
+    RESUMABLE,
     ContextReport,
     Cost,
     ModelInfo,
@@ -88,10 +89,16 @@ _KEPT = (
     "SELECT m.seq, m.body, m.cost, m.replaced, r.body"
     " FROM measurements m LEFT JOIN reports r ON r.measurement = m.seq"
 )
+_BROKEN_OFF = ", ".join(f"'{cause}'" for cause in sorted(RESUMABLE))
 _PARTIAL = (
     "coalesce(CASE WHEN json_valid(summary) THEN json_extract(summary, '$.resumable') END, 0)"
 )
 """Whether a report holds only the results so far. A damaged one counts as finished."""
+_RANK = (
+    f"CASE WHEN {_PARTIAL} THEN 1 + (coalesce(json_extract(summary, '$.cause'), '')"
+    f" IN ({_BROKEN_OFF})) ELSE 0 END"
+)
+"""0 for a full result, 1 for a quick one, 2 for one that was broken off: the first is shown."""
 _OPEN = (
     "NOT m.replaced AND NOT EXISTS"
     f" (SELECT 1 FROM reports WHERE measurement = m.seq AND NOT {_PARTIAL})"
@@ -112,9 +119,9 @@ class SqliteStore:
     """Keeps trials and reports in one SQLite file.
 
     The default `path` is ``lmstrix.sqlite3`` in the user's data folder; with ``":memory:"``
-    everything is lost with the object. With `read_only` nothing is created, changed or renamed,
-    and a file that does not exist reads as an empty store. A file that may not be written is read
-    in the same way.
+    everything is lost with the object. The first write creates the file. With `read_only` nothing
+    is created, changed or renamed, and a file that does not exist reads as an empty store. A file
+    that may not be written is read in the same way.
 
     The file is opened by the first call, and again by the first call after `aclose`. Each call is
     one short transaction in a worker thread. A call that has begun is not abandoned when its task
@@ -363,8 +370,9 @@ class SqliteStore:
         path = _real(self._path)
         if self._in_memory:
             connection = _connect(MEMORY, None)
-        elif self._read_only:
+        elif self._read_only or (reads and not path.exists()):
             connection = _open_to_read(path)
+            self._may_write = False  # reading creates nothing: the next call opens it again
         else:
             try:
                 connection, note = _open_to_write(path)
@@ -388,11 +396,11 @@ class SqliteStore:
         column: str,
         read: Callable[[object, object, object], Keyed],
     ) -> tuple[Keyed, ...]:
-        """The newest readable one of each key: an older one replaces a damaged one, and one of a
-        measurement that did not end.
+        """The newest readable one of each key: an older one replaces a damaged one, a quick one,
+        and one of a measurement that did not end.
         """
         rows = connection.execute(
-            f"SELECT {_PARTIAL}, r.seq, m.id, m.key, r.{column} FROM reports r"
+            f"SELECT {_RANK}, r.seq, m.id, m.key, r.{column} FROM reports r"
             " JOIN measurements m ON m.seq = r.measurement ORDER BY r.finished DESC, r.seq DESC"
         )
         newest: dict[str, tuple[int, Keyed]] = {}

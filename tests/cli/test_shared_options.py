@@ -43,6 +43,11 @@ def test_only_the_default_stores_folder_is_created(shell: Shell, tmp_path: Path)
     result = shell.run("--store", str(tmp_path / "no" / "such" / "x"), "list")
     assert result.exit_code == 2
     assert "does not exist" in result.stderr
+    for command in ("list", "report", "compare", "export"):
+        said = shell.run("--store", str(tmp_path / "mistyped"), command).stderr
+        assert "mistyped does not exist yet" in said
+    for words in (["status"], ["scan"], ["test", "fine", "--dry-run"]):
+        shell.run("--store", str(tmp_path / "mistyped"), *words)
     assert list(tmp_path.iterdir()) == []
     code = "from lmstrix_cli.main import main; main()"
     home = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "data"), "LMSTRIX_STORE": ""}

@@ -55,7 +55,7 @@ def test_a_missing_stream_is_a_null_device(
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
 def test_a_full_disk_is_no_bug_of_ours(tmp_path: Path) -> None:
     with FULL.open("w") as full:
-        for words in ("--version", "list"):
+        for words in ("--version", "--store memory list"):
             code, said = run(tmp_path, words, stdout=full.fileno())
             assert code == 1
             assert said.startswith(

@@ -447,7 +447,7 @@ async def _finding(check: Check, settings: Settings) -> Finding:
             look = cast("Callable[[Settings], Finding]", check.look)
             return await anyio.to_thread.run_sync(look, settings, abandon_on_cancel=True)
     except TimeoutError:
-        return problem(
+        return warning(
             f"No answer within {check.deadline_s:g} s.",
             "Look for a disk or a network that hangs, or a machine that is very busy; try again.",
         )

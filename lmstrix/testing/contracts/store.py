@@ -218,6 +218,18 @@ class StoreContract:
         assert await store.unfinished("key") == again
         assert [stored.report for stored in await store.reports()] == [sample_report()]
 
+    async def test_a_quick_report_stays_until_there_is_more(self, store: Store) -> None:
+        """A repetition that was broken off at once does not hide it; a full one does."""
+        method = attrs.evolve(sample_report().method, quick=True)
+        quick = attrs.evolve(sample_report(), method=method)
+        new = await store.begin("key", sample_model())
+        await store.finish(new.id, quick)
+        again = await store.begin("key", sample_model())
+        await store.finish(again.id, sample_report(cause=Cause.INTERRUPTED, true_context=512))
+        assert [stored.report for stored in await store.reports()] == [quick]
+        await store.finish(again.id, sample_report())
+        assert [stored.report for stored in await store.reports()] == [sample_report()]
+
     async def test_hostile_names_are_only_text(self, store: Store) -> None:
         """Any text is a key, a name and a reply; it comes back as it was and stays apart."""
         for name in HOSTILE_NAMES:
