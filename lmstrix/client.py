@@ -222,7 +222,7 @@ class LMStrix:
         """Measure `model`: declared, loadable and true context, with evidence.
 
         Goes on with an interrupted measurement of the same kind. Cancelling releases the
-        model within two seconds and keeps every trial; the last event has the report so far.
+        model within three seconds and keeps every trial; the last event has the report so far.
         With `MeasureOptions.only_at` it looks at that length alone, and keeps nothing.
 
         Raises `ModelNotFound`, `InvalidModel`, `UnsupportedModel` or `EngineUnavailable`;

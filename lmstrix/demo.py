@@ -82,7 +82,7 @@ DEMO = DemoSpec(
     size_bytes=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-"""Declares 8192 tokens and holds some 7400: it forgets inside its own declared context."""
+"""Declares 8,192 tokens and holds some 6,400: it forgets inside its own declared context."""
 
 
 async def fetch_demo_model(

@@ -206,7 +206,7 @@ measure_limits = chain(
         type=SIZE,
         metavar="SIZE",
         help="Limit on the estimated memory of a load, weights and context together: 8g, 6GiB."
-        " Default: this machine's memory.",
+        " Default: the memory that is free now for the embedded engine, else none.",
     ),
     click.option(
         "--load-timeout",
@@ -253,7 +253,8 @@ measure_method = chain(
         default=_DEFAULTS.tolerance,
         show_default=False,
         metavar="X",
-        help="How exact the result is, as a part of it: 0.05 is 5 %. Default: 1/64 (1.6 %).",
+        help="Width of the final bracket, as a part of the result: 0.05 is 5 %. Default: 1/64"
+        " (1.6 %).",
     ),
     ratio_option(
         _DEFAULTS.ratio,

@@ -213,7 +213,7 @@ def add_shared_options(command: click.Command, *, of_group: bool = False) -> Non
         type=_Tokens(),
         metavar="N",
         help="With --adapter openai: the context that the model declares, in tokens (65536, 64k),"
-        " if the server does not report it.",
+        " whatever the server reports.",
     )
     add(
         "--yes",

@@ -64,7 +64,7 @@ def command(
 
     The reply goes to stdout as it is generated; reasoning and statistics go to stderr. Text from
     files and from a pipe comes before PROMPT; if PROMPT is -, stdin is the prompt. A prompt that
-    does not fit is an error before anything is sent; it is never shortened.
+    does not fit is an error before a reply is asked for; it is never shortened.
     """
     if list_templates:
         _list_templates(sources["template_file"])

@@ -36,7 +36,10 @@ DEFAULTS = MapOptions()
 @count_option("--trials", 1, DEFAULTS.trials, "Questions of each kind at each length.")
 @ratio_option(DEFAULTS.ratio, "Fraction of the score at the shortest length that counts as kept.")
 @seed_option(DEFAULTS.seed, "Another number creates another document and other questions.")
-@force_option("Map even if the engine reads every prompt again from the start.")
+@force_option(
+    "Map even if the engine reads every prompt again from the start. With --adapter ollama: also"
+    " replace a model that you have loaded."
+)
 @json_option("The map as one JSON object.")
 @pass_settings
 def command(

@@ -81,8 +81,8 @@ def command(
     MODEL is a name from `lmstrix scan` or the path of a GGUF file. Without one, the only model of
     the engine that --adapter names is measured; else a terminal shows a list to choose from. The
     report goes to stdout, progress to stderr. Every answer is stored at once: after Ctrl-C, a crash
-    or a spent budget, the same command continues. LMStrix never unloads a model that it did not
-    load.
+    or a spent budget, the same command continues. LMStrix unloads no model that it did not load,
+    unless you use --force with --adapter ollama.
     """
     chosen = ModelFilter.take(method)
     asks = _somebody_is_there() and not as_json
