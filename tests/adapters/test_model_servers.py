@@ -17,6 +17,7 @@ from lmstrix.adapters.lmstudio import LMStudioAdapter
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import EngineUnavailable
+from lmstrix.json_values import as_object
 from lmstrix.models import Prompt, StopReason
 from lmstrix.ports import Adapter
 from lmstrix.testing.contracts.adapter import AdapterContract
@@ -137,6 +138,19 @@ async def test_cancelling_a_prefill_stops_the_servers_work(kind: Kind) -> None:
             await server.reached(lambda: server.working == 1)
             tasks.cancel_scope.cancel()
         await server.reached(lambda: server.working == 0, within_s=2)
+
+
+async def test_penalties_of_the_models_own_settings_are_off(kind: Kind) -> None:
+    """They would punish repeating a fact of the prompt."""
+    async with kind.loading() as (server, _, loaded):
+        await ask(loaded)
+        body = server.requests[-1].body
+        sent = body | as_object(body.get("options"))
+        penalties = {name: value for name, value in sent.items() if "penalty" in name}
+        assert penalties
+        for name, value in penalties.items():
+            assert value == (1 if name in {"repeat_penalty", "repetition_penalty"} else 0)
+        assert sent["temperature"] == 0
 
 
 async def test_the_key_is_sent_and_never_shown(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
