@@ -249,6 +249,8 @@ class LMStrix:
 
         Raises what `find_true_context` raises.
         """
+        if type(length_tokens) is not int:
+            raise ConfigurationError(f"a length is a number of tokens, not {length_tokens!r:.50}")
         options = attrs.evolve(options or MeasureOptions(), only_at=length_tokens)
         report = await self.find_true_context(model, options, observers=observers)
         return check_of(report, length_tokens)
@@ -325,18 +327,18 @@ class LMStrix:
                             await self.bench(model, options, observers=heard)
                         case _:
                             await self.find_true_context(model, options, observers=heard)
-                except LMStrixError as error:
+                except Exception as error:  # noqa: BLE001 - raised below, outside the group
                     failure = error
 
         send, receive = anyio.create_memory_object_stream[Event](math.inf)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with anyio.create_task_group() as group:
             group.start_soon(work)
             with receive:
                 try:
                     yield receive
-                except Exception as error:  # noqa: BLE001 - raised below, outside the group
-                    failure = error
+                except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
+                    failure = error  # raised below, outside the group
             group.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -446,8 +448,11 @@ class LMStrix:
         on_note: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[tuple[LoadedModel, Prompt], None]:
         """`model` loaded once it is its turn, and the prompt, which fits."""
+        for name, value in (("max_tokens", max_tokens), ("context_length", context_length)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise ConfigurationError(f"{name} must be at least 1, got {value!r:.50}")
+        asked = _as_prompt(prompt)
         adapter, info = await self._adapters.find(model)
-        asked = Prompt(user=prompt) if isinstance(prompt, str) else prompt
         tested = await self._known_context(info)
         length = (
             context_length
@@ -518,6 +523,15 @@ class LMStrix:
                     return max(at_least, known.true_context)
                 at_least = max(at_least, known.true_context)
         return at_least or None
+
+
+def _as_prompt(prompt: object) -> Prompt:
+    """A text is what the user says. Raises `ConfigurationError`."""
+    if isinstance(prompt, str):
+        return Prompt(user=prompt)
+    if not isinstance(prompt, Prompt):
+        raise ConfigurationError(f"a prompt is a str or a Prompt, not {prompt!r:.50}")
+    return prompt
 
 
 async def _require_room(

@@ -227,6 +227,11 @@ class ModelInfo:
     digest: str = ""
 
     @property
+    def generates_text(self) -> bool:
+        """Whether it can be asked questions, as an embedding model cannot."""
+        return self.type in ("llm", "vlm")
+
+    @property
     def identity(self) -> str:
         """The identity to which results belong: the content if it is known, else the key."""
         return self.digest or self.key

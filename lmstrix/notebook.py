@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
+import attrs
+
 from lmstrix.events import (
     Event,
     LoadProgressed,
@@ -140,44 +142,54 @@ class NotebookProgress:
     ) -> None:
         self._display = display or _ipython_display()
         self._clock = clock
-        self._state = ProgressState()
-        self._handle: Handle | None = None
-        self._drawn_s: float | None = None
-        """None before the first drawing of a measurement."""
+        self._outputs: dict[str, _Output] = {}
+        """The newest one of each model: several may be measured at once."""
 
     def __call__(self, event: Event, /) -> None:
         """Hear one event, and redraw if it is time."""
-        if isinstance(event, MeasurementStarted) or self._state.report is not None:
-            self._state, self._drawn_s = ProgressState(), None
-        self._state.hear(event)
+        shown = self._outputs.get(event.model_key)
+        begins = isinstance(event, MeasurementStarted)
+        if shown is None or begins or shown.state.report is not None:
+            shown = self._outputs[event.model_key] = _Output()
+        shown.state.hear(event)
         now = self._clock()
-        if self._drawn_s is None:
-            self._handle = self._display(self._bundle(), raw=True, display_id=True)
-        elif isinstance(event, FREQUENT) and now - self._drawn_s < REDRAW_S:
+        if shown.drawn_s is None:
+            shown.handle = self._display(_bundle(shown.state), raw=True, display_id=True)
+        elif isinstance(event, FREQUENT) and now - shown.drawn_s < REDRAW_S:
             return
-        elif self._handle is not None:
-            self._handle.update(self._bundle(), raw=True)
-        self._drawn_s = now
+        elif shown.handle is not None:
+            shown.handle.update(_bundle(shown.state), raw=True)
+        shown.drawn_s = now
 
-    def _bundle(self) -> dict[str, str]:
-        state = self._state
-        where = f"at {state.length_tokens:,} tokens" if state.length_tokens else ""
-        activity = f"{state.phase} {state.activity or where}".strip()
-        if state.report is not None:
-            true = say_tokens(state.report.true_context)
-            activity = f"true context {true}: {say_limit(state.report)}"
-        fails = "no failure yet" if state.high is None else f"{state.high:,} fails"
-        bracket = f"{state.low:,} works, {fails}" if state.low else ""
-        line = ", ".join(part for part in (state.model_key, activity, bracket) if part)
-        page = _fill(
-            "progress",
-            key=state.model_key,
-            activity=activity,
-            fraction=state.fraction,
-            bracket=bracket,
-            rows=[_probe_row(probe) for _, probe in sorted(state.probes.items())],
-        )
-        return {"text/html": page, "text/plain": escape_controls(line)}
+
+@attrs.define
+class _Output:
+    """One output below a cell."""
+
+    state: ProgressState = attrs.field(factory=ProgressState)
+    handle: Handle | None = None
+    drawn_s: float | None = None
+    """When it was drawn last; None before the first time."""
+
+
+def _bundle(state: ProgressState) -> dict[str, str]:
+    where = f"at {state.length_tokens:,} tokens" if state.length_tokens else ""
+    activity = f"{state.phase} {state.activity or where}".strip()
+    if state.report is not None:
+        true = say_tokens(state.report.true_context)
+        activity = f"true context {true}: {say_limit(state.report)}"
+    fails = "no failure yet" if state.high is None else f"{state.high:,} fails"
+    bracket = f"{state.low:,} works, {fails}" if state.low else ""
+    line = ", ".join(part for part in (state.model_key, activity, bracket) if part)
+    page = _fill(
+        "progress",
+        key=state.model_key,
+        activity=activity,
+        fraction=state.fraction,
+        bracket=bracket,
+        rows=[_probe_row(probe) for _, probe in sorted(state.probes.items())],
+    )
+    return {"text/html": page, "text/plain": escape_controls(line)}
 
 
 def _probe_row(probe: ProbeFinished) -> tuple[str, ...]:

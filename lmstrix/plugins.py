@@ -20,6 +20,7 @@ from lmstrix.errors import (
     LMStrixError,
     ModelNotFound,
     PluginNotFound,
+    UnsupportedModel,
 )
 from lmstrix.models import ModelInfo
 from lmstrix.names import may_mean, suggestion
@@ -144,6 +145,10 @@ class Adapters:
     async def find(self, model: str | ModelInfo) -> tuple[Adapter, ModelInfo]:
         """`model` and its adapter. Raises like `look_for` and `Adapter.find_model`."""
         if isinstance(model, ModelInfo):
+            if not model.generates_text:
+                raise UnsupportedModel(
+                    f"{model.key!r} is of type {model.type!r}, which cannot answer questions"
+                )
             return self.of(model), model
         elsewhere = await self.look_for([model])
         adapter = self.of(model)

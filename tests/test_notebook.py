@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
-from lmstrix import LMStrix, MeasureOptions, events
+from lmstrix import LMStrix, MapOptions, MeasureOptions, events
 from lmstrix.models import Cause, ModelList, PrefillProgress, Verdict
 from lmstrix.notebook import (
     Drawing,
@@ -182,7 +182,11 @@ async def test_each_measurement_has_an_output_of_its_own() -> None:
         for key in ("a", "b"):
             report = await lmstrix.find_true_context(key, MeasureOptions(certify=False))
             assert f"true context {report.true_context:,}: " in outputs.shown[-1]["text/plain"]
-    assert len(outputs.shown) == 2
+        assert len(outputs.shown) == 2
+        await lmstrix.map_context("a", MapOptions(max_context=1024, lengths=2, trials=1))
+        await lmstrix.map_context("b", MapOptions(max_context=512, lengths=2, trials=1))
+    assert len(outputs.shown) == 4
+    assert "1,024" not in outputs.shown[-1]["text/html"]
 
 
 def test_without_ipython_it_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

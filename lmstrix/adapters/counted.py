@@ -27,8 +27,9 @@ reply are the server's count, cached ones included, or 0 if it gives none."""
 ALWAYS_COUNTED = 1024
 """Prompts of up to so many tokens are counted exactly."""
 CERTAIN = 1 / 64
-"""A longer prompt is estimated: never too low, and too high by this part of it at most; up to four
-times `ALWAYS_COUNTED` by half of that, because a few tokens are a larger part there."""
+"""A longer prompt is estimated: never too low, and too high by this part of it at most, or less
+below `WHOLLY_CERTAIN` tokens, in proportion to its length: a few tokens are a larger part there."""
+WHOLLY_CERTAIN = 8192
 COUNTED_SHARE = 7 / 8
 """To that end, so much of what is new in it is counted. Not all of it: the prompt may turn out to
 be longer than it was meant to be."""
@@ -152,7 +153,7 @@ class CountedModel(StreamedModel):
         estimate = self._counts.estimate(_text(prompt))
         if self._uncounted or estimate.is_certain or estimate.least > self._context:
             return estimate.tokens
-        certain = CERTAIN if estimate.tokens > 4 * ALWAYS_COUNTED else CERTAIN / 2
+        certain = CERTAIN * min(1.0, estimate.tokens / WHOLLY_CERTAIN)
         async with self._turn:
             if estimate.most <= ALWAYS_COUNTED:
                 try:

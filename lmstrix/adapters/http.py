@@ -53,8 +53,6 @@ PROMPT_BYTES_PER_S = 80
 BUSY_S = 120.0
 """How long a server may say that it is busy."""
 LONGEST_WAIT_S = 30.0
-ANSWERING = ("llm", "vlm")
-"""Types of models that can be asked questions."""
 CLOSE_S = 0.5
 BEAT_S = 0.2
 """How often a server that tells no progress is said to be at work."""
@@ -169,7 +167,7 @@ def named_model(models: Sequence[ModelInfo], name: str, engine: str) -> ModelInf
             f"{engine} has no model {name[:200]!r}", hint=suggestion(name, by_key) or hint
         )
     model = by_key[key]
-    if model.type not in ANSWERING:
+    if not model.generates_text:
         raise UnsupportedModel(
             f"{key!r} is of type {model.type!r}, which cannot answer questions here",
             hint=f"Choose a model that runs in {engine} and generates text.",

@@ -111,7 +111,7 @@ def caveats(
             found.append(f"Another result is certified: {certified.true_context:,} tokens.")
     if report.cause is Cause.MAX_CONTEXT:
         found.append("Nothing failed up to the largest context that was tried: more may work.")
-    if mine[0] is not report and not mine[0].measured:
+    if mine and mine[0] is not report and not mine[0].measured:
         found.append(
             "A newer measurement of this model ended without a true context:"
             f" {mine[0].cause.replace('_', ' ')}."

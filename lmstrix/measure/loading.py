@@ -345,7 +345,8 @@ async def forecast(adapter: Adapter, model: ModelInfo, options: MeasureOptions) 
         largest = wanted if expected is None else expected.context_length
     once = options.only_at is not None
     certified = options.certifies and not once
-    usual, most = (reading - (not certified) for reading in (USUAL_READING, MOST_READING))
+    texts = options.documents - 2 if certified else -1
+    usual, most = (reading + texts for reading in (USUAL_READING, MOST_READING))
     return Forecast(
         model=model,
         largest_length=largest,

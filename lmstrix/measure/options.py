@@ -44,6 +44,8 @@ def _check_kinds(options: attrs.AttrsInstance) -> None:
     for field in attrs.fields(type(options)):
         value: object = getattr(options, field.name)
         name = str(field.type).removesuffix(" | None")
+        if name == "RetryPolicy" and not isinstance(value, RetryPolicy):
+            raise ConfigurationError(f"{field.name} must be a RetryPolicy, not {value!r:.50}")
         if name not in _KINDS or (value is None and name != field.type):
             continue
         kind, words = _KINDS[name]
@@ -69,6 +71,10 @@ class RetryPolicy:
 
     def __attrs_post_init__(self) -> None:
         _check_kinds(self)
+        if self.attempts < 1 or self.crashes < 0:
+            raise ConfigurationError("a retry policy needs one attempt at least")
+        if self.first_wait_s < 0 or self.longest_wait_s < 0:
+            raise ConfigurationError("a wait cannot be negative")
 
 
 @attrs.frozen(kw_only=True)
@@ -232,8 +238,9 @@ class MapOptions:
 class BenchOptions:
     """Settings of a benchmark.
 
-    `max_context` is the largest length in tokens (default: what the model declares, at most
-    8192); `rounds` how often each length is measured, each time on another text.
+    `max_context` is the largest length in tokens (default: the stored true context, else what the
+    model declares, at most 8192); `rounds` how often each length is measured, each time on another
+    text.
 
     Raises `ConfigurationError` for a value outside its range, or of another kind.
     """

@@ -494,6 +494,7 @@ class Measurement:
                 )
             limited = state.refreshed(problem, document)
             step = state.strategy.next_step(limited, history)
+            _check_step(state.strategy.name, limited, step)
             if isinstance(step, Ask):
                 regions, length = self._regions_of(step, state), step.length_tokens
                 with self._probe(SEARCH, length, len(regions)):
@@ -838,6 +839,21 @@ class Measurement:
 
 def _probe_of(trial: Trial) -> tuple[str, str, int, int]:
     return trial.level, trial.phase, trial.seed, trial.length_tokens
+
+
+def _check_step(strategy: str, problem: SearchProblem, step: object) -> None:
+    """Raises `ConfigurationError` for what is no step: nobody else would end the search."""
+    asks = (
+        isinstance(step, Ask)
+        and step.trials >= 1
+        and problem.floor <= step.length_tokens <= problem.ceiling
+    )
+    if not (asks or isinstance(step, Done)):
+        raise ConfigurationError(
+            f"the strategy {strategy!r} gave {step!r:.200}, which is no step",
+            hint="A step is `Done`, or an `Ask` for one question or more at a length between the"
+            " problem's floor and ceiling.",
+        )
 
 
 def _unlimited(problem: SearchProblem) -> SearchProblem:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakMethod
 
 import attrs
 
-from lmstrix.errors import ConfigurationError
+from lmstrix.errors import ConfigurationError, EngineUnavailable
 from lmstrix.models import Prompt
 from lmstrix.ports import LoadedModel, Validator
 from lmstrix.validators.needles import (
@@ -340,6 +340,11 @@ class MasterDocument:
             self._context[first] = await self._count(_joined(context))
         whole = await self._count(_joined([*context, *(text for text, _ in made)]))
         tokens = whole - self._context.get(first, 0)
+        if not 0 < tokens <= 2 * len(text.encode()):
+            raise EngineUnavailable(
+                f"the engine counts {tokens} tokens in a text of {len(text)} characters: its"
+                " tokenizer does not work"
+            )
         self._tokens_per_char = tokens / len(text)
         begins = accumulate((len(text) + 1 for text, _ in made), initial=0)
         for (sentence, planted), begin in zip(made, begins, strict=False):

@@ -53,6 +53,16 @@ async def test_finds_the_truth_and_its_cause(truth: int, beyond: Beyond, cause: 
     assert adapter.counters.left_behind == 0
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("truth", [560, 1000, 1500])
+async def test_one_fact_of_a_short_text_overrules_no_other(truth: int, seed: int) -> None:
+    """A window that keeps the last tokens loses the first fact, and another text has it later."""
+    model = SimulatedModel(declared=2048, true_context=truth)
+    report = await measure(model, MeasureOptions(seed=seed))
+    assert report.true_context is not None
+    assert abs(report.true_context - truth) <= truth / 16
+
+
 HABITS = (Beyond.SAME_NUMBER, Beyond.ECHOES, Beyond.GUESSES, Beyond.REFUSES)
 UNCERTIFIED = MeasureOptions(certify=False)
 

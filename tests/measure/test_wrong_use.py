@@ -1,0 +1,149 @@
+"""Arguments, options and plug-ins that cannot work: an error at once, and no number."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from lmstrix import (
+    Ask,
+    BenchOptions,
+    ConfigurationError,
+    Done,
+    EngineUnavailable,
+    LMStrix,
+    MapOptions,
+    MeasureOptions,
+    ModelInfo,
+    RetryPolicy,
+    UnsupportedModel,
+)
+from lmstrix.models import Observation
+from lmstrix.problem import SearchProblem
+from lmstrix.search.gallop import Gallop
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+
+SMALL = SimulatedModel(key="m", declared=2048, true_context=1000)
+
+
+KINDS: Sequence[Callable[..., object]] = (MeasureOptions, MapOptions, BenchOptions)
+
+
+def client_of(adapter: SimulatedAdapter, **parts: Any) -> LMStrix:
+    return LMStrix(adapter=adapter, store="memory", levels=(), **parts)
+
+
+class Faulty(Gallop):
+    """A strategy whose steps are wrong."""
+
+    step: object = None
+
+    def next_step(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | Done:
+        return cast("Ask | Done", self.step)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [None, Ask(length_tokens=1024, trials=0), Ask(length_tokens=4096, trials=2), "512"],
+    ids=["nothing", "no question", "beyond", "text"],
+)
+async def test_a_strategy_that_gives_no_step_is_named(step: object) -> None:
+    strategy = Faulty()
+    strategy.step = step
+    adapter = SimulatedAdapter(SMALL)
+    async with client_of(adapter, strategy=strategy) as client:
+        with pytest.raises(ConfigurationError, match=r"'gallop' gave .* which is no step"):
+            await client.find_true_context("m")
+        with pytest.raises(ConfigurationError, match="which is no step"):
+            await _watched(client)
+    assert adapter.counters.left_behind == 0
+
+
+async def _watched(client: LMStrix) -> None:
+    async with client.watch("m") as events:
+        async for _ in events:
+            pass
+
+
+@pytest.mark.parametrize("count", [0, -5, 10**9])
+async def test_a_tokenizer_that_does_not_count_ends_the_measurement(count: int) -> None:
+    class Miscounted(SimulatedAdapter):
+        @asynccontextmanager
+        async def load(self, *args: Any, **rest: Any) -> AsyncGenerator[Any]:
+            async with super().load(*args, **rest) as loaded:
+
+                async def count_tokens(text: str) -> int:
+                    return count
+
+                cast("Any", loaded).count_tokens = count_tokens
+                yield loaded
+
+    async with client_of(Miscounted(SMALL)) as client:
+        options = MeasureOptions(retry=RetryPolicy(attempts=1))
+        with pytest.raises(EngineUnavailable, match="its tokenizer does not work"):
+            await client.find_true_context("m", options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RetryPolicy(attempts=0),
+        lambda: RetryPolicy(first_wait_s=-1),
+        *(partial(kind, retry=3) for kind in KINDS),
+    ],
+)
+def test_retries_that_cannot_work(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt": None},
+        {"prompt": [{"role": "user"}]},
+        {"max_tokens": 0},
+        {"max_tokens": "5"},
+        {"max_tokens": float("nan")},
+        {"context_length": 0},
+        {"context_length": "512"},
+    ],
+)
+async def test_a_prompt_that_cannot_be_sent_loads_nothing(wrong: dict[str, Any]) -> None:
+    adapter = SimulatedAdapter(SMALL)
+    given: dict[str, Any] = {"prompt": "Why?", **wrong}
+    async with client_of(adapter) as client:
+        with pytest.raises(ConfigurationError):
+            await client.infer("m", **given)
+        with pytest.raises(ConfigurationError, match="a length is a number of tokens"):
+            await client.check_context("m", cast("int", None))
+    assert adapter.counters.loads == 0
+
+
+async def test_a_listed_model_that_writes_no_text() -> None:
+    adapter = SimulatedAdapter(SMALL)
+    async with client_of(adapter) as client:
+        with pytest.raises(UnsupportedModel, match="'embedding'"):
+            await client.find_true_context(ModelInfo(key="e", path="e", type="embedding"))
+    assert adapter.counters.loads == 0
+
+
+async def test_more_texts_are_foreseen() -> None:
+    async with client_of(SimulatedAdapter(SMALL)) as client:
+        two = await client.forecast("m")
+        four = await client.forecast("m", MeasureOptions(documents=4))
+        none = await client.forecast("m", MeasureOptions(certify=False))
+    assert four.usual_prompt_tokens - two.usual_prompt_tokens == 2 * 2048
+    assert four.most_prompt_tokens - two.most_prompt_tokens == 2 * 2048
+    assert two.usual_prompt_tokens - none.usual_prompt_tokens == 2048
+
+
+async def test_an_exit_within_a_watch_stays_one() -> None:
+    async with client_of(SimulatedAdapter(SMALL)) as client:
+        with pytest.raises(SystemExit):
+            async with client.watch("m"):
+                raise SystemExit(3)
