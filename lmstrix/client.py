@@ -562,9 +562,10 @@ async def _require_room(
             )
         return
     declared = loaded.model.declared_context
+    about = "" if getattr(loaded, "has_tokenizer", True) else "about "
     raise ContextOverflow(
-        f"the prompt is {tokens:,} tokens long; with {max_tokens:,} for the reply it does not fit"
-        f" the context of {context:,} that is loaded (tested:"
+        f"the prompt is {about}{tokens:,} tokens long; with {max_tokens:,} for the reply it does"
+        f" not fit the context of {context:,} that is loaded (tested:"
         f" {f'{tested:,}' if tested else 'not yet'}, declared:"
         f" {f'{declared:,}' if declared else 'unknown'})",
         prompt_tokens=tokens,

@@ -75,16 +75,18 @@ def usable_context(
     max_ttft_s: float | None = None,
 ) -> int | None:
     """The largest measured length, up to `true_context`, that is fast enough, as is every
-    shorter one; None if not even the shortest is, or its speed is not known.
+    shorter one whose speed is known; None if there is none.
 
     `min_tokens_per_second` is of generation; `max_ttft_s` of a fresh prompt of that length.
     """
     usable: int | None = None
     for point in sorted(curve, key=lambda p: p.length_tokens):
         speed, wait = point.tokens_per_second, point.full_ttft_s
-        slow = min_tokens_per_second is not None and (speed or 0.0) < min_tokens_per_second
+        known = speed is not None or min_tokens_per_second is None
+        slow = speed is not None and speed < (min_tokens_per_second or 0.0)
         late = max_ttft_s is not None and (wait is None or wait > max_ttft_s)
         if slow or late or point.length_tokens > true_context:
             break
-        usable = point.length_tokens
+        if known:  # a reply of one token has no speed
+            usable = point.length_tokens
     return usable

@@ -72,6 +72,12 @@ def test_the_usable_context(speed: float | None, wait: float | None, limit: int 
     assert found == limit
 
 
+def test_an_unknown_speed_hides_no_known_one() -> None:
+    curve = [point(1000, ttft=1.0, speed=None), point(2000, ttft=3.0, speed=40.0)]
+    assert usable_context(curve, 2000, min_tokens_per_second=30.0) == 2000
+    assert usable_context(curve, 1500, min_tokens_per_second=30.0) is None
+
+
 def test_no_more_is_usable_than_is_true() -> None:
     assert usable_context(CURVE, 2500, max_ttft_s=100.0) == 2000
 

@@ -284,6 +284,8 @@ class Batch:
                 else:
                     report = client.unmeasured(model, error, self._options)
                 self._record(report, shown=False)
+                if report.resumable and len(models) == 1:
+                    output.note(f"The answers so far are kept. {self._go_on()}")
             else:
                 self._record(report, shown=True)
                 await self._tell_of_full(client, report)

@@ -557,8 +557,9 @@ class Server:
                 ) from error
             raise EngineUnavailable(f"{where} does not answer", hint=self._hint) from error
         except (httpx.HTTPError, httpx.StreamError) as error:
+            to = where.replace("The ", "the ", 1)
             raise ConnectionLost(
-                f"the connection to {where} was lost ({type(error).__name__})"
+                f"the connection to {to} was lost ({type(error).__name__})"
             ) from error
 
 

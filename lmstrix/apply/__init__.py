@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lmstrix.adapters.lmstudio_home import existing_home
 from lmstrix.apply.context import (
+    MODEL_PLACEHOLDER,
     caveats,
     choose_report,
     find_model,
@@ -25,6 +26,7 @@ from lmstrix.apply.lmstudio import (
 
 __all__ = [
     "CONTEXT_KEY",
+    "MODEL_PLACEHOLDER",
     "Change",
     "caveats",
     "choose_report",

@@ -37,7 +37,8 @@ def choose_report(
     reports: Sequence[StoredReport], name: str, *, engines: Sequence[str] = ()
 ) -> ContextReport:
     """The newest finished report with a true context of the model that `name` means; one that was
-    measured with one of `engines` goes before others.
+    measured with one of `engines` goes before others. One that `max_context` ended says nothing
+    against a larger one.
 
     Raises `NotMeasured` if no measurement of the model was finished, and like
     `lmstrix.names.reports_of`.
@@ -46,7 +47,13 @@ def choose_report(
     measured = [report for report in mine if report.measured]
     own = [report for report in measured if report.environment.adapter in engines]
     if measured:
-        return (own or measured)[0]
+        chosen, *older = own or measured
+        for report in older:
+            if chosen.cause is not Cause.MAX_CONTEXT:
+                break
+            if (report.true_context or 0) >= (chosen.true_context or 0):
+                chosen = report
+        return chosen
     key, cause = mine[0].model.key, mine[0].cause.replace("_", " ")
     raise NotMeasured(
         f"{key!r} has no finished true context: its newest measurement ended with {cause!r}",

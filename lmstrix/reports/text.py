@@ -95,7 +95,7 @@ def render_text(
         _curve(report.curve, width),
         ["levels", *_columns(_levels(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
-        [line] if (line := say_next(report)) else [],
+        [line] if (line := say_next(report, options)) else [],
         [*_wrap_all(say_provenance(report), width), repeat],
     )
 

@@ -311,28 +311,31 @@ def _forgotten(report: ContextReport) -> str:
     return f"{_list(f'the {_PARTS[one.region]}' for one in groups[0])} of the prompt"
 
 
-def say_next(report: ContextReport) -> str:
-    """The next step for the user; empty without a true context."""
-    command = next_command(report)
+def say_next(report: ContextReport, options: Sequence[str] = ()) -> str:
+    """The next step for the user; empty without a true context. See `apply_command`."""
+    command = next_command(report, options)
     return f"To use {say_tokens(report.true_context)} tokens: {command}" if command else ""
 
 
-def next_command(report: ContextReport) -> str:
+def next_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     """The command that puts the true context to use, for a POSIX shell; empty if there is none."""
     if not report.measured or not report.true_context:
         return ""
-    return apply_command(report.model.key, report.environment.adapter)
+    return apply_command(report.model.key, report.environment.adapter, options)
 
 
 _APPLIED_FOR = {"llamacpp": "llama-server", "llama-server": "llama-server", "ollama": "ollama"}
 """By adapter: the program that ``apply`` prints the setting for. LM Studio's is written."""
 
 
-def apply_command(model_key: str, adapter: str) -> str:
-    """``lmstrix apply MODEL``; empty for a server whose settings are not known."""
+def apply_command(model_key: str, adapter: str, options: Sequence[str] = ()) -> str:
+    """``lmstrix apply MODEL``; empty for a server whose settings are not known. Of the `options`
+    of another command it needs ``--store``.
+    """
     if adapter == "openai":
         return ""
-    words = ["lmstrix", "apply"]
+    at = options.index("--store") if "--store" in options else len(options)
+    words = ["lmstrix", *options[at : at + 2], "apply"]
     if adapter in _APPLIED_FOR:
         words += ["--for", _APPLIED_FOR[adapter]]
     words += [*(["--"] if model_key.startswith("-") else []), model_key]

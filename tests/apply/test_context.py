@@ -29,6 +29,13 @@ def test_the_newest_finished_one_counts() -> None:
     assert "budget spent" in newer
 
 
+def test_a_limit_of_the_users_own_hides_no_larger_result() -> None:
+    capped = stored(true_context=3072, cause=Cause.MAX_CONTEXT)
+    reports = [capped, stored(true_context=8192), stored(true_context=9000)]
+    assert choose_report(reports, "m").true_context == 8192
+    assert choose_report([capped, stored(true_context=1024)], "m").true_context == 3072
+
+
 def test_any_path_of_a_file_means_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reports = [stored(key="x.gguf", path=str(tmp_path / "x.gguf"))]

@@ -68,7 +68,8 @@ def test_an_unsound_file_adds_nothing(shell: Shell, exported: Path, tmp_path: Pa
     words.write_text("hello")
     reports.write_text(dump_report(sample_report()) + "\n")
     for source, code, said in (
-        (bad, 1, "not an export of a store"),
+        (bad, 1, "bad.json' is not an export of a store"),
+        (bad, 1, "Nothing was added"),
         (words, 1, "words.txt' is not an LMStrix export"),
         (reports, 1, "lmstrix report --from"),
         (tmp_path / "away.json", 2, "does not exist"),

@@ -204,7 +204,10 @@ def test_models_side_by_side(shell: Shell) -> None:
 
 
 def test_all_results_of_one_model(shell: Shell) -> None:
-    shell.remember(made("m", 1), seeded("m", 2, 9), seeded("m", 3, 10), made("other"))
+    shell.remember(made("m", 1), seeded("m", 2, 9), seeded("m", 3, 10))
+    alone = shell.run("compare").stdout
+    assert alone == shell.run("compare", "m").stdout
+    shell.remember(made("other"))
     lines = shell.run("compare", "m").stdout.splitlines()
     assert lines[0] == "m"
     [seeds] = [line.split() for line in lines if line.startswith("seed ")]

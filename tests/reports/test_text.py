@@ -156,6 +156,8 @@ def test_it_says_what_to_do_next_with_this_server() -> None:
     said = "To use 6,144 tokens: lmstrix apply sample/model-135m"
     assert said in render_text(sample_report())
     assert said in render_html([sample_report()])
+    kept = render_text(sample_report(), options=["--host", "h:1", "--store", "my store"])
+    assert "tokens: lmstrix --store 'my store' apply sample/model-135m" in kept
     assert "lmstrix apply" not in render_text(sample_report(cause=Cause.INTERRUPTED))
     report = sample_report(model=sample_model(key="m"))
     for adapter in ("ollama", "llama-server"):

@@ -19,6 +19,7 @@ from lmstrix import (
     StoredReport,
     apply,
 )
+from lmstrix.reports.words import apply_command
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, explain_known, worst
 from lmstrix_cli.options import TOKENS, json_option
@@ -211,8 +212,8 @@ def _check_engine(report: ContextReport) -> None:
         program = next((name for name, of in _ENGINES.items() if adapter in of), LLAMA_SERVER)
         raise SettingsError(
             f"{model.key!r} was measured with {adapter}, not in LM Studio",
-            hint=f"To print the setting: lmstrix apply --for {program} {model.key}."
-            " Or measure it with --adapter lmstudio.",
+            hint="Measure it with --adapter lmstudio, or print the setting:"
+            f" {apply_command(model.key, program)}",
         )
 
 
@@ -288,6 +289,9 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     if not wish.as_json:
         output.out(output.verbatim(text))
         output.note(f"How to use it: {how}")
+        if apply.MODEL_PLACEHOLDER in text:
+            name = "the name of your model in Ollama"
+            output.note(f"Put {name} in the place of {apply.MODEL_PLACEHOLDER}.")
     return _end(wish, facts, "printed")
 
 

@@ -92,7 +92,8 @@ def command(
     elif models:
         reports = newest_of(reports, models)
     elif not sources:
-        reports = newest_of_each(reports)
+        newest = newest_of_each(reports)
+        reports = newest if len(newest) > 1 else reports
     compared = compare(reports)
     if len(compared.reports) == 1:
         output.note(

@@ -51,7 +51,11 @@ def _read(source: str) -> StoreContents:
     if _EXPORT_HEAD not in text[:_HEAD_CHARACTERS]:
         hint = _REPORTS_HINT if text.startswith(_REPORT_HEAD) else _HINT
         raise StoreError(f"{source!r} is not an LMStrix export", hint=hint)
-    return load_contents(text)
+    try:
+        return load_contents(text)
+    except StoreError as error:
+        said = str(error).replace("This is", f"{source!r} is", 1)
+        raise StoreError(f"{said} Nothing was added.", hint=error.hint) from error
 
 
 async def _merge(settings: Settings, found: Mapping[str, StoreContents], *, dry_run: bool) -> None:

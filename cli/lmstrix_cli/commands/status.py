@@ -112,7 +112,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     if as_json:
         output.json_object(_as_json(overview))
     else:
-        output.out(*_screen(overview))
+        output.out(*_screen(overview, settings))
     if not overview.status.available:
         ctx.exit(ExitCode.UNREACHABLE)
 
@@ -183,11 +183,12 @@ def _as_json(overview: _Overview) -> Json:
     return document
 
 
-def _screen(overview: _Overview) -> Iterator[RenderableType]:
+def _screen(overview: _Overview, settings: Settings) -> Iterator[RenderableType]:
     yield output.grid(*_engine(overview.status), *_loaded(overview), *_store(overview), gap=2)
     for one in overview.loaded:
         if one.fit is Fit.TOO_LARGE and not one.instance.ours:
-            command = apply_command(one.instance.key, overview.status.adapter)
+            store = ["--store", settings.store] if settings.store else []
+            command = apply_command(one.instance.key, overview.status.adapter, store)
             yield output.verbatim(f"\nTo load it with {one.tested:,} from now on: {command}")
     for one in overview.unfinished:
         if one.running:

@@ -460,7 +460,7 @@ def _translated(classify: Classify, deadline_s: float) -> Generator[None]:
 
 def _reason(error: Exception) -> str:
     """What went wrong, without the frame that the SDK quotes: it may hold a prompt or a reply."""
-    return str(error).partition(": {")[0][:200]
+    return " ".join(str(error).partition(": {")[0].split())[:200]
 
 
 def _words(error: lmstudio.LMStudioServerError) -> str:
