@@ -87,7 +87,11 @@ def is_model_file(model: str | ModelInfo) -> bool:
 
 
 def _check_ending(model: str) -> None:
-    """Raises `ModelNotFound` for a file that would be taken for the name of a model."""
+    """Raises `ModelNotFound` for a file or folder that would be taken for the name of a model."""
+    if os.path.isdir(model):
+        raise ModelNotFound(
+            f"{model[:200]!r} is a folder", hint="Give the path of a GGUF file that is in it."
+        )
     if not is_model_file(model) and os.path.isfile(model):
         raise ModelNotFound(
             f"{model[:200]!r} is a file, but its name does not end in .gguf",

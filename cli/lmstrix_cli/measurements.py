@@ -25,6 +25,7 @@ from lmstrix import (
     Outcome,
     SizeCheck,
     StoreError,
+    TrialFinished,
     check_of,
     dump_report,
     to_json,
@@ -241,6 +242,8 @@ class Batch:
         self._client: LMStrix | None = None
         self._finished: MeasurementFinished | None = None
         self._printed = 0
+        self._answers = 0
+        """Those of the measurement that runs, without the ones of earlier runs."""
         self._failed: list[ContextReport] = []
         self._checked: list[SizeCheck] = []
 
@@ -283,8 +286,9 @@ class Batch:
                     report = self._finished.report
                 else:
                     report = client.unmeasured(model, error, self._options)
+                kept = self._options.only_at is None and report.baseline.trials > 0
                 self._record(report, shown=False)
-                if report.resumable and len(models) == 1:
+                if kept and report.resumable and len(models) == 1:
                     output.note(f"The answers so far are kept. {self._go_on()}")
             else:
                 self._record(report, shown=True)
@@ -318,6 +322,7 @@ class Batch:
 
     async def _measure_one(self, client: LMStrix, model: str | ModelInfo) -> ContextReport:
         self._client = client
+        self._answers = 0
         observers = [self._progress, self._hear]
         with self._progress:
             return await client.find_true_context(model, self._options, observers=observers)
@@ -325,6 +330,7 @@ class Batch:
     def _hear(self, event: Event) -> None:
         if isinstance(event, MeasurementFinished):
             self._finished = event
+        self._answers += isinstance(event, TrialFinished)
 
     async def _give_up_load(self) -> None:
         """Forget the load in progress, so that a second Ctrl-C does not count it as failed."""
@@ -362,7 +368,9 @@ class Batch:
             output.note("This result was not stored: save the printed report.")
             self._codes.append(ExitCode.OTHER)
         if report.cause is Cause.BUDGET_SPENT:
-            output.note(f"The budget is spent. {self._go_on()}")
+            spent = "The budget is spent" + ("" if self._answers else " without a further answer")
+            larger = "" if self._answers else " Give a larger one."
+            output.note(f"{spent}.{larger} {self._go_on()}")
 
     def _shown(self, report: ContextReport) -> tuple[ExitCode, str, RenderableType]:
         """Exit code, JSON and screen: of the report, or of what it says about one length."""

@@ -147,6 +147,11 @@ def note(shown: RenderableType) -> None:
         _say(Paragraph(shown) if isinstance(shown, str) else shown)
 
 
+def warn(message: str) -> None:
+    """Print on stderr what nobody should miss, also with ``--quiet``."""
+    _say(Paragraph(escape_controls(message)))
+
+
 def error(message: str, hint: str = "") -> None:
     """Print ``Error:`` and ``Hint:`` lines on stderr."""
     _say(Paragraph(f"Error: {escape_controls(message)}"))

@@ -99,7 +99,7 @@ async def client(settings: Settings, **parts: Any) -> AsyncGenerator[LMStrix]:  
                 yield opened
             finally:
                 for warning in opened.store.warnings:
-                    output.note(f"store: {warning}")
+                    output.warn(f"store: {warning}")
                 named, ctx = choose_store(settings.store), click.get_current_context(silent=True)
                 reads = ctx is not None and ctx.info_name in _READS
                 if reads and isinstance(named, Path) and not named.expanduser().exists():

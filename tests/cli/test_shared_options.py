@@ -60,6 +60,8 @@ def test_quiet_prints_the_result_only(shell: Shell) -> None:
     assert (result.exit_code, result.stderr) == (5, "")
     assert len(result.stdout.splitlines()) == 1
     assert shell.run("test", "nosuch", "-q").stderr.startswith("Error: ")
+    spent = shell.run("test", "fine", "--budget", "1s")
+    assert "spent without a further answer. Give a larger one. To continue:" in spent.stderr
 
 
 def test_how_to_repeat_names_server_and_store(shell: Shell, tmp_path: Path) -> None:

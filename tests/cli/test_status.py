@@ -154,6 +154,8 @@ def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:
     [document] = shell.lines("status", "--json")
     [told] = document["store_warnings"]
     assert "set-aside" in told
+    shell.store.write_bytes(shell.store.read_bytes()[:100] + b"\xff" * 4096)
+    assert "set-aside" in shell.run("-q", "list").stderr
 
 
 def test_a_store_that_cannot_be_opened_hides_no_engine(shell: Shell, tmp_path: Path) -> None:

@@ -214,15 +214,17 @@ def _engine(status: Status) -> Iterator[tuple[str, str]]:
 
 
 def _loaded(overview: _Overview) -> Iterator[tuple[str, str]]:
+    measured = {one.model for one in overview.unfinished if one.running}
     for one in overview.loaded:
         length = one.instance.context_length
         at = "context unknown" if length is None else f"at {length:,}"
         tested = "" if one.tested is None else f", true context {one.tested:,}"
         if tested and length and one.fit is Fit.NOT_TESTED:
             tested = f" beyond {one.tested:,} (--max-context)"
-        if one.instance.ours:  # a measurement or a prompt that runs now
+        if one.instance.ours or one.instance.key in measured:
+            # A measurement or a prompt that runs now.
             yield "loaded", f"{one.instance.key} {at}"
-            yield "", "loaded by LMStrix"
+            yield "", "loaded by LMStrix" if one.instance.ours else "in use by a measurement"
         else:
             yield "loaded", f"{one.instance.key} {at}: {one.fit}{tested}"
             yield "", "loaded by another program"
