@@ -21,6 +21,13 @@ REGION_ORDER = (Region.HEAD, Region.MIDDLE, Region.TAIL, Region.EARLY, Region.LA
 """The order in which regions take turns if the caller does not choose one. The ends and the middle
 come first, because windows are lost there."""
 
+DOCUMENTS = 1000
+"""A measurement's documents have the seeds ``seed * 1000 + 1`` and up; that of the baseline has
+``seed * 1000``."""
+LIKE_THE_FIRST = 2
+"""Documents with the last seeds of a measurement, whose facts stand where the first one's do: at a
+short length a shifted document has none in the head. The baseline needs one."""
+
 REFUTED = 0.1
 """A pass rate is refuted if a rate that just passes gives so few passes less often than this."""
 APART = 0.05

@@ -41,6 +41,7 @@ PHASES = {
     "truncation": "checking that nothing is cut off",
     "search": "searching for the limit",
     "regions": "searching for the limit",
+    "elsewhere": "asking on another text",
     "levels": "asking the questions of the other levels",
     "coherence": "checking coherence",
     "certify": "confirming on a fresh text",
@@ -275,7 +276,7 @@ class ProgressState:
         self.fraction, self.activity = None, ""
 
     def _hear_time(self, trial: Trial, seconds: float) -> None:
-        if trial.phase == "regions":
+        if trial.phase in {"regions", "elsewhere"}:
             phase = "search"
         elif trial.level and trial.phase != "baseline":
             phase = "levels"

@@ -32,6 +32,7 @@ from lmstrix.measure.report import build_report, cause_of
 from lmstrix.measure.state import (
     BASELINE,
     CERTIFY,
+    ELSEWHERE,
     MAIN,
     MOST_CERTIFICATES,
     SEARCH,
@@ -750,6 +751,9 @@ class Measurement:
     async def _fails_again(self, length: int, document: int) -> bool:
         """Whether a length that failed also fails on a fresh document: the regions that were
         lost there, or all if none stands out.
+
+        Where a lost region holds but a fact or two, the fresh ones may stand beside what is lost.
+        So facts at the same places are asked for too, on other documents, before they overrule it.
         """
         state, problem = self._state, self._problem
         rule = problem.rule
@@ -767,6 +771,13 @@ class Measurement:
                 break
             if alone.trials >= rule.full and state.verdict(length) is not Verdict.FAIL:
                 break
+        alone = state.certificate(length, document)
+        few = [t.region for t in alone.regions if t.region in lost and t.lost_facts is None]
+        contradicts = rule.verdict(alone, problem.baseline) is not Verdict.FAIL
+        for other in state.other_documents if contradicts else ():
+            for region in few:
+                count = state.options.rule.first
+                await self._ask_fresh(length, other, count, [region], ELSEWHERE)
         return state.verdict(length) is Verdict.FAIL
 
     async def _ask_fresh(

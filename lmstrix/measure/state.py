@@ -48,17 +48,28 @@ from lmstrix.models import (
     Verdict,
 )
 from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validator
-from lmstrix.problem import APART, PassRule, Reuse, SearchProblem, learn_costs
+from lmstrix.problem import (
+    APART,
+    DOCUMENTS,
+    LIKE_THE_FIRST,
+    PassRule,
+    Reuse,
+    SearchProblem,
+    learn_costs,
+)
 from lmstrix.stats import fisher_tail
 
 BASELINE, SEARCH, CERTIFY = "baseline", "search", "certify"
-MOST_CERTIFICATES = 4
+MOST_CERTIFICATES = 6
 """After so many that did not hold, a measurement ends without one."""
 REGIONS = "regions"
 """The phase of questions about regions that have not failed, at the longest length."""
 WEAK = "weak"
 """The phase of a certificate's last questions: about regions that did badly, on one more text.
 They decide whether the certificate holds, and move the answer only by that."""
+ELSEWHERE = "elsewhere"
+"""The phase of questions on other texts about a region that failed on few facts, before a
+certificate's document overrules it."""
 TRUNCATION = "truncation"
 """The phase of questions far beyond the answer: they tell a truncation, and are no evidence on the
 limit."""
@@ -267,6 +278,8 @@ class State:
     reach: int | None = None
     """The longest length that counts, in tokens: the size that this run has loaded. What an
     interrupted run found out above says nothing about now. None: any length counts."""
+    _elsewhere: dict[int, int] = attrs.field(factory=dict[int, int])
+    """By length, the number of the certificate that asked on other texts there."""
     _overruling: set[int] = attrs.field(factory=set[int])
     """Seeds of a certificate's documents that overruled the text of the search."""
     _at_load: int = 0
@@ -293,7 +306,14 @@ class State:
 
     def document(self, number: int) -> int:
         """A seed of its own for each document of a measurement; -1 is the baseline's own."""
-        return self.options.seed * 1000 + number + 1
+        return self.options.seed * DOCUMENTS + number + 1
+
+    @property
+    def other_documents(self) -> Sequence[int]:
+        """Documents of neither the search nor a certificate, with facts at the same places as the
+        first one: that of the baseline, and one more.
+        """
+        return self.document(-1), self.document(DOCUMENTS - LIKE_THE_FIRST)
 
     def key(self, status: Status, turn: str | None) -> str:
         """What a result depends on: under another key it is another result.
@@ -353,41 +373,50 @@ class State:
         if trial.phase == BASELINE:
             return
         self._by_length[trial.level, trial.length_tokens].append(trial)
-        overruled = self._overruled(trial)
+        if trial.phase not in {CERTIFY, ELSEWHERE} or trial.level != MAIN:
+            return
+        certifying = next(t.seed for t in reversed(self.trials) if t.phase == CERTIFY)
+        if trial.phase == ELSEWHERE:
+            number = self._certificate_of(certifying)
+            self._elsewhere.setdefault(trial.length_tokens, number)
+        overruled = self._overruled(trial.length_tokens, certifying)
         if overruled:
-            self._overruling.add(trial.seed)
-            self._drop(trial, overruled)
+            self._overruling.add(certifying)
+            self._drop(trial.length_tokens, certifying, overruled)
 
-    def _drop(self, trial: Trial, regions: set[Region | None]) -> None:
-        """Forget what other texts answered about `regions` from the length of `trial` on; not where
-        it is worse by more than chance than at that length, for then more is lost than a few facts.
+    def _drop(self, at: int, seed: int, regions: set[Region | None]) -> None:
+        """Forget what texts other than `seed` answered about `regions` from the length `at` on; not
+        where it is worse by more than chance than there, for then more is lost than a few facts.
         """
         main = {n: found for (level, n), found in self._by_length.items() if level == MAIN}
         for region in regions:
             theirs = {
-                length: _tally(t for t in found if t.seed != trial.seed and t.region == region)
+                length: _tally(
+                    t
+                    for t in found
+                    if t.seed != seed and t.region == region and t.phase != ELSEWHERE
+                )
                 for length, found in main.items()
-                if length >= trial.length_tokens
+                if length >= at
             }
-            passes, trials, _ = theirs[trial.length_tokens]
+            passes, trials, _ = theirs[at]
             for length, (few, of, _) in theirs.items():
-                same = length == trial.length_tokens
-                if same or fisher_tail(few, of, few + passes, of + trials) >= APART:
+                if length == at or fisher_tail(few, of, few + passes, of + trials) >= APART:
                     main[length][:] = [
-                        t for t in main[length] if t.seed == trial.seed or t.region != region
+                        t for t in main[length] if t.seed == seed or t.region != region
                     ]
 
-    def _overruled(self, trial: Trial) -> set[Region | None]:
+    def _overruled(self, length: int, seed: int) -> set[Region | None]:
         """The regions that a certificate's document has now passed in full, and better than by
         chance, at a length which failed in some of them on another text. Then that text was hard
         there, not the length: what was answered about these regions from that length on no longer
         counts. Empty otherwise.
         """
-        length, rule = trial.length_tokens, self.rule
-        if trial.phase != CERTIFY or trial.level != MAIN or length in self.failures:
+        rule = self.rule
+        if length in self.failures:
             return set()
         baseline = self.baseline(self.validator.baseline_length)
-        alone = self.certificate(length, trial.seed)
+        alone = self.certificate(length, seed)
         passed: set[Region | None] = {
             t.region
             for t in alone.regions
@@ -396,15 +425,27 @@ class State:
         }
         if alone.trials < rule.full or len(passed) < len(alone.regions):
             return set()
-        before = self.without_certificate(length, trial.seed)
+        before = self.without_certificate(length, seed)
         lost = rule.lost(before, baseline)
         few, of = _sums(before, lost)
         passes, trials = _sums(alone, lost)
         apart = fisher_tail(few, of, few + passes, of + trials) < APART
-        # In a short text a region may hold one fact, asked about again and again: it shows less.
-        facts = {(t.region, t.expected) for t in self.at(length) if t.seed == trial.seed}
-        several = all(sum(region == of for of, _ in facts) > 1 for region in lost)
-        return passed if lost and lost <= passed and apart and several else set()
+        certain = apart and all(self._is_confirmed(region, length, alone) for region in lost)
+        return passed if lost and lost <= passed and certain else set()
+
+    def _is_confirmed(self, region: Region, length: int, alone: Observation) -> bool:
+        """Whether a region that a certificate's document passes may overrule another text: it holds
+        several facts there, or other texts were asked about it too, and missed none. In a short
+        text it may hold one fact, asked about again and again, beside what is lost.
+        """
+        own = next((t for t in alone.regions if t.region is region), None)
+        if own is not None and own.lost_facts is not None:
+            return True
+        for document in self.other_documents:
+            if self.asked(ELSEWHERE, length, document)[region] < self.options.rule.first:
+                return False
+        elsewhere = [t for t in self.at(length) if t.phase == ELSEWHERE and t.region is region]
+        return all(balance > 0 for balance in _balances(elsewhere).values())
 
     # What is known.
 
@@ -528,8 +569,12 @@ class State:
         return _observe(length_tokens, asked, self.failures.get(length_tokens))
 
     def without_certificate(self, length_tokens: int, seed: int) -> Observation:
-        """All answers but those to one certificate's questions."""
-        asked = [t for t in self.at(length_tokens) if (t.phase, t.seed) != (CERTIFY, seed)]
+        """All answers but those to one certificate's questions, and those that confirm them."""
+        asked = [
+            t
+            for t in self.at(length_tokens)
+            if (t.phase, t.seed) != (CERTIFY, seed) and t.phase != ELSEWHERE
+        ]
         return _observe(length_tokens, asked, self.failures.get(length_tokens))
 
     def settled_certificates(self) -> int:
@@ -583,13 +628,16 @@ class State:
         return next(
             t.seed
             for t in reversed(self.trials)
-            if t.phase not in {CERTIFY, WEAK} or self._certificate_of(t.seed) != certificate
+            if t.phase != ELSEWHERE
+            and (t.phase not in {CERTIFY, WEAK} or self._certificate_of(t.seed) != certificate)
         )
 
     def _counts(self, trial: Trial) -> bool:
         """Whether a trial is not of a certificate that is under way."""
-        if trial.phase != CERTIFY or self.settled is None:
+        if trial.phase not in {CERTIFY, ELSEWHERE} or self.settled is None:
             return True
+        if trial.phase == ELSEWHERE:
+            return self._elsewhere[trial.length_tokens] <= self.settled
         return self._certificate_of(trial.seed) <= self.settled
 
     def _certificate_of(self, seed: int) -> int:
@@ -609,6 +657,7 @@ class State:
             trials=[],
             failures={},  # of those that came later none stood in the way of an overruling
             at_load=0,
+            elsewhere=dict[int, int](),
             overruling=set[int](),
             by_length=defaultdict[tuple[str, int], list[Trial]](list),
         )
@@ -753,10 +802,7 @@ def _sums(seen: Observation, regions: Collection[Region]) -> tuple[int, int]:
 def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
     about = [t for t in trials if t.region is region]
     passes, counted, inconclusive = _tally(about)
-    right: Counter[tuple[int, str]] = Counter()
-    for trial in about:
-        if trial.judgement is not Judgement.INCONCLUSIVE:
-            right[trial.seed, trial.expected] += 1 if trial.judgement is Judgement.PASS else -1
+    right = _balances(about)
     lost = sum(balance <= 0 for balance in right.values())
     # One of two facts is half of what is known about the region, so it is not forgiven.
     forgives = len(right) >= FACTS_TO_FORGIVE
@@ -767,6 +813,15 @@ def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
         inconclusive=inconclusive,
         lost_facts=lost if forgives else None,
     )
+
+
+def _balances(trials: Iterable[Trial]) -> Counter[tuple[int, str]]:
+    """By document and value of a fact: how many more answers were right than wrong."""
+    right: Counter[tuple[int, str]] = Counter()
+    for t in trials:
+        if t.judgement is not Judgement.INCONCLUSIVE:
+            right[t.seed, t.expected] += 1 if t.judgement is Judgement.PASS else -1
+    return right
 
 
 def _tally(trials: Iterable[Trial]) -> tuple[int, int, int]:

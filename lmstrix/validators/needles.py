@@ -24,7 +24,7 @@ from random import Random
 import attrs
 
 from lmstrix.models import Region
-from lmstrix.problem import REGION_ORDER
+from lmstrix.problem import DOCUMENTS, LIKE_THE_FIRST, REGION_ORDER
 
 # Stems: the sentence of a needle up to its value -------------------------------------------------
 
@@ -433,9 +433,6 @@ lie half-way between those of the first (`needle_positions`), so a certificate s
 long, and a third and fourth document a quarter.
 """
 
-DOCUMENTS = 1000
-"""A measurement's documents have the seeds ``seed * 1000 + 1`` and up."""
-
 END_TOKENS = 80
 """About this many tokens at the end of the window hold the request and the reply, not the text."""
 
@@ -453,13 +450,9 @@ TAIL_SHARES = (0.5, 1 / 14, CLOSING, 13 / 14, 3 / 14, CLOSING, 11 / 14, 5 / 14, 
 
 
 def document_number(seed: int) -> int:
-    """The number of the document within its measurement, from 0.
-
-    The baseline's own document has the last seed and the layout of the first one: a shifted one
-    has no needle in the head at a short length.
-    """
+    """The number of the document in its measurement, from 0; 0 also for those like the first."""
     number = (seed - 1) % DOCUMENTS
-    return 0 if number == DOCUMENTS - 1 else number
+    return 0 if number >= DOCUMENTS - LIKE_THE_FIRST else number
 
 
 def needle_positions(seed: int, until_tokens: float) -> Iterator[float]:

@@ -28,6 +28,8 @@ from lmstrix_cli.options import DURATION, SHARE, SIZE, TOKENS
         ("--nosuch list", "No such option '--nosuch'."),
         ("test m --at 1k --min-speed 20", "cannot be combined"),
         ("test m --at 1k --max-ttft 5s", "cannot be combined"),
+        ("test m --at 1k --documents 3", "cannot be combined with --documents"),
+        ("test m --at 1k --no-certify", "cannot be combined with --no-certify"),
         ("--adapter ollama --declared 5 scan", "--declared is for --adapter openai"),
         ("--adapter lmstudio --yes scan", "--yes is for --adapter openai"),
         ("--adapter openai --binary x scan", "--binary is for --adapter llama-server"),

@@ -26,6 +26,7 @@ from lmstrix.models import (
 from lmstrix.ports import Adapter, LoadedModel, QuestionSource
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.validators.needles import SPARE_FACTS, deck
 from lmstrix.validators.recall import Recall
 
 E = TypeVar("E", bound=Event)
@@ -152,6 +153,19 @@ class FadesEarly(Recall):
     def judge(self, question: Question, reply: Reply) -> Judgement:
         long = len(question.prompt.user) > 5_000 * 4.6
         if question.region is Region.EARLY and long and Random(question.expected).random() < 0.28:
+            return Judgement.WRONG
+        return super().judge(question, reply)
+
+
+FIRST_FACT = deck(MeasureOptions().seed * 1000 + 1)[SPARE_FACTS].value
+
+
+class DislikesTheFirst(Recall):
+    """Above 600 tokens, the first fact of the search's text is always missed."""
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        long = len(question.prompt.user) > 600 * 4.6
+        if long and question.expected == FIRST_FACT:
             return Judgement.WRONG
         return super().judge(question, reply)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import anyio
 import attrs
 import pytest
-from simulations import AT_ONCE, BOTH_LOOPS, ends, measure, only
+from simulations import (
+    AT_ONCE,
+    BOTH_LOOPS,
+    DislikesTheFirst,
+    ends,
+    is_near,
+    measure,
+    only,
+)
 
 from lmstrix import Cause, LMStrix, MeasureOptions
 from lmstrix.errors import EngineCrashed, EngineUnavailable
@@ -61,6 +69,15 @@ async def test_one_fact_of_a_short_text_overrules_no_other(truth: int, seed: int
     report = await measure(model, MeasureOptions(seed=seed))
     assert report.true_context is not None
     assert abs(report.true_context - truth) <= truth / 16
+
+
+@pytest.mark.parametrize("truth", [1400, 4000])
+async def test_a_fact_that_the_model_cannot_answer_is_no_limit(truth: int) -> None:
+    """It stands at the start of the first text, alone in the first tenth of short prompts."""
+    model = SimulatedModel(declared=8192, true_context=truth, beyond=Beyond.FORGETS_ALL)
+    report = await measure(model, validator=DislikesTheFirst(), levels=())
+    assert is_near(report, truth)
+    assert report.certified
 
 
 HABITS = (Beyond.SAME_NUMBER, Beyond.ECHOES, Beyond.GUESSES, Beyond.REFUSES)

@@ -14,6 +14,7 @@ import attrs
 import pytest
 from simulations import (
     BOTH_LOOPS,
+    DislikesTheFirst,
     FadesEarly,
     Judging,
     Killed,
@@ -197,6 +198,17 @@ async def test_a_kill_after_certificates_that_did_not_hold_changes_nothing() -> 
     certifying = [at for at, asked in enumerate(whole.asked, 1) if asked[1] in {"certify", "weak"}]
     for at in certifying[len(certifying) // 4 :: len(certifying) // 3]:
         await killed_at(at, model, expected, options, **parts)
+
+
+async def test_a_kill_before_a_text_is_overruled_changes_nothing() -> None:
+    """Two more texts are asked about the fact that the first one missed."""
+    whole, options = Requests(), MeasureOptions()
+    parts: dict[str, Any] = {"levels": (), "validator": DislikesTheFirst()}
+    expected = await measure(SMALL, options, store=whole, **parts)
+    elsewhere = [at for at, asked in enumerate(whole.asked, 1) if asked[1] == "elsewhere"]
+    assert len(elsewhere) == 8
+    for at in (elsewhere[0] - 1, elsewhere[0], elsewhere[3], elsewhere[-1]):
+        await killed_at(at, SMALL, expected, options, **parts)
 
 
 async def test_a_kill_after_a_failure_and_before_the_next_answer_changes_nothing() -> None:

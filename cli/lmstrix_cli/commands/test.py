@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lmstrix import ContextReport, LMStrix, LMStrixError, MeasureOptions, ModelError, ModelInfo
 from lmstrix.reports.words import say_bytes, say_count
@@ -89,6 +90,8 @@ def command(
     if not (models or all_models or chosen) and (settings.adapter or asks):
         models = _unnamed(settings, asks=asks)
     _check_usage(models, chosen, all_models=all_models)
+    if method["only_at"] is not None:
+        _check_only_at(ctx)
     parts = {name: method.pop(name) for name in ("strategy", "validator", "levels")}
     options = _measure_options(**method)
     batch = Batch(settings, options=options, as_json=as_json)
@@ -123,7 +126,7 @@ def _unnamed(settings: Settings, *, asks: bool) -> tuple[str, ...]:
     async def read() -> Sequence[tuple[str, ModelInfo]]:
         async with session.client(settings) as client:
             everything = await session.every_model(client, settings)
-        speak = [(adapter, model) for adapter, model in everything if _speaks(model)]
+        speak = [(adapter, model) for adapter, model in everything if model.generates_text]
         return sorted(speak, key=lambda one: (one[1].size_bytes, one[1].key))
 
     found = session.run(read)
@@ -156,13 +159,26 @@ def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool
         raise click.UsageError("name one or more models (see `lmstrix scan`), or use --all.")
 
 
+OF_A_SEARCH = frozenset(
+    {
+        *("max_context", "tolerance", "strategy", "quick", "no_certify", "documents"),
+        *("min_tokens_per_second", "max_ttft_s"),
+    }
+)
+"""Parameters that mean nothing for one length."""
+
+
+def _check_only_at(ctx: click.Context) -> None:
+    """Raises `click.UsageError` if an option that only a search heeds is given beside ``--at``."""
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name in OF_A_SEARCH:
+            raise click.UsageError(
+                f"--at tests one length and cannot be combined with {option.opts[0]}."
+            )
+
+
 def _measure_options(*, no_certify: bool, budget: float | None, **numbers: Any) -> MeasureOptions:  # noqa: ANN401 - as above
-    if numbers["only_at"] is not None and numbers["max_context"] is not None:
-        raise click.UsageError("--at tests one length and cannot be combined with --max-context.")
-    if numbers["only_at"] and (numbers["min_tokens_per_second"] or numbers["max_ttft_s"]):
-        raise click.UsageError("--at cannot be combined with --min-speed or --max-ttft.")
-    if numbers["only_at"] and numbers["quick"]:
-        raise click.UsageError("--at tests one length, so there is nothing that --quick could do.")
     return MeasureOptions(certify=not no_certify, budget_s=budget, **numbers)
 
 
@@ -184,10 +200,11 @@ async def _choose(
                     f" --adapter {output.label(server.name)}"
                 )
     for model in found:
-        if not _speaks(model):
+        if not model.generates_text:
             output.note(f"skipped: {model.key}: a model of type {model.type} cannot be measured")
     # Smallest first.
-    everything = sorted(filter(_speaks, found), key=lambda model: (model.size_bytes, model.key))
+    speak = [model for model in found if model.generates_text]
+    everything = sorted(speak, key=lambda model: (model.size_bytes, model.key))
     return everything, await client.known_reports(everything, options)
 
 
@@ -199,8 +216,3 @@ async def _is_found(client: LMStrix, name: str) -> bool:
     except LMStrixError:
         return True  # its server may answer later
     return True
-
-
-def _speaks(model: ModelInfo) -> bool:
-    """Whether a model generates text: adapters call such a model ``llm`` or ``vlm``."""
-    return model.type in {"llm", "vlm"}
