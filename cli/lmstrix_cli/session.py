@@ -233,6 +233,35 @@ class Interrupted(Exception):
     """A signal ended the work; everything was released in an orderly way."""
 
 
+SLOW_S = 5.0
+"""After so long without a word, a person is told that nothing has ended."""
+
+
+def ask(body: Body[T]) -> T:
+    """`run` for a question to servers, which may keep one waiting: says so after a while."""
+
+    async def patiently() -> T:
+        errors: list[Exception] = []
+        values: list[T] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(_say_slow)
+            try:
+                values.append(await body())
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the group
+                errors.append(error)
+            group.cancel_scope.cancel()
+        if errors:
+            raise errors[0]
+        return values[0]
+
+    return run(patiently)
+
+
+async def _say_slow() -> None:
+    await anyio.sleep(SLOW_S)
+    output.note("Waiting for a server's answer; Ctrl-C ends it.")
+
+
 def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """Run `body` to its end. The first SIGINT, SIGTERM or SIGHUP cancels it; once it has
     released everything, `Interrupted` is raised. The second one ends this process at once.

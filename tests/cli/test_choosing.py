@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 from cli_shell import ScriptedAdapter, Shell, made
 
-from lmstrix.models import Cause, ContextReport, Status
+from lmstrix.models import Cause, ContextReport, ModelInfo, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedModel
+from lmstrix_cli import output, session
 from lmstrix_cli.commands import test
 
 EVIL = '=cmd|"x"!A1\x1b[31m|*`<b>'
@@ -117,6 +120,31 @@ def test_scan_says_where_it_looked_when_nothing_is_there(shell: Shell) -> None:
     for expected in ("No models found", "/one", "/two", "lmstrix demo", ".gguf"):
         assert expected in result.stdout
     assert shell.run("scan", "--json").stdout == ""
+
+
+def test_scan_says_that_it_waits_for_a_slow_server(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    told = anyio.Event()
+
+    def hear(text: object) -> None:
+        said.append(text)
+        told.set()
+
+    class Slow(ScriptedAdapter):
+        async def list_models(self) -> Sequence[ModelInfo]:
+            with anyio.fail_after(60):
+                await told.wait()
+            return await super().list_models()
+
+    monkeypatch.setattr(session, "SLOW_S", 0.01)
+    monkeypatch.setattr(output, "note", hear)
+    shell.adapter = Slow(SimulatedModel(key="fine"))
+    result = shell.run("scan")
+    assert result.exit_code == 0
+    assert "fine" in result.stdout
+    assert "Waiting for a server's answer" in str(said[0])
 
 
 def test_names_cannot_steer_the_terminal(shell: Shell) -> None:

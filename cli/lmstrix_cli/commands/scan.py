@@ -46,7 +46,7 @@ def command(settings: Settings, *, kind: str | None, as_json: bool, **filters: A
     of any GGUF file. TRUE is the true context, if it was measured.
     """
     chosen, kind = ModelFilter.take(filters), choose_format(kind, as_json=as_json)
-    found, tested, status = session.run(lambda: _scan(settings))
+    found, tested, status = session.ask(lambda: _scan(settings))
     rows = [
         _Row(adapter, model, tested.get(model.identity))
         for adapter, model in found

@@ -108,7 +108,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     each loaded model, shows whether more context is loaded than the model can use. The exit code is
     3 if no engine can be reached.
     """
-    overview = session.run(lambda: _overview(settings))
+    overview = session.ask(lambda: _overview(settings))
     if as_json:
         output.json_object(_as_json(overview))
     else:

@@ -129,7 +129,7 @@ def _unnamed(settings: Settings, *, asks: bool) -> tuple[str, ...]:
         speak = [(adapter, model) for adapter, model in everything if model.generates_text]
         return sorted(speak, key=lambda one: (one[1].size_bytes, one[1].key))
 
-    found = session.run(read)
+    found = session.ask(read)
     if settings.adapter and len(found) == 1:
         return (found[0][1].key,)
     if not (found and asks):
