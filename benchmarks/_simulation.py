@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from math import exp, log
 from random import Random
+from statistics import NormalDist
 
 import anyio
 import attrs
@@ -38,6 +39,11 @@ RATIO = 0.85
 QUESTION_TOKENS, ANSWER_TOKENS = 14, 6
 """Of a question about one fact beside the document; of an answer. As on the demo model."""
 OVERHEAD_TOKENS = 40
+
+FACTS_SPREAD = 0.35
+"""Standard deviation of the logarithm of the lengths at which facts are forgotten; an assumption."""
+NEVER_KNOWN, SHORT = 0.015, 700
+NORMAL = NormalDist()
 
 Knows = Callable[[int, float, float], float]
 """From length, position and a random number that belongs to the needle, to the pass rate."""
@@ -116,6 +122,20 @@ def logistic(limit: float, slope: float) -> Knows:
             else (low, middle)
         )
     return lambda length, _, __: _rate(length, middle, slope)
+
+
+def fact_by_fact(limit: float) -> Knows:
+    """Forgets each fact at a length of its own, log-normal: at `limit` it knows `RATIO` of them.
+    A few are lost at any length above `SHORT`, as if the model had no words for them.
+    """
+    middle = log(limit) - FACTS_SPREAD * NORMAL.inv_cdf(1 - RATIO)
+    return lambda length, _, fact: float(
+        length <= SHORT
+        or (
+            fact >= NEVER_KNOWN
+            and log(length) <= middle + FACTS_SPREAD * NORMAL.inv_cdf(max(fact, 1e-9))
+        )
+    )
 
 
 def _rate(length: float, middle: float, slope: float) -> float:

@@ -24,6 +24,7 @@ from _simulation import (
     Knows,
     Simulated,
     cliff,
+    fact_by_fact,
     kept_first,
     kept_last,
     limits,
@@ -88,6 +89,7 @@ def knows(case: Case) -> Knows:
         "kept first": kept_first,
         "middle": loses_middle,
         "clean": cliff,
+        "fact by fact": fact_by_fact,
         "band": partial(_band, Random(f"band {case.seed}")),
     }
     if case.kind in windows:
@@ -160,7 +162,8 @@ def show_fades(runner: Runner, count: int, noisy: int) -> None:
         "and the share of 90 % intervals that hold the limit\n"
     )
     print(f"{'model':<14}{'lapses':>8}{'median':>9}{'p90':>9}{'largest':>9}{'held':>9}")
-    kinds = [("clean", 0.0), *((kind, lapses) for kind in SLOPES for lapses in LAPSES)]
+    noisy_kinds = (*SLOPES, "fact by fact")
+    kinds = [("clean", 0.0), *((kind, lapses) for kind in noisy_kinds for lapses in LAPSES)]
     for kind, lapses in kinds:
         number = count if kind == "clean" else noisy
         found = runner(cases(kind, number, FADES, lapses=lapses))

@@ -375,7 +375,9 @@ class State:
         self._by_length[trial.level, trial.length_tokens].append(trial)
         if trial.phase not in {CERTIFY, ELSEWHERE} or trial.level != MAIN:
             return
-        certifying = next(t.seed for t in reversed(self.trials) if t.phase == CERTIFY)
+        certifying = next((t.seed for t in reversed(self.trials) if t.phase == CERTIFY), None)
+        if certifying is None:  # the store was changed
+            return
         if trial.phase == ELSEWHERE:
             number = self._certificate_of(certifying)
             self._elsewhere.setdefault(trial.length_tokens, number)
@@ -637,7 +639,7 @@ class State:
         if trial.phase not in {CERTIFY, ELSEWHERE} or self.settled is None:
             return True
         if trial.phase == ELSEWHERE:
-            return self._elsewhere[trial.length_tokens] <= self.settled
+            return self._elsewhere.get(trial.length_tokens, 0) <= self.settled
         return self._certificate_of(trial.seed) <= self.settled
 
     def _certificate_of(self, seed: int) -> int:
