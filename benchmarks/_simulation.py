@@ -41,7 +41,7 @@ QUESTION_TOKENS, ANSWER_TOKENS = 14, 6
 OVERHEAD_TOKENS = 40
 
 FACTS_SPREAD = 0.35
-"""Standard deviation of the logarithm of the lengths at which facts are forgotten; an assumption."""
+"""Standard deviation of the log of the lengths at which facts are forgotten; an assumption."""
 NEVER_KNOWN, SHORT = 0.015, 700
 NORMAL = NormalDist()
 
