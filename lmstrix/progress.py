@@ -181,6 +181,8 @@ class ProgressState:
     _pace: _Pace = attrs.field(factory=_Pace)
     _level_pace: _Pace = attrs.field(factory=_Pace)
     """The same for the levels, whose replies may be far longer."""
+    _levels: set[str] = attrs.field(factory=set[str])
+    """Those that were asked about: what they pass says nothing about the search."""
     _replies: Counter[str] = attrs.field(factory=Counter[str])
     """Questions answered in each phase of this run."""
     _requests: int = 0
@@ -229,7 +231,7 @@ class ProgressState:
                 self._hear_reply(event)
             case BaselineMeasured():
                 self.floor = event.baseline.length_tokens
-            case ProbeFinished():
+            case ProbeFinished() if event.phase not in self._levels:
                 self.probes[event.length_tokens] = event
             case BracketChanged():
                 self.low, self.high = event.low, event.high
@@ -283,6 +285,8 @@ class ProgressState:
         else:
             phase = trial.phase
         self._replies[phase] += 1
+        if trial.level:
+            self._levels.add(trial.level)
         if trial.prompt_tokens:  # the first of those that one reply answered
             self._requests += phase in {"search", "certify"}
             (self._level_pace if trial.level else self._pace).hear(trial, seconds)

@@ -61,5 +61,18 @@ async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: flo
     assert told[-1][1] is None
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_a_level_passes_does_not_count_for_the_search() -> None:
+    """Coherence is asked about where the search has failed, and passes there."""
+    model = SimulatedModel(key="m", declared=8192, true_context=3000, beyond=Beyond.FORGETS_HEAD)
+    state = ProgressState()
+    hear = state.hear
+    async with LMStrix(adapter=SimulatedAdapter(model), store="memory", observers=[hear]) as client:
+        report = await client.find_true_context("m")
+    assert {n for n, seen in state.probes.items() if seen.passes == seen.trials} <= {
+        point.length_tokens for point in report.curve if point.passes == point.trials
+    }
+
+
 def test_nothing_is_told_before_anything_is_known() -> None:
     assert ProgressState().seconds_left() is None
