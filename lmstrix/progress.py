@@ -58,9 +58,11 @@ are correct at a length that fails: simulated models take 69 to 236 and about 60
 ABRUPT_SEARCH, ABRUPT_CERTIFY = 55, 54
 """The same if nothing has failed, or nearly all answers are wrong where it fails: simulated models
 take 42 to 65 and 50 to 55."""
-AGAIN = 1.5
-"""Typical number of further certificates of a model that fades slowly, the questions about its weak
-regions included: the demo model takes 1 to 3."""
+AGAIN = 0.75
+"""Further certificates that are expected of a model that fades slowly, the questions about its weak
+regions included. Of eight runs of the demo model five needed none, the others one to three."""
+FADING = 1 / 10
+"""A model that misses this part, at the largest length that works, fades slowly."""
 ABRUPT = 1 / 5
 """No more correct answers than this part are nearly none."""
 LEVEL_QUESTIONS = 6
@@ -317,7 +319,8 @@ class ProgressState:
         if fails is None or fails.passes <= ABRUPT * fails.trials:
             return ABRUPT_SEARCH, ABRUPT_CERTIFY, 0
         works = self.probes.get(self.low)
-        again = AGAIN if works is not None and works.passes < works.trials else 0
+        missed_part = 0.0 if works is None else 1 - works.passes / max(1, works.trials)
+        again = AGAIN * min(1.0, missed_part / FADING)
         return SEARCH_QUESTIONS, CERTIFY_QUESTIONS, again / (1 + self._certificates)
 
     def seconds_left(self) -> float | None:
@@ -338,7 +341,7 @@ class ProgressState:
         whole = pace.reading_s(0, end) + certify / per_reply * pace.asking_s(end)
         again = more * whole if self.certifies else 0
         if self.phase == "weak":
-            again /= 2  # most end with it
+            again /= 4  # most end with it
         last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
         if self.phase in last:
             questions, length = last[self.phase]
