@@ -60,7 +60,7 @@ ABRUPT_SEARCH, ABRUPT_CERTIFY = 55, 54
 take 42 to 65 and 50 to 55."""
 AGAIN = 0.75
 """Further certificates that are expected of a model that fades slowly, the questions about its weak
-regions included. Of eight runs of the demo model five needed none, the others one to three."""
+regions included. Of nine runs of the demo model five needed none, the others one to three."""
 FADING = 1 / 10
 """A model that misses this part, at the largest length that works, fades slowly."""
 ABRUPT = 1 / 5
