@@ -63,7 +63,7 @@ async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: flo
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_what_a_level_passes_does_not_count_for_the_search() -> None:
-    """Coherence is asked about where the search has failed, and passes there."""
+    """Coherence passes at lengths at which the search has failed."""
     model = SimulatedModel(key="m", declared=8192, true_context=3000, beyond=Beyond.FORGETS_HEAD)
     state = ProgressState()
     kept: list[bool] = []

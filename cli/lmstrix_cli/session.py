@@ -239,22 +239,7 @@ SLOW_S = 5.0
 
 def ask(body: Body[T]) -> T:
     """`run` for a question to servers, which may keep one waiting: says so after a while."""
-
-    async def patiently() -> T:
-        errors: list[Exception] = []
-        values: list[T] = []
-        async with anyio.create_task_group() as group:
-            group.start_soon(_say_slow)
-            try:
-                values.append(await body())
-            except Exception as error:  # noqa: BLE001 - raised again below, outside the group
-                errors.append(error)
-            group.cancel_scope.cancel()
-        if errors:
-            raise errors[0]
-        return values[0]
-
-    return run(patiently)
+    return run(body, says_slow=True)
 
 
 async def _say_slow() -> None:
@@ -262,7 +247,7 @@ async def _say_slow() -> None:
     output.note("Waiting for a server's answer; Ctrl-C ends it.")
 
 
-def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
+def run(body: Body[T], on_signal: Body[None] | None = None, *, says_slow: bool = False) -> T:
     """Run `body` to its end. The first SIGINT, SIGTERM or SIGHUP cancels it; once it has
     released everything, `Interrupted` is raised. The second one ends this process at once.
 
@@ -271,7 +256,7 @@ def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
     """
     before = signal.getsignal(signal.SIGINT)
     try:
-        return anyio.run(supervise, body, on_signal)
+        return anyio.run(supervise, body, on_signal, says_slow)
     except KeyboardInterrupt:
         # If the event loop takes no signal handlers (Windows), it cancels by itself.
         raise Interrupted from None
@@ -279,7 +264,11 @@ def run(body: Body[T], on_signal: Body[None] | None = None) -> T:
         signal.signal(signal.SIGINT, before)  # asyncio leaves Python's own
 
 
-async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
+async def supervise(
+    body: Body[T],
+    on_signal: Body[None] | None = None,
+    says_slow: bool = False,  # noqa: FBT001, FBT002 - anyio passes no names
+) -> T:
     """What `run` runs; raises `Interrupted` if a signal cancelled `body`."""
     # Exceptions leave the task group by hand, not as a group.
     values: list[T] = []
@@ -288,6 +277,8 @@ async def supervise(body: Body[T], on_signal: Body[None] | None = None) -> T:
     async with anyio.create_task_group() as group:
         with scope:
             await group.start(_watch_signals, scope, on_signal)
+            if says_slow:
+                group.start_soon(_say_slow)
             try:
                 values.append(await body())
             except Exception as error:  # noqa: BLE001 - raised again below, outside the group
