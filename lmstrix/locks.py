@@ -19,6 +19,7 @@ import attrs
 import platformdirs
 from filelock import FileLock, Timeout
 
+from lmstrix.errors import ConfigurationError
 from lmstrix.json_values import as_count, as_text, read_object
 
 THIS_MACHINE = "this machine"
@@ -33,6 +34,10 @@ POLL_S = 0.2
 MOST_BYTES = 2048
 MOST_NAME = 300
 MOST_PID = 2**31
+
+
+_tasks: dict[Path, int] = {}
+"""The task of this process that holds each turn."""
 
 
 @attrs.frozen(kw_only=True)
@@ -71,13 +76,19 @@ async def hold_turn(
     """Wait for the turn on `resource`, without a limit, and hold it for the length of the context.
 
     `on_wait` hears who has it, again whenever that changes, and never where nobody has it.
-    Cancelling ends the wait at once. The turn is not re-entrant: who has it waits forever for it.
+    Cancelling ends the wait at once.
 
-    Raises `OSError` where the lock file cannot be made or locked.
+    Raises `ConfigurationError` in the task that has the turn already, which would wait forever, and
+    `OSError` where the lock file cannot be made or locked.
     """
+    task = anyio.get_current_task().id
     place = turns_folder() / hashlib.sha256(resource.encode(errors="replace")).hexdigest()
     lock = FileLock(place.with_suffix(".lock"), thread_local=False)
     told: Holder | None = None
+    if _tasks.get(place) == task:
+        raise ConfigurationError(
+            f"another call of this task still uses {resource}", hint="End its stream first."
+        )
     try:
         # The lock itself never blocks; a folder on a network may, hence the thread.
         while not await anyio.to_thread.run_sync(_try_lock, lock, place, model_key):
@@ -86,9 +97,11 @@ async def hold_turn(
                 told = holder
                 on_wait(holder)
             await anyio.sleep(POLL_S)
+        _tasks[place] = task
         yield
     finally:
         if lock.is_locked:
+            _tasks.pop(place, None)
             with suppress(OSError):
                 _told_by(place).unlink()
             lock.release()

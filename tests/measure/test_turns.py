@@ -13,11 +13,13 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 from simulations import BOTH_LOOPS, measure, only
 
 from lmstrix import LMStrix, MeasureOptions
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.lmstudio import LMStudioAdapter
+from lmstrix.errors import ConfigurationError
 from lmstrix.events import Event, MeasurementStarted, WaitingForTurn
 from lmstrix.locks import FOLDER_VARIABLE, THIS_MACHINE, Holder, hold_turn, turns_folder
 from lmstrix.measure.options import MapOptions
@@ -64,6 +66,21 @@ def holder(name: str, log: Path, *, times: int, seconds: float) -> Generator[sub
             yield process
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def somebody_has(resource: str) -> AsyncGenerator[None]:
+    """Another task has the turn."""
+
+    async def hold(*, task_status: TaskStatus[None]) -> None:
+        async with hold_turn(resource, "someone's", lambda holder: None):
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(hold)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 async def until(there: Callable[[], object]) -> None:
@@ -140,7 +157,7 @@ async def test_measurements_and_maps_of_one_process_wait_too() -> None:
 @BOTH_LOOPS
 async def test_a_wait_can_be_cancelled_and_costs_no_budget() -> None:
     client = LMStrix(adapter=Shared(MODEL), store="memory")
-    async with hold_turn("a machine", "someone's", lambda _: None):
+    async with somebody_has("a machine"):
         with anyio.move_on_after(0.5) as scope:
             await client.find_true_context("m")
         assert scope.cancelled_caught
@@ -151,18 +168,31 @@ async def test_a_wait_can_be_cancelled_and_costs_no_budget() -> None:
 async def test_a_reply_that_waits_for_its_turn_says_so() -> None:
     client = LMStrix(adapter=Shared(MODEL), store="memory")
     notes: list[str] = []
-    async with hold_turn("a machine", "someone's", lambda _: None):
+    async with somebody_has("a machine"):
         with anyio.move_on_after(0.5):
             async with client.stream("m", "Hello", on_note=notes.append):
                 pass
     assert notes == [f"waiting for process {os.getpid()} to measure someone's"]
 
 
+@BOTH_LOOPS
+async def test_a_task_does_not_wait_for_its_own_turn() -> None:
+    client = LMStrix(adapter=Shared(MODEL), store="memory")
+    async with client.stream("m", "Hello"):
+        with anyio.fail_after(5), pytest.raises(ConfigurationError, match="this task still uses"):
+            await client.infer("m", "Hello")
+        async with anyio.create_task_group() as tasks:  # another one waits as ever
+            tasks.start_soon(client.infer, "m", "Hello")
+            await anyio.sleep(0.1)
+            tasks.cancel_scope.cancel()
+    assert (await client.infer("m", "Hello")).text
+
+
 async def test_what_is_told_of_a_holder_is_not_trusted(folder: Path) -> None:
     said = ["", "[]", "{", '{"pid": -1, "model": 5}', '{"pid": true, "model": ["x"]}', "[" * 9999]
     for text in said:
         heard: list[Holder] = []
-        async with hold_turn("r", "m", heard.append):
+        async with somebody_has("r"):
             (told,) = folder.glob("*.json")  # noqa: ASYNC240 - a test may wait
             told.write_text(text)
             with anyio.move_on_after(0.1):
