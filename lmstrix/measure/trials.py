@@ -300,6 +300,13 @@ class Asker:
             known[region] += 1
         question, reply = await self._reply(level, length_tokens, seed, wanted)
         parts = question.parts or (question,)
+        judgements = self._judge(level, phase, question, reply)
+        for judgement in judgements:
+            if not isinstance(judgement, Judgement):  # pyright: ignore[reportUnnecessaryIsInstance] - a plug-in
+                raise TypeError(
+                    f"the validator {level.validator.name!r} gave {judgement!r:.50}, which is no"
+                    " Judgement"
+                )
         trials = [
             Trial(
                 level=level.key,
@@ -321,7 +328,7 @@ class Asker:
                 reply="" if at else reply.text,
             )
             for at, ((region, index), part, judgement) in enumerate(
-                zip(wanted, parts, self._judge(level, phase, question, reply), strict=True)
+                zip(wanted, parts, judgements, strict=True)
             )
         ]
         counted = await self._keeper.append_trials(trials)

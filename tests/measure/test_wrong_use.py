@@ -22,10 +22,11 @@ from lmstrix import (
     RetryPolicy,
     UnsupportedModel,
 )
-from lmstrix.models import Observation
+from lmstrix.models import Judgement, Observation, Question, Reply
 from lmstrix.problem import SearchProblem
 from lmstrix.search.gallop import Gallop
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
+from lmstrix.validators.recall import Recall
 
 SMALL = SimulatedModel(key="m", declared=2048, true_context=1000)
 
@@ -44,6 +45,21 @@ class Faulty(Gallop):
 
     def next_step(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | Done:
         return cast("Ask | Done", self.step)
+
+
+class Agrees(Recall):
+    """A validator that says yes or no."""
+
+    def judge(self, question: Question, reply: Reply) -> Judgement:
+        return cast("Judgement", question.expected in reply.text)
+
+
+async def test_a_judgement_that_is_none_is_named() -> None:
+    adapter = SimulatedAdapter(SMALL)
+    async with client_of(adapter, validator=Agrees()) as client:
+        with pytest.raises(TypeError, match=r"'recall' gave True, which is no Judgement"):
+            await client.find_true_context("m")
+    assert not adapter.counters.left_behind
 
 
 @pytest.mark.parametrize(
