@@ -70,6 +70,10 @@ _ACCOUNT = re.compile(
 """The same in words: some providers answer 413 to a prompt that is over the minute's limit."""
 _TIMED_OUT = frozenset({408, 504, 520, 522, 523, 524, 525, 526, 527})
 """A limit of time, by a gateway or by Cloudflare (52x): not one of the context."""
+PROXY_LIMITS_S = (60, 100, 120, 180, 300, 600)
+"""After so long without a byte, proxies close a stream that has begun: nginx and the load balancers
+of AWS after 60 seconds, Cloudflare after 100; the others are what people set instead."""
+_NEAR_S = 0.5
 _TIME = re.compile(
     r"deadline ?exceeded|context deadline|(?:request|gateway) timed? ?out", re.IGNORECASE
 )
@@ -468,12 +472,30 @@ class Server:
                 await close_response(response, chunks)
 
     async def _next(self, chunks: AsyncIterator[bytes], patience_s: float) -> bytes:
-        """The next bytes; none at the end."""
+        """The next bytes; none at the end. An end after a silence that is as long as a usual time
+        limit of a proxy is an `EngineTimeout`: it says nothing about the prompt.
+        """
+        began, lost = perf_counter(), None
 
         async def read(deadline_s: float) -> bytes:
             return await self._bounded(lambda: anext(chunks, b""), max(deadline_s, patience_s))
 
-        return await self.stall.step(read)
+        try:
+            if chunk := await self.stall.step(read):
+                return chunk
+        except ConnectionLost as error:
+            lost = error
+        silent_s = perf_counter() - began
+        if any(abs(silent_s - limit) < _NEAR_S for limit in PROXY_LIMITS_S):
+            raise EngineTimeout(
+                f"the connection to {self.name} at {self.address} was closed after"
+                f" {spoken_s(silent_s)} without an answer",
+                hint="A proxy in between may have a time limit: set it higher (nginx:"
+                " proxy_read_timeout).",
+            ) from lost
+        if lost is not None:
+            raise lost
+        return b""
 
     async def _opened(  # noqa: PLR0917 - private, each a part of one request
         self,

@@ -91,17 +91,25 @@ class LlamaServerAdapter(ServerAdapter):
     ) -> None:
         given = server_address(host, "")
         super().__init__(given or DEFAULT_ADDRESSES[0])
-        self._servers = [
-            Server(
-                address,
-                name=self.engine,
-                hint=START_HINT,
-                stall_s=stall_timeout_s,
-                send_key=send_key,
-            )
-            for address in ([given] if given else DEFAULT_ADDRESSES)
-        ]
+
+        def servers(*, send_key: bool) -> list[Server]:
+            return [
+                Server(
+                    address,
+                    name=self.engine,
+                    hint=START_HINT,
+                    stall_s=stall_timeout_s,
+                    send_key=send_key,
+                )
+                for address in ([given] if given else DEFAULT_ADDRESSES)
+            ]
+
+        self._servers = servers(send_key=send_key)
+        # Anything may listen at the usual ports: nothing is sent the key before it is known.
+        self._asked = self._servers if given else servers(send_key=False)
         self._found: Server | None = None
+        self._users: set[str] = set()
+        """A router's models that the user had loaded."""
         self._ending: set[str] = set()
         """What was unloaded here, as far as it was not seen to be gone."""
         self._stall_s = stall_timeout_s
@@ -141,9 +149,14 @@ class LlamaServerAdapter(ServerAdapter):
             if state not in LOADED:
                 if state != "loading":  # by somebody else
                     await self._refuse_to_evict(server, routed)
-                    mine = True
-                    mine = await self._load_routed(server, routed)
+                    mine = routed not in self._users  # it may have died since
+                    mine = await self._load_routed(server, routed) and mine
                 await self._wait_routed(routed, on_progress)
+                # A router tells the facts of a model only while it runs.
+                told = {entry.get("id"): found for found, entry in await self._listed()}
+                model = attrs.evolve(told.get(routed, model), key=model.key)
+            if routed and not mine and routed not in self._ending:
+                self._users.add(routed)
             async with http_client(server.address, server.key) as client:
                 loaded = LlamaCppModel(
                     None, client, model, routed=routed, stall_timeout_s=self._stall_s
@@ -184,18 +197,22 @@ class LlamaServerAdapter(ServerAdapter):
     async def _server(self) -> Server:
         """The server that answers; looked for once."""
         if self._found is None:
-            *others, chosen = self._servers
+            *others, asked = self._asked
             for server in reversed(others):
                 if await _is_llama_server(server):
-                    chosen = server
+                    asked = server
             try:
-                await chosen.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
+                await asked.call("GET", "/health", deadline_s=10, busy_s=LOAD_S)
             except EngineUnavailable as error:
-                if type(error) is not EngineUnavailable or chosen in others:
+                if type(error) is not EngineUnavailable or asked in others:
                     raise
                 nor = "".join(f", nor at {server.address}" for server in others)
                 raise EngineUnavailable(f"{error}{nor}", hint=error.hint) from error
-            self._found = chosen
+            if others and asked not in others and not await _is_llama_server(asked):
+                raise EngineUnavailable(
+                    f"another program than llama-server answers at {asked.address}", hint=START_HINT
+                )
+            self._found = self._servers[self._asked.index(asked)]
         return self._found
 
     async def _listed(self) -> list[tuple[ModelInfo, Json]]:

@@ -34,6 +34,7 @@ from lmstrix.adapters.http import (
 from lmstrix.adapters.streaming import Generation, Items, chat_messages, replied
 from lmstrix.errors import (
     ConfigurationError,
+    ConnectionLost,
     EngineCrashed,
     EngineTimeout,
     EngineUnavailable,
@@ -100,6 +101,7 @@ _STOP_REASONS = {"stop": StopReason.END, "length": StopReason.MAX_TOKENS}
 _REFUSED = re.compile(r"requires more (?:system )?memory", re.IGNORECASE)
 _WEIGHTS = re.compile(r"^FROM .*(sha256-[0-9a-f]{64})\"?\s*$", re.MULTILINE)
 _HUNG = re.compile(r"timed out waiting", re.IGNORECASE)
+_REPEATS = re.compile(r"token repeat limit", re.IGNORECASE)
 
 
 def ollama_host() -> str:
@@ -132,7 +134,8 @@ class OllamaAdapter(ServerAdapter):
 
     Ollama holds one instance of a model, so loading another context replaces the user's: the load
     is refused with `ModelInUse`, unless `force`; then the user's context is loaded again at the
-    end. A model that a killed process of ours left loaded is taken over.
+    end. So is another model that Ollama unloads to make room. A model that a killed process of ours
+    left loaded is taken over.
 
     Args:
         host: ``HOST:PORT`` or URL; by default ``LMSTRIX_HOST``, else ``OLLAMA_HOST``, else port
@@ -205,7 +208,8 @@ class OllamaAdapter(ServerAdapter):
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
         if model.key in self._ours:
             raise LoadRefused(f"{model.key!r} is loaded already, and Ollama holds it only once")
-        users = await self._users_own(model.key)
+        others = await self._users_own()
+        users = await self._same(model.key, others)
         if users is not None:
             self._check_replacing(users, model)
         loaded: CountedModel | None = None
@@ -227,6 +231,7 @@ class OllamaAdapter(ServerAdapter):
                     kind = OutOfMemory if MEMORY_WORDS.search(str(error)) else LoadFailed
                     raise kind(f"at its first prompt, {error}") from error
                 context = await self._effective(model.key)  # a smaller one may be told late
+            await self._note_unloaded(others, loaded)
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
             yield loaded
@@ -343,21 +348,31 @@ class OllamaAdapter(ServerAdapter):
                 del self._left[key]
         return running
 
-    async def _users_own(self, key: str) -> _Running | None:
-        """What a load of `key` would replace that is not ours: its loaded instance, or one of
-        another name for the same weights, which Ollama holds only once.
-        """
-        loaded = {
+    async def _users_own(self) -> dict[str, _Running]:
+        """What is loaded and is not ours."""
+        return {
             name: running
             for name, running in (await self._running()).items()
             if name not in self._ours
             and name not in self._left
             and not self._record.is_orphan(name, running.context)
         }
-        return await self._same(key, loaded)
+
+    async def _note_unloaded(self, others: Mapping[str, _Running], loaded: CountedModel) -> None:
+        """Remember what Ollama has unloaded for `loaded`, of `others` that the user had loaded."""
+        running = await self._running()
+        for name, one in others.items():
+            if name not in running and one.context and one.is_kept() and name != loaded.model.key:
+                self._replaced[name] = one
+                self._note(
+                    f"Ollama unloaded {name} to load {loaded.model.key}. It is loaded again at the"
+                    " end."
+                )
 
     async def _same(self, key: str, loaded: Mapping[str, _Running]) -> _Running | None:
-        """What is `key` among the loaded models, or has the same weights."""
+        """What is `key` among the loaded models, or has the same weights, of which Ollama holds
+        only one.
+        """
         weights = ""
         for name, running in loaded.items():
             if name == key:
@@ -429,9 +444,12 @@ class OllamaAdapter(ServerAdapter):
 
     async def _restore(self, users: _Running) -> None:
         """Load the user's own context again, for what was left of its time."""
-        body = _request(users.key, users.context) | {
+        # Not what our own requests say: at the user's next one, Ollama would load it once more.
+        body = {
+            "model": users.key,
             "stream": False,
             "keep_alive": users.keep_s(),
+            "options": {"num_ctx": users.context},
         }
         await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
         del self._replaced[users.key]
@@ -460,12 +478,25 @@ class OllamaAdapter(ServerAdapter):
             if thinks[0] and prompt.answer_prefix:
                 body["think"] = False
             generation = _Generation(max_tokens, stopped=bool(stop))
-            events = self._server.events("/api/chat", body)
+            events = _but_repeats(self._server.events("/api/chat", body))
             async with aclosing(replied(events, generation)) as items:
                 async for item in items:
                     yield item
 
         return CountedModel(model, context, ask, note=self._note)
+
+
+async def _but_repeats(
+    events: AsyncGenerator[tuple[Json, float], None],
+) -> AsyncGenerator[tuple[Json, float], None]:
+    """`events`, which end where newer versions say that a reply repeats one token."""
+    async with aclosing(events):
+        try:
+            async for event in events:
+                yield event
+        except ConnectionLost as error:
+            if not _REPEATS.search(str(error)):
+                raise
 
 
 class _Generation(Generation):
@@ -520,6 +551,7 @@ class _Generation(Generation):
             reasoning=self._text(reasoning=True),
             stop_reason=reason,
             prompt_tokens=as_count(event.get("prompt_eval_count")) or 0,
+            cached_tokens=as_count(event.get("prompt_eval_cached_count")),
             generated_tokens=generated,
             ttft_s=self._ttft_s or elapsed_s,
             tokens_per_second=speed if speed and speed <= MAX_RATE else None,
@@ -542,6 +574,10 @@ class _Running:
         except (ValueError, TypeError, OverflowError):
             return KEEP_S
         return -1 if left > 365 * 86400 else max(1, round(left))
+
+    def is_kept(self) -> bool:
+        """Whether Ollama would still keep it, had nothing unloaded it."""
+        return self.keep_s() != 1
 
 
 class _Record:

@@ -494,9 +494,10 @@ class SqliteStore:
                 " WHERE NOT EXISTS (SELECT 1 FROM failures WHERE measurement = ?1 AND body = ?2)",
                 [(seq, to_json(failure)) for failure in kept.failures],
             )
+            partial = kept.report is None or kept.report.resumable
             there = connection.execute(
                 "SELECT 1 FROM reports WHERE measurement = ?"
-                + ("" if _is_open(kept) else f" AND NOT {_PARTIAL}"),
+                + ("" if partial else f" AND NOT {_PARTIAL}"),
                 (seq,),
             )
             if kept.report is not None and there.fetchone() is None:

@@ -28,6 +28,8 @@ DEFAULT_CONTEXT = 4096
 """What Ollama loads if a request does not say."""
 DEFAULT_REPLY = 512
 UNLOAD_S = 20.0
+REPEAT_LIMIT = 100
+"""Equal tokens after which Ollama breaks a reply off."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +50,10 @@ class OllamaScript:
     """Whether replies say how many tokens were read and written."""
     counts_cached: bool = True
     """Whether the tokens read include those that were in the cache, as in old versions not."""
+    tells_cached: bool = False
+    """Whether replies say how many tokens were in the cache, as versions since late 2026 do."""
+    repeats_token: bool = False
+    """Every reply is one token without an end, and broken off with an error, as since late 2026."""
     busy: int = 0
     """How many requests for a reply are answered with 429 before one is served."""
     prefill_s: float = 0.0
@@ -274,6 +280,12 @@ class OllamaServer(ModelServer):
                 async for item in items:
                     if not answer.begun:
                         await answer.begin("application/x-ndjson")
+                    if script.repeats_token:
+                        for _ in range(REPEAT_LIMIT):
+                            await self._line(answer, {"content": " and"}, done=False)
+                        said = {"error": "prediction aborted, token repeat limit reached"}
+                        await answer.piece(json.dumps(said).encode() + b"\n")
+                        break
                     if isinstance(item, ReplyChunk):
                         name = "thinking" if item.is_reasoning else "content"
                         await self._line(answer, {name: item.text}, done=False)
@@ -292,6 +304,8 @@ class OllamaServer(ModelServer):
             left_out = 0 if self.script.counts_cached else reply.cached_tokens or 0
             told["prompt_eval_count"] = reply.prompt_tokens - left_out
             told["eval_count"] = reply.generated_tokens
+            if self.script.tells_cached:
+                told["prompt_eval_cached_count"] = reply.cached_tokens or 0
             if reply.tokens_per_second:
                 seconds = reply.generated_tokens / reply.tokens_per_second
                 told["eval_duration"] = round(1e9 * seconds)

@@ -155,6 +155,17 @@ async def test_a_router_that_would_unload_the_users_model_is_not_asked_to_load()
         assert router.states["idle"] == "unloaded"
 
 
+async def test_the_users_model_that_died_is_loaded_again_and_stays() -> None:
+    async with Router() as router:
+        adapter = LlamaServerAdapter(router.host)
+        model = await adapter.find_model("loaded")
+        async with adapter.load(model, 4096):
+            router.states["loaded"] = "unloaded"  # of a prompt, say
+        async with adapter.load(model, 4096):
+            pass
+        assert router.states["loaded"] == "loaded"
+
+
 async def test_a_router_that_loads_makes_progress() -> None:
     told: list[float] = []
     async with Router(loads=4) as router:
@@ -176,7 +187,15 @@ async def test_another_program_hides_no_server(monkeypatch: pytest.MonkeyPatch) 
     async with OtherProgram() as other, Router() as router:
         usual = [f"http://{other.host}", f"http://{router.host}"]
         monkeypatch.setattr("lmstrix.adapters.llama_server.DEFAULT_ADDRESSES", usual)
+        monkeypatch.setenv("LMSTRIX_API_KEY", "sk-0123456789abcdef")
         assert (await LlamaServerAdapter().find_model("idle")).key == "idle"
+        # Only what is known to be llama-server has heard the key.
+        assert not any("authorization" in request.headers for request in other.requests)
+        assert "authorization" in router.requests[-1].headers
+        monkeypatch.setattr("lmstrix.adapters.llama_server.DEFAULT_ADDRESSES", usual[:1] * 2)
+        with pytest.raises(errors.EngineUnavailable, match="another program"):
+            await LlamaServerAdapter().list_models()
+        assert not any("authorization" in request.headers for request in other.requests)
 
 
 async def test_a_router_that_cannot_load() -> None:

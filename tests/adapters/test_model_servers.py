@@ -290,6 +290,34 @@ async def test_comments_without_an_event_are_no_progress() -> None:
                 raise AssertionError
 
 
+class ClosingServer(OpenAIServer):
+    """Ends a reply that it has begun, as a proxy does after its time limit."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.method != "POST":
+            await super().handle(request, answer)
+            return
+        await answer.begin("text/event-stream")
+        await anyio.sleep(0.3)
+        await answer.end()
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind"), [(0.3, errors.EngineTimeout), (9, errors.ConnectionLost)]
+)
+async def test_a_proxys_time_limit_is_no_crash(
+    limit: float, kind: type[errors.LMStrixError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstrix.adapters.http.PROXY_LIMITS_S", (limit,))
+    async with ClosingServer(SimulatedAdapter(SimulatedModel(key="m"))) as server:
+        adapter = OpenAIAdapter(server.host)
+        model = await adapter.find_model("m")
+        with pytest.raises(kind) as caught:
+            async with adapter.load(model, 8192):
+                raise AssertionError
+    assert ("proxy" in caught.value.hint) == (limit < 1)
+
+
 LAST = b'"finish_reason": "stop"}], "usage": {"prompt_tokens": 9}}'
 
 

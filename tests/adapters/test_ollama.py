@@ -93,6 +93,57 @@ async def test_the_users_model_is_left_alone_or_with_force_loaded_again() -> Non
         await server.close()
 
 
+async def test_what_is_loaded_again_is_not_loaded_at_the_users_next_request() -> None:
+    async with serving(preload=True) as (server, _):
+        async with loading(OllamaAdapter(server.host, force=True)):
+            pass
+        (again,) = (
+            r.body for r in server.requests if as_object(r.body.get("options")) == AS_IT_WAS
+        )
+        assert not again.keys() & {"truncate", "shift"}  # another `shift` would load it once more
+        await server.close()
+
+
+AS_IT_WAS = {"num_ctx": 4096}
+
+
+class Small(OllamaServer):
+    """Has room for one model: whoever loads another one unloads it."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path == "/api/generate" and request.body.get("keep_alive") != 0:
+            for key in [key for key in self.loaded if key != request.body["model"]]:
+                await self._unload(key)
+        await super().handle(request, answer)
+
+
+async def test_what_ollama_unloads_to_make_room_is_said_and_loaded_again() -> None:
+    engine = SimulatedAdapter(SimulatedModel(key="m:latest"), SimulatedModel(key="users"))
+    async with Small(engine, preload=[("users", 2048)]) as server:
+        adapter = OllamaAdapter(server.host)
+        async with loading(adapter):
+            assert set(server.loaded) == {"m:latest"}
+        assert "unloaded users to load m:latest" in " ".join(adapter.warnings)
+        await adapter.aclose()
+        assert server.loaded == {"users": 2048}
+        await server.close()
+
+
+async def test_cached_tokens_are_what_ollama_says() -> None:
+    async with serving() as (server, adapter):
+        server.script = OllamaScript(tells_cached=True, reuses=False)  # its times say otherwise
+        async with loading(adapter) as loaded:
+            replies = [await loaded.complete(QUESTION, max_tokens=4) for _ in range(2)]
+    assert replies[1].cached_tokens
+
+
+async def test_a_reply_that_repeats_one_token_is_a_reply() -> None:
+    async with serving() as (server, adapter), loading(adapter) as loaded:
+        server.script = OllamaScript(repeats_token=True)
+        reply = await loaded.complete(QUESTION, max_tokens=200)
+    assert reply.text.split() == ["and"] * 100
+
+
 async def somebody_loads(server: OllamaServer, context: int) -> None:
     async with httpx.AsyncClient(base_url=f"http://{server.host}") as client:
         other = {"model": "m:latest", "options": {"num_ctx": context}}

@@ -45,6 +45,8 @@ CHARACTERS_PER_S = 100_000
 small machine does ten million."""
 WEIGHT_BYTES_PER_S = 64 * 2**20
 """One step may take as long as reading all weights once, from a slow disk if memory is short."""
+SLOWEST_TOKENS_PER_S = 20.0
+"""A server that tells no progress may read its prompt as slowly as this."""
 DEATH_S = 2.0
 """Time in which a process that dropped its connection must turn out to be dead."""
 
@@ -128,7 +130,7 @@ class LlamaCppModel(StreamedModel):
                 tokens, max_tokens, stop, reuse_prefixes=self._reuse_prefixes
             )
             try:
-                async with aclosing(self._events(request)) as events:
+                async with aclosing(self._events(request, len(tokens))) as events:
                     async for event, elapsed_s in events:
                         for item in generation.feed(event, elapsed_s):
                             yield item
@@ -143,7 +145,9 @@ class LlamaCppModel(StreamedModel):
                 raise await self._lost("the reply ended too early")
         yield generation.reply
 
-    async def _events(self, body: Json) -> AsyncGenerator[tuple[Json, float], None]:
+    async def _events(
+        self, body: Json, prompt_tokens: int
+    ) -> AsyncGenerator[tuple[Json, float], None]:
         """Events of one completion, with the seconds since its request.
 
         Leaving early closes the connection, and the engine stops at its next batch.
@@ -164,6 +168,11 @@ class LlamaCppModel(StreamedModel):
                 content = await self._bounded(response.aread, CALL_S)
                 told = parse_object(hidden(content, self._key, in_error=True))
                 raise server_error(response.status_code, told)
+            if self._engine is None:  # builds before September 2025 tell no progress
+                first_s = self._stall.seconds + prompt_tokens / SLOWEST_TOKENS_PER_S
+                if (event := await read(first_s)) is None:
+                    return
+                yield event, perf_counter() - started
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
@@ -326,6 +335,8 @@ def server_error(status: int, body: Json | None) -> LMStrixError:
     answered = f"the engine's server answered {status}: {message}"
     if status in (401, 403):
         return EngineUnavailable(answered, hint=KEY_HINT)
+    if status >= 500 and status != 503 and not told:
+        return ConnectionLost(answered)  # what a router or a proxy says of an engine that died
     if status in (404, 503) or not told:
         return EngineUnavailable(answered)
     return PredictionError(answered)
