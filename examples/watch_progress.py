@@ -55,7 +55,7 @@ def describe(event: Event) -> str:
         case ProbeFinished(length_tokens=length, passes=passes, trials=trials, verdict=verdict):
             return f"{length}: {passes} of {trials}, {verdict}"
         case BracketChanged(low=low, high=high):
-            return f"true context: at least {low}, below {high or 'what is not known yet'}"
+            return f"true context: at least {low}" + (f", below {high}" if high else "")
         case _:
             return ""
 

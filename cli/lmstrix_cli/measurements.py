@@ -33,6 +33,7 @@ from lmstrix import (
 from lmstrix.reports.text import render_text
 from lmstrix.reports.words import (
     CAUSE_SENTENCES,
+    base_name,
     say_bytes,
     say_cause,
     say_count,
@@ -43,7 +44,7 @@ from lmstrix.reports.words import (
 from lmstrix_cli import output
 from lmstrix_cli.errors import ExitCode, code_of_report, explain_known, worst
 from lmstrix_cli.output import Column, show_rows
-from lmstrix_cli.progress import base_name, choose_progress
+from lmstrix_cli.progress import choose_progress
 from lmstrix_cli.session import Interrupted, run
 from lmstrix_cli.settings import Settings
 
@@ -147,8 +148,9 @@ def _sum_up(plans: Sequence[Plan], options: MeasureOptions) -> Iterator[str]:
         " for, or is declared; if it does not fit, LARGEST is what does."
     )
     yield (
-        "TOKENS: the usual number if the model works up to LARGEST, and the worst case. An engine"
-        " that does not reuse its KV cache reads several times as many."
+        "TOKENS: the usual number if the model works up to LARGEST, and about the most. A model"
+        " that fades slowly costs most. An engine that does not reuse its KV cache reads several"
+        " times as many."
     )
 
 
@@ -449,7 +451,7 @@ def _options_of(settings: Settings, report: ContextReport) -> list[str]:
 # Reports and checks on a terminal
 
 _STYLES = {
-    r"(?m)^(declared|loadable|true|usable) (at least )?\S+(?=  )": "bold",
+    r"(?m)^(declared|loadable|true|usable)  .*?\S(?=  )": "bold",
     r"(?<=  )passed(?=  |$)": "green",
     r"(?<=  )failed(?=  |$)": "red",
     r"(?<=  )undecided(?=  |$)": "yellow",

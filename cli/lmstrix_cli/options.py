@@ -234,8 +234,8 @@ measure_limits = chain(
     ),
     force_option(
         "Also try sizes whose estimated memory exceeds this machine's. The machine may stop"
-        " responding. With --adapter ollama: also replace a model that you have loaded; it is"
-        " loaded again afterwards."
+        " responding. On Ollama, also replace a model that you have loaded; it is loaded again"
+        " afterwards."
     ),
     click.option(
         "--fresh",
@@ -254,7 +254,7 @@ measure_method = chain(
         show_default=False,
         metavar="X",
         help="Width of the final bracket, as a part of the result: 0.05 is 5 %. Default: 1/64"
-        " (1.6 %).",
+        " (1.6 %), but at least 256 tokens (128 below 4,096, 64 below 2,048).",
     ),
     ratio_option(
         _DEFAULTS.ratio,
@@ -287,7 +287,7 @@ measure_method = chain(
         "--documents",
         2,
         _DEFAULTS.documents,
-        "Number of different texts on which the result must pass, with that of the search.",
+        "Number of different texts on which the result must pass, including the search's own.",
     ),
     seed_option(_DEFAULTS.seed, "Another number creates other texts and questions."),
     click.option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -27,7 +26,14 @@ from lmstrix import (
     WaitingForTurn,
 )
 from lmstrix.progress import PHASES, ProgressState, say_phase, say_waiting
-from lmstrix.reports.words import say_cause, say_count, say_percent, say_seconds, say_verdict
+from lmstrix.reports.words import (
+    base_name,
+    say_cause,
+    say_count,
+    say_percent,
+    say_seconds,
+    say_verdict,
+)
 from lmstrix_cli import output
 from lmstrix_cli.output import label
 from lmstrix_cli.settings import is_quiet
@@ -216,11 +222,6 @@ def status_line(state: ProgressState, elapsed_s: float, width: int | None = None
                 parts["bracket"] = parts["bracket"].removeprefix("bracket ")
             line = _joined(label(name, _NAME_CELLS[-1]), parts)
     return line
-
-
-def base_name(key: str) -> str:
-    """The file's name if `key` is the path of a GGUF file, else `key`."""
-    return re.split(r"[/\\]", key)[-1] if key.lower().endswith(".gguf") else key
 
 
 def _joined(name: str, parts: dict[str, str]) -> Text:

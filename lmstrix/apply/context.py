@@ -36,15 +36,16 @@ def find_model(
 def choose_report(
     reports: Sequence[StoredReport], name: str, *, engines: Sequence[str] = ()
 ) -> ContextReport:
-    """The newest finished report with a true context of the model that `name` means; one that was
-    measured with one of `engines` goes before others. One that `max_context` ended says nothing
-    against a larger one.
+    """The newest finished report with a true context of the model that `name` means. One that was
+    measured with one of `engines` goes before others, and a full one before a quick one. One that
+    `max_context` ended says nothing against a larger one.
 
     Raises `NotMeasured` if no measurement of the model was finished, and like
     `lmstrix.names.reports_of`.
     """
     mine = reports_of(reports, name)
     measured = [report for report in mine if report.measured]
+    measured.sort(key=lambda report: report.method.quick)
     own = [report for report in measured if report.environment.adapter in engines]
     if measured:
         chosen, *older = own or measured
@@ -57,7 +58,7 @@ def choose_report(
     key, cause = mine[0].model.key, mine[0].cause.replace("_", " ")
     raise NotMeasured(
         f"{key!r} has no finished true context: its newest measurement ended with {cause!r}",
-        hint=f"Finish the measurement: lmstrix test {key}"
+        hint=f"Continue it: lmstrix test {key}"
         if mine[0].cause in RESUMABLE
         else f"The report says why: lmstrix report {key} --format md",
     )

@@ -201,7 +201,7 @@ class Levels:
         low, _ = self._main_bracket(main)
         _, fails = self.bracket(level)
         if level.required and fails is not None and fails <= low:
-            self._state.announcer.note(f"{level.key} fails at {fails} already")
+            self._state.announcer.note(f"{level.key} fails at {fails:,} tokens")
             await self._asker.record_failure(fails, limit_of(self._state.at(fails, level.key)))
 
     def _spread(self, level: Level, length: int, trials: int) -> list[Region | None]:

@@ -74,7 +74,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         bracket = (low, high if high is not None or loadable is None else loadable.failed_at)
         step = state.strategy.next_step(problem, history)
         estimate = step.estimate if isinstance(step, Done) else None
-        regions = tuple(_regions(state, problem, cause))
+        regions = tuple(_regions(state, problem, cause, low))
         levels = tuple(_levels(state, problem, bracket, cause))
     return ContextReport(
         model=state.model,
@@ -233,13 +233,26 @@ def curve_of(
         )
 
 
-def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[RegionReport]:
-    """The limit of each region. A failure of the engine itself is the end of all of them."""
+def _regions(
+    state: State, problem: SearchProblem, ended: Cause, true_context: int
+) -> Iterator[RegionReport]:
+    """The limit of each region. A failure of the engine itself is the end of all of them.
+
+    Beyond the `true_context`, where some region fails, another one works only if its own answers
+    say so: few of them may be taken together with those of the others, and pass so.
+    """
     rule, baseline = problem.rule, problem.baseline
     verdicts = [
         (o.length_tokens, rule.region_verdicts(o, baseline), rule.lost(o, baseline))
         for o in state.history()
     ]
+    enough = rule.threshold(baseline)
+    bad = {
+        (o.length_tokens, tally.region)
+        for o in state.history()
+        for tally in o.regions
+        if o.length_tokens > true_context and tally.passes < enough * tally.trials
+    }
     disputed = state.disputed(state.history())
     dead = min((n for n, _, _ in verdicts if state.engine_failed(n)), default=None)
     # A certificate that did not hold is the end of the regions that did not pass there.
@@ -261,6 +274,7 @@ def _regions(state: State, problem: SearchProblem, ended: Cause) -> Iterator[Reg
                 for n, found, _ in verdicts
                 if found.get(region) is Verdict.PASS
                 and n < (end or n + 1)
+                and (n, region) not in bad
                 and not state.engine_failed(n)
             ),
             default=problem.floor,

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 
 import attrs
 
@@ -138,12 +139,12 @@ def settings_of(report: ContextReport) -> Mapping[str, str]:
         ("ratio", f"{method.ratio:.4g}{' absolute' if method.absolute else ''}"),
         ("pass rate", "averaged over the window" if method.average else ""),
         ("seed", str(method.seed)),
-        ("max context", "as declared" if method.max_context is None else str(method.max_context)),
+        ("max context", "as declared" if method.max_context is None else f"{method.max_context:,}"),
         ("adapter", where.adapter),
         ("engine", where.engine),
         *((f"version of {name}", value) for name, value in where.versions.items()),
         *((f"loaded with {name}", value) for name, value in where.load_config.items()),
-        (_MEASURED, report.finished_at.isoformat(sep=" ", timespec="minutes")[:16]),
+        (_MEASURED, f"{report.finished_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"),
     ]
     return {label: value for label, value in pairs if value}
 

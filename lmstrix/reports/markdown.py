@@ -10,6 +10,7 @@ from lmstrix.reports.compare import Comparison, Row
 from lmstrix.reports.words import (
     CURVE_HEAD,
     REGION_HEAD,
+    continue_command,
     curve_notes,
     curve_row,
     escape_controls,
@@ -161,7 +162,11 @@ def _report(report: ContextReport, heading: str) -> Iterator[str]:
     command = next_command(report)
     if command:
         yield f"To use {say_tokens(report.true_context)} tokens: {code_span(command)}"
-    yield _list([*_cells(*say_provenance(report)), "repeat it with"])
+    yield _list(_cells(*say_provenance(report)))
+    if goes_on := continue_command(report):
+        yield "To continue:"
+        yield code_block(goes_on)
+    yield "To repeat:"
     yield code_block(repeat_command(report))
 
 

@@ -21,6 +21,8 @@ from lmstrix.reports.words import (
     LEVEL_MEANINGS,
     REGION_HEAD,
     bar,
+    base_name,
+    continue_command,
     curve_notes,
     curve_row,
     escape_controls,
@@ -75,12 +77,16 @@ def render_text(
     that repeats the measurement begins with `options`, and has `limits` too.
     """
     width = max(width, NARROWEST)
-    facts = say_model_facts(report)
-    repeat = f"repeat: {repeat_command(report, options, limits)}"
+    name, facts = base_name(report.model.key), say_model_facts(report)
+    goes_on = continue_command(report, options, limits)
+    again = [f"continue: {goes_on}"] if goes_on else []
+    again.append(f"repeat: {repeat_command(report, options, limits)}")
     return _join(
-        [escape_controls(f"{report.model.key} ({facts})" if facts else report.model.key)],
+        [escape_controls(f"{name} ({facts})" if facts else name)],
         textwrap.wrap(say_summary(report), width),
-        _columns([(f"{n.name} {n.value}", n.meaning) for n in say_numbers(report)], margin=""),
+        _columns(
+            [(n.name, n.value, n.meaning) for n in say_numbers(report)], right=(1,), margin=""
+        ),
         [
             *_wrap_all([say_regions(report)], width),
             *(
@@ -96,7 +102,7 @@ def render_text(
         ["levels", *_columns(_levels(report), right=(1,))] if report.levels else [],
         _wrap_all(say_remarks(report), width),
         [line] if (line := say_next(report, options)) else [],
-        [*_wrap_all(say_provenance(report), width), repeat],
+        [*_wrap_all(say_provenance(report), width), *again],
     )
 
 

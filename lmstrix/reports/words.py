@@ -6,6 +6,7 @@ other texts are still untrusted.
 
 from __future__ import annotations
 
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -321,14 +322,18 @@ def next_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     """The command that puts the true context to use, for a POSIX shell; empty if there is none."""
     if not report.measured or not report.true_context:
         return ""
-    return apply_command(report.model.key, report.environment.adapter, options)
+    # Without it, `apply` takes an older result with a larger number.
+    cap = report.true_context if report.cause is Cause.MAX_CONTEXT else None
+    return apply_command(report.model.key, report.environment.adapter, options, cap=cap)
 
 
 _APPLIED_FOR = {"llamacpp": "llama-server", "llama-server": "llama-server", "ollama": "ollama"}
 """By adapter: the program that ``apply`` prints the setting for. LM Studio's is written."""
 
 
-def apply_command(model_key: str, adapter: str, options: Sequence[str] = ()) -> str:
+def apply_command(
+    model_key: str, adapter: str, options: Sequence[str] = (), *, cap: int | None = None
+) -> str:
     """``lmstrix apply MODEL``; empty for a server whose settings are not known. Of the `options`
     of another command it needs ``--store``.
     """
@@ -338,6 +343,7 @@ def apply_command(model_key: str, adapter: str, options: Sequence[str] = ()) -> 
     words = ["lmstrix", *options[at : at + 2], "apply"]
     if adapter in _APPLIED_FOR:
         words += ["--for", _APPLIED_FOR[adapter]]
+    words += [] if cap is None else ["--cap", str(cap)]
     words += [*(["--"] if model_key.startswith("-") else []), model_key]
     return escape_controls(shlex.join(words))
 
@@ -566,6 +572,8 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     at_least = "at least " if unfinished else ""
     if unfinished and _correct_so_far(report):
         true_words = "no larger length has a verdict yet"
+    if report.cause is Cause.MAX_CONTEXT and report.true_context:
+        true_words, at_least = "longer prompts were not tried", "at least "
     rows = [
         Number(
             "declared", say_tokens(report.declared_context), "the claim of the model's metadata"
@@ -612,6 +620,11 @@ def _wishes(usable: Usable) -> str:
         *([f"the first token within {wait:g} s"] if wait is not None else []),
     ]
     return "with " + " and ".join(words)
+
+
+def base_name(key: str) -> str:
+    """The file's name if `key` is the path of a GGUF file, else `key`."""
+    return re.split(r"[/\\]", key)[-1] if key.lower().endswith(".gguf") else key
 
 
 def say_model_facts(report: ContextReport) -> str:
@@ -719,6 +732,11 @@ def level_rows(report: ContextReport) -> list[tuple[str, str, str]]:
     return [(one.name, say_reach(one), say_cause(one.cause)) for one in report.levels]
 
 
+def _as_sentence(note: str) -> str:
+    """A note with a capital letter and a full stop."""
+    return note[:1].upper() + note[1:] + ("" if note[-1:] in ".!?" else ".")
+
+
 def say_remarks(report: ContextReport) -> Iterator[str]:
     """Sentences that a reader should know besides the numbers."""
     if report.method.quick:
@@ -732,15 +750,14 @@ def say_remarks(report: ContextReport) -> Iterator[str]:
         weak = [d for d in point.depths if d.passes < d.trials]
         if point.verdict is Verdict.FAIL and weak:
             listed = ", ".join(f"{d.region} {d.passes} of {d.trials}" for d in weak)
-            how = f"{say_cause(point.failure)} " if point.failure else ""
-            yield f"{how}at {point.length_tokens:,}, correct answers by region: {listed}."
+            yield f"at {point.length_tokens:,}, correct answers by region: {listed}."
         if point.inconclusive:
             replies = "reply was" if point.inconclusive == 1 else "replies were"
             yield (
                 f"at {point.length_tokens:,}: {point.inconclusive} {replies} inconclusive and"
                 " not counted."
             )
-    yield from (f"note: {note}" for note in report.notes)
+    yield from (f"note: {_as_sentence(note)}" for note in report.notes)
 
 
 def say_cost(report: ContextReport) -> str:
@@ -759,7 +776,10 @@ def say_provenance(report: ContextReport) -> list[str]:
     """The cost, the engine with the versions involved, and the time, as far as they are known."""
     environment = report.environment
     told = {**environment.versions, **environment.load_config}
-    parts = (environment.engine, *(f"{name} {value}" for name, value in told.items()))
+    parts = [f"{name} {value}" for name, value in told.items()]
+    parts = [part for part in parts if part not in environment.engine]
+    if not any(part.startswith(environment.engine) for part in parts):
+        parts.insert(0, environment.engine)
     engine = ", ".join(part for part in parts if part)
     finished = f"finished: {say_moment(report.finished_at)}"
     lines = (say_cost(report), f"engine: {engine}" if engine else "", finished)
@@ -880,6 +900,18 @@ def _wished(usable: Usable | None) -> Iterator[str]:
         yield from ("--min-speed", f"{usable.min_tokens_per_second:.15g}")
     if usable and usable.max_ttft_s is not None:
         yield from ("--max-ttft", f"{usable.max_ttft_s:f}".rstrip("0").rstrip(".") + "s")
+
+
+def continue_command(
+    report: ContextReport, options: Sequence[str] = (), limits: Sequence[str] = ()
+) -> str:
+    """The command line that goes on from where a measurement ended: see `repeat_command`. Empty if
+    it ended by itself.
+    """
+    if not report.resumable or not report.baseline.trials:
+        return ""
+    full = attrs.evolve(report, method=attrs.evolve(report.method, quick=False))
+    return repeat_command(full, options, limits).replace(" test --fresh ", " test ", 1)
 
 
 def repeat_command(

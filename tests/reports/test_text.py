@@ -197,7 +197,7 @@ def test_untrusted_text_is_escaped_everywhere() -> None:
 
 
 def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:
-    assert "loadable 8,192  all that it declares" in render_text(sample_report())
+    assert "loadable  8,192  all that it declares" in render_text(sample_report())
     method = attrs.evolve(sample_report().method, max_context=7936)
     for changes, said in (
         ({}, "loadable 7,936 the largest context that loads"),

@@ -122,7 +122,8 @@ def command(
 ) -> None:
     """Write the true context of MODEL into LM Studio's settings for it.
 
-    Uses the newest finished measurement, one of the program itself if there is one. Shows the
+    Uses the newest finished result, preferably one measured with the program itself. A result with
+    --quick does not replace a full one, nor one with --max-context a larger one. Shows the
     difference and asks first, keeps every other setting, and leaves a backup next to the file. For
     llama-server and Ollama it prints the setting instead.
     """
@@ -209,11 +210,13 @@ def _check_engine(report: ContextReport) -> None:
     """Raises `SettingsError` for what LM Studio cannot have."""
     adapter, model = report.environment.adapter, report.model
     if adapter != "lmstudio" and not (model.path and Path(model.path).is_absolute()):
-        program = next((name for name, of in _ENGINES.items() if adapter in of), LLAMA_SERVER)
+        command = apply_command(model.key, adapter)
+        elsewhere = (
+            f"print the setting: {command}" if command else "set it where its server starts."
+        )
         raise SettingsError(
             f"{model.key!r} was measured with {adapter}, not in LM Studio",
-            hint="Measure it with --adapter lmstudio, or print the setting:"
-            f" {apply_command(model.key, program)}",
+            hint=f"Measure it with --adapter lmstudio, or {elsewhere}",
         )
 
 
@@ -278,7 +281,9 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
     context = wish.context(report)
     if wish.target == LLAMA_SERVER:
         text = apply.llama_server_arguments(context)
-        how = f"llama-server -m MODEL.gguf {text}. Its slots (--parallel) share this context."
+        file = report.model.path if Path(report.model.path).is_absolute() else "MODEL.gguf"
+        start = shlex.join(["llama-server", "-m", file])
+        how = f"{output.label(start)} {text}. Its slots (--parallel) share this context."
     else:
         text = apply.ollama_modelfile(report.model, context, adapter=report.environment.adapter)
         how = (
@@ -290,8 +295,7 @@ def _print(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
         output.out(output.verbatim(text))
         output.note(f"How to use it: {how}")
         if apply.MODEL_PLACEHOLDER in text:
-            name = "the name of your model in Ollama"
-            output.note(f"Put {name} in the place of {apply.MODEL_PLACEHOLDER}.")
+            output.note(f"Replace {apply.MODEL_PLACEHOLDER} with Ollama's name for the model.")
     return _end(wish, facts, "printed")
 
 

@@ -75,8 +75,8 @@ def command(
 ) -> None:
     """Put results side by side: the newest of each MODEL, or all results of a single one.
 
-    Settings, engine, method and date are listed where they differ; what is the same in all comes
-    last. Reads only the store and needs no engine.
+    Settings, engine, method and date are listed where they differ; shared settings come last. Reads
+    only the store and needs no engine.
     """
     wanted = output.choose_format(wanted, as_json=True) if as_json else wanted
     kind = choose_format(wanted, target, "table", _RENDERERS)
@@ -120,7 +120,8 @@ def _side_by_side(compared: Comparison) -> Iterator[RenderableType]:
         yield from _as_lines(compared)
     if compared.same:
         pairs = ", ".join(f"{name} {value}" for name, value in compared.same)
-        yield output.prose("", f"the same in all: {pairs}")
+        of = "the same in all" if len(compared.names) > 1 else "settings"
+        yield output.prose("", f"{of}: {pairs}")
 
 
 def _as_lines(compared: Comparison) -> Iterator[RenderableType]:

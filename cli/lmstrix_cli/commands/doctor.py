@@ -476,7 +476,8 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Check everything that LMStrix needs, and explain how to fix problems.
 
     Loads nothing and changes nothing. The exit code is 0 if there is no problem, else 1. A
-    warning is about something that not everybody needs.
+    warning does not stop LMStrix: an optional part is missing, disk or memory is low, or a check
+    got no answer in time.
     """
     session.open_client(settings)  # options that cannot work are wrong usage, as everywhere
     findings = session.run(lambda: examine(settings))

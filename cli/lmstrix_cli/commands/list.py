@@ -48,8 +48,9 @@ What next:
   lmstrix scan         list the available models
   lmstrix test MODEL   measure one
   lmstrix demo         get a small model and measure it"""
-FOOTNOTE = "TRUE with +: at least. It is unfinished: run the same `lmstrix test` to continue."
-NOT_FURTHER = "LOADABLE with +: at least. --max-context allowed no more."
+FOOTNOTE = "TRUE with +: at least. It is unfinished: `lmstrix status` shows how to continue."
+NOT_FURTHER = "With +: at least. --max-context allowed no more."
+SEVERAL = "Several results of one model: `lmstrix compare MODEL` shows how they differ."
 _UPWARDS = frozenset({"name"})
 """Keys that sort upwards; the others show the largest or newest first."""
 
@@ -97,7 +98,7 @@ def command(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Show the stored results, newest first, or those of MODEL: a name, or a part of one.
 
-    A full result is kept when a quick or an unfinished one of the same kind follows. SPEED is
+    A later quick or unfinished run does not replace a full result. SPEED is
     generation in tokens per second at the true context. Reads only the store and needs no engine or
     server.
     """
@@ -121,13 +122,14 @@ def command(  # noqa: PLR0913 - one for each option
         show_rows(kind, _columns(kept, datetime.now(UTC)), kept)
         notes = [
             *([FOOTNOTE] if any(map(_is_partial, kept)) else []),
-            *([NOT_FURTHER] if any(_say_loadable(row).endswith("+") for row in kept) else []),
+            *([NOT_FURTHER] if any(_says_at_least(row) for row in kept) else []),
+            *([SEVERAL] if len({row.model_key for row in kept}) < len(kept) else []),
         ]
         if kind == TABLE and notes:
             output.out("", *notes)
     elif found:
         of = f" of the adapter {output.label(settings.adapter)}" if settings.adapter else ""
-        output.note(f"No match{of} among {say_count(len(found), 'result')}.")
+        output.note(f"No match{of} among {say_count(len(found), 'result')}: see `lmstrix list`.")
     else:
         output.out(NOTHING)
 
@@ -193,8 +195,14 @@ def _say_loadable(row: _Row) -> str:
     return f"{known}+" if least and row.max_context else known
 
 
+def _says_at_least(row: _Row) -> bool:
+    return row.cause is Cause.MAX_CONTEXT or _say_loadable(row).endswith("+")
+
+
 def _say_true(row: _Row) -> str:
-    return say_tokens(row.true_context, unknown="-") + ("+" if _is_partial(row) else "")
+    more = _is_partial(row) or row.cause is Cause.MAX_CONTEXT
+    known = say_tokens(row.true_context, unknown="-")
+    return f"{known}+" if more and row.true_context else known
 
 
 def _is_partial(row: _Row) -> bool:

@@ -37,8 +37,8 @@ DEFAULTS = MapOptions()
 @ratio_option(DEFAULTS.ratio, "Fraction of the score at the shortest length that counts as kept.")
 @seed_option(DEFAULTS.seed, "Another number creates another document and other questions.")
 @force_option(
-    "Map even if the engine reads every prompt again from the start. With --adapter ollama: also"
-    " replace a model that you have loaded."
+    "Map even if the engine reads every prompt again from the start. On Ollama, also replace a"
+    " model that you have loaded."
 )
 @json_option("The map as one JSON object.")
 @pass_settings
@@ -52,7 +52,7 @@ def command(
     """Show how much MODEL recalls, by prompt length and by position in the prompt (depth).
 
     Reads one document, and asks at each length for facts and passages from every depth. If the
-    engine cannot reuse its KV cache, this costs far more: then nothing is read without --force.
+    engine cannot reuse its KV cache, this costs far more: it then stops, unless you give --force.
     """
     progress = choose_progress()
 

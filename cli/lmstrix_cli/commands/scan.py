@@ -41,8 +41,8 @@ def command(settings: Settings, *, kind: str | None, as_json: bool, **filters: A
     """List the available models.
 
     Lists the models of LM Studio, Ollama and llama-server on this machine, and the GGUF files in
-    the folders of the embedded engine, which is the server llamacpp; with --adapter or --host, only
-    the models there. Loads nothing. `lmstrix test` takes a name from the column MODEL, or the path
+    the embedded engine's folders (SERVER `llamacpp`). With --adapter or --host, only the models
+    there. Loads nothing. `lmstrix test` takes a name from the column MODEL, or the path
     of any GGUF file. TRUE is the true context, if it was measured.
     """
     chosen, kind = ModelFilter.take(filters), choose_format(kind, as_json=as_json)

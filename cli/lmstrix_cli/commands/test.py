@@ -83,7 +83,7 @@ def command(
     the engine that --adapter names is measured; else a terminal shows a list to choose from. The
     report goes to stdout, progress to stderr. Every answer is stored at once: after Ctrl-C, a crash
     or a spent budget, the same command continues. LMStrix unloads no model that it did not load,
-    unless you use --force with --adapter ollama.
+    unless you use --force with Ollama.
     """
     chosen = ModelFilter.take(method)
     asks = _somebody_is_there() and not as_json
@@ -154,7 +154,9 @@ def _check_usage(models: Sequence[str], chosen: ModelFilter, *, all_models: bool
     if models and all_models:
         raise click.UsageError("--all takes no model names.")
     if chosen and not all_models:
-        raise click.UsageError("--name, --type, --format and the sizes need --all.")
+        raise click.UsageError(
+            "--name, --type, --format and the sizes choose models, and need --all. JSON: --json."
+        )
     if not models and not all_models:
         raise click.UsageError("name one or more models (see `lmstrix scan`), or use --all.")
 
