@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from lmstrix.apply import caveats, choose_report, find_model, ollama_modelfile, recommended_context
 from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
 from lmstrix.models import Cause, Environment, StoredReport
 from lmstrix.names import reports_of
+from lmstrix.reports.words import next_command
 from lmstrix.testing.samples import sample_model, sample_report
 
 
@@ -34,6 +36,15 @@ def test_a_limit_of_the_users_own_hides_no_larger_result() -> None:
     reports = [capped, stored(true_context=8192), stored(true_context=9000)]
     assert choose_report(reports, "m").true_context == 8192
     assert choose_report([capped, stored(true_context=1024)], "m").true_context == 3072
+    # So its report names the number.
+    assert next_command(capped.report).endswith("--cap 3072 a/m")
+
+
+def test_a_quick_result_does_not_take_the_place_of_a_full_one() -> None:
+    method = attrs.evolve(sample_report().method, quick=True)
+    reports = [stored(true_context=3072, method=method), stored(true_context=8192)]
+    assert choose_report(reports, "m").true_context == 8192
+    assert choose_report(reports[:1], "m").true_context == 3072
 
 
 def test_any_path_of_a_file_means_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,12 @@ def check(report: ContextReport, model: SimulatedModel, wanted: int | None) -> N
     # The upper end is the smallest size that failed, also if loading is what failed.
     least = low if report.cause in (Cause.LOAD_FAILED, Cause.LOAD_REFUSED) else max(low, truth)
     assert high is None or least < high <= low + 256
+    enough = report.method.ratio * report.baseline.rate
+    tallies = {(p.length_tokens, t.region): t for p in report.curve for t in p.depths}
+    for region in report.regions:
+        told = tallies.get((region.limit_tokens or 0, region.region))
+        if told is not None and (region.limit_tokens or 0) > low:
+            assert told.passes >= enough * told.trials
     for level in report.levels:
         assert (level.limit_tokens or 0) <= report.loadable_context
         assert level.bracket[1] is None or level.bracket[0] < level.bracket[1]

@@ -196,6 +196,18 @@ def test_untrusted_text_is_escaped_everywhere() -> None:
     assert "a\\x1b[31m\\x0d\\x0ab\\x07\\u202e\\ud800" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "goes_on"),
+    [({}, False), ({"cause": Cause.BUDGET_SPENT}, True), ({"quick": True}, True)],
+)
+def test_what_can_be_continued_says_how(changes: dict[str, Any], *, goes_on: bool) -> None:
+    method = attrs.evolve(sample_report().method, quick=changes.pop("quick", False))
+    text = render_text(sample_report(method=method, **changes))
+    told = [line for line in text.splitlines() if line.startswith("continue: ")]
+    assert bool(told) == goes_on
+    assert not any("--fresh" in line or "--quick" in line for line in told)
+
+
 def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:
     assert "loadable  8,192  all that it declares" in render_text(sample_report())
     method = attrs.evolve(sample_report().method, max_context=7936)
