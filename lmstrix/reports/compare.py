@@ -28,7 +28,7 @@ from lmstrix.reports.words import (
 NOT_KNOWN = "-"
 OF_THE_MODEL = {"format", "architecture", "parameters", "quantization", "size", "content"}
 """The settings that are facts about the model itself."""
-_MEASURED = "measured"
+_MEASURED = "measured (UTC)"
 """The setting that holds the time of the measurement."""
 _CONTENT = "content"
 """The setting that distinguishes files of the same name."""
@@ -144,7 +144,7 @@ def settings_of(report: ContextReport) -> Mapping[str, str]:
         ("engine", where.engine),
         *((f"version of {name}", value) for name, value in where.versions.items()),
         *((f"loaded with {name}", value) for name, value in where.load_config.items()),
-        (_MEASURED, f"{report.finished_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"),
+        (_MEASURED, f"{report.finished_at.astimezone(UTC):%Y-%m-%d %H:%M}"),
     ]
     return {label: value for label, value in pairs if value}
 

@@ -88,8 +88,9 @@ def test_list_names_servers_where_results_are_of_several(shell: Shell) -> None:
     report = made("m")
     elsewhere = attrs.evolve(report.environment, adapter="ollama")
     shell.remember(report, attrs.evolve(report, environment=elsewhere))
-    head, *rows = shell.run("list").stdout.splitlines()
+    head, *rows, _, several = shell.run("list").stdout.splitlines()
     assert head.endswith("SERVER")
+    assert "lmstrix compare MODEL" in several
     assert {row.split()[-1] for row in rows} == {"ollama", report.environment.adapter}
     for words in ("list", "report", "compare"):
         [found] = shell.lines("--adapter", "ollama", words, "--json")

@@ -300,7 +300,7 @@ def test_demo_is_measured(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_pat
     )
     result = shell.run("--adapter", "lmstudio", "--host", "h:1", "demo")
     assert result.exit_code == 0
-    assert "true 1,024" in result.stdout
+    assert "true      1,024" in result.stdout
     assert "Downloading \\x1b[1m" in result.stderr
     before, _, after = result.stderr.partition("Downloading")
     assert "5 to 20 minutes" in before

@@ -81,7 +81,7 @@ def test_a_store_that_fails_later_is_told(shell: Shell, monkeypatch: pytest.Monk
     shell.adapter = ScriptedAdapter(FINE)
     result = shell.run("test", "fine", "--no-certify")
     assert result.exit_code == 1
-    assert "true 2,048" in result.stdout
+    assert "true      2,048" in result.stdout
     assert "could not be stored: there is no space" in result.stdout
     assert "Error: there is no space\nHint: Make room." in result.stderr
 

@@ -220,7 +220,7 @@ def test_colours_change_nothing_but_colours(shell: Shell) -> None:
     plain = shell.run("--color", "never", *words).stdout
     painted = shell.run("--color", "always", *words).stdout
     assert "\x1b" not in plain
-    assert "\x1b[1mtrue 1,024" in painted
+    assert "\x1b[1mtrue      1,024" in painted
     assert "\x1b[32mpassed\x1b[0m" in painted or "\x1b[33mundecided\x1b[0m" in painted
     changing = re.compile(r"[0-9,]+|-| +(?=\n)| +")  # times, and so widths, differ from run to run
     assert changing.sub("", CODES.sub("", painted)) == changing.sub("", plain)

@@ -129,7 +129,7 @@ def command(  # noqa: PLR0913 - one for each option
             output.out("", *notes)
     elif found:
         of = f" of the adapter {output.label(settings.adapter)}" if settings.adapter else ""
-        output.note(f"No match{of} among {say_count(len(found), 'result')}: see `lmstrix list`.")
+        output.note(f"No match{of} among {say_count(len(found), 'result')}.")
     else:
         output.out(NOTHING)
 
