@@ -17,7 +17,13 @@ from lmstrix import errors
 from lmstrix.adapters.llamacpp import LlamaCppAdapter, loaded
 from lmstrix.adapters.llamacpp.engine import Engine, load_failure
 from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, LlamaCppModel, server_error
-from lmstrix.errors import ContextOverflow, EngineUnavailable, PredictionError, PromptTruncated
+from lmstrix.errors import (
+    ConnectionLost,
+    ContextOverflow,
+    EngineUnavailable,
+    PredictionError,
+    PromptTruncated,
+)
 from lmstrix.json_values import Json
 from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.testing.samples import sample_model
@@ -154,7 +160,8 @@ def test_errors_in_a_stream_are_raised() -> None:
         (401, {"error": {"message": "Invalid API Key"}}, EngineUnavailable),
         (503, {"error": {"message": "Loading model"}}, EngineUnavailable),
         (200, None, EngineUnavailable),
-        (502, {"error": None}, EngineUnavailable),
+        (502, {"error": None}, ConnectionLost),
+        (503, None, EngineUnavailable),
     ],
 )
 def test_server_errors(status: int, body: Json | None, kind: type[Exception]) -> None:
