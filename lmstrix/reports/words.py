@@ -587,6 +587,7 @@ def say_numbers(report: ContextReport) -> tuple[Number, ...]:
     return tuple(rows)
 
 
+LOAD_FAILURES = frozenset({Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG})
 LOADS_NOTHING = frozenset({"openai"})
 """Adapters of servers whose models are loaded already, and do not tell their context."""
 
@@ -599,18 +600,21 @@ def say_loadable(report: ContextReport) -> str:
 def _loadable(report: ContextReport) -> Number:
     """The largest context that loads, or the largest that was tried."""
     loadable = report.loadable_context
-    value = say_tokens(loadable)
+    value, meaning = say_tokens(loadable), "the largest context that loads"
     if report.environment.adapter in LOADS_NOTHING:
-        return Number("loadable", "-", "the server does not report it")
-    if loadable is not None and loadable == report.declared_context:
-        return Number("loadable", value, "all that it declares")
-    if loadable is not None and loadable == report.method.max_context:
-        return Number("loadable", f"at least {value}", "not tried further")
-    if report.cause is Cause.LOAD_REFUSED and loadable:
-        return Number("loadable", value, "the largest context that was not refused")
-    if loadable == UNDECLARED_CONTEXT and report.declared_context is None:
-        return Number("loadable", value, "loads; larger sizes were not tried")
-    return Number("loadable", value, "the largest context that loads")
+        value, meaning = "-", "the server does not report it"
+    elif loadable is None:
+        if report.cause in LOAD_FAILURES:
+            value, meaning = "none", "no size was loaded"
+    elif loadable == report.declared_context:
+        meaning = "all that it declares"
+    elif loadable == report.method.max_context:
+        value, meaning = f"at least {value}", "not tried further"
+    elif report.cause is Cause.LOAD_REFUSED:
+        meaning = "the largest context that was not refused"
+    elif loadable == UNDECLARED_CONTEXT and report.declared_context is None:
+        meaning = "loads; larger sizes were not tried"
+    return Number("loadable", value, meaning)
 
 
 def _wishes(usable: Usable) -> str:
@@ -691,8 +695,7 @@ def _how_it_fails(report: ContextReport, high: int) -> str:
         return "loads smaller than asked"
     if report.cause is Cause.LOAD_REFUSED:
         return "was not loaded"
-    failed_to_load = {Cause.LOAD_REFUSED, Cause.LOAD_FAILED, Cause.LOAD_HUNG}
-    return "does not" if loaded is None and report.cause not in failed_to_load else "does not load"
+    return "does not" if loaded is None and report.cause not in LOAD_FAILURES else "does not load"
 
 
 def say_interval(report: ContextReport) -> str:

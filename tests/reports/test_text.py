@@ -217,3 +217,5 @@ def test_a_load_that_was_not_exceeded_is_not_called_the_largest() -> None:
     ):
         text = render_text(sample_report(loadable_context=7936, **changes))
         assert said in " ".join(text.split())
+    nothing = sample_report(loadable_context=None, true_context=None, cause=Cause.LOAD_FAILED)
+    assert "loadable none no size was loaded" in " ".join(render_text(nothing).split())
