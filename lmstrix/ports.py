@@ -167,6 +167,16 @@ class OwnsEngine(Protocol):
 
 
 @runtime_checkable
+class FixesContext(Protocol):
+    """Optional for an adapter: what a load gives does not depend on the size that was asked for."""
+
+    @property
+    def fixes_context(self) -> bool:
+        """Whether the server alone decides the context, so that no smaller size can help."""
+        ...
+
+
+@runtime_checkable
 class HasNotes(Protocol):
     """Optional for a loaded model: what the reader of a report should know about this load."""
 

@@ -85,6 +85,8 @@ class LlamaServerAdapter(ServerAdapter):
     """
 
     name = engine = "llama-server"
+    fixes_context = True
+    """It was started with one, and a router has it in the model's preset."""
 
     def __init__(
         self, host: str | None = None, *, stall_timeout_s: float = 120.0, send_key: bool = True

@@ -19,7 +19,7 @@ from lmstrix.errors import (
 from lmstrix.measure.engine import Engine, owns_engine
 from lmstrix.measure.options import MeasureOptions
 from lmstrix.models import UNDECLARED_CONTEXT, Cause, MemoryEstimate, ModelInfo
-from lmstrix.ports import Adapter
+from lmstrix.ports import Adapter, FixesContext
 
 USUAL_READING, MOST_READING = 2.2, 7.0
 """Prompt tokens over the answer if the engine reuses prefixes, certificate included: the mean above
@@ -114,6 +114,8 @@ async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     """
     if load_timeout_s is not None:
         engine.load_timeout_s = load_timeout_s
+    if isinstance(adapter, FixesContext) and adapter.fixes_context:
+        floor = wanted  # a load that failed was not too large
     guard = MemoryGuard(max_bytes=max_memory_bytes, force=force)
     expected = await _expected(adapter, model, wanted, MemoryGuard(max_bytes=max_memory_bytes))
     bound = await _expected(adapter, model, wanted, guard) if force else expected

@@ -10,11 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from lmstrix import errors
+from lmstrix import LMStrix, errors
 from lmstrix.adapters.llama_server import LlamaServerAdapter, SpawnedServerAdapter, llama_server
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
 from lmstrix.json_values import as_text
-from lmstrix.models import Prompt
+from lmstrix.models import Cause, Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
 from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
 
@@ -204,6 +204,10 @@ async def test_a_router_that_cannot_load() -> None:
         with pytest.raises(errors.LoadFailed):
             async with adapter.load(await adapter.find_model("broken"), 4096):
                 raise AssertionError
+        # No smaller size would help: its context is in the router's preset.
+        async with LMStrix(adapter=adapter, store="memory") as client:
+            report = await client.find_true_context("broken")
+        assert (report.cause, report.cost.loads) == (Cause.LOAD_FAILED, 2)
 
 
 # Spawned -----------------------------------------------------------------------------------------
