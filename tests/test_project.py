@@ -64,7 +64,8 @@ BenchSample BracketChanged Bracketing Cause ComparingValidator ConfigurationErro
 ContextMap ContextOverflow ContextReport Cost CostModel CurvePoint DepthSource DepthTally Done
 EngineCrashed
 EngineTimeout EngineUnavailable Environment Event FixesContext Forecast FormatError GradedValidator
-HasNotes InfrastructureError Interval InvalidModel Judgement LMStrix LMStrixError Layer Level LevelReport
+HasNotes InfrastructureError Interval InvalidModel Judgement LMStrix LMStrixError Layer Level
+LevelReport
 LoadError LoadFailed LoadFinished LoadHung LoadProgress LoadProgressed LoadRefused LoadStarted
 LoadedInstance LoadedModel MapCell MapFinished MapOptions MeasureOptions MeasurementFinished
 MeasurementStarted MemoryEstimate Merged Method ModelError ModelInUse ModelInfo ModelNotFound
