@@ -212,6 +212,7 @@ class OllamaAdapter(ServerAdapter):
         users = await self._same(model.key, others)
         if users is not None:
             self._check_replacing(users, model)
+            del others[users.key]
         loaded: CountedModel | None = None
         interrupted = False
         self._ours[model.key] = context_length
@@ -362,7 +363,7 @@ class OllamaAdapter(ServerAdapter):
         """Remember what Ollama has unloaded for `loaded`, of `others` that the user had loaded."""
         running = await self._running()
         for name, one in others.items():
-            if name not in running and one.context and one.is_kept() and name != loaded.model.key:
+            if name not in running and one.context and one.is_kept():
                 self._replaced[name] = one
                 self._note(
                     f"Ollama unloaded {name} to load {loaded.model.key}. It is loaded again at the"
