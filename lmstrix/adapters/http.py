@@ -68,7 +68,7 @@ _ACCOUNT = re.compile(
     r"rate.?limit|tokens per (?:min(?:ute)?|day)|\bTP[MD]\b|\bquota\b|\bcredits\b", re.IGNORECASE
 )
 """The same in words: some providers answer 413 to a prompt that is over the minute's limit."""
-_TIMED_OUT = frozenset({408, 504, 520, 522, 523, 524, 525, 526, 527})
+TIMED_OUT = frozenset({408, 504, 520, 522, 523, 524, 525, 526, 527})
 """A limit of time, by a gateway or by Cloudflare (52x): not one of the context."""
 PROXY_LIMITS_S = (60, 100, 120, 180, 300, 600)
 """After so long without a byte, proxies close a stream that has begun: nginx and the load balancers
@@ -327,7 +327,7 @@ def trouble(refusal: Refusal) -> LMStrixError | None:
         return EngineUnavailable(
             f"{refusal.server} answered {refusal.status}, a redirect: {refusal.words}"
         )
-    if refusal.status in _TIMED_OUT or _TIME.search(refusal.words):
+    if refusal.status in TIMED_OUT or _TIME.search(refusal.words):
         return EngineTimeout(f"{refusal}. A time limit of the server or of a proxy has passed")
     if refusal.status == 413 and (refusal.words == NO_REASON or _BODY.search(refusal.words)):
         return EngineUnavailable(f"{refusal.server}, or a proxy, refuses requests of that size")

@@ -189,7 +189,7 @@ class OllamaAdapter(ServerAdapter):
         return [found[key] for key in sorted(found)]
 
     @asynccontextmanager
-    async def load(
+    async def load(  # noqa: C901 - each step with what undoes it
         self,
         model: ModelInfo,
         context_length: int,
@@ -232,12 +232,15 @@ class OllamaAdapter(ServerAdapter):
                     kind = OutOfMemory if MEMORY_WORDS.search(str(error)) else LoadFailed
                     raise kind(f"at its first prompt, {error}") from error
                 context = await self._effective(model.key)  # a smaller one may be told late
-            await self._note_unloaded(others, loaded)
+            await self._note_unloaded(others, model.key)
             if on_progress is not None:
                 on_progress(LoadProgress(fraction=1.0))
             yield loaded
         except BaseException as error:
             interrupted = not isinstance(error, Exception)
+            if loaded is None and not interrupted:
+                with suppress(LMStrixError):
+                    await self._note_unloaded(others, model.key)
             raise
         finally:
             if loaded is not None:
@@ -289,7 +292,9 @@ class OllamaAdapter(ServerAdapter):
                     await self._unload(key)
             for users in tuple(self._replaced.values()):
                 with anyio.move_on_after(LOAD_S), suppress(LMStrixError):
-                    if await self._same(users.key, await self._running()) is None:
+                    if not users.is_kept():  # it would have been unloaded by now
+                        del self._replaced[users.key]
+                    elif await self._same(users.key, await self._running()) is None:
                         await self._restore(users)
                     else:  # somebody has loaded it since
                         del self._replaced[users.key]
@@ -359,15 +364,15 @@ class OllamaAdapter(ServerAdapter):
             and not self._record.is_orphan(name, running.context)
         }
 
-    async def _note_unloaded(self, others: Mapping[str, _Running], loaded: CountedModel) -> None:
-        """Remember what Ollama has unloaded for `loaded`, of `others` that the user had loaded."""
+    async def _note_unloaded(self, others: Mapping[str, _Running], key: str) -> None:
+        """Remember what Ollama has unloaded for `key`, of `others` that the user had loaded."""
         running = await self._running()
         for name, one in others.items():
             if name not in running and one.context and one.is_kept():
                 self._replaced[name] = one
                 self._note(
-                    f"Ollama unloaded {name} to load {loaded.model.key}. It is loaded again at the"
-                    " end."
+                    f"Ollama unloaded {name} to load {key}. It is loaded again at the end, for what"
+                    " is left of its time."
                 )
 
     async def _same(self, key: str, loaded: Mapping[str, _Running]) -> _Running | None:

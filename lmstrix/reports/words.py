@@ -17,6 +17,7 @@ import attrs
 
 from lmstrix.json_values import as_list, as_text
 from lmstrix.models import (
+    RESUMABLE,
     UNDECLARED_CONTEXT,
     UNFINISHED,
     Cause,
@@ -323,7 +324,8 @@ def next_command(report: ContextReport, options: Sequence[str] = ()) -> str:
     if not report.measured or not report.true_context:
         return ""
     # Without it, `apply` takes an older result with a larger number.
-    cap = report.true_context if report.cause is Cause.MAX_CONTEXT else None
+    behind = report.cause is Cause.MAX_CONTEXT or report.method.quick
+    cap = report.true_context if behind else None
     return apply_command(report.model.key, report.environment.adapter, options, cap=cap)
 
 
@@ -911,7 +913,9 @@ def continue_command(
     """The command line that goes on from where a measurement ended: see `repeat_command`. Empty if
     it ended by itself.
     """
-    if not report.resumable or not report.baseline.trials:
+    if not (report.cause in RESUMABLE or (report.method.quick and report.measured)):
+        return ""
+    if not report.baseline.trials:
         return ""
     full = attrs.evolve(report, method=attrs.evolve(report.method, quick=False))
     return repeat_command(full, options, limits).replace(" test --fresh ", " test ", 1)

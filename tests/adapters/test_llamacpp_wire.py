@@ -20,6 +20,7 @@ from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, LlamaCppMo
 from lmstrix.errors import (
     ConnectionLost,
     ContextOverflow,
+    EngineTimeout,
     EngineUnavailable,
     PredictionError,
     PromptTruncated,
@@ -162,6 +163,8 @@ def test_errors_in_a_stream_are_raised() -> None:
         (200, None, EngineUnavailable),
         (502, {"error": None}, ConnectionLost),
         (503, None, EngineUnavailable),
+        (504, None, EngineTimeout),
+        (500, {"error": "words"}, EngineUnavailable),
     ],
 )
 def test_server_errors(status: int, body: Json | None, kind: type[Exception]) -> None:

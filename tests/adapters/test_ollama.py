@@ -129,6 +129,21 @@ async def test_what_ollama_unloads_to_make_room_is_said_and_loaded_again() -> No
         await server.close()
 
 
+async def test_what_ollama_unloads_for_a_load_that_fails_is_loaded_again() -> None:
+    engine = SimulatedAdapter(
+        SimulatedModel(key="m:latest", loadable=4096), SimulatedModel(key="users")
+    )
+    async with Small(engine, preload=[("users", 2048)]) as server:
+        adapter = OllamaAdapter(server.host)
+        with pytest.raises(LoadFailed):
+            async with loading(adapter):
+                raise AssertionError
+        assert "users" not in server.loaded
+        await adapter.aclose()
+        assert server.loaded == {"users": 2048}
+        await server.close()
+
+
 async def test_cached_tokens_are_what_ollama_says() -> None:
     async with serving() as (server, adapter):
         server.script = OllamaScript(tells_cached=True, reuses=False)  # its times say otherwise

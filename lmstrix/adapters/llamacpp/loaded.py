@@ -13,7 +13,14 @@ import anyio
 import httpx
 
 from lmstrix.adapters import streaming
-from lmstrix.adapters.http import KEY_HINT, MAX_LINE_BYTES, EventLines, close_response, hidden
+from lmstrix.adapters.http import (
+    KEY_HINT,
+    MAX_LINE_BYTES,
+    TIMED_OUT,
+    EventLines,
+    close_response,
+    hidden,
+)
 from lmstrix.adapters.llamacpp.engine import Engine
 from lmstrix.adapters.streaming import (
     Items,
@@ -84,6 +91,7 @@ class LlamaCppModel(StreamedModel):
         """What the reader of a report should know."""
         self.counts_tokens = True
         self._has_template = has_template
+        self._tells_progress = False
         self._shares = False
         """Whether other clients' prompts may take the room of ours."""
         self._reuse_prefixes = reuse_prefixes
@@ -168,10 +176,11 @@ class LlamaCppModel(StreamedModel):
                 content = await self._bounded(response.aread, CALL_S)
                 told = parse_object(hidden(content, self._key, in_error=True))
                 raise server_error(response.status_code, told)
-            if self._engine is None:  # builds before September 2025 tell no progress
+            if not self._tells_progress:  # builds before September 2025 do not
                 first_s = self._stall.seconds + prompt_tokens / SLOWEST_TOKENS_PER_S
                 if (event := await read(first_s)) is None:
                     return
+                self._tells_progress = "prompt_progress" in event
                 yield event, perf_counter() - started
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
@@ -320,7 +329,9 @@ class EventReader:
         return self._ready.popleft()
 
 
-def server_error(status: int, body: Json | None) -> LMStrixError:
+def server_error(  # noqa: PLR0911 - one for each kind
+    status: int, body: Json | None
+) -> LMStrixError:
     """The error that an answer of the engine's server stands for; `body` is its JSON object."""
     told = as_object((body or {}).get("error"))
     message = as_text(told.get("message"))[:500] or "no message"
@@ -335,7 +346,9 @@ def server_error(status: int, body: Json | None) -> LMStrixError:
     answered = f"the engine's server answered {status}: {message}"
     if status in (401, 403):
         return EngineUnavailable(answered, hint=KEY_HINT)
-    if status >= 500 and status != 503 and not told:
+    if status in TIMED_OUT:
+        return EngineTimeout(f"{answered}. A time limit of a proxy has passed")
+    if status >= 500 and status != 503 and not (body or {}).get("error"):
         return ConnectionLost(answered)  # what a router or a proxy says of an engine that died
     if status in (404, 503) or not told:
         return EngineUnavailable(answered)
