@@ -129,7 +129,7 @@ class OpenAIAdapter(ServerAdapter):
         """Raise `ConfigurationError` for another machine without `accept_cost`; sends nothing."""
         if self._accept_cost or is_loopback(self._address):
             return
-        tokens = "twice as many tokens as the context has, and at most some 4.5 times as many"
+        tokens = "twice as many tokens as the context has, and at most some 7 times as many"
         if context_length is not None:
             tokens = f"{2 * context_length:,} tokens"
         raise ConfigurationError(
