@@ -233,6 +233,21 @@ def test_another_engines_result_is_told(shell: Shell) -> None:
         assert any("Measured with" in note for note in told["notes"]) is warned
 
 
+@pytest.mark.parametrize(
+    ("adapter", "advice"),
+    [
+        ("ollama", "lmstrix apply --for ollama m"),
+        ("openai", "set it where its server starts"),
+        ("a-plug-in", "set it where its server starts"),
+    ],
+)
+def test_what_to_do_with_another_servers_result(
+    shell: Shell, home: Path, adapter: str, advice: str
+) -> None:
+    remember(shell, key="m", path="", adapter=adapter)
+    assert advice in shell.run("apply", "m", "--home", str(home), "--yes").stderr
+
+
 def test_what_another_server_measured_is_not_written(shell: Shell, home: Path) -> None:
     remember(shell, key="org/model", path="", adapter="openai")
     result = shell.run("apply", "org/model", "--home", str(home), "--yes")

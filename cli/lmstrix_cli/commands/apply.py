@@ -210,7 +210,8 @@ def _check_engine(report: ContextReport) -> None:
     """Raises `SettingsError` for what LM Studio cannot have."""
     adapter, model = report.environment.adapter, report.model
     if adapter != "lmstudio" and not (model.path and Path(model.path).is_absolute()):
-        command = apply_command(model.key, adapter)
+        program = next((name for name, of in _ENGINES.items() if adapter in of), "")
+        command = apply_command(model.key, program) if program else ""
         elsewhere = (
             f"print the setting: {command}" if command else "set it where its server starts."
         )
