@@ -508,16 +508,16 @@ def _rounded(value: float, per_octave: int) -> float:
     return 2.0 ** (round(log2(value) * per_octave) / per_octave)
 
 
-COARSEST, COARSE_PART = 256, 16
-"""Neighbouring lengths are this many tokens apart or more; below, a 16th of the length."""
+COARSEST, COARSE_PART = 256, 32
+"""Neighbouring lengths are this many tokens apart or more; below, a 32nd of the length."""
 
 
 def step_at(length: int, granularity: int) -> int:
     """The least distance of neighbouring lengths near `length`: `granularity`, doubled up to 256
-    tokens as long as it is at most a 16th of the length.
+    tokens as long as it is at most a 32nd of the length.
 
     >>> [step_at(length, 64) for length in (512, 2048, 4096, 65536)]
-    [64, 128, 256, 256]
+    [64, 64, 128, 256]
     """
     step = granularity
     while 2 * step <= min(COARSEST, length / COARSE_PART):

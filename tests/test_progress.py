@@ -54,7 +54,7 @@ async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: flo
         report = await client.find_true_context("m")
     foreseen = not lapses and report.cost.loads == 2 and "weak" not in phases
     for part in (0.25, 0.5, 0.75):
-        at, left = next((at, left) for at, left in told if at >= part * now_s)
+        at, left = min(told, key=lambda one: abs(one[0] - part * now_s))
         assert left is not None
         assert left / (now_s - at) < 3
         assert left / (now_s - at) > 0.4 or not foreseen

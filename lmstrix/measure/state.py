@@ -487,10 +487,6 @@ class State:
         asked = (t for t in self.of(level) if t.phase == BASELINE and t.kind == kind)
         return [t.reply for t in sorted(asked, key=lambda t: t.index)]
 
-    def inconclusive(self, phase: str) -> int:
-        """Replies of a phase that could be judged neither way."""
-        return _tally(t for t in self.of() if t.phase == phase)[2]
-
     def engine_failed(self, length_tokens: int) -> bool:
         """Whether the engine itself failed at a length, instead of the answers to a certificate."""
         return self.failures.get(length_tokens) not in {None, *ANSWERS}

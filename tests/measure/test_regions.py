@@ -105,7 +105,7 @@ async def test_a_region_that_fades_earlier_is_not_certified_by_the_others(seed: 
 
 
 async def test_a_bracket_spans_lengths_at_which_some_texts_pass_and_some_do_not() -> None:
-    report = await find(SOUND, seed=45, validator=FadesEarly())
+    report = await find(SOUND, seed=42, validator=FadesEarly())
     verdicts = {p.length_tokens: p.verdict for p in report.curve}
     notes = " ".join(report.notes)
     disputed = [n for n in verdicts if f"{n:,} tokens passed on the first text, but not" in notes]
@@ -120,7 +120,7 @@ async def test_a_bracket_spans_lengths_at_which_some_texts_pass_and_some_do_not(
 
 async def test_a_length_that_failed_at_the_last_question_only_is_undecided() -> None:
     """15 of 20 about one region are seen one time in six at a rate that just passes."""
-    report = await find(SOUND, seed=6, validator=FadesEarly())
+    report = await find(SOUND, seed=2, validator=FadesEarly())
     low, high = report.bracket
     between = {p.length_tokens: p for p in report.curve if low < p.length_tokens < (high or 0)}
     early = {n: t for n, p in between.items() for t in p.depths if t.region is Region.EARLY}
@@ -132,7 +132,7 @@ async def test_a_length_that_failed_at_the_last_question_only_is_undecided() -> 
 
 async def test_the_upper_end_beyond_such_lengths_is_asked_about_on_a_fresh_text() -> None:
     heard: list[Event] = []
-    report = await find(SOUND, seed=15, validator=FadesEarly(), observers=[heard.append])
+    report = await find(SOUND, seed=12, validator=FadesEarly(), observers=[heard.append])
     low, high = ends(report)
     assert any(low < p.length_tokens < high for p in report.curve)
     trials = [event.trial for event in only(TrialFinished, heard)]
@@ -229,7 +229,7 @@ SMALL = attrs.evolve(ANEW, declared=2048, true_context=1300, beyond=Beyond.FORGE
 
 @pytest.mark.parametrize(
     ("beyond", "most"),
-    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 42), (Beyond.FORGETS_HEAD, 45)],
+    [(Beyond.FORGETS_ALL, 18), (Beyond.FORGETS_MIDDLE, 42), (Beyond.FORGETS_HEAD, 46)],
 )
 async def test_without_reuse_several_facts_are_asked_at_once(beyond: Beyond, most: int) -> None:
     """It costs at most so many times the answer; a look for truncation takes its

@@ -31,10 +31,10 @@ def interval(history: list[Observation], asked: SearchProblem | None = None) -> 
 
 
 def test_it_holds_a_tight_bracket() -> None:
-    history = observe(n4096=(10, 10), n4352=(0, 10))
-    found = threshold_interval(problem(), history, (4096, 4352))
+    history = observe(n4096=(10, 10), n4224=(0, 10))
+    found = threshold_interval(problem(), history, (4096, 4224))
     assert found.low <= 4096
-    assert (found.high or 0) >= 4352
+    assert (found.high or 0) >= 4224
 
 
 def test_a_cliff_is_narrowed_down_to_where_it_is() -> None:
