@@ -508,13 +508,13 @@ def _rounded(value: float, per_octave: int) -> float:
     return 2.0 ** (round(log2(value) * per_octave) / per_octave)
 
 
-COARSEST, COARSE_PART = 256, 32
-"""Neighbouring lengths are this many tokens apart or more; below, a 32nd of the length."""
+COARSEST, COARSE_PART = 256, 24
+"""Neighbouring lengths are this many tokens apart or more; below, a 24th of the length."""
 
 
 def step_at(length: int, granularity: int) -> int:
     """The least distance of neighbouring lengths near `length`: `granularity`, doubled up to 256
-    tokens as long as it is at most a 32nd of the length.
+    tokens as long as it is at most a 24th of the length.
 
     >>> [step_at(length, 64) for length in (512, 2048, 4096, 65536)]
     [64, 64, 128, 256]

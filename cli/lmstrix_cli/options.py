@@ -254,7 +254,7 @@ measure_method = chain(
         show_default=False,
         metavar="X",
         help="Width of the final bracket, as a part of the result: 0.05 is 5 %. Default: 1/64"
-        " (1.6 %), but at least 256 tokens (128 below 8,192, 64 below 4,096).",
+        " (1.6 %), but at least 256 tokens (128 below 6,144, 64 below 3,072).",
     ),
     ratio_option(
         _DEFAULTS.ratio,

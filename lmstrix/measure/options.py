@@ -81,8 +81,8 @@ class RetryPolicy:
 class MeasureOptions:
     """Settings of one measurement; each default is what the command line uses.
 
-    `tolerance` is relative to the answer and never asks for less than 256 tokens (128 below 8,192,
-    64 below 4,096); `ratio` is the part of the model's own baseline that still counts as a pass
+    `tolerance` is relative to the answer and never asks for less than 256 tokens (128 below 6,144,
+    64 below 3,072); `ratio` is the part of the model's own baseline that still counts as a pass
     (NoLiMa's 85 %), or with `absolute` the pass rate itself; `max_context` is the largest length to
     try, in tokens. With `average` the pass rate is averaged over the window, as published
     benchmarks do, and a lost region may hide in it; the default asks for the pass rate in every
