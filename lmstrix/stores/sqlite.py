@@ -358,7 +358,8 @@ class SqliteStore:
                     with contextlib.suppress(OSError):
                         _suspicion(_real(self._path)).touch()
                 raise _store_error(error, self._path) from error
-            if self._has_moved():
+            # Where there was no file, another process may have created it meanwhile.
+            if self._file is not None and self._has_moved():
                 self._drop()
                 raise StoreError(
                     f"The store {self._path} was deleted or replaced while it was in use.",
