@@ -134,7 +134,8 @@ class Posterior:
         """
         found = self.points[place]
         distance = np.log(lengths)[:, None] - found.threshold
-        rates = (1 - found.lapse) * _kept(distance, found.shape, self.ratio)
+        kept = _kept(distance, _SLOPES[found.shape], _RESTS[found.shape], self.ratio)
+        rates = (1 - found.lapse) * kept
         starts = np.flatnonzero(np.diff(found.cell, prepend=-1))
         mass = np.add.reduceat(found.weight, starts)
         failed = [found.weight * np.ones_like(rates)]
@@ -348,15 +349,10 @@ class _Grid:
         self._below: Floats = np.cumsum(width)[:, None]
         """Prior mass of all thresholds up to each cell."""
         middle = (edges[1:] + edges[:-1]) / 2
-        self._likely = [_likelihood(middle, ratio, curves, found) ** _TRUST for found in tallies]
-        self._alike = _ALIKE if len(tallies) > 1 else 1.0
-        self._sums: list[Floats] = [
-            np.cumsum(self._width * likely, axis=0) for likely in self._likely
-        ]
-        self._mixed: list[Floats] = [
-            self._alike * likely + (1 - self._alike) * total / self._below
-            for likely, total in zip(self._likely, self._sums, strict=True)
-        ]
+        self._likely = _likelihood(middle, ratio, curves, tallies) ** _TRUST
+        alike = self._alike = _ALIKE if len(tallies) > 1 else 1.0
+        self._sums = np.cumsum(self._width * self._likely, axis=1)
+        self._mixed = alike * self._likely + (1 - alike) * self._sums / self._below
 
     def curves(self) -> Floats:
         """The probability of each curve."""
@@ -371,15 +367,11 @@ class _Grid:
             mass = (whole * self._likely[0]).sum(axis=1)
             return mass / mass.sum()
         # The mass of "all thresholds are in this cell or above it", for each cell.
-        above = np.zeros(cells + 1)
-        for first in range(cells):
-            product = whole[first:]
-            for likely, total in zip(self._likely, self._sums, strict=True):
-                own = total[first:] if first == 0 else total[first:] - total[first - 1]
-                product = product * (
-                    self._alike * likely[first:] + (1 - self._alike) * own / self._below[first:]
-                )
-            above[first] = product.sum()
+        above = np.append((whole * np.prod(self._mixed, axis=0)).sum(), np.zeros(cells))
+        lower = (1 - self._alike) * self._sums
+        for first in range(1, cells):
+            there = self._mixed[:, first:] - lower[:, first - 1, None] / self._below[first:]
+            above[first] = (whole[first:] * np.prod(there, axis=0)).sum()
         mass = np.maximum(-np.diff(above), 0.0)
         return mass / mass.sum()
 
@@ -396,21 +388,25 @@ class _Grid:
         return own / own.sum()
 
 
-def _likelihood(middle: Floats, ratio: float, curves: _Curves, tallies: Sequence[Tally]) -> Floats:
-    """Of the answers about one region, for each (cell, curve); the largest is 1."""
-    total = np.zeros((len(middle), len(curves.shape)))
-    for n, passes, trials in tallies:
-        rate = _kept(np.log(n) - middle[:, None], curves.shape, ratio) * (1 - curves.lapse)
-        if passes:
-            total += passes * np.log(rate)
-        if trials > passes:
-            total += (trials - passes) * np.log(np.maximum(1 - rate, 1e-9))
-    return np.exp(total - total.max())
+def _likelihood(
+    middle: Floats, ratio: float, curves: _Curves, tallies: Sequence[Sequence[Tally]]
+) -> Floats:
+    """Of the answers about each region, for each (region, cell, curve); the largest is 1."""
+    total = np.zeros((len(tallies), len(middle), len(curves.shape)))
+    for length in sorted({n for found in tallies for n, *_ in found}):
+        kept = _kept(log(length) - middle[:, None], _SLOPES, _RESTS, ratio)
+        rate = kept[:, curves.shape] * (1 - curves.lapse)
+        passing, missing = np.log(rate), np.log(np.maximum(1 - rate, 1e-9))
+        for at, found in enumerate(tallies):
+            passes = sum(k for n, k, _ in found if n == length)
+            misses = sum(trials - k for n, k, trials in found if n == length)
+            total[at] += passes * passing + misses * missing
+    return np.exp(total - total.max(axis=(1, 2), keepdims=True))
 
 
-def _kept(distance: Floats, shape: NDArray[np.intp], ratio: float) -> Floats:
+def _kept(distance: Floats, slope: Floats, rest: Floats, ratio: float) -> Floats:
     """The part of the short rate that is kept at a log distance above the threshold."""
-    rest = _RESTS[shape] * ratio
+    rest = rest * ratio
     odds = (1 - ratio) / (ratio - rest)
-    exponent = np.clip(_SLOPES[shape] * distance, -60, 60)
+    exponent = np.clip(slope * distance, -60, 60)
     return rest + (1 - rest) / (1 + odds * np.exp(exponent))
