@@ -50,7 +50,7 @@ USAGE, INTERRUPTED = 2, 5
 
 FIRST_STEPS = """\
 First steps:
-  lmstrix demo                      measure a small model, in 5 to 20 minutes
+  lmstrix demo                      measure a small model, in 5 to 25 minutes
   lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one
   lmstrix list                      list the results

@@ -303,7 +303,7 @@ def test_demo_is_measured(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "true      1,024" in result.stdout
     assert "Downloading \\x1b[1m" in result.stderr
     before, _, after = result.stderr.partition("Downloading")
-    assert "5 to 20 minutes" in before
+    assert "5 to 25 minutes" in before
     assert "93 MB" in before
     for explained in ("Loading the model", "short text", "go wrong", "fresh text"):
         assert explained in after

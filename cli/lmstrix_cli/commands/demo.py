@@ -28,7 +28,7 @@ What next:
   lmstrix scan                      list the available models
   lmstrix test path/to/model.gguf   measure one of yours"""
 HOW_LONG = (
-    "This measures a model of 135 million parameters. It takes about 5 to 20 minutes on a laptop's"
+    "This measures a model of 135 million parameters. It takes about 5 to 25 minutes on a laptop's"
     " CPU, and downloads 93 MB the first time. Ctrl-C stops it; the next run continues."
 )
 
@@ -40,7 +40,7 @@ HOW_LONG = (
 def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     """Download a small model and measure it with the embedded engine.
 
-    Takes about 5 to 20 minutes on a laptop's CPU. The model (93 MB) is downloaded once and kept in
+    Takes about 5 to 25 minutes on a laptop's CPU. The model (93 MB) is downloaded once and kept in
     your cache folder. Needs the embedded engine: pip install xllamacpp. No server is used:
     --adapter and --host are ignored.
     """
