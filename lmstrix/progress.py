@@ -51,31 +51,48 @@ PHASES = {
     "end": "done",
 }
 
-SEARCH_QUESTIONS, CERTIFY_QUESTIONS = 110, 64
-"""Typical numbers of questions of a search with its regions, and of a certificate, if some answers
-are correct at a length that fails: simulated models take 69 to 236 and about 60, the demo model
-125 and 60."""
-ABRUPT_SEARCH, ABRUPT_CERTIFY = 55, 54
-"""The same if nothing has failed, or nearly all answers are wrong where it fails: simulated models
-take 42 to 65 and 50 to 55."""
-AGAIN = 0.75
-"""Further certificates that are expected of a model that fades slowly, the questions about its weak
-regions included. Of nine runs of the demo model five needed none, the others one to three."""
-FADING = 1 / 10
-"""A model that misses this part, at the largest length that works, fades slowly."""
-ABRUPT = 1 / 5
-"""No more correct answers than this part are nearly none."""
+WEAK_QUESTIONS = 45
+"""The typical number of questions about weak regions, if there are any: 20 to 100."""
+AGAIN_QUESTIONS = 40
+"""That of a search that goes on after a certificate that did not hold: 2 to 136."""
 LEVEL_QUESTIONS = 6
 """The typical number of questions of the levels."""
-WEAK_QUESTIONS = 20
-"""Further questions of a certificate about a weak region, if there is one."""
-SEVERAL_SEARCH, SEVERAL_CERTIFY = 32, 36
-"""The same if one request asks several questions: then each request reads everything again, and the
-search needs fewer."""
+ABRUPT = 1 / 5
+"""No more correct answers than this part are nearly none."""
 FEWEST_TIMED = 4
 """Fewest replies for an estimate of the remaining time."""
 FEWEST_NEW = 64
 """Fewest new tokens for which a reply's time is mostly reading."""
+
+
+@attrs.frozen
+class _Expected:
+    """What a measurement takes, by how its answers end: chosen so that the time told is within a
+    factor of 1.5 most often, for simulated models a quarter, a half and three quarters through.
+    """
+
+    search: float
+    """Questions of the search with its regions."""
+    certify: float
+    """Questions of a certificate."""
+    weak: float
+    """The part of certificates that ask about weak regions too."""
+    again: float
+    """Certificates after the first."""
+
+
+_ABRUPT = _Expected(60, 60, 0.0, 0.0)
+"""All answers are right, and then nearly none."""
+_LAPSES = _Expected(90, 70, 0.2, 0.2)
+"""The same, with misses before."""
+_PARTLY = _Expected(180, 60, 0.2, 0.0)
+"""All answers are right, and then some."""
+_FADES = _Expected(110, 60, 0.8, 0.3)
+"""Some answers are wrong already where it works."""
+_UNKNOWN = _Expected(100, 60, 0.3, 0.1)
+"""Nothing has failed."""
+_SEVERAL = _Expected(32, 36, 0.0, 0.0)
+"""One request asks several questions: each reads everything again, so the search asks fewer."""
 
 
 def say_phase(phase: str) -> str:
@@ -185,6 +202,8 @@ class ProgressState:
     """The same for the levels, whose replies may be far longer."""
     _levels: set[str] = attrs.field(factory=set[str])
     """Those that were asked about: what they pass says nothing about the search."""
+    _planned: int = 0
+    """The questions that were announced last, at one length."""
     _replies: Counter[str] = attrs.field(factory=Counter[str])
     """Questions answered in each phase of this run."""
     _requests: int = 0
@@ -222,6 +241,7 @@ class ProgressState:
                 self._start(event.phase)
                 self.length_tokens = event.length_tokens
                 self.judged = self.passes = 0
+                self._planned = event.trials
             case PrefillProgressed():
                 seen = event.progress
                 new = max(1, seen.prompt_tokens - seen.cached_tokens)
@@ -306,22 +326,19 @@ class ProgressState:
         now_s = self._pace.asking_s(known)
         return self._pace.asking_s(length) / now_s if known < length and now_s else 1.0
 
-    def _expected(self) -> tuple[float, float, float]:
-        """Questions of the search and of the certificate, and the certificates after the first.
-
-        They depend on how answers end: all at once, some, or some already at the largest length
+    def _expected(self) -> _Expected:
+        """They depend on how answers end: all at once, some, or some already at the largest length
         that works. Until something fails, this is not known, and the middle is assumed.
         """
         missed = [n for n, seen in self.probes.items() if seen.passes < seen.trials]
         fails = self.probes.get(self.high or max(missed, default=0))
         if fails is None and self.low < (self.ceiling or 0):
-            return (ABRUPT_SEARCH + SEARCH_QUESTIONS) / 2, ABRUPT_CERTIFY, AGAIN / 4
-        if fails is None or fails.passes <= ABRUPT * fails.trials:
-            return ABRUPT_SEARCH, ABRUPT_CERTIFY, 0
+            return _UNKNOWN
         works = self.probes.get(self.low)
-        missed_part = 0.0 if works is None else 1 - works.passes / max(1, works.trials)
-        again = AGAIN * min(1.0, missed_part / FADING)
-        return SEARCH_QUESTIONS, CERTIFY_QUESTIONS, again / (1 + self._certificates)
+        perfect = works is None or works.passes == works.trials
+        if fails is None or fails.passes <= ABRUPT * fails.trials:
+            return _ABRUPT if perfect else _LAPSES
+        return _PARTLY if perfect else _FADES
 
     def seconds_left(self) -> float | None:
         """A rough estimate for the rest of the measurement, from its own speed so far.
@@ -335,27 +352,25 @@ class ProgressState:
         end = self.high or round(half_way)
         pace, done = self._pace, self._replies
         per_reply = max(1.0, (done["search"] + done["certify"]) / max(1, self._requests))
-        search, certify, more = self._expected()
-        if per_reply > 1:
-            search, certify, more = SEVERAL_SEARCH, SEVERAL_CERTIFY, 0
-        whole = pace.reading_s(0, end) + certify / per_reply * pace.asking_s(end)
-        again = more * whole if self.certifies else 0
+        expected = self._expected() if per_reply == 1 else _SEVERAL
+        ask_s, read_s = pace.asking_s(end) / per_reply, pace.reading_s(0, end)
+        weak_s = expected.weak * (read_s + WEAK_QUESTIONS * ask_s)
+        again = expected.again / (1 + self._certificates)
+        again_s = again * (read_s + (expected.certify + AGAIN_QUESTIONS) * ask_s + weak_s)
+        announced = max(0, self._planned - self.judged)
+        unread_s = 0.0 if done[self.phase] else (1 - (self.fraction or 0)) * read_s
         if self.phase == "weak":
-            again /= 4  # most end with it
-        last = {"weak": (WEAK_QUESTIONS, self.low), "certify": (certify, end)}
-        if self.phase in last:
-            questions, length = last[self.phase]
-            unread = 0 if done[self.phase] else 1 - (self.fraction or 0)
-            asking = max(1.0, (questions - done[self.phase]) / per_reply)
-            return unread * pace.reading_s(0, length) + asking * pace.asking_s(length) + again
-        certify = certify - done["certify"] if self.certifies else 0
+            return unread_s + announced * ask_s + again_s / 4  # most end with it
+        if self.phase == "certify":
+            certify = max(announced, expected.certify - done["certify"])
+            return unread_s + certify * ask_s + weak_s + again_s
         # A search always has some questions left until it ends.
-        search = max(search / 10, search - done["search"])
+        search = max(expected.search / 4, expected.search - done["search"])
+        certify = expected.certify - done["certify"] if self.certifies else 0
         levels = max(0, LEVEL_QUESTIONS - done["levels"])
         return (
             pace.reading_s(self._longest, end)
-            + (search + certify) / per_reply * pace.asking_s(end)
+            + (search + certify) * ask_s
             + levels * self._level_pace.asking_s(end) * self._growth(end)
-            + (self._load_s + pace.reading_s(0, end) if self.certifies else 0)
-            + again
+            + (self._load_s + read_s + weak_s + again_s if self.certifies else 0)
         )
