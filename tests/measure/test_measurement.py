@@ -102,8 +102,9 @@ async def test_a_habit_ends_the_context(habit: Beyond) -> None:
         assert (report.true_context, report.cause) == (3000 // 128 * 128, Cause.FORGETS)
 
 
-async def test_nothing_loads_at_all() -> None:
-    report = await measure(SimulatedModel(loadable=100), RETRYING)
+@pytest.mark.parametrize("declared", [512, 700, 131_072, 10_000_000])
+async def test_nothing_loads_at_all(declared: int) -> None:
+    report = await measure(SimulatedModel(declared=declared, loadable=100), RETRYING)
     assert (report.true_context, report.loadable_context) == (None, None)
     assert report.cause is Cause.LOAD_FAILED
 
