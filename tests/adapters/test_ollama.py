@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -16,11 +15,9 @@ import attrs
 import httpx
 import pytest
 
-import lmstrix
 from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter, ollama_host
-from lmstrix.adapters.token_counts import TokenCounts
 from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory, PromptTruncated
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import Prompt
@@ -415,20 +412,3 @@ async def test_text_that_becomes_denser_never_exceeds_the_length() -> None:
 async def test_counting_reads_little_more_than_the_prompts() -> None:
     """On a server with a prefix cache."""
     assert (await asked(Recall()))[1] < 1.25 * LENGTHS[-1]
-
-
-def test_a_growing_text_is_known_to_a_fraction_of_its_growth() -> None:
-    """Code; the truth is a tokenizer that the estimate knows nothing about."""
-    files = sorted(Path(inspect.getfile(lmstrix)).parent.rglob("*.py"))
-    text = "".join(path.read_text(encoding="utf-8") for path in files)[:400_000]
-    counts, size, part = TokenCounts(), 500, ""
-    while size < len(text):
-        part = text[:size]
-        truth = len(re.findall(r"\w{1,4}|\s+|[^\w\s]", part))
-        if size > 20_000:
-            estimate = counts.estimate(part)
-            assert estimate.least <= truth
-            assert estimate.tokens == pytest.approx(truth, rel=0.05)
-        counts.learn(part, truth)
-        size = size * 6 // 5
-    assert counts.estimate(part).is_certain
