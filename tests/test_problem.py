@@ -10,8 +10,6 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lmstrix.models import Baseline, Cause, DepthTally, Observation, Region, Trial, Verdict
 from lmstrix.problem import (
@@ -188,47 +186,6 @@ def test_only_a_region_that_is_open_wants_more() -> None:
     assert set(NOWHERE_LOST.region_verdicts(seen, PERFECT)) == {Region.HEAD}
     assert NOWHERE_LOST.wanted_in(Region.HEAD, seen, PERFECT) == 2
     assert NOWHERE_LOST.wanted_in(Region.TAIL, seen, PERFECT) == 4
-
-
-@st.composite
-def tallied(draw: st.DrawFn) -> tuple[PassRule, Baseline, Observation]:
-    regions = tuple(Region)[: draw(st.integers(1, 5))]
-    rule = PassRule(first=draw(st.sampled_from([1, 2, 4])), regions=regions)
-    trials = st.integers(0, 24) | st.sampled_from([1, 2, 3, 4, 10, 20])
-    tallies: list[tuple[int, int]] = []
-    for _ in regions:
-        asked = draw(trials)
-        tallies.append((draw(st.integers(0, asked) | st.just(asked)), asked))
-    baseline = Baseline(passes=draw(st.integers(6, 12)), trials=12)
-    return rule, baseline, by_region(*tallies)
-
-
-@settings(deadline=None, derandomize=True, max_examples=500)
-@given(case=tallied())
-def test_an_undecided_length_wants_more(case: tuple[PassRule, Baseline, Observation]) -> None:
-    rule, baseline, seen = case
-    verdict = rule.verdict(seen, baseline)
-    wanted = [rule.wanted_in(region, seen, baseline) for region in rule.regions]
-    assert min(wanted) >= 0
-    if verdict is U:
-        assert max(wanted) > 0
-
-
-@settings(deadline=None, derandomize=True, max_examples=300)
-@given(case=tallied())
-def test_asking_ends_in_a_verdict(case: tuple[PassRule, Baseline, Observation]) -> None:
-    """At the latest when each region has `most`, or as many as it had."""
-    rule, baseline, seen = case
-    problem = SearchProblem(floor=512, ceiling=4096, baseline=baseline, rule=rule)
-    for _ in range(3 * len(rule.regions) + 1):
-        ask = missing_at(problem, 4096, seen)
-        if ask is None:
-            break
-        tallies = {t.region: (t.passes, t.trials) for t in seen.regions}
-        passes, trials = tallies.get(ask.region or Region.HEAD, (0, 0))
-        tallies[ask.region or Region.HEAD] = (passes + ask.trials // 2, trials + ask.trials)
-        seen = by_region(*(tallies.get(r, (0, 0)) for r in Region))
-    assert rule.verdict(seen, baseline) is not U
 
 
 def test_what_a_verdict_lacks_is_asked_about_one_region_at_a_time() -> None:

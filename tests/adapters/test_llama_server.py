@@ -9,6 +9,8 @@ from pathlib import Path
 
 import anyio
 import pytest
+from loads import load_error, loading
+from processes import until
 
 from lmstrix import LMStrix, errors
 from lmstrix.adapters.llama_server import LlamaServerAdapter, SpawnedServerAdapter, llama_server
@@ -118,7 +120,7 @@ class Router(HttpServer):
 async def test_a_router_loads_only_what_is_asked_for_and_keeps_the_rest(name: str) -> None:
     async with Router() as router:
         adapter, before = LlamaServerAdapter(router.host), dict(router.states)
-        async with adapter.load(await adapter.find_model(name), 4096) as loaded:
+        async with loading(adapter, name, 4096) as loaded:
             assert loaded.effective_context == 4096
             assert await loaded.count_tokens("some text") == 3
             assert router.states[name] == ("sleeping" if name == "sleeping" else "loaded")
@@ -129,8 +131,7 @@ async def test_a_router_loads_only_what_is_asked_for_and_keeps_the_rest(name: st
 async def test_what_somebody_else_loads_meanwhile_is_theirs() -> None:
     async with Router() as router:
         router.hasty = True
-        adapter = LlamaServerAdapter(router.host)
-        async with adapter.load(await adapter.find_model("idle"), 4096):
+        async with loading(LlamaServerAdapter(router.host), "idle"):
             pass
         assert router.states["idle"] == "loaded"
 
@@ -138,30 +139,26 @@ async def test_what_somebody_else_loads_meanwhile_is_theirs() -> None:
 async def test_a_router_has_unloaded_the_model_before_it_is_loaded_again() -> None:
     async with Router(unloads=3) as router:
         adapter = LlamaServerAdapter(router.host)
-        model = await adapter.find_model("idle")
         for _ in range(2):
-            async with adapter.load(model, 4096):
+            async with loading(adapter, "idle"):
                 assert router.states["idle"] == "loaded"
             assert router.states["idle"] == "unloaded"
 
 
 async def test_a_router_that_would_unload_the_users_model_is_not_asked_to_load() -> None:
     async with Router(max_instances=3) as router:
-        adapter = LlamaServerAdapter(router.host)
-        with pytest.raises(errors.ModelInUse, match="3 of at most 3") as caught:
-            async with adapter.load(await adapter.find_model("idle"), 4096):
-                raise AssertionError
-        assert "sleeping" in caught.value.hint
+        adapter, match = LlamaServerAdapter(router.host), "3 of at most 3"
+        error = await load_error(adapter, errors.ModelInUse, "idle", match=match)
+        assert "sleeping" in error.hint
         assert router.states["idle"] == "unloaded"
 
 
 async def test_the_users_model_that_died_is_loaded_again_and_stays() -> None:
     async with Router() as router:
         adapter = LlamaServerAdapter(router.host)
-        model = await adapter.find_model("loaded")
-        async with adapter.load(model, 4096):
+        async with loading(adapter, "loaded"):
             router.states["loaded"] = "unloaded"  # of a prompt, say
-        async with adapter.load(model, 4096):
+        async with loading(adapter, "loaded"):
             pass
         assert router.states["loaded"] == "loaded"
 
@@ -170,8 +167,7 @@ async def test_a_router_that_loads_makes_progress() -> None:
     told: list[float] = []
     async with Router(loads=4) as router:
         adapter = LlamaServerAdapter(router.host)
-        model = await adapter.find_model("idle")
-        async with adapter.load(model, 4096, on_progress=lambda p: told.append(p.fraction)):
+        async with loading(adapter, "idle", on_progress=lambda p: told.append(p.fraction)):
             pass
     assert told.count(0.0) >= 2
 
@@ -201,9 +197,7 @@ async def test_another_program_hides_no_server(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_router_that_cannot_load() -> None:
     async with Router() as router:
         adapter = LlamaServerAdapter(router.host)
-        with pytest.raises(errors.LoadFailed):
-            async with adapter.load(await adapter.find_model("broken"), 4096):
-                raise AssertionError
+        await load_error(adapter, errors.LoadFailed, "broken")
         # No smaller size would help: its context is in the router's preset.
         async with LMStrix(adapter=adapter, store="memory") as client:
             report = await client.find_true_context("broken")
@@ -253,12 +247,11 @@ async def test_contract_of_a_spawned_server(binary: str, demo_model: Path, oblig
 
 @pytest.mark.engine
 async def test_nothing_of_a_spawned_server_is_left(binary: str, demo_model: Path) -> None:
-    adapter = spawning(binary)
-    async with adapter.load(await adapter.find_model(str(demo_model)), 512):
+    async with loading(spawning(binary), str(demo_model), 512):
         running = servers(binary)
         assert running
         assert not any("LLAMA" in line or "api" in line for line in running)
-    await gone(binary)
+    await until(lambda: not servers(binary))
 
 
 KILLED = """
@@ -280,7 +273,7 @@ async def test_a_spawned_server_dies_with_us(binary: str, demo_model: Path) -> N
     command = [sys.executable, "-c", KILLED, binary, str(demo_model)]
     result = await anyio.run_process(command, check=False)
     assert result.returncode == -9
-    await gone(binary)
+    await until(lambda: not servers(binary))
 
 
 AFTER_HELP = '[ "$1" = --help ] && exit;'
@@ -331,12 +324,6 @@ def test_what_cannot_be_started_is_wrong_usage() -> None:
         spawning("/no/such/program")
     with pytest.raises(errors.ConfigurationError, match="LMStrix starts"):
         llama_server(server_args="-ngl 99")
-
-
-async def gone(binary: str) -> None:
-    with anyio.fail_after(20):
-        while servers(binary):  # noqa: ASYNC110 - other processes
-            await anyio.sleep(0.05)
 
 
 def servers(binary: str) -> list[str]:

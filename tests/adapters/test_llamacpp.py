@@ -13,13 +13,15 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+from loads import load_error, loading
+from processes import alive, until
 
 from lmstrix import errors
 from lmstrix.adapters.llamacpp import LlamaCppAdapter, LlamaCppModel
 from lmstrix.adapters.llamacpp import engine as engine_module
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
 from lmstrix.errors import ConfigurationError, EngineCrashed, EngineUnavailable, LMStrixError
-from lmstrix.models import LoadProgress, ModelInfo, PrefillProgress, Prompt, ReplyChunk
+from lmstrix.models import LoadProgress, PrefillProgress, Prompt, ReplyChunk
 from lmstrix.ports import Adapter
 from lmstrix.testing.contracts.adapter import AdapterContract
 
@@ -41,23 +43,6 @@ class TestContract(AdapterContract):
         return str(demo_model)
 
 
-def alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        os.kill(pid, 0)
-        stat = Path(f"/proc/{pid}/stat")
-        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-
-
-async def until_gone(pid: int) -> bool:
-    with anyio.move_on_after(15):
-        while alive(pid):  # noqa: ASYNC110 - a process of another parent sends no event
-            await anyio.sleep(0.05)
-    return not alive(pid)
-
-
 @by_signals
 @on_one_loop
 async def test_a_capped_context_is_told(llamacpp: LlamaCppAdapter, demo_model: Path) -> None:
@@ -74,7 +59,7 @@ async def test_a_capped_context_is_told(llamacpp: LlamaCppAdapter, demo_model: P
 
 @pytest.fixture
 async def loaded(llamacpp: LlamaCppAdapter, demo_model: Path) -> AsyncGenerator[LlamaCppModel]:
-    async with llamacpp.load(await llamacpp.find_model(str(demo_model)), 512) as loaded:
+    async with loading(llamacpp, str(demo_model), 512) as loaded:
         yield loaded
 
 
@@ -106,8 +91,7 @@ async def test_requests_at_the_same_time_take_turns(loaded: LlamaCppModel) -> No
 
 @on_one_loop
 async def test_a_thought_is_closed_first(llamacpp: LlamaCppAdapter, thinking_model: Path) -> None:
-    model = await llamacpp.find_model(str(thinking_model))
-    async with llamacpp.load(model, 512) as loaded:
+    async with loading(llamacpp, str(thinking_model), 512) as loaded:
         formatted = await loaded._formatted(SHORT)
         assert formatted.endswith("<think>\n\n</think>\n\nOne, two,")
         answer = await loaded.complete(SHORT, max_tokens=4)
@@ -124,8 +108,7 @@ async def test_without_a_template_the_text_goes_as_it_is_and_to_no_proxy(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    model = await llamacpp.find_model(str(plain_model))
-    async with llamacpp.load(model, 512) as loaded:
+    async with loading(llamacpp, str(plain_model), 512) as loaded:
         prompt = Prompt(user="The sky is", answer_prefix=" blue and")
         tokens = await loaded.count_tokens("The sky is blue and")
         reply = await loaded.complete(prompt, max_tokens=4)
@@ -135,8 +118,7 @@ async def test_without_a_template_the_text_goes_as_it_is_and_to_no_proxy(
 @by_signals
 @pytest.mark.parametrize("when", ["prefill", "idle"])
 async def test_a_killed_engine(llamacpp: LlamaCppAdapter, demo_model: Path, when: str) -> None:
-    model = await llamacpp.find_model(str(demo_model))
-    async with llamacpp.load(model, 4096) as loaded:
+    async with loading(llamacpp, str(demo_model), 4096) as loaded:
         pid = engine_of(loaded).pid
         if when == "idle":
             os.kill(pid, signal.SIGKILL)
@@ -151,8 +133,7 @@ async def test_a_killed_engine(llamacpp: LlamaCppAdapter, demo_model: Path, when
 
 @by_signals
 async def test_a_silent_engine_is_given_up(llamacpp: LlamaCppAdapter, demo_model: Path) -> None:
-    model = await llamacpp.find_model(str(demo_model))
-    async with llamacpp.load(model, 4096) as loaded:
+    async with loading(llamacpp, str(demo_model), 4096) as loaded:
         loaded._stall.seconds = 1.0
         pid = engine_of(loaded).pid
         with pytest.raises(errors.EngineTimeout, match="no progress"):
@@ -183,8 +164,7 @@ async def test_a_cancelled_prefill_stops(llamacpp: LlamaCppAdapter, demo_model: 
         assert scope.cancelled_caught
         return heard[-1]
 
-    model = await llamacpp.find_model(str(demo_model))
-    async with llamacpp.load(model, 8192) as loaded:
+    async with loading(llamacpp, str(demo_model)) as loaded:
         first = await cancelled_at(1)
         assert first.processed_tokens < first.prompt_tokens
         # What was read stays in the cache: had it read on, that would be nearly all.
@@ -340,7 +320,7 @@ async def test_a_killed_parent_leaves_nothing(endless_load: Path, anyio_backend:
         parent.send_signal(signal.SIGKILL)
         with anyio.fail_after(10):
             await parent.wait()
-        assert await until_gone(pid)
+        await until(lambda: not alive(pid))
         os.close(writer)
 
 
@@ -416,23 +396,16 @@ def test_the_child_ends_without_settings() -> None:
 # Failed loads ----------------------------------------------------------------------------------
 
 
-async def load_error(adapter: LlamaCppAdapter, model: ModelInfo, context: int) -> LMStrixError:
-    with pytest.raises(LMStrixError) as caught:
-        async with adapter.load(model, context):
-            pass
-    return caught.value
-
-
 @on_one_loop
 async def test_what_cannot_be_loaded_is_a_clean_error(long_model: Path) -> None:
     adapter = LlamaCppAdapter([], threads=1, memory_limit_bytes=1_500_000_000)
     model = await adapter.find_model(str(long_model))
     assert model.declared_context == 131072
-    error = await load_error(adapter, model, 131072)
+    error = await load_error(adapter, name=model, context=131072)
     assert type(error) is errors.OutOfMemory
     assert "allocate" in str(error)
-    assert isinstance(await load_error(adapter, model, 2**40), LMStrixError)
-    assert type(await load_error(adapter, model, 0)) is ConfigurationError
+    await load_error(adapter, name=model, context=2**40)
+    await load_error(adapter, ConfigurationError, model, 0)
 
 
 @on_one_loop
@@ -443,11 +416,11 @@ async def test_a_file_that_changed_is_noticed(
     path.write_bytes(make_gguf({"general.architecture": "llama"}))
     model = await llamacpp.find_model(str(path))
     path.write_bytes(path.read_bytes()[:-9])
-    assert type(await load_error(llamacpp, model, 512)) is errors.InvalidModel
+    await load_error(llamacpp, errors.InvalidModel, model, 512)
     path.write_bytes(make_gguf({"general.architecture": "bert"}))
-    assert type(await load_error(llamacpp, model, 512)) is errors.UnsupportedModel
+    await load_error(llamacpp, errors.UnsupportedModel, model, 512)
     path.unlink()
-    assert type(await load_error(llamacpp, model, 512)) is errors.ModelNotFound
+    await load_error(llamacpp, errors.ModelNotFound, model, 512)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "never-heard-of"])
@@ -457,7 +430,7 @@ async def test_what_the_engine_cannot_load_is_told(
 ) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(make_gguf({"general.architecture": architecture}))
-    error = await load_error(llamacpp, await llamacpp.find_model(str(path)), 512)
+    error = await load_error(llamacpp, name=str(path), context=512)
     assert isinstance(
         error, errors.UnsupportedModel if architecture == "never-heard-of" else LMStrixError
     )

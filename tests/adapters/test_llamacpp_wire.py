@@ -14,9 +14,9 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
 from lmstrix import errors
-from lmstrix.adapters.llamacpp import LlamaCppAdapter, loaded
+from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.llamacpp.engine import Engine, load_failure
-from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, LlamaCppModel, server_error
+from lmstrix.adapters.llamacpp.loaded import Generation, LlamaCppModel, server_error
 from lmstrix.errors import (
     ConnectionLost,
     ContextOverflow,
@@ -26,42 +26,8 @@ from lmstrix.errors import (
     PromptTruncated,
 )
 from lmstrix.json_values import Json
-from lmstrix.models import PrefillProgress, Prompt, Reply, ReplyChunk, StopReason
+from lmstrix.models import Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.testing.samples import sample_model
-
-
-async def read_all(data: bytes, size: int = 7) -> list[Json]:
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        for at in range(0, len(data), size):
-            yield data[at : at + size]
-
-    events: list[Json] = []
-    async with aclosing(chunks()) as pieces:
-        reader = EventReader(pieces)
-        while (event := await reader.next()) is not None:
-            events.append(event)
-    return events
-
-
-STREAM = (
-    b': a comment\n\nevent: message\nid: 1\ndata: {"a": "\xc3\xa4"}\r\n\r\n'
-    b'data:{"b": 2}\n\ndata: [DONE]\n\nerror: {"message": "no"}\n\n'
-)
-
-
-@pytest.mark.parametrize("size", [1, 3, 1000])
-async def test_events_are_read_from_any_chunks(size: int) -> None:
-    assert await read_all(STREAM, size) == [{"a": "ä"}, {"b": 2}, {"error": {"message": "no"}}]
-
-
-async def test_what_is_no_event_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for line in (b"data: {", b"data: 7", b"data: [1]", b"data: \xff\xfe"):
-        with pytest.raises(EngineUnavailable, match="not JSON"):
-            await read_all(line + b"\n")
-    monkeypatch.setattr(loaded, "MAX_LINE_BYTES", 100)
-    with pytest.raises(EngineUnavailable, match="without an end"):
-        await read_all(b"data: " + b"x" * 200)
-
 
 LAST = {
     "content": "",
@@ -84,26 +50,6 @@ def finished(**changes: object) -> Reply:
     reply.feed({**LAST, **changes}, 1.0)
     assert reply.reply is not None
     return reply.reply
-
-
-def test_a_reply_is_put_together() -> None:
-    reply = generation()
-    progress = {"total": 5, "cache": 3, "processed": 5, "time_ms": 1}
-    assert reply.feed({"prompt_progress": progress, "content": ""}, 0.1) == [
-        PrefillProgress(prompt_tokens=5, cached_tokens=3, processed_tokens=5)
-    ]
-    assert reply.feed({"content": "Hel", "stop": False}, 0.25) == [ReplyChunk(text="Hel")]
-    assert reply.feed({"content": "lo", "stop": False}, 0.5) == [ReplyChunk(text="lo")]
-    assert reply.feed(LAST, 0.6) == []
-    assert reply.reply == Reply(
-        text="Hello",
-        stop_reason=StopReason.MAX_TOKENS,
-        prompt_tokens=5,
-        cached_tokens=3,
-        generated_tokens=2,
-        ttft_s=0.25,
-        tokens_per_second=80.5,
-    )
 
 
 @pytest.mark.parametrize(
@@ -140,15 +86,6 @@ def test_the_last_event_tells(changes: dict[str, object], told: dict[str, object
 def test_a_reply_that_is_none(changes: dict[str, object], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said or None):
         finished(**changes)
-
-
-def test_errors_in_a_stream_are_raised() -> None:
-    error = {"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8, "message": "x"}
-    with pytest.raises(ContextOverflow) as caught:
-        generation().feed({"error": error}, 0.0)
-    assert (caught.value.prompt_tokens, caught.value.context_length) == (9, 8)
-    with pytest.raises(PredictionError, match="Compute error"):
-        generation().feed({"error": {"code": 500, "message": "Compute error."}}, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import anyio
 import pytest
 from lmstudio import AsyncClient, async_api
+from loads import load_error, loading
+from processes import started
 
 from lmstrix import LMStrix, errors
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
@@ -80,17 +82,8 @@ async def serving(
     assert not server.counters.warnings
 
 
-@asynccontextmanager
-async def loading(
-    server: LMStudioServer, adapter: LMStudioAdapter, context: int = 512
-) -> AsyncGenerator[LMStudioModel, None]:
-    model = await adapter.find_model("m")
-    async with adapter.load(model, context) as loaded:
-        yield loaded
-
-
 async def test_what_is_sent() -> None:
-    async with serving() as (server, adapter), loading(server, adapter) as loaded:
+    async with serving() as (server, adapter), loading(adapter, context=512) as loaded:
         reply = await loaded.complete(QUESTION, max_tokens=9, stop=["zzz"])
         (load,), prediction = server.loads, server.predictions[-1]
         assert load.fields == {
@@ -128,7 +121,7 @@ async def test_silence_ends_in_an_error(step: Step) -> None:
         adapter = LMStudioAdapter(server.host, connect_s=1, call_s=0.5, stall_s=0.5, load_s=0.5)
 
         async def use() -> None:
-            async with loading(server, adapter) as loaded:
+            async with loading(adapter, context=512) as loaded:
                 await loaded.count_tokens("text")
                 await loaded.complete(QUESTION, max_tokens=4)
 
@@ -144,10 +137,10 @@ async def test_what_is_left_behind_is_not_forgotten() -> None:
     async with serving(script) as (server, _):
         adapter = LMStudioAdapter(server.host, call_s=1)
         with pytest.raises(ZeroDivisionError):
-            async with loading(server, adapter):
+            async with loading(adapter, context=512):
                 raise ZeroDivisionError
         assert len(server.left_behind) == 1
-        async with loading(server, adapter):
+        async with loading(adapter, context=512):
             assert len(server.left_behind) == 1
         assert server.left_behind == []
 
@@ -162,9 +155,7 @@ async def test_what_fails_after_the_load_is_not_forgotten() -> None:
             silent_at=frozenset({Step.UNLOAD}),
             silent_times=1,
         )
-        with pytest.raises(errors.UnsupportedModel, match="another device"):
-            async with adapter.load(model, 512):
-                raise AssertionError
+        await load_error(adapter, errors.UnsupportedModel, model, match="another device")
         assert len(server.left_behind) == 1
         await adapter.aclose()
         assert server.left_behind == []
@@ -173,7 +164,7 @@ async def test_what_fails_after_the_load_is_not_forgotten() -> None:
 async def test_progress_puts_off_the_end_of_patience() -> None:
     async with serving(Script(load_s=1.2, load_progress=12)) as (server, _):
         adapter = LMStudioAdapter(server.host, load_s=0.6)
-        async with loading(server, adapter) as loaded:
+        async with loading(adapter, context=512) as loaded:
             assert loaded.effective_context == 512
 
 
@@ -186,7 +177,7 @@ async def test_a_listing_that_is_no_list_is_not_empty(monkeypatch: pytest.Monkey
             return {} if "listLoaded" in args else answer
 
         with monkeypatch.context() as patch:
-            async with loading(server, adapter):
+            async with loading(adapter, context=512):
                 patch.setattr(Connection, "call", spoilt)
                 assert not (await adapter.status()).available
         assert len(server.left_behind) == 1
@@ -205,7 +196,6 @@ async def test_an_unanswered_estimate_is_none_and_asked_once() -> None:
 @pytest.mark.parametrize("step", [Step.LOAD_CREATED, Step.LOAD_AFTER_PROGRESS])
 async def test_cancelling_a_load(step: Step) -> None:
     async with serving(Script(silent_at=frozenset({step}))) as (server, adapter):
-        model = await adapter.find_model("m")
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
 
@@ -214,7 +204,7 @@ async def test_cancelling_a_load(step: Step) -> None:
                     scope.cancel()
 
                 tasks.start_soon(cancel)
-                async with adapter.load(model, 512):
+                async with loading(adapter):
                     raise AssertionError
         assert server.counters.cancels == 1
         assert server.left_behind == []
@@ -222,9 +212,8 @@ async def test_cancelling_a_load(step: Step) -> None:
 
 async def test_a_load_that_ignores_cancel_is_unloaded() -> None:
     async with serving(Script(ignores_cancel=True, load_s=0.3)) as (server, adapter):
-        model = await adapter.find_model("m")
         with anyio.CancelScope() as scope:
-            async with adapter.load(model, 512, on_progress=lambda _: scope.cancel()):
+            async with loading(adapter, on_progress=lambda _: scope.cancel()):
                 raise AssertionError
         assert (server.counters.loads, server.counters.unloads) == (1, 1)
         assert server.left_behind == []
@@ -233,7 +222,7 @@ async def test_a_load_that_ignores_cancel_is_unloaded() -> None:
 async def test_cancelling_a_prefill() -> None:
     long = Prompt(user="The river runs past the old mill. " * 40)
     async with serving(Script(prefill_s=1.6)) as (server, adapter):
-        async with loading(server, adapter, 1024) as loaded:
+        async with loading(adapter, context=1024) as loaded:
             with anyio.CancelScope() as scope:
                 await loaded.complete(long, max_tokens=4, on_progress=lambda _: scope.cancel())
             assert scope.cancelled_caught
@@ -245,7 +234,7 @@ async def test_cancelling_a_prefill() -> None:
 @pytest.mark.parametrize("extra", [1, -1, 12])
 async def test_tokens_around_raw_text_are_learned_or_it_is_asked_in_chats(extra: int) -> None:
     script = Script(raw_prompt_offset=extra)
-    async with serving(script) as (server, adapter), loading(server, adapter) as loaded:
+    async with serving(script) as (server, adapter), loading(adapter, context=512) as loaded:
         counted = await loaded.count_prompt_tokens(QUESTION)
         assert (await loaded.complete(QUESTION, max_tokens=2)).prompt_tokens == counted
         wraps = extra == 12  # too many for a beginning of sequence
@@ -256,19 +245,18 @@ async def test_tokens_around_raw_text_are_learned_or_it_is_asked_in_chats(extra:
 
 async def test_what_a_listener_raises_passes() -> None:
     async with serving() as (server, adapter):
-        model = await adapter.find_model("m")
 
         def complain(_: LoadProgress) -> None:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            async with adapter.load(model, 512, on_progress=complain):
+            async with loading(adapter, on_progress=complain):
                 pass
         await server.reached(lambda: server.left_behind == [])
 
 
 async def test_the_status_tells_ours_from_the_users() -> None:
-    async with serving() as (server, adapter), loading(server, adapter):
+    async with serving() as (server, adapter), loading(adapter, context=512):
         status = await adapter.status()
         assert status.versions["LM Studio"] == "0.0.0"
         assert sorted(i.ours for i in status.loaded) == [False, True]
@@ -279,7 +267,7 @@ async def test_the_status_tells_ours_from_the_users() -> None:
 
 async def test_a_reply_that_never_ends_is_no_limit() -> None:
     async with serving(Script(endless_from=2)) as (server, adapter):
-        async with loading(server, adapter) as loaded:
+        async with loading(adapter, context=512) as loaded:
             with anyio.fail_after(20), pytest.raises(errors.EngineUnavailable, match="did not end"):
                 await loaded.complete(QUESTION, max_tokens=8)
         assert server.counters.cancels == 1
@@ -471,8 +459,7 @@ async def test_the_next_load_lets_go_of_it() -> None:
             done = await anyio.run_process(command, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         (orphan,) = server.left_behind
-        adapter = LMStudioAdapter(host=server.host)
-        async with adapter.load(await adapter.find_model("m"), 512):
+        async with loading(LMStudioAdapter(host=server.host)):
             assert len(server.left_behind) == 1
             assert orphan not in server.left_behind
         assert server.left_behind == []
@@ -628,14 +615,10 @@ class Server:
         return False
 
 
-@asynccontextmanager
-async def in_a_process(script: str) -> AsyncGenerator[Server, None]:
-    command = [sys.executable, "-c", SERVER, script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220
-        try:
-            yield Server(process)
-        finally:
-            process.kill()
+@contextmanager
+def in_a_process(script: str) -> Generator[Server]:
+    with started("-c", SERVER, script, stdout=subprocess.PIPE) as process:
+        yield Server(process)
 
 
 async def interrupted(
@@ -670,7 +653,7 @@ CASES = [(fault, *way) for fault in FAULTS for way in WAYS[: 4 if "reads" in fau
 async def test_an_interruption_waits_for_no_server(fault: str, hidden: bool, way: str) -> None:
     """With `hidden` the caller releases the model in a `finally`, as a measurement does."""
     under_way = anyio.Event()
-    async with in_a_process(FAULTS[fault]) as server:
+    with in_a_process(FAULTS[fault]) as server:
         adapter = LMStudioAdapter(
             server.host, call_s=FOR_EVER_S, stall_s=FOR_EVER_S, load_s=FOR_EVER_S
         )
@@ -711,7 +694,7 @@ async def test_an_interruption_waits_for_no_server(fault: str, hidden: bool, way
             (warning,) = adapter.warnings
             assert "lmstrix-" in warning
             server.signal(signal.SIGCONT)
-            async with adapter.load(model, 512):
+            async with loading(adapter):
                 pass
         assert adapter.warnings == ()
         assert await server.has_nothing_loaded()
@@ -721,7 +704,7 @@ async def test_a_stall_while_generating_cancels_it() -> None:
     script = Script(silent_at=frozenset({Step.PREDICT_MID_STREAM}), silent_after=1)
     async with serving(script) as (server, _):
         adapter = LMStudioAdapter(server.host, stall_s=0.5)
-        async with loading(server, adapter) as loaded:
+        async with loading(adapter, context=512) as loaded:
             with pytest.raises(errors.EngineTimeout, match=r"did not answer within 0\.5 s"):
                 await loaded.complete(QUESTION, max_tokens=20)
             assert server.counters.cancels == 1

@@ -17,7 +17,7 @@ from lmstrix.adapters.lmstudio.listing import device_of, parse_listing, wire_key
 from lmstrix.adapters.lmstudio.protocol import Generation
 from lmstrix.adapters.lmstudio_home import existing_home, lmstudio_home
 from lmstrix.json_values import Json, as_count, as_seconds
-from lmstrix.models import PrefillProgress, Reply, ReplyChunk, StopReason
+from lmstrix.models import Reply, StopReason
 from lmstrix.testing.lmstudio import ODD_LISTING
 
 CRASH = "The model has crashed without additional information. (Exit code: 18446744072635812000)"
@@ -178,34 +178,6 @@ def reply_of(generation: Generation, *packets: Json) -> Reply:
     return generation.reply
 
 
-TOLD = (
-    fragment("<think>", "reasoningStartTag"),
-    fragment("hm", "reasoning"),
-    fragment("</think>", "reasoningEndTag"),
-    fragment("Yes"),
-)
-
-
-@pytest.mark.parametrize(
-    ("thinks", "packets"),
-    [
-        (False, TOLD),
-        (True, TOLD),
-        (False, (fragment("<thi"), fragment("nk>hm</think>Yes"))),
-        (True, (fragment("hm</think>Yes"),)),
-    ],
-)
-def test_reasoning_is_kept_apart(thinks: bool, packets: tuple[Json, ...]) -> None:
-    reply = reply_of(started(thinks=thinks), *packets, success())
-    assert (reply.text, reply.reasoning) == ("Yes", "hm")
-
-
-def test_what_is_held_back_comes_with_the_last_packet() -> None:
-    generation = started()
-    assert generation.feed(fragment("<th"), 0.0) == []
-    assert generation.feed(success(), 0.0) == [ReplyChunk(text="<th")]
-
-
 @pytest.mark.parametrize("reason", ["eosFound", "contextLengthReached"])
 @pytest.mark.parametrize("read", [0, -1, None, 10**9, "100", float("nan"), True])
 def test_an_unknown_number_of_prompt_tokens_is_no_limit(read: object, reason: str) -> None:
@@ -213,27 +185,6 @@ def test_an_unknown_number_of_prompt_tokens_is_no_limit(read: object, reason: st
     believed = read is None and reason == "contextLengthReached"
     with pytest.raises(errors.ContextOverflow if believed else errors.EngineUnavailable):
         started().feed(success(reason, read=read, generated=0), 0.0)
-
-
-def test_numbers() -> None:
-    told = {"timeToFirstTokenSec": 0.25, "tokensPerSecond": float("inf")}
-    last = {"type": "success", "stats": {"promptTokensCount": 100, **told}}
-    reply = reply_of(started(), fragment("a"), last)
-    assert (reply.ttft_s, reply.tokens_per_second, reply.cached_tokens) == (0.25, None, None)
-    assert reply_of(started(), fragment("a"), success()).ttft_s == 1.5
-
-
-def test_progress() -> None:
-    generation = started()
-    counts = {"cachedTokenCount": 40, "totalPromptTokenCount": 100}
-    (first,) = generation.feed(progress(**counts, unprocessedPromptTokenCount=30), 0.0)
-    assert first == PrefillProgress(prompt_tokens=100, cached_tokens=40, processed_tokens=70)
-    (second,) = generation.feed(progress(**counts, unprocessedPromptTokenCount=50), 0.0)
-    assert second == first
-    (third,) = started().feed(progress(), 0.0)
-    assert third == PrefillProgress(prompt_tokens=100, cached_tokens=0, processed_tokens=50)
-    assert started(sent=None).feed(progress(), 0.0) == []
-    assert reply_of(generation, success()).cached_tokens == 40
 
 
 def test_less_read_than_sent_is_a_truncated_prompt() -> None:

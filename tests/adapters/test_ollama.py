@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -15,12 +14,10 @@ import anyio.lowlevel
 import attrs
 import httpx
 import pytest
+from loads import load_error, loading
 
-import lmstrix
-from lmstrix.adapters.counted import CountedModel
 from lmstrix.adapters.llamacpp import LlamaCppAdapter
 from lmstrix.adapters.ollama import OllamaAdapter, ollama_host
-from lmstrix.adapters.token_counts import TokenCounts
 from lmstrix.errors import LoadFailed, ModelInUse, OutOfMemory, PromptTruncated
 from lmstrix.json_values import as_count, as_object
 from lmstrix.models import Prompt
@@ -44,13 +41,6 @@ async def serving(*, preload: bool = False) -> AsyncGenerator[tuple[OllamaServer
     async with OllamaServer(engine, preload=users) as server:
         yield server, OllamaAdapter(server.host, busy_s=5)
         assert server.left_behind == []
-
-
-@asynccontextmanager
-async def loading(adapter: OllamaAdapter, context: int = 8192) -> AsyncGenerator[CountedModel]:
-    model = await adapter.find_model("m")
-    async with adapter.load(model, context) as loaded:
-        yield loaded
 
 
 # The contract of simulated models runs on every event loop; here one is enough.
@@ -80,10 +70,8 @@ async def test_every_request_forbids_truncation_in_the_same_words() -> None:
 
 async def test_the_users_model_is_left_alone_or_with_force_loaded_again() -> None:
     async with serving(preload=True) as (server, adapter):
-        with pytest.raises(ModelInUse, match="4,096") as caught:
-            async with loading(adapter):
-                raise AssertionError
-        assert "--force" in caught.value.hint
+        error = await load_error(adapter, ModelInUse, match="4,096")
+        assert "--force" in error.hint
         assert (server.loaded, server.loads) == ({"m:latest": 4096}, 0)
         (instance,) = (await adapter.status()).loaded
         assert not instance.ours
@@ -117,27 +105,19 @@ class Small(OllamaServer):
         await super().handle(request, answer)
 
 
-async def test_what_ollama_unloads_to_make_room_is_said_and_loaded_again() -> None:
-    engine = SimulatedAdapter(SimulatedModel(key="m:latest"), SimulatedModel(key="users"))
+@pytest.mark.parametrize("loadable", [None, 4096])
+async def test_what_ollama_unloads_to_make_room_is_loaded_again(loadable: int | None) -> None:
+    """Also if the load fails; if it does not, that is said."""
+    ours = SimulatedModel(key="m:latest", loadable=loadable)
+    engine = SimulatedAdapter(ours, SimulatedModel(key="users"))
     async with Small(engine, preload=[("users", 2048)]) as server:
         adapter = OllamaAdapter(server.host)
-        async with loading(adapter):
-            assert set(server.loaded) == {"m:latest"}
-        assert "unloaded users to load m:latest" in " ".join(adapter.warnings)
-        await adapter.aclose()
-        assert server.loaded == {"users": 2048}
-        await server.close()
-
-
-async def test_what_ollama_unloads_for_a_load_that_fails_is_loaded_again() -> None:
-    engine = SimulatedAdapter(
-        SimulatedModel(key="m:latest", loadable=4096), SimulatedModel(key="users")
-    )
-    async with Small(engine, preload=[("users", 2048)]) as server:
-        adapter = OllamaAdapter(server.host)
-        with pytest.raises(LoadFailed):
+        if loadable:
+            await load_error(adapter, LoadFailed)
+        else:
             async with loading(adapter):
-                raise AssertionError
+                assert set(server.loaded) == {"m:latest"}
+            assert "unloaded users to load m:latest" in " ".join(adapter.warnings)
         assert "users" not in server.loaded
         await adapter.aclose()
         assert server.loaded == {"users": 2048}
@@ -178,9 +158,8 @@ async def test_the_users_model_of_another_name_has_the_same_weights() -> None:
     """Ollama holds the weights once, so a load would replace it."""
     models = [SimulatedModel(key="m:latest"), SimulatedModel(key="long:latest")]
     async with OneFile(SimulatedAdapter(*models), preload=[("long:latest", 4096)]) as server:
-        with pytest.raises(ModelInUse, match="same weights as 'm:latest'"):
-            async with loading(OllamaAdapter(server.host)):
-                raise AssertionError
+        match = "same weights as 'm:latest'"
+        await load_error(OllamaAdapter(server.host), ModelInUse, match=match)
         assert (server.loaded, server.loads) == ({"long:latest": 4096}, 0)
         adapter = OllamaAdapter(server.host, force=True)
         async with loading(adapter):
@@ -221,9 +200,7 @@ async def test_what_was_not_unloaded_may_be_the_users_by_now() -> None:
             server.refuses = lambda _: True
         server.refuses = lambda _: False
         await somebody_loads(server, 2048)
-        with pytest.raises(ModelInUse):
-            async with loading(adapter):
-                raise AssertionError
+        await load_error(adapter, ModelInUse)
         await adapter.aclose()
         assert server.loaded == {"m:latest": 2048}
         await server.close()
@@ -245,11 +222,8 @@ async def test_a_runner_that_dies_of_any_prompt(words: str, kind: type[LoadFaile
     async with Refusing() as server:
         server.words, server.refuses = words, in_a_large_context
         adapter = OllamaAdapter(server.host)
-        with pytest.raises(kind) as caught:
-            async with loading(adapter):
-                raise AssertionError
-        assert type(caught.value) is kind
-        async with loading(adapter, 4096) as loaded:
+        assert type(await load_error(adapter)) is kind
+        async with loading(adapter, context=4096) as loaded:
             assert loaded.effective_context == 4096
 
 
@@ -363,19 +337,18 @@ async def asked(
     """
     engine = SimulatedAdapter(SimulatedModel(key="m", declared=65536, true_context=65536))
     found: list[tuple[int, int, int, int]] = []
-    async with OllamaServer(engine) as server:
-        adapter = OllamaAdapter(server.host)
-        async with adapter.load(await adapter.find_model("m"), 65536) as loaded:
-            questions = validator.questions(loaded, seed)
-            for length, index in product(LENGTHS, range(times)):
-                question = await questions.question(length, index)
-                reply = await loaded.complete(
-                    question.prompt, max_tokens=question.max_tokens, stop=question.stop
-                )
-                tokens = reply.prompt_tokens
-                found.append(
-                    (length, tokens - server.prompt_tokens[-1], tokens, question.max_tokens)
-                )
+    async with (
+        OllamaServer(engine) as server,
+        loading(OllamaAdapter(server.host), context=65536) as loaded,
+    ):
+        questions = validator.questions(loaded, seed)
+        for length, index in product(LENGTHS, range(times)):
+            question = await questions.question(length, index)
+            reply = await loaded.complete(
+                question.prompt, max_tokens=question.max_tokens, stop=question.stop
+            )
+            tokens = reply.prompt_tokens
+            found.append((length, tokens - server.prompt_tokens[-1], tokens, question.max_tokens))
     return found, engine.counters.prompt_tokens
 
 
@@ -415,20 +388,3 @@ async def test_text_that_becomes_denser_never_exceeds_the_length() -> None:
 async def test_counting_reads_little_more_than_the_prompts() -> None:
     """On a server with a prefix cache."""
     assert (await asked(Recall()))[1] < 1.25 * LENGTHS[-1]
-
-
-def test_a_growing_text_is_known_to_a_fraction_of_its_growth() -> None:
-    """Code; the truth is a tokenizer that the estimate knows nothing about."""
-    files = sorted(Path(inspect.getfile(lmstrix)).parent.rglob("*.py"))
-    text = "".join(path.read_text(encoding="utf-8") for path in files)[:400_000]
-    counts, size, part = TokenCounts(), 500, ""
-    while size < len(text):
-        part = text[:size]
-        truth = len(re.findall(r"\w{1,4}|\s+|[^\w\s]", part))
-        if size > 20_000:
-            estimate = counts.estimate(part)
-            assert estimate.least <= truth
-            assert estimate.tokens == pytest.approx(truth, rel=0.05)
-        counts.learn(part, truth)
-        size = size * 6 // 5
-    assert counts.estimate(part).is_certain

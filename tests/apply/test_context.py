@@ -11,7 +11,7 @@ import pytest
 
 from lmstrix.apply import caveats, choose_report, find_model, ollama_modelfile, recommended_context
 from lmstrix.errors import ConfigurationError, ModelNotFound, NotMeasured
-from lmstrix.models import Cause, Environment, StoredReport
+from lmstrix.models import Cause, StoredReport
 from lmstrix.names import reports_of
 from lmstrix.reports.words import next_command
 from lmstrix.testing.samples import sample_model, sample_report
@@ -108,15 +108,6 @@ def test_an_unfinished_measurement_is_not_applied() -> None:
         choose_report([stored(true_context=None, cause=Cause.NOT_MEASURABLE)], "m")
     assert "Finish" not in caught.value.hint
     assert "lmstrix report a/m" in caught.value.hint
-
-
-def test_caveats() -> None:
-    sure = [stored(environment=Environment(adapter="lmstudio"))]
-    assert caveats(sure, sure[0].report, engine="lmstudio") == ()
-    unsure = [stored(certified=False, environment=Environment(adapter="llamacpp"))]
-    first, second = caveats(unsure, unsure[0].report, engine="lmstudio")
-    assert "Not certified" in first
-    assert "Measured with llamacpp, not with lmstudio" in second
 
 
 @pytest.mark.parametrize(

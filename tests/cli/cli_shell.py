@@ -15,11 +15,12 @@ from typing import Any
 import anyio
 import attrs
 from click.testing import CliRunner, Result
+from processes import SOURCES
 
 from lmstrix import Adapter, ContextReport, LMStrix, ModelInfo, Status
 from lmstrix.testing.samples import sample_model, sample_report
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
-from lmstrix_cli import main, session
+from lmstrix_cli import session
 from lmstrix_cli.main import lmstrix
 from lmstrix_cli.session import observers
 from lmstrix_cli.settings import Settings
@@ -30,9 +31,6 @@ REAL = session.open_client
 """What `Shell.open_client` stands for."""
 FINE = SimulatedModel(key="fine", declared=2048, true_context=10**6)
 CLUELESS = SimulatedModel(key="clueless", declared=2048, knows=False)
-ROOT = Path(main.__file__).parents[2]
-SOURCES = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
-"""Where a process of its own finds the packages."""
 DRIVER = """
 import logging, sys, anyio
 from contextlib import asynccontextmanager
@@ -104,6 +102,13 @@ def made(key: str, day: int = 1, **changes: Any) -> ContextReport:
     return sample_report(model=sample_model(key=key, path=key), finished_at=finished, **changes)
 
 
+def invoked(*arguments: str, typed: str | bytes | None = None, code: int | None = None) -> Result:
+    """What ``lmstrix`` prints with these arguments. It has to end with `code`; None: with any."""
+    result = CliRunner().invoke(lmstrix, list(arguments), input=typed)
+    assert code in (None, result.exit_code), result.stderr
+    return result
+
+
 @attrs.define
 class Shell:
     """Runs ``lmstrix`` with `adapter` and the store in the file `store`.
@@ -134,9 +139,11 @@ class Shell:
 
         anyio.run(keep)
 
-    def run(self, *arguments: str, typed: str | bytes | None = None) -> Result:
+    def run(
+        self, *arguments: str, typed: str | bytes | None = None, code: int | None = None
+    ) -> Result:
         """What a command prints, and its exit code; `typed` stands on its stdin."""
-        return CliRunner().invoke(lmstrix, list(arguments), input=typed)
+        return invoked(*arguments, typed=typed, code=code)
 
     def lines(self, *arguments: str) -> list[dict[str, Any]]:
         """What a command with ``--json`` prints, parsed."""

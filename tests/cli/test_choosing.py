@@ -116,8 +116,7 @@ def test_list_does_not_show_what_a_server_does_not_tell(shell: Shell) -> None:
 def test_scan_says_where_it_looked_when_nothing_is_there(shell: Shell) -> None:
     status = Status(adapter="x", engine="y", available=True, model_folders=("/one", "/two"))
     shell.adapter = ScriptedAdapter(listing=[], status=status)
-    result = shell.run("scan")
-    assert result.exit_code == 0
+    result = shell.run("scan", code=0)
     for expected in ("No models found", "/one", "/two", "lmstrix demo", ".gguf"):
         assert expected in result.stdout
     assert shell.run("scan", "--json").stdout == ""
@@ -142,8 +141,7 @@ def test_scan_says_that_it_waits_for_a_slow_server(
     monkeypatch.setattr(session, "SLOW_S", 0.01)
     monkeypatch.setattr(output, "note", hear)
     shell.adapter = Slow(SimulatedModel(key="fine"))
-    result = shell.run("scan")
-    assert result.exit_code == 0
+    result = shell.run("scan", code=0)
     assert "fine" in result.stdout
     assert "Waiting for a server's answer" in str(said[0])
 
@@ -193,8 +191,7 @@ def test_without_a_model_a_terminal_offers_a_choice(
     vectors = sample_model(key="vectors", type="embedding")
     models = (SimulatedModel(key=key, declared=1024) for key in ("one", "two"))
     shell.adapter = ScriptedAdapter(*models, listing=[*listing, vectors])
-    result = shell.run("test", "-q", "--no-certify", typed=typed)
-    assert result.exit_code == 0
+    result = shell.run("test", "-q", "--no-certify", typed=typed, code=0)
     assert "1  one" in result.stderr
     assert "vectors" not in result.stderr
     assert result.stdout.startswith(f"{measured} ")
@@ -204,14 +201,12 @@ def test_the_only_model_of_a_named_engine_needs_no_name(shell: Shell) -> None:
     """As the one that a llama-server was started with."""
     shell.adapter = ScriptedAdapter(SimulatedModel(key="served", declared=1024))
     for adapter, exit_code in ((("--adapter", "llama-server"), 0), ((), 2)):
-        result = shell.run(*adapter, "test", "-q", "--no-certify")
-        assert result.exit_code == exit_code
+        result = shell.run(*adapter, "test", "-q", "--no-certify", code=exit_code)
         assert result.stdout.startswith("served ") is (exit_code == 0)
 
 
 def test_a_program_is_not_asked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(test, "_somebody_is_there", lambda: True)
     for words in (("--json",), ("--dry-run", "--json")):
-        result = shell.run("test", *words, typed="1\n")
-        assert result.exit_code == 2
+        result = shell.run("test", *words, typed="1\n", code=2)
         assert "name one or more models" in result.stderr

@@ -86,8 +86,7 @@ class _Loaded:
 
 def test_the_answer_goes_to_stdout_and_the_rest_to_stderr(shell: Shell) -> None:
     shell.adapter = Talker(*CHUNKS, REPLY)
-    result = shell.run("infer", "m", "Why?")
-    assert result.exit_code == 0
+    result = shell.run("infer", "m", "Why?", code=0)
     assert result.stdout == "blue\\x1b[31m\\x0d sky\n"
     thought, statistics = result.stderr.splitlines()
     assert thought == "hm\\x07m"
@@ -121,7 +120,7 @@ def test_a_pipe_needs_no_dash_and_files_stand_in_front(shell: Shell, tmp_path: P
 def test_unusable_prompts_are_wrong_usage(shell: Shell, tmp_path: Path) -> None:
     adapter = shell.adapter = Talker(REPLY)
     for typed in ("", "  \n", b"\xff\xfe", b"a\0b"):
-        assert shell.run("infer", "m", "-", typed=typed).exit_code == 2
+        shell.run("infer", "m", "-", typed=typed, code=2)
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_TEXT_BYTES + 1)
@@ -153,10 +152,10 @@ def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_template_is_filled(shell: Shell, templates: Path) -> None:
     adapter = shell.adapter = Talker(REPLY)
     words = ("infer", "m", "--template", "short", "--var", "words=5", "--var", "style={words}=b")
-    assert shell.run(*words, typed="{text}").exit_code == 0
-    assert shell.run(*words, "Why?", "--system", "No.", "--max-tokens", "3").exit_code == 0
+    shell.run(*words, typed="{text}", code=0)
+    shell.run(*words, "Why?", "--system", "No.", "--max-tokens", "3", code=0)
     only = ("--template-file", str(templates), "--template", "fixed")
-    assert shell.run("infer", "m", *only, typed="not read").exit_code == 0
+    shell.run("infer", "m", *only, typed="not read", code=0)
     assert adapter.heard == [
         (Prompt(user="In 5 words, as {json}: {text}", system="You write {words}=b."), 9),
         (Prompt(user="In 5 words, as {json}: Why?", system="No."), 3),
@@ -276,7 +275,7 @@ def test_more_than_what_is_tested_is_asked_with_a_note(shell: Shell) -> None:
     )
     words = ("infer", "m", "--context", "4k", "--max-tokens", "8", "--json")
     assert "Note:" not in shell.run(*words, "word " * 1000).stderr  # nothing is tested yet
-    assert shell.run("test", "m", "--no-certify", "-q").exit_code == 0
+    shell.run("test", "m", "--no-certify", "-q", code=0)
     replies = adapter.counters.replies
     result = shell.run(*words, "word " * 1000)
     assert (result.exit_code, adapter.counters.replies) == (0, replies + 1)
@@ -298,8 +297,7 @@ def test_demo_is_measured(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_pat
     shell.adapter = ScriptedAdapter(
         SimulatedModel(key=str(path), declared=1024, true_context=10**6)
     )
-    result = shell.run("--adapter", "lmstudio", "--host", "h:1", "demo")
-    assert result.exit_code == 0
+    result = shell.run("--adapter", "lmstudio", "--host", "h:1", "demo", code=0)
     assert "true      1,024" in result.stdout
     assert "Downloading \\x1b[1m" in result.stderr
     before, _, after = result.stderr.partition("Downloading")
@@ -321,6 +319,5 @@ def test_demo_needs_an_engine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> 
     shell.adapter = ScriptedAdapter(
         status=Status(adapter="x", engine="y", available=False, detail="none", hint="Install it.")
     )
-    result = shell.run("demo")
-    assert result.exit_code == 3
+    result = shell.run("demo", code=3)
     assert result.stderr == "Error: none\nHint: Install it.\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from cli_shell import DRIVER, SOURCES, ScriptedAdapter, Shell
+from cli_shell import DRIVER, ScriptedAdapter, Shell
+from processes import started
 
 from lmstrix.errors import EngineUnavailable
 from lmstrix_cli import session
@@ -60,18 +60,9 @@ def start(
 ) -> Generator[subprocess.Popen[str]]:
     adapter = HANGING.format(hangs_after=hangs_after, load_hangs=load_hangs, release_s=release_s)
     code = DRIVER.format(adapter=adapter)
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "--store", str(store), "test", "m", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | SOURCES,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    words = ("-c", code, "--store", str(store), "test", "m", "--json")
+    with started(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        yield process
 
 
 def read_until(process: subprocess.Popen[str], mark: str) -> None:

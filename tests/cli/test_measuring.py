@@ -22,8 +22,7 @@ LONG = SimulatedModel(key="long", declared=16384, true_context=10**6)
 
 def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE, CLUELESS)
-    result = shell.run("test", "fine", "clueless", "nosuch", "--no-certify")
-    assert result.exit_code == 4
+    result = shell.run("test", "fine", "clueless", "nosuch", "--no-certify", code=4)
     # What is not there is told before hours of work.
     for number, name in enumerate(("nosuch", "fine", "clueless"), start=1):
         assert f"model {number} of 3: {name}\n" in result.stderr
@@ -44,8 +43,7 @@ def test_a_batch_counts_its_models_and_ends_with_those_that_failed(shell: Shell)
 
 def test_one_line_for_each_model_whatever_becomes_of_it(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE, CLUELESS)
-    result = shell.run("test", "nosuch", "clueless", "fine", "--json", "--no-certify")
-    assert result.exit_code == 4
+    result = shell.run("test", "nosuch", "clueless", "fine", "--json", "--no-certify", code=4)
     assert "Error: there is no simulated model 'nosuch'" in result.stderr
     reports = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(r["model"]["key"], r["cause"], r["true_context"]) for r in reports] == [
@@ -79,8 +77,7 @@ def test_a_store_that_fails_later_is_told(shell: Shell, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(SqliteStore, "append_trials", full)
     shell.adapter = ScriptedAdapter(FINE)
-    result = shell.run("test", "fine", "--no-certify")
-    assert result.exit_code == 1
+    result = shell.run("test", "fine", "--no-certify", code=1)
     assert "true      2,048" in result.stdout
     assert "could not be stored: there is no space" in result.stdout
     assert "Error: there is no space\nHint: Make room." in result.stderr
@@ -90,8 +87,7 @@ def test_an_engine_that_is_away_is_no_verdict(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(
         listing_error=EngineUnavailable("nobody answers", hint="Start it.")
     )
-    result = shell.run("test", "one", "two", "--json")
-    assert result.exit_code == 3
+    result = shell.run("test", "one", "two", "--json", code=3)
     assert result.stderr.count("Hint: Start it.") == 2
     causes = [json.loads(line)["cause"] for line in result.stdout.splitlines()]
     assert causes == [Cause.INFRASTRUCTURE, Cause.INFRASTRUCTURE]
@@ -106,23 +102,20 @@ def test_all_measures_the_smallest_first_and_leaves_out_what_cannot_speak(shell:
         sample_model(key="z-small", size_bytes=1000, declared_context=1024),
     ]
     shell.adapter = ScriptedAdapter(FINE, small, listing=listing)
-    result = shell.run("test", "--all", "--json", "--no-certify")
-    assert result.exit_code == 0
+    result = shell.run("test", "--all", "--json", "--no-certify", code=0)
     assert "skipped: vectors: a model of type embedding" in result.stderr
     assert "skipped: broken: a model of type invalid" in result.stderr
     reports = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["model"]["key"] for r in reports] == ["z-small", "fine"]
     shell.adapter = ScriptedAdapter(listing=[])
-    nothing = shell.run("test", "--all")
-    assert nothing.exit_code == 4
+    nothing = shell.run("test", "--all", code=4)
     assert "lmstrix scan" in nothing.stderr
 
 
 def test_a_spent_budget_is_partial_and_the_command_to_go_on_is_quoted(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE, reply_seconds=3600.0)
     words = ("--store", "my store", "test", "--fresh", "fine", "--budget", "1s", "--json")
-    result = shell.run(*words)
-    assert result.exit_code == 5
+    result = shell.run(*words, code=5)
     assert '"budget_spent"' in result.stdout
     again = "To continue: lmstrix --store 'my store' test fine --budget 1s --json"  # not afresh
     assert again in result.stderr
@@ -147,8 +140,7 @@ def row(shell: Shell, name: str) -> list[str]:
 
 def spend(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(LONG)
-    result = shell.run("test", "long", "--budget-tokens", "12k", "--no-certify", "-q")
-    assert result.exit_code == 5
+    shell.run("test", "long", "--budget-tokens", "12k", "--no-certify", "-q", code=5)
 
 
 def test_after_a_budget_the_list_has_what_is_known(shell: Shell) -> None:
@@ -168,7 +160,7 @@ def test_after_a_budget_the_list_has_what_is_known(shell: Shell) -> None:
 
 def test_a_finished_result_stays_in_front_of_a_partial_one(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(LONG)
-    assert shell.run("test", "long", "--no-certify", "-q").exit_code == 0
+    shell.run("test", "long", "--no-certify", "-q", code=0)
     shell.run("test", "long", "--budget-tokens", "12k", "--no-certify", "-q")
     assert row(shell, "long")[3] == "16,384"
 
@@ -191,8 +183,7 @@ def test_infer_does_not_trust_what_is_not_finished(shell: Shell) -> None:
 
 def test_speeds_are_a_table_with_bars(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(EVIL)
-    result = shell.run("bench", EVIL.key, "--max-context", "1k", "--rounds", "1")
-    assert result.exit_code == 0
+    result = shell.run("bench", EVIL.key, "--max-context", "1k", "--rounds", "1", code=0)
     name, _, head, *rows = result.stdout.splitlines()
     assert name == "fine\\x1b[2J"
     assert head.split()[:3] == ["length", "prefill", "TTFT"]
@@ -215,8 +206,7 @@ def test_speeds_for_other_programs(shell: Shell) -> None:
 
 def test_a_map_has_scores_and_no_verdicts(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(EVIL)
-    result = shell.run("map", EVIL.key, "--lengths", "2", "--trials", "2")
-    assert result.exit_code == 0
+    result = shell.run("map", EVIL.key, "--lengths", "2", "--trials", "2", code=0)
     assert "at least 85% of its score at 512 tokens up to 2,048 tokens" in result.stdout
     assert "512 recall: 2 of 2 correct" in result.stderr
     assert "undecided" not in result.stderr

@@ -17,10 +17,9 @@ from lmstrix.testing.samples import sample_report
 @pytest.fixture
 def exported(shell: Shell, tmp_path: Path) -> Path:
     """An export of a store that holds one small measurement."""
-    assert shell.run("test", "simulated", "--max-context", "1k", "--no-certify").exit_code == 0
+    shell.run("test", "simulated", "--max-context", "1k", "--no-certify", code=0)
     file = tmp_path / "results.json"
-    result = shell.run("export", str(file))
-    assert result.exit_code == 0
+    result = shell.run("export", str(file), code=0)
     assert "1 measurement, 1 report" in result.stderr
     return file
 
@@ -45,8 +44,7 @@ def test_what_was_added_before_an_error(shell: Shell, exported: Path, tmp_path: 
     document["measurements"][0]["key"] += "!"
     clash = tmp_path / "clash.json"
     clash.write_text(json.dumps(document))
-    result = shell.run("import", str(exported), str(clash))
-    assert result.exit_code == 1
+    result = shell.run("import", str(exported), str(clash), code=1)
     assert "added 1 measurement" in result.stdout
     assert "nothing of it was merged" in result.stderr
 
@@ -56,7 +54,7 @@ def test_a_file_is_not_replaced_unasked(shell: Shell, exported: Path) -> None:
     refused = shell.run("export", str(exported))
     assert (refused.exit_code, exported.read_bytes()) == (1, before)
     assert "--force" in refused.stderr
-    assert shell.run("export", str(exported), "--force").exit_code == 0
+    shell.run("export", str(exported), "--force", code=0)
     assert not list(exported.parent.glob(".lmstrix-*"))
 
 
@@ -75,8 +73,7 @@ def test_an_unsound_file_adds_nothing(shell: Shell, exported: Path, tmp_path: Pa
         (tmp_path / "away.json", 2, "does not exist"),
         (tmp_path, 2, "is a directory"),
     ):
-        result = shell.run("import", str(exported), str(source))
-        assert result.exit_code == code
+        result = shell.run("import", str(exported), str(source), code=code)
         assert said in result.stderr
         assert "_Head" not in result.stderr
     assert "Nothing measured yet" in shell.run("list").stdout
@@ -106,6 +103,6 @@ def test_an_export_is_a_file_like_any_other(shell: Shell, exported: Path, tmp_pa
     exported.chmod(0o640)
     link = tmp_path / "link.json"
     link.symlink_to(exported)
-    assert shell.run("export", str(link), "--force").exit_code == 0
+    shell.run("export", str(link), "--force", code=0)
     assert link.is_symlink()
     assert stat.S_IMODE(exported.stat().st_mode) == 0o640

@@ -41,8 +41,7 @@ def test_what_is_known_and_unchanged_is_not_measured_again(shell: Shell) -> None
     assert again.exit_code == first.exit_code == 4
     assert shell.run("test", "--all", "-q").stdout == ""
     for changed in (["--fresh"], ["--seed", "2"], ["--min-speed", "1"]):
-        other = shell.run(*words, "--name", "fine", *changed)
-        assert other.exit_code == 0
+        other = shell.run(*words, "--name", "fine", *changed, code=0)
         assert "has a valid result" not in other.stderr
     # A name is an order: it is measured.
     assert shell.run("test", "fine", "--json", "-q").stdout not in first.stdout
@@ -50,7 +49,7 @@ def test_what_is_known_and_unchanged_is_not_measured_again(shell: Shell) -> None
 
 def test_an_unconfirmed_result_does_not_stand_for_a_confirmed_one(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
-    assert shell.run("test", "--all", "-q", "--no-certify").exit_code == 0
+    shell.run("test", "--all", "-q", "--no-certify", code=0)
     assert "has a valid result" in shell.run("test", "--all", "--no-certify").stderr
     assert "has a valid result" not in shell.run("test", "--all").stderr
 
@@ -70,7 +69,7 @@ def test_a_plan_loads_nothing_and_invents_nothing(shell: Shell) -> None:
     assert (fine["usual_prompt_tokens"], fine["least_loads"], fine["known"]) == (4506, 2, False)
     assert (fine["seconds"], fine["fits"], fine["memory_bytes"]) == (None, None, None)
     assert adapter.counters.loads == 0
-    assert shell.run("test", "fine", "-q").exit_code == 0
+    shell.run("test", "fine", "-q", code=0)
     text = shell.run("test", "--all", "--dry-run", "--budget", "1h").stdout
     assert text.splitlines()[1].split()[:3] == ["fine", "skip", "2,048"]
     assert (
@@ -109,8 +108,7 @@ def test_a_plan_scales_the_time_of_an_earlier_measurement(shell: Shell) -> None:
 
 def test_a_plan_goes_by_the_memory_and_names_what_is_missing(shell: Shell) -> None:
     shell.adapter = Tight(SHORT)
-    result = shell.run("test", "nosuch", "short", "--dry-run", "--json", "--no-certify")
-    assert result.exit_code == 4
+    result = shell.run("test", "nosuch", "short", "--dry-run", "--json", "--no-certify", code=4)
     assert "nosuch" in result.stderr
     [short] = shell.lines("test", "short", "--dry-run", "--json", "--no-certify")
     assert (short["fits"], short["memory_length"], short["largest_length"]) == (False, 8192, 1024)
@@ -143,8 +141,7 @@ def test_one_size(
 
 def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SHORT)
-    result = shell.run("test", "short", "--at", "999k", "-q")
-    assert result.exit_code == 1
+    result = shell.run("test", "short", "--at", "999k", "-q", code=1)
     assert "short at 1,022,976 tokens: not tried\n" in result.stdout
     assert "fail" not in result.stdout
     assert "Nothing was stored" in result.stdout
@@ -155,8 +152,7 @@ def test_a_length_that_was_not_tried_did_not_fail(shell: Shell) -> None:
 
 def test_one_size_is_loaded_at_that_size_or_not_at_all(shell: Shell) -> None:
     adapter = shell.adapter = Tight(SHORT)
-    result = shell.run("test", "short", "--at", "2k", "-q")
-    assert result.exit_code == 1
+    result = shell.run("test", "short", "--at", "2k", "-q", code=1)
     assert "short at 2,048 tokens: failed\ncause: load refused" in result.stdout
     assert "It was refused before it was loaded: it may not fit" in result.stdout
     assert adapter.counters.loads == 0
@@ -166,7 +162,7 @@ def test_one_content_is_one_model_under_every_name(shell: Shell) -> None:
     """A file that was measured by its path is known by its key as well."""
     by_path = SimulatedModel(key="/models/fine.gguf", declared=2048, true_context=10**6)
     shell.adapter = ScriptedAdapter(by_path, listing=[attrs.evolve(by_path.info, digest="d1")])
-    assert shell.run("test", "--all", "--no-certify", "-q").exit_code == 0
+    shell.run("test", "--all", "--no-certify", "-q", code=0)
     renamed = attrs.evolve(by_path, key="fine")
     shell.adapter = ScriptedAdapter(renamed, listing=[attrs.evolve(renamed.info, digest="d1")])
     assert "2,048  2,048" in " ".join(shell.run("scan").stdout.split()).replace(" ", "  ")

@@ -44,7 +44,7 @@ def test_a_page_of_every_model_by_its_newest_result(shell: Shell, here: Path) ->
     assert page.index("a/one") < page.index("b/two")
     assert "--seed 9" in page
     # The second time it is ours to replace.
-    assert shell.run("report", "two").exit_code == 0
+    shell.run("report", "two", code=0)
     assert "a/one" not in (here / "lmstrix-report.html").read_text(encoding="utf-8")
 
 
@@ -74,12 +74,11 @@ def test_what_is_not_ours_is_not_overwritten(shell: Shell, here: Path) -> None:
         thesis = here / f"thesis.{suffix}"
         thesis.write_text("years of work")
         command = "compare" if suffix == "csv" else "report"
-        result = shell.run(command, "-o", thesis.name)
-        assert result.exit_code == 1
+        result = shell.run(command, "-o", thesis.name, code=1)
         assert "--force" in result.stderr
         assert thesis.read_text() == "years of work"
-        assert shell.run(command, "-o", thesis.name, "--force").exit_code == 0
-        assert shell.run(command, "-o", thesis.name).exit_code == 0
+        shell.run(command, "-o", thesis.name, "--force", code=0)
+        shell.run(command, "-o", thesis.name, code=0)
         assert "years" not in thesis.read_text()
 
 
@@ -93,25 +92,23 @@ def test_json_of_another_kind_is_not_overwritten(shell: Shell, here: Path) -> No
         file = here / f"{name}.json"
         file.write_text(text)
         for command in ("report", "compare"):
-            assert shell.run(command, "-o", file.name).exit_code == 1
+            shell.run(command, "-o", file.name, code=1)
         assert file.read_text() == text
     for first, second in (("report", "compare"), ("compare", "report")):
-        assert shell.run(first, "-o", f"{first}.json").exit_code == 0
-        assert shell.run(second, "-o", f"{first}.json").exit_code == 0
+        shell.run(first, "-o", f"{first}.json", code=0)
+        shell.run(second, "-o", f"{first}.json", code=0)
 
 
 def test_files_that_cannot_be_written_or_whose_names_lie(shell: Shell, here: Path) -> None:
     shell.remember(made("m"))
     for words in ("report -o x.csv", "report -o x.pdf", "compare -o x.txt"):
-        result = shell.run(*words.split())
-        assert result.exit_code == 2
+        result = shell.run(*words.split(), code=2)
         assert "add --format" in result.stderr
     assert list(here.iterdir()) == []
-    assert shell.run("report", "-o", "page.pdf", "--format", "html").exit_code == 0
+    shell.run("report", "-o", "page.pdf", "--format", "html", code=0)
     (here / "folder.html").mkdir()
     for output in ("nowhere/x.html", "folder.html"):
-        result = shell.run("report", "-o", output)
-        assert result.exit_code == 1
+        result = shell.run("report", "-o", output, code=1)
         assert result.stderr.startswith(f"Error: '{output}' cannot be written")
         assert result.stderr.count("\n") == 2
 
@@ -156,13 +153,11 @@ def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
 
 def test_an_unknown_model_is_said_with_near_names(shell: Shell, here: Path) -> None:
     for command in ("report", "compare"):
-        empty = shell.run(command)
-        assert empty.exit_code == 4
+        empty = shell.run(command, code=4)
         assert "lmstrix demo" in empty.stderr
     shell.remember(made("google/gemma-3-4b"))
     for command in ("report", "compare"):
-        result = shell.run(command, "gema-3-4b")
-        assert result.exit_code == 4
+        result = shell.run(command, "gema-3-4b", code=4)
         assert 'Did you mean "google/gemma-3-4b"?' in result.stderr
         assert "lmstrix list" in shell.run(command, "zzz").stderr
     assert list(here.iterdir()) == []
@@ -212,10 +207,9 @@ def test_all_results_of_one_model(shell: Shell) -> None:
     assert lines[0] == "m"
     [seeds] = [line.split() for line in lines if line.startswith("seed ")]
     assert seeds == ["seed", "10", "9", "7"]
-    result = shell.run("compare", "other")
+    result = shell.run("compare", "other", code=0)
     assert "Only one result" in result.stderr
     assert "lmstrix test" in result.stderr
-    assert result.exit_code == 0
 
 
 def test_many_models_differ_in_settings_not_in_facts_about_their_files(shell: Shell) -> None:
@@ -231,17 +225,16 @@ def test_many_models_differ_in_settings_not_in_facts_about_their_files(shell: Sh
 def test_a_comparison_in_other_formats(shell: Shell, here: Path) -> None:
     shell.remember(made("a"), made("b", 2))
     for command in ("report", "compare"):
-        asked = shell.run(command, "--json")
-        assert asked.exit_code == 0
+        asked = shell.run(command, "--json", code=0)
         assert asked.stdout == shell.run(command, "--format", "json").stdout
-        assert shell.run(command, "--json", "--format", "md").exit_code == 2
+        shell.run(command, "--json", "--format", "md", code=2)
     [document] = shell.lines("compare", "--format", "json")
     assert [result["model"] for result in document["results"]] == ["b", "a"]
     rows = list(csv.DictReader(io.StringIO(shell.run("compare", "--format", "csv").stdout)))
     assert [row["model"] for row in rows] == ["b", "a"]
     assert "| true | 6,144 | 6,144 |" in shell.run("compare", "--format", "md").stdout
-    assert shell.run("compare", "--format", "html").exit_code == 0
+    shell.run("compare", "--format", "html", code=0)
     page = (here / "lmstrix-comparison.html").read_text(encoding="utf-8")
     assert "Side by side" in page
-    assert shell.run("compare", "a", "b", "-o", "x.csv").exit_code == 0
+    shell.run("compare", "a", "b", "-o", "x.csv", code=0)
     assert (here / "x.csv").read_text().startswith("model,declared_context")

@@ -12,8 +12,8 @@ import attrs
 import platformdirs
 import pytest
 from anyio.from_thread import start_blocking_portal
-from cli_shell import NOBODY
-from click.testing import CliRunner, Result
+from cli_shell import NOBODY, invoked
+from click.testing import Result
 
 from lmstrix import plugins
 from lmstrix.adapters import llama_server, ollama, openai
@@ -23,7 +23,6 @@ from lmstrix.testing.lmstudio import LMStudioServer
 from lmstrix.testing.ollama import OllamaServer
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
-from lmstrix_cli.main import lmstrix
 
 MODEL = SimulatedModel(key="m:latest", declared=2048, true_context=1400, beyond=Beyond.FORGETS_ALL)
 OPENAI = ("--adapter", "openai", "--host")
@@ -86,25 +85,25 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_tcp_port: int) -
         yield start
 
 
-def shell(*arguments: str) -> Result:
-    return CliRunner().invoke(lmstrix, ["--store", "memory", *arguments])
+def shell(*arguments: str, code: int | None = None) -> Result:
+    return invoked("--store", "memory", *arguments, code=code)
 
 
 def models(*keys: str) -> SimulatedAdapter:
     return SimulatedAdapter(*(attrs.evolve(MODEL, key=key) for key in keys))
 
 
-def adapter_of(result: Result) -> str:
-    """The adapter in a report, and that there is a result."""
-    assert result.exit_code == 0, result.stderr
+def adapter_of(*words: str) -> str:
+    """The adapter in the report of a quick measurement."""
+    result = shell(*words, "--quick", "--json", code=0)
     adapter: str = json.loads(result.stdout)["environment"]["adapter"]
     return adapter
 
 
 def test_the_one_server_that_has_a_model_is_used(serve: Serve) -> None:
     serve(OllamaServer(models("m:latest", "org/deep")), LMStudioServer(models("studio")))
-    assert adapter_of(shell("test", "m", "--quick", "--json")) == "ollama"
-    assert adapter_of(shell("test", "studio", "--quick", "--json")) == "lmstudio"
+    assert adapter_of("test", "m") == "ollama"
+    assert adapter_of("test", "studio") == "lmstudio"
     both = shell("test", "deep", "studio", "--quick", "--json")
     reports = [json.loads(line) for line in both.stdout.splitlines()]
     assert [one["environment"]["adapter"] for one in reports] == ["ollama", "lmstudio"]
@@ -114,24 +113,21 @@ def test_the_one_server_that_has_a_model_is_used(serve: Serve) -> None:
         ("bench", "org/deep", "--max-context", "1k", "--rounds", "1"),
         ("test", "org/deep", "--dry-run"),
     ):
-        result = shell(*command)
-        assert result.exit_code == 0, result.stderr
+        shell(*command, code=0)
 
 
 def test_scan_lists_files_and_lm_studios_models(serve: Serve) -> None:
-    away = shell("scan")
-    assert away.exit_code == 3
+    away = shell("scan", code=3)
     assert "LM Studio does not answer" in away.stderr
     assert "lmstrix demo" in away.stderr
     file = platformdirs.user_cache_path("lmstrix") / "models" / "one.gguf"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"GGUF" + bytes(60))  # not a sound model, but a file to be listed
-    result = shell("scan", "--json")
-    assert result.exit_code == 0
+    result = shell("scan", "--json", code=0)
     assert "LM Studio does not answer" in result.stderr
     assert json.loads(result.stdout)["key"] == str(file)  # what `lmstrix test` takes
     for named in (("--host", NOBODY), ("--adapter", "lmstudio")):
-        assert shell("scan", "--json", *named).exit_code == 3
+        shell("scan", "--json", *named, code=3)
     serve(LMStudioServer(models("served")))
     result = shell("scan", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -164,8 +160,7 @@ def test_another_program_at_the_address_and_a_variable_are_named(
 ) -> None:
     server = LlamaServer("served")
     serve(server)
-    found = shell("--adapter", "lmstudio", "--host", server.host, "scan")
-    assert found.exit_code == 3
+    found = shell("--adapter", "lmstudio", "--host", server.host, "scan", code=3)
     assert f"the program that answers at {server.host} is not LM Studio" in found.stderr
     monkeypatch.setenv("LMSTRIX_HOST", "127.0.0.1:9")
     assert "LMSTRIX_HOST names that address" in shell("--adapter", "lmstudio", "scan").stderr
@@ -175,7 +170,7 @@ def test_another_program_at_the_address_and_a_variable_are_named(
 
 
 def test_status_and_all_say_what_they_leave_out(serve: Serve) -> None:
-    assert shell("status").exit_code == 3
+    shell("status", code=3)
     serve(OllamaServer(models("m:latest", "n:latest"), preload=[("m:latest", 1024)]))
     only = shell("status")
     assert (only.exit_code, "m:latest" in only.stdout) == (0, True)
@@ -183,8 +178,7 @@ def test_status_and_all_say_what_they_leave_out(serve: Serve) -> None:
     both = shell("status")
     assert "--adapter ollama status" in both.stderr
     assert "m:latest" not in both.stdout
-    every = shell("test", "--all", "--dry-run")
-    assert every.exit_code == 0
+    every = shell("test", "--all", "--dry-run", code=0)
     assert "not included: 2 models on Ollama" in every.stderr
 
 
@@ -198,7 +192,7 @@ def test_the_users_model_is_in_use_unless_it_is_forced(serve: Serve) -> None:
     assert (one_length.exit_code, refused.exit_code, server.loads) == (4, 4, 0)
     assert "ollama stop" in refused.stderr
     assert "--force" in refused.stderr
-    assert shell("test", "m", "--quick", "--force").exit_code == 0
+    shell("test", "m", "--quick", "--force", code=0)
     assert server.loaded == {"m:latest": 1024}
 
 
@@ -206,27 +200,24 @@ def test_two_servers_that_have_a_model_are_not_guessed(serve: Serve) -> None:
     ollamas = OllamaServer(models("m:latest", "other", "alone"))
     serve(ollamas, LMStudioServer(models("m")), LlamaServer("org/m", "other"))
     for words in (("test", "m"), ("test", "--dry-run", "m"), ("infer", "m", "Hello"), ("map", "m")):
-        result = shell(*words)
-        assert result.exit_code == 2
+        result = shell(*words, code=2)
         assert "'m' is on several servers: lmstudio, ollama, llama-server" in result.stderr
         assert "--adapter lmstudio" in result.stderr
     assert "on several servers: ollama, llama-server" in shell("test", "other").stderr
-    assert shell("test", "alone", "m").exit_code == 2
+    shell("test", "alone", "m", code=2)
     assert ollamas.loads == 0
-    assert adapter_of(shell("--adapter", "ollama", "test", "m", "--quick", "--json")) == "ollama"
+    assert adapter_of("--adapter", "ollama", "test", "m") == "ollama"
     assert ollamas.left_behind == []
 
 
 def test_near_names_come_from_all_servers(serve: Serve) -> None:
     serve(OllamaServer(models("qwen3:8b")), LlamaServer("qwen3:14b"))
-    away = shell("test", "qwen3:9b")
-    assert away.exit_code == 4
+    away = shell("test", "qwen3:9b", code=4)
     on = "no server that answers has a model 'qwen3:9b' (models on Ollama: 1, llama-server: 1)"
     assert f"{on}; LM Studio does not answer" in away.stderr
     assert '"qwen3:8b" or "qwen3:14b"' in away.stderr
     serve(LMStudioServer(models("qwen3-9b", "unlike")))
-    result = shell("test", "qwen3:9b", "--json")
-    assert result.exit_code == 4
+    result = shell("test", "qwen3:9b", "--json", code=4)
     assert "(models on LM Studio: 2, Ollama: 1, llama-server: 1)" in result.stderr
     for key in ("qwen3:8b", "qwen3:14b", "qwen3-9b"):
         assert f'"{key}"' in result.stderr
@@ -236,9 +227,9 @@ def test_near_names_come_from_all_servers(serve: Serve) -> None:
 def test_who_names_a_place_or_a_file_asks_no_other_server(serve: Serve, tmp_path: Path) -> None:
     served, studio = LlamaServer("m", "file.gguf"), LMStudioServer(models("studio"))
     serve(served, studio)
-    assert shell("--adapter", "lmstudio", "test", "m").exit_code == 4
-    assert shell("--host", studio.host, "test", "m").exit_code == 4
-    assert shell("test", str(tmp_path / "file.gguf")).exit_code == 4
+    shell("--adapter", "lmstudio", "test", "m", code=4)
+    shell("--host", studio.host, "test", "m", code=4)
+    shell("test", str(tmp_path / "file.gguf"), code=4)
     assert served.requests == []
 
 
@@ -268,8 +259,7 @@ def test_a_server_with_a_key_has_to_be_named(serve: Serve, monkeypatch: pytest.M
     monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
     served = LlamaServer("m", key="sk-secret")
     serve(served)
-    result = shell("test", "m")
-    assert result.exit_code == 3
+    result = shell("test", "m", code=3)
     assert "answered 401" in result.stderr
     assert "name the server with --adapter" in result.stderr
     assert "llm" in shell("scan").stdout  # it lists its models to everybody
@@ -278,10 +268,9 @@ def test_a_server_with_a_key_has_to_be_named(serve: Serve, monkeypatch: pytest.M
     assert found["verdict"] == "ok"
     assert "--adapter" in found["advice"]
     assert keys_sent_to(served) == {""}
-    assert shell("--adapter", "llama-server", "scan").exit_code == 0
+    shell("--adapter", "llama-server", "scan", code=0)
     monkeypatch.setenv("LMSTRIX_API_KEY", "sk-wrong")
-    wrong = shell("--adapter", "llama-server", "test", "m", "--json")
-    assert wrong.exit_code == 3
+    wrong = shell("--adapter", "llama-server", "test", "m", "--json", code=3)
     assert "Invalid API Key Bearer [key]" in wrong.stderr
     assert "sk-wrong" not in wrong.stdout + wrong.stderr
     monkeypatch.setenv("LMSTRIX_API_KEY", "kéy")  # which no header can hold
@@ -293,7 +282,7 @@ def test_a_key_that_is_part_of_a_models_name(serve: Serve, monkeypatch: pytest.M
     """Keys of local servers are often no secrets."""
     monkeypatch.setenv("LMSTRIX_API_KEY", "lm")
     serve(OllamaServer(models("lm/m:latest")), LlamaServer("lm/m"))
-    assert shell("--adapter", "ollama", "test", "lm/m", "--quick").exit_code == 0
+    shell("--adapter", "ollama", "test", "lm/m", "--quick", code=0)
     assert '"lm/m"' in shell("--adapter", "llama-server", "scan", "--json").stdout
 
 
@@ -304,11 +293,9 @@ def test_a_key_is_in_no_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.Mo
     server, served = OpenAIServer(SimulatedAdapter(MODEL), script=script), LlamaServer("m")
     serve(server, served)
     words = ("--verbose", "--log-file", str(log), "test", "m:latest", "--json")
-    result = shell(*OPENAI, server.host, *words)
-    assert result.exit_code == 3
+    result = shell(*OPENAI, server.host, *words, code=3)
     assert "secret" not in result.stdout + result.stderr + log.read_text(encoding="utf-8")
-    streamed = shell("--adapter", "llama-server", "infer", "m", "Hello")
-    assert streamed.exit_code == 1
+    streamed = shell("--adapter", "llama-server", "infer", "m", "Hello", code=1)
     assert "bad key [key]" in streamed.stderr
 
 
@@ -324,7 +311,7 @@ def test_a_silent_server_keeps_nobody_waiting(
 ) -> None:
     monkeypatch.setattr(plugins, "ANSWER_S", 0.3)
     serve(SilentServer(), LMStudioServer(models("studio")))
-    assert adapter_of(shell("test", "studio", "--quick", "--json")) == "lmstudio"
+    assert adapter_of("test", "studio") == "lmstudio"
 
 
 def test_a_declared_context_for_a_server_that_tells_none(serve: Serve) -> None:
@@ -352,8 +339,7 @@ def test_measuring_elsewhere_needs_consent(serve: Serve, monkeypatch: pytest.Mon
     # As on another machine.
     monkeypatch.setattr(openai, "is_loopback", str.isspace)
     for words in ("test m:latest", "test --all", "map m:latest", "bench m:latest"):
-        refused = shell(*OPENAI, server.host, *words.split())
-        assert refused.exit_code == 2
+        refused = shell(*OPENAI, server.host, *words.split(), code=2)
         assert "is on another machine" in refused.stderr
         assert "--budget-tokens" in refused.stderr
     assert server.requests == []
@@ -364,5 +350,4 @@ def test_measuring_elsewhere_needs_consent(serve: Serve, monkeypatch: pytest.Mon
         "infer m:latest Hello",
         "scan",
     ):
-        result = shell(*OPENAI, server.host, *words.split())
-        assert result.exit_code == 0, result.stderr
+        shell(*OPENAI, server.host, *words.split(), code=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -13,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_shell import DRIVER, SOURCES, ScriptedAdapter, Shell, run_python
+from cli_shell import DRIVER, ScriptedAdapter, Shell, run_python
 from click.shell_completion import BashComplete
+from processes import started
 
 from lmstrix.errors import PredictionError
 from lmstrix.testing.samples import sample_model
@@ -33,15 +33,14 @@ def test_where_options_stand(shell: Shell, tmp_path: Path, monkeypatch: pytest.M
         if not typed:
             for option, value in zip(words[::2], words[1::2], strict=True):
                 monkeypatch.setenv(f"LMSTRIX_{option[2:].upper()}", value)
-        assert shell.run(*(typed or ["list"])).exit_code == 0
+        shell.run(*(typed or ["list"]), code=0)
         used = shell.settings
         assert used is not None
         assert (used.adapter, used.host, used.store) == ("lmstudio", "h:1", store)
 
 
 def test_only_the_default_stores_folder_is_created(shell: Shell, tmp_path: Path) -> None:
-    result = shell.run("--store", str(tmp_path / "no" / "such" / "x"), "list")
-    assert result.exit_code == 2
+    result = shell.run("--store", str(tmp_path / "no" / "such" / "x"), "list", code=2)
     assert "does not exist" in result.stderr
     for command in ("list", "report", "compare", "export"):
         said = shell.run("--store", str(tmp_path / "mistyped"), command).stderr
@@ -102,12 +101,7 @@ main.main()
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for a child on Windows")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_before_anything_runs_ends_with_5(times: int) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW_IMPORT, "list"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | SOURCES,
-    ) as process:
+    with started("-c", SLOW_IMPORT, "list", stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert "importing" in process.stderr.readline()
         for _ in range(times):
@@ -144,7 +138,7 @@ def test_a_log_goes_on(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     path.touch()
     shell.adapter = ScriptedAdapter(SimulatedModel(key="fi\x1b\nne", declared=1024))
-    assert shell.run("--log-file", str(path), "test", "fi\x1b\nne", "--no-certify").exit_code == 0
+    shell.run("--log-file", str(path), "test", "fi\x1b\nne", "--no-certify", code=0)
     shell.run("--log-file", str(path), "infer", "nosuch", "A secret prompt")
     logging.getLogger("lmstrix").info("after the command")
     text = path.read_text()
@@ -178,8 +172,7 @@ def test_what_a_server_says_is_shown_and_not_logged(shell: Shell, tmp_path: Path
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_a_log_file_that_is_full_is_said_once(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE)
-    result = shell.run("--log-file", "/dev/full", "test", "fine", "--no-certify")
-    assert result.exit_code == 0
+    result = shell.run("--log-file", "/dev/full", "test", "fine", "--no-certify", code=0)
     assert result.stderr.count("/dev/full") == 1
     assert "No space left" in result.stderr
     assert "Traceback" not in result.stderr
@@ -189,8 +182,7 @@ def test_a_log_file_that_is_full_is_said_once(shell: Shell) -> None:
 def test_a_log_is_appended_to_no_other_file(shell: Shell, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    result = shell.run("--log-file", str(path), "list")
-    assert result.exit_code == 2
+    result = shell.run("--log-file", str(path), "list", code=2)
     assert "is not an LMStrix log" in result.stderr
     assert path.read_bytes() == content
 
@@ -273,8 +265,7 @@ def test_completing(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
 def test_what_a_shell_runs(shell: Shell, name: str) -> None:
-    result = shell.run("completion", name)
-    assert result.exit_code == 0
+    result = shell.run("completion", name, code=0)
     assert f"_LMSTRIX_COMPLETE={name}_complete" in result.stdout
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import anyio
 import attrs
 import pytest
 from cli_shell import NOBODY, ScriptedAdapter, Shell, made
+from processes import started
 
 from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import Cause, LoadedInstance, MemoryEstimate, ModelInfo, Status
@@ -45,8 +45,7 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
     instances = loaded("big", 32768), loaded("small", 7424), loaded("new", 4096), loaded("x", None)
     status = Status(adapter="x", engine="llama.cpp", available=True, loaded=instances)
     shell.adapter = ScriptedAdapter(status=attrs.evolve(status, versions={"b": "123"}))
-    result = shell.run("status")
-    assert result.exit_code == 0
+    result = shell.run("status", code=0)
     text = result.stdout
     for expected in ("llama.cpp", "b 123", str(shell.store), "loaded by another program"):
         assert expected in text
@@ -107,7 +106,7 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
     words += ["--max-memory", "64g"]
     server = ["--adapter", "simulated", "--host", "far:1234"]
     shell.adapter = Measurable(SLOW, reply_seconds=3600)
-    assert shell.run(*server, "test", "slow", "--budget", "1s", *words).exit_code == 5
+    shell.run(*server, "test", "slow", "--budget", "1s", *words, code=5)
     [document] = shell.lines(*server, "status", "--json")
     assert " ".join(server) in document["go_on"][0]
     assert document["unfinished"] == ["slow"]
@@ -115,13 +114,13 @@ def test_the_command_to_go_on_really_goes_on(shell: Shell) -> None:
     assert shlex.split(command)[0] == "lmstrix"
     assert f"To continue: {command}" in shell.run(*server, "status").stdout
     shell.adapter = Measurable(SLOW)
-    assert shell.run(*shlex.split(command)[1:]).exit_code == 0
+    shell.run(*shlex.split(command)[1:], code=0)
     assert shell.lines("status", "--json")[0]["unfinished"] == []
 
 
 def test_a_quick_measurement_is_not_unfinished(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(SLOW)
-    assert shell.run("test", "slow", "--quick").exit_code == 0
+    shell.run("test", "slow", "--quick", code=0)
     [document] = shell.lines("status", "--json")
     assert document["unfinished"] == document["go_on"] == []
 
@@ -132,8 +131,8 @@ def test_a_measurement_that_another_process_runs_is_running(
 ) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "turns"))
     shell.adapter = ScriptedAdapter(SLOW, reply_seconds=3600)
-    assert shell.run("test", "slow", "--budget", "1s").exit_code == 5
-    with subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE) as process:
+    shell.run("test", "slow", "--budget", "1s", code=5)
+    with started("-c", HOLDS, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
         if dead:
@@ -141,7 +140,6 @@ def test_a_measurement_that_another_process_runs_is_running(
             process.wait()
         text = shell.run("status").stdout
         [document] = shell.lines("status", "--json")
-        process.kill()
     found = (document["unfinished"], document["running"])
     assert found == ((["slow"], []) if dead else ([], ["slow"]))
     assert bool(document["go_on"]) is ("To continue: " in text) is dead
@@ -160,8 +158,7 @@ def test_a_store_that_was_set_aside_is_told(shell: Shell) -> None:
 
 def test_a_store_that_cannot_be_opened_hides_no_engine(shell: Shell, tmp_path: Path) -> None:
     shell.store = tmp_path
-    result = shell.run("status")
-    assert result.exit_code == 0
+    result = shell.run("status", code=0)
     assert "simulation" in result.stdout
     assert "warning" in result.stdout
 

@@ -39,8 +39,7 @@ from lmstrix_cli.options import DURATION, SHARE, SIZE, TOKENS
 )
 def test_suggestions(shell: Shell, monkeypatch: pytest.MonkeyPatch, typed: str, said: str) -> None:
     monkeypatch.setattr(session, "open_client", REAL)
-    result = shell.run(*typed.split(" "))
-    assert result.exit_code == 2
+    result = shell.run(*typed.split(" "), code=2)
     assert said in result.stderr
     assert "\x1b" not in result.stderr
 
@@ -63,8 +62,7 @@ test fine --tolerance 1 | test fine --validator nosuch | bench fine --max-contex
 @pytest.mark.parametrize("typed", re.split(r" \| |\n", WRONG_USAGE.strip()))
 def test_wrong_usage(shell: Shell, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.setattr(session, "open_client", REAL)
-    result = shell.run("--store", "memory", *typed.split(" "))
-    assert result.exit_code == 2
+    result = shell.run("--store", "memory", *typed.split(" "), code=2)
     assert "Error: " in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -89,7 +87,7 @@ def test_aliases(shell: Shell) -> None:
     assert shell.run("ls", "--json").stdout == shell.run("list", "--json").stdout
     assert "Commands:" in shell.run("help").stdout
     assert shell.run("help", "test").stdout == shell.run("test", "--help").stdout
-    assert shell.run("help", "ls").exit_code == 0
+    shell.run("help", "ls", code=0)
 
 
 # Values.
@@ -143,8 +141,7 @@ def test_an_error_is_two_lines_without_a_traceback(shell: Shell) -> None:
 def test_a_bug_is_said_to_be_one_and_shows_its_traceback_only_when_asked(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(listing_error=RuntimeError("oops"))
     for words, traced in ((("scan",), False), (("--verbose", "scan"), True)):
-        result = shell.run(*words)
-        assert result.exit_code == 1
+        result = shell.run(*words, code=1)
         assert "this is a bug" in result.stderr.lower()
         assert ("Traceback" in result.stderr) is traced
 

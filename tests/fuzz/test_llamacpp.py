@@ -10,15 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
+import pytest
 from fuzz_counts import put_through
 from fuzz_values import NAMES, TEXTS, VALUES, as_text, changed, damaged, deep, fuzz, texts_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lmstrix.adapters.llamacpp import loaded
 from lmstrix.adapters.llamacpp.catalogue import Catalogue, described_model
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
 from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, server_error
-from lmstrix.errors import InvalidModel, LMStrixError
+from lmstrix.errors import EngineUnavailable, InvalidModel, LMStrixError
 from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply
 from lmstrix.serialize import to_json
@@ -152,9 +154,12 @@ LAST = {
 }
 ERROR = {"code": 400, "message": "no", "type": "exceed_context_size_error", "n_ctx": 5}
 EVENTS = [PROGRESS, PIECE, LAST]
-STREAM = b": a comment\n\n" + b"".join(
-    b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in EVENTS
+STREAM = (
+    b": a comment\n\nevent: message\nid: 1\n"
+    + b"".join(b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in EVENTS)
+    + b'data:{"a": "\xc3\xa4"}\n\ndata: [DONE]\n\nerror: {"message": "no"}\n\n'
 )
+SENT = [*EVENTS, {"a": "ä"}, {"error": {"message": "no"}}]
 
 
 def _objects(value: object) -> list[Json]:
@@ -186,10 +191,21 @@ def _reply(events: list[Json]) -> Reply:
 
 @fuzz
 @given(damaged(STREAM), st.sampled_from([1, 7, 1000]))
+@example(STREAM, 1)
 def test_streams(data: bytes, size: int) -> None:
     events = put_through("engine's event stream", lambda: anyio.run(_read, data, size))
     whole = put_through("engine's event stream", lambda: anyio.run(_read, data, 10**6))
     assert events == whole  # wherever the pieces end
+    assert data != STREAM or events == SENT
+
+
+async def test_what_is_no_event_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in (b"data: {", b"data: 7", b"data: [1]", b"data: \xff\xfe"):
+        with pytest.raises(EngineUnavailable, match="not JSON"):
+            await _read(line + b"\n", 7)
+    monkeypatch.setattr(loaded, "MAX_LINE_BYTES", 100)
+    with pytest.raises(EngineUnavailable, match="without an end"):
+        await _read(b"data: " + b"x" * 200, 7)
 
 
 @fuzz

@@ -130,9 +130,9 @@ def test_names_of_models(name: str, key: str, path: str) -> None:
     chosen = put_through("name of a measured model", lambda: apply.choose_report(stored, name))
     if chosen is not None:
         apply.caveats(stored, chosen, engine=name)
-    lines = put_through("Ollama's Modelfile", lambda: apply.ollama_modelfile(model, 8192))
-    assert lines is not None
-    assert len(lines.splitlines()) == 2
+    for adapter in ("", "ollama"):
+        lines = apply.ollama_modelfile(model, 8192, adapter=adapter).splitlines()
+        assert len(lines) == 2
 
 
 # Prompt templates in TOML ------------------------------------------------------------------------

@@ -48,13 +48,14 @@ async def test_a_largest_memory_that_is_enough_changes_nothing() -> None:
     options = MeasureOptions(max_memory_bytes=9000 * KIB, certify=False)
     report, _, sizes = await loads_of(options, memory_bytes=5000 * KIB)
     assert 5000 - 512 <= sizes[0] <= 5000
+    assert (report.cause, len(sizes)) == (Cause.LOAD_REFUSED, 1)
     assert any("are available" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
     ("memory_bytes", "allowed"),
-    [(None, 9000), (9000 * KIB, 100)],
-    ids=["nothing is known about a load", "not even the shortest one fits"],
+    [(None, 9000), (9000 * KIB, 100), (100 * KIB, 9000)],
+    ids=["nothing is known about a load", "not even the shortest one fits", "it has not enough"],
 )
 async def test_what_cannot_be_kept_loads_nothing(memory_bytes: int | None, allowed: int) -> None:
     options = MeasureOptions(max_memory_bytes=allowed * KIB)

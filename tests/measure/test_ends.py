@@ -13,7 +13,7 @@ import attrs
 import pytest
 from simulations import Failing, Judging, ends, measure, only, up_to
 
-from lmstrix import Cause, MeasureOptions
+from lmstrix import BenchOptions, Cause, MeasureOptions, RetryPolicy
 from lmstrix.errors import (
     ConfigurationError,
     ContextOverflow,
@@ -71,12 +71,14 @@ async def test_a_length_too_short_to_ask_anything_is_no_limit(options: MeasureOp
         *((MeasureOptions, "documents", 2.5), (MeasureOptions, "average", 1)),
         *((MapOptions, "max_context", 100), (MapOptions, "lengths", 1), (MapOptions, "trials", 0)),
         *((MapOptions, "ratio", value) for value in (0.0, 1.5)),
+        *((kind, "retry", 3) for kind in (MeasureOptions, MapOptions, BenchOptions)),
+        *((RetryPolicy, "attempts", 0), (RetryPolicy, "first_wait_s", -1)),
     ],
 )
 def test_a_value_of_another_kind_or_out_of_range_is_refused(
     kind: Any, name: str, value: object
 ) -> None:
-    with pytest.raises(ConfigurationError, match=f"a map|{name}"):
+    with pytest.raises(ConfigurationError, match=f"a map|a wait|one attempt|{name}"):
         kind(**{name: value})
 
 

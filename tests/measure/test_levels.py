@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from simulations import Failing
+from simulations import Failing, Judging
 
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import EngineUnavailable
 from lmstrix.measure.run import Measurement
 from lmstrix.measure.state import Level
-from lmstrix.models import ContextReport, Judgement, LevelReport, Prompt, Question, Region, Reply
-from lmstrix.ports import LoadedModel, QuestionSource, Validator
+from lmstrix.models import ContextReport, Judgement, LevelReport, Prompt, Question
+from lmstrix.ports import Validator
 from lmstrix.search.gallop import Gallop
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, prompt_tokens
@@ -22,21 +22,13 @@ TRUTH = 4400
 MODEL = SimulatedModel(key="m", declared=16384, true_context=TRUTH, beyond=Beyond.FORGETS_ALL)
 
 
-@attrs.frozen
-class UpTo:
-    """A level whose limit is known: it passes up to `limit` tokens of prompt."""
+def level(name: str, limit: int, baseline_length: int = 512) -> Judging:
+    """A level whose limit is known: it passes up to `limit` tokens."""
 
-    name: str
-    limit: int
-    baseline_length: int = 512
-    regions: tuple[Region, ...] = tuple(Region)
+    def judged(_: Question, __: int, length: int) -> Judgement:
+        return Judgement.PASS if length <= limit else Judgement.GIBBERISH
 
-    def questions(self, loaded: LoadedModel, seed: int) -> QuestionSource:
-        return Recall().questions(loaded, seed)
-
-    def judge(self, question: Question, reply: Reply) -> Judgement:
-        fits = reply.prompt_tokens + question.max_tokens <= self.limit
-        return Judgement.PASS if fits else Judgement.GIBBERISH
+    return Judging(judged, name, baseline_length)
 
 
 async def run(
@@ -64,7 +56,7 @@ def level_of(report: ContextReport, name: str) -> LevelReport:
 
 
 async def test_a_deeper_level_has_a_limit_of_its_own() -> None:
-    report, _ = await run(UpTo("deep", 1900))
+    report, _ = await run(level("deep", 1900))
     deep = level_of(report, "deep")
     assert report.true_context == level_of(report, "recall").limit_tokens == 4352
     low, high = deep.bracket
@@ -75,7 +67,7 @@ async def test_a_deeper_level_has_a_limit_of_its_own() -> None:
 
 
 async def test_a_level_that_nothing_contradicts_is_at_least_what_was_read() -> None:
-    report, _ = await run(UpTo("writing", 10**6))
+    report, _ = await run(level("writing", 10**6))
     writing = level_of(report, "writing")
     longest = max(point.length_tokens for point in report.curve)
     assert (writing.bracket, writing.cause) == ((longest, None), Cause.NOTHING_FAILED)
@@ -83,14 +75,14 @@ async def test_a_level_that_nothing_contradicts_is_at_least_what_was_read() -> N
 
 async def test_at_the_declared_maximum_it_says_so() -> None:
     able = attrs.evolve(MODEL, declared=4096, true_context=10**6)
-    report, _ = await run(UpTo("writing", 10**6), model=able)
+    report, _ = await run(level("writing", 10**6), model=able)
     writing = level_of(report, "writing")
     assert writing.bracket == (4096, None)
     assert writing.cause is report.cause is Cause.DECLARED_MAXIMUM
 
 
 async def test_a_required_level_that_fails_earlier_is_the_answer() -> None:
-    report, _ = await run(UpTo("writing", 3000), required=True)
+    report, _ = await run(level("writing", 3000), required=True)
     assert report.true_context is not None
     assert report.true_context <= 3000 < report.true_context + 512
     assert (report.cause, report.certified) == (Cause.GIBBERISH, True)
@@ -98,12 +90,12 @@ async def test_a_required_level_that_fails_earlier_is_the_answer() -> None:
 
 
 async def test_a_required_level_that_fails_at_the_same_length_is_the_cause() -> None:
-    report, _ = await run(UpTo("writing", TRUTH), required=True)
+    report, _ = await run(level("writing", TRUTH), required=True)
     assert (report.true_context, report.cause) == (4352, Cause.GIBBERISH)
 
 
 async def test_what_it_cannot_do_when_short_is_not_measurable() -> None:
-    report, _ = await run(UpTo("never", 0))
+    report, _ = await run(level("never", 0))
     never = level_of(report, "never")
     assert (never.limit_tokens, never.cause) == (None, Cause.NOT_MEASURABLE)
     assert report.true_context == 4352
@@ -125,7 +117,7 @@ async def test_a_level_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch)
 async def test_levels_cost_their_questions() -> None:
     """Acceptance: at most a quarter more, by the engine's own counts."""
     alone, _ = await run()
-    report, _ = await run(UpTo("writing", 10**6), UpTo("deep", 1900))
+    report, _ = await run(level("writing", 10**6), level("deep", 1900))
     assert report.true_context == alone.true_context
     assert report.cost.loads == alone.cost.loads
     assert report.cost.prompt_tokens <= 1.25 * alone.cost.prompt_tokens
@@ -135,12 +127,12 @@ async def test_levels_cost_their_questions() -> None:
 async def test_an_interrupted_measurement_of_levels_goes_on(share: float) -> None:
     """Stopped in a baseline, in the search and in a level: nothing is asked twice."""
     quick = MeasureOptions(retry=RetryPolicy(attempts=1), certify=False)
-    whole, undisturbed = await run(UpTo("deep", 1900), options=quick)
+    whole, undisturbed = await run(level("deep", 1900), options=quick)
     fails_at = int(share * undisturbed.counters.replies) + 1
     away = EngineUnavailable("unplugged")
     adapter = Failing(MODEL, away, lambda engine, _: engine.counters.replies == fails_at)
     client = LMStrix(
-        adapter=adapter, store="memory", strategy="gallop", levels=[UpTo("deep", 1900)]
+        adapter=adapter, store="memory", strategy="gallop", levels=[level("deep", 1900)]
     )
     with pytest.raises(EngineUnavailable):
         await client.find_true_context("m", quick)
@@ -152,7 +144,7 @@ async def test_an_interrupted_measurement_of_levels_goes_on(share: float) -> Non
 
 async def test_nothing_is_loaded_for_a_level_beyond_what_was_wanted() -> None:
     """Its shortest questions are longer: that is said, and nothing is reported of it."""
-    long = UpTo("long", 10**6, baseline_length=1024)
+    long = level("long", 10**6, baseline_length=1024)
     report, adapter = await run(long, options=MeasureOptions(max_context=600))
     assert report.true_context == 600
     assert adapter.counters.most_prompt_tokens <= 600
@@ -161,19 +153,14 @@ async def test_nothing_is_loaded_for_a_level_beyond_what_was_wanted() -> None:
     assert any("needs 1,024 tokens of 600" in note for note in report.notes)
 
 
-@attrs.frozen
-class From(UpTo):
-    """Passes from `limit` tokens of prompt on, and fails below."""
-
-    def judge(self, question: Question, reply: Reply) -> Judgement:
-        return Judgement.PASS if reply.prompt_tokens > self.limit else Judgement.WRONG
-
-
 @pytest.mark.parametrize("required", [True, False])
 async def test_no_level_is_asked_below_its_own_shortest_length(required: bool) -> None:
     """What is asked there is no task of its kind: a failure would be no limit of the model."""
     early = attrs.evolve(MODEL, true_context=1200)
-    report, _ = await run(From("long", 1900, baseline_length=2048), required=required, model=early)
+    long = Judging(
+        lambda _, __, length: Judgement.PASS if length > 1900 else Judgement.WRONG, "long", 2048
+    )
+    report, _ = await run(long, required=required, model=early)
     assert (report.true_context, report.cause) == (1152, Cause.FORGETS)
     assert level_of(report, "long").bracket == (2048, None)
 
@@ -183,13 +170,12 @@ async def test_a_level_that_contradicts_its_baseline_leaves_no_number(certify: b
     """It passes at the shortest length, and later fails there: then nothing is known to work."""
     asked = 0
 
-    class Fickle(UpTo):
-        def judge(self, question: Question, reply: Reply) -> Judgement:
-            nonlocal asked
-            asked += 1
-            return Judgement.PASS if asked <= 4 else super().judge(question, reply)
+    def fickle(*_: object) -> Judgement:
+        nonlocal asked
+        asked += 1
+        return Judgement.PASS if asked <= 4 else Judgement.GIBBERISH
 
     options = MeasureOptions(certify=certify)
-    report, _ = await run(Fickle("writing", 0), required=True, options=options)
+    report, _ = await run(Judging(fickle, "writing"), required=True, options=options)
     assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
     assert any("contradict the baseline" in note for note in report.notes)

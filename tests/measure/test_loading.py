@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import attrs
 import pytest
-from simulations import BOTH_LOOPS, Giving, measure
+from simulations import Giving, measure
 
 from lmstrix import LMStrix, MeasureOptions
-from lmstrix.errors import EngineUnavailable, LoadRefused, OutOfMemory
+from lmstrix.errors import EngineUnavailable
 from lmstrix.events import Event, LoadStarted
-from lmstrix.measure.engine import Crashes, Engine
+from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
 from lmstrix.models import Cause, LoadProgress, Outcome
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
@@ -68,32 +68,6 @@ def is_above(found: Loadable, loadable: int, width: float = 256) -> bool:
     return found.failed_at is not None and loadable < found.failed_at <= loadable + width
 
 
-@pytest.mark.parametrize("wanted", [512, 4096, 131072, 1_000_001])
-async def test_one_load_where_what_is_wanted_loads(wanted: int) -> None:
-    search = Search()
-    found = await search.run(wanted)
-    assert found == Loadable(context_length=wanted, limit=None)
-    assert (search.loads, search.left_loaded) == (1, wanted)
-
-
-async def test_an_estimate_saves_the_loads() -> None:
-    search = Search(memory_bytes=9000 * 1024)
-    found = await search.run()
-    assert 9000 - 512 <= found.context_length <= 9000
-    assert found.limit is Cause.LOAD_REFUSED
-    assert "GiB are available" in found.detail
-    assert is_above(found, found.context_length)
-    assert search.loads == 1
-
-
-async def test_an_estimate_below_the_floor_refuses_before_any_load() -> None:
-    search = Search(memory_bytes=100 * 1024)
-    with pytest.raises(LoadRefused, match="not even 512 tokens") as caught:
-        await search.run()
-    assert "--force" in caught.value.hint
-    assert search.loads == 0
-
-
 async def test_an_estimate_that_was_too_hopeful_is_searched_below() -> None:
     found = await Search(SimulatedModel(loadable=5000), memory_bytes=9000 * 1024).run()
     assert 5000 - 256 <= found.context_length <= 5000
@@ -119,16 +93,6 @@ async def test_a_huge_claim_does_not_hide_the_size_that_loads(loadable: int) -> 
     found = await search.run(10_000_000)
     assert min(loadable * 31 / 32, loadable - 256) <= found.context_length <= loadable
     assert search.tried <= MOST_SIZES
-
-
-@pytest.mark.parametrize("wanted", [512, 700, 131072, 10_000_000])
-async def test_nothing_loads(wanted: int) -> None:
-    search = Search(SimulatedModel(loadable=100))
-    with pytest.raises(OutOfMemory):
-        await search.run(wanted)
-    assert search.sizes[-1] == FLOOR
-    assert search.tried <= MOST_SIZES
-    assert search.left_loaded is None
 
 
 @pytest.mark.parametrize("deadly", [1024, 20_000, 131_072])
@@ -247,41 +211,3 @@ async def test_what_loaded_and_no_longer_does_is_trouble_with_the_machine() -> N
     search = Search(SimulatedModel(loadable=3000), make=filling)
     with pytest.raises(EngineUnavailable, match="loaded earlier, but no longer do"):
         await search.run(8192)
-
-
-def test_a_loss_at_a_shorter_length_or_one_that_works_is_trouble_with_the_connection() -> None:
-    new, answered, unsteady = Crashes(), Crashes(), Crashes()
-    answered.answered(4096)
-    for crashes in (new, answered, unsteady):
-        for _ in range(2):
-            crashes.lost(4096)
-            crashes.answered(512)
-    assert new.is_crash(4096, needed=2)
-    assert not answered.is_crash(4096, needed=2)  # it works now and then
-    answered.lost(4096)
-    assert answered.is_crash(4096)
-    unsteady.lost(512)
-    unsteady.lost(4096)
-    assert not unsteady.is_crash(4096)
-
-
-class Hanging(SimulatedAdapter):
-    """Loads above 5,000 tokens make no progress."""
-
-    async def before_load(
-        self, context_length: int, on_progress: Callable[[LoadProgress], None]
-    ) -> int:
-        if context_length > 5000:
-            on_progress(LoadProgress(fraction=0.1))
-            await anyio.sleep_forever()
-        return context_length
-
-
-@BOTH_LOOPS
-async def test_a_load_that_hangs_twice_is_a_failed_size() -> None:
-    search = Search(make=Hanging)
-    found = await search.run(8192, load_timeout_s=0.05)
-    assert (found.limit, search.sizes[:2]) == (Cause.LOAD_HUNG, [8192, 8192])
-    assert search.sizes.count(8192) == 2
-    assert 5000 - 256 <= found.context_length <= 5000
-    assert "no progress" in found.detail

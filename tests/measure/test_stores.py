@@ -29,7 +29,7 @@ from simulations import (
 from lmstrix import Cause, MeasureOptions
 from lmstrix.adapters.token_counts import common_length
 from lmstrix.errors import StoreError
-from lmstrix.events import Event, LoadStarted, MeasurementFinished, Noted, TrialFinished
+from lmstrix.events import Event, MeasurementFinished, Noted, TrialFinished
 from lmstrix.models import ContextReport, Cost, Judgement, Trial
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel
@@ -52,42 +52,6 @@ async def test_where_less_loads_than_before_the_answer_is_within_it(certify: boo
     assert max(point.length_tokens for point in report.curve) <= 3000
     assert max(level.limit_tokens or 0 for level in report.levels) <= 3000
     assert "an earlier run loaded a larger context" in " ".join(report.notes)
-
-
-class DyingStore(SqliteStore):
-    """Keeps the mark of a load, and ends the run there, as a kill would."""
-
-    dies = True
-
-    async def mark_load(self, measurement_id: str, context_length: int) -> None:
-        await super().mark_load(measurement_id, context_length)
-        if self.dies:
-            raise Killed
-
-    async def clear_load(self, measurement_id: str) -> None:
-        if not self.dies:  # a killed process writes nothing more
-            await super().clear_load(measurement_id)
-
-
-async def test_a_size_at_which_two_runs_died_is_left_out() -> None:
-    """Also by the run after the next one; a single death may have had any reason."""
-    store, heard = DyingStore(":memory:"), list[Event]()
-
-    async def run(**options: Any) -> ContextReport:
-        adapter = SimulatedAdapter(MODEL, owns_engine=True)
-        asked = MeasureOptions(**options)
-        return await measure(adapter, asked, store=store, observers=[heard.append])
-
-    for _ in range(2):
-        with pytest.raises(Killed):
-            await run()
-    store.dies = False
-    assert (await run(budget_tokens=1000)).cause is Cause.BUDGET_SPENT
-    report = await run()
-    assert max((load.context_length for load in only(LoadStarted, heard)), default=0) < 8192
-    assert "2 earlier runs died" in " ".join(report.notes)
-    await run(force=True)
-    assert max(load.context_length for load in only(LoadStarted, heard)) == 8192
 
 
 async def test_a_load_that_ends_leaves_no_mark() -> None:

@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from anyio.abc import TaskStatus
+from processes import started, until
 from simulations import BOTH_LOOPS, measure, only
 
 from lmstrix import LMStrix, MeasureOptions
@@ -53,19 +54,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state" / "turns"
 
 
-@contextmanager
-def holder(name: str, log: Path, *, times: int, seconds: float) -> Generator[subprocess.Popen[str]]:
-    root = str(Path(sys.modules["lmstrix.errors"].__file__ or "").parents[1])
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDS, name, str(times), str(log), str(seconds)],
-        text=True,
-        env=os.environ | {"PYTHONPATH": root},
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def holder(
+    name: str, log: Path, *, times: int, seconds: float
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started("-c", HOLDS, name, str(times), str(log), str(seconds))
 
 
 @asynccontextmanager
@@ -81,12 +73,6 @@ async def somebody_has(resource: str) -> AsyncGenerator[None]:
         await tasks.start(hold)
         yield
         tasks.cancel_scope.cancel()
-
-
-async def until(there: Callable[[], object]) -> None:
-    with anyio.fail_after(30):
-        while not there():  # noqa: ASYNC110 - another process sets no event
-            await anyio.sleep(0.02)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, cast
 
 import pytest
 
 from lmstrix import (
     Ask,
-    BenchOptions,
     ConfigurationError,
     Done,
     EngineUnavailable,
     LMStrix,
-    MapOptions,
     MeasureOptions,
     ModelInfo,
     RetryPolicy,
@@ -29,9 +26,6 @@ from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.recall import Recall
 
 SMALL = SimulatedModel(key="m", declared=2048, true_context=1000)
-
-
-KINDS: Sequence[Callable[..., object]] = (MeasureOptions, MapOptions, BenchOptions)
 
 
 def client_of(adapter: SimulatedAdapter, **parts: Any) -> LMStrix:
@@ -102,19 +96,6 @@ async def test_a_tokenizer_that_does_not_count_ends_the_measurement(count: int) 
         options = MeasureOptions(retry=RetryPolicy(attempts=1))
         with pytest.raises(EngineUnavailable, match="its tokenizer does not work"):
             await client.find_true_context("m", options)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: RetryPolicy(attempts=0),
-        lambda: RetryPolicy(first_wait_s=-1),
-        *(partial(kind, retry=3) for kind in KINDS),
-    ],
-)
-def test_retries_that_cannot_work(make: Callable[[], object]) -> None:
-    with pytest.raises(ConfigurationError):
-        make()
 
 
 @pytest.mark.parametrize(

@@ -16,28 +16,10 @@ from lmstrix.search.gallop import Gallop
 from lmstrix.testing.contracts.strategy import Answers, Search, StrategyContract
 
 
-class TestBayes(StrategyContract):
-    @pytest.fixture
-    def strategy(self) -> SearchStrategy:
-        return Bayes()
-
-
-class TestImpatientBayes(StrategyContract):
-    @pytest.fixture
-    def strategy(self) -> SearchStrategy:
-        return Bayes(worth=2.0)
-
-
-class TestGallop(StrategyContract):
-    @pytest.fixture
-    def strategy(self) -> SearchStrategy:
-        return Gallop()
-
-
-class TestGallopInBigSteps(StrategyContract):
-    @pytest.fixture
-    def strategy(self) -> SearchStrategy:
-        return Gallop(factor=4)
+class TestContract(StrategyContract):
+    @pytest.fixture(params=[Bayes(), Bayes(worth=2.0), Gallop(), Gallop(factor=4)], ids=repr)
+    def strategy(self, request: pytest.FixtureRequest) -> SearchStrategy:
+        return request.param
 
 
 BASELINE = Baseline(passes=10, trials=10, length_tokens=512)

@@ -14,6 +14,7 @@ from typing import IO
 
 import anyio
 import pytest
+from processes import started
 
 from lmstrix.models import StoredMeasurement
 from lmstrix.stores.sqlite import SqliteStore
@@ -57,20 +58,10 @@ class Writers:
 
 @contextmanager
 def writers(path: Path) -> Generator[Writers]:
-    root = str(Path(sys.modules["lmstrix.errors"].__file__ or "").parents[1])
     script = str(Path(__file__).with_name("writers.py"))
-    process = subprocess.Popen(
-        [sys.executable, script, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    with process:
-        try:
-            yield Writers(process)
-        finally:
-            process.kill()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with started(script, str(path), **pipes) as process:
+        yield Writers(process)
 
 
 async def stored(path: Path) -> StoredMeasurement:

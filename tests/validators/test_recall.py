@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter
-from itertools import pairwise
-from math import ceil, log
 from typing import cast
 
 import pytest
@@ -16,7 +14,7 @@ from lmstrix.models import Judgement, Prompt, Question, Region, Reply, StopReaso
 from lmstrix.ports import LoadedModel, QuestionSource
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 from lmstrix.validators.coherence import Coherence
-from lmstrix.validators.needles import SPARE_FACTS, deck, distractors, needle_positions, standing
+from lmstrix.validators.needles import SPARE_FACTS, deck, distractors
 from lmstrix.validators.recall import Recall
 
 
@@ -32,17 +30,12 @@ async def test_ten_questions_differ(loaded: LoadedModel, length: int, region: Re
     source = Recall().questions(loaded, 3)
     asked = [await source.question(length, i, region) for i in range(10)]
     told = Counter(q.expected for q in asked)
-    inside = sum(begin_to_end(region, length, p) for p in standing(3, length))
-    assert max(told.values()) <= ceil(10 / (inside - 1)) + 1
-    assert len(told) >= min(10, inside - 2)  # one may land behind the next border
+    at_an_end = region in (Region.HEAD, Region.TAIL)  # which are short: few needles stand there
+    assert max(told.values()) <= (3 if at_an_end else 2)
+    assert len(told) >= (5 if at_an_end else 9)
     assert len({(q.prompt.answer_prefix, q.prompt.user) for q in asked}) == 10
     closing = [i for i, q in enumerate(asked) if is_closing(q)]
     assert closing == ([2, 5, 8] if region is Region.TAIL else [])
-
-
-def begin_to_end(region: Region, length: int, position: float) -> bool:
-    begin, end = region.span
-    return begin * length <= position < end * length
 
 
 async def test_a_document_keeps_no_model_alive() -> None:
@@ -69,30 +62,15 @@ async def test_short_lengths_have_questions_too(loaded: LoadedModel, region: Reg
             assert len({q.expected for q in asked}) == 10
 
 
-@pytest.mark.parametrize("seed", [1001, 1002, 1003, 1004, 900_001])
-@pytest.mark.parametrize("length", [4096, 4500, 6000, 8192, 33_333, 131_072, 1_000_000])
-def test_needles_stand_densely_enough(seed: int, length: int) -> None:
-    positions = standing(seed, length)
-    inside = {r: sum(begin_to_end(r, length, p) for p in positions) for r in Region}
-    assert min(inside.values()) >= 3
-    assert min(inside[Region.MIDDLE], inside[Region.LATE], inside[Region.EARLY]) >= 6
-    assert len(positions) < 1.05 * (35 + log(length / 3429) / log(1.028)) + 1
-
-
-def test_documents_of_one_measurement_have_their_needles_in_each_others_gaps() -> None:
-    first, second = (list(needle_positions(seed, 50_000)) for seed in (1001, 1002))
-    for (a, b), between in zip(pairwise(first), second, strict=False):
-        assert 0.45 < (between - a) / (b - a) < 0.55
-    third, fourth = (next(needle_positions(seed, 200)) for seed in (1003, 1004))
-    assert (third, fourth) == (72, 120)
-
-
-async def test_the_text_has_its_needles_where_they_are_planned(loaded: LoadedModel) -> None:
-    source = Recall().questions(loaded, 1002)
-    for index in range(40):
-        question = await source.question(60_000, index, Region.MIDDLE)
-        position = (question.depth or 0) * 60_000
-        assert min(abs(position - p) for p in standing(1002, 60_000)) < 60
+async def test_documents_of_one_measurement_have_their_needles_in_each_others_gaps(
+    loaded: LoadedModel,
+) -> None:
+    """In the middle of 60,000 tokens, needles stand 600 tokens apart or more."""
+    first, second = [
+        [(await source.question(60_000, i, Region.MIDDLE)).depth or 0 for i in range(40)]
+        for source in (Recall().questions(loaded, seed) for seed in (1001, 1002))
+    ]
+    assert min(abs(a - b) for a in first for b in second) > 250 / 60_000
 
 
 async def test_a_distractor_is_near_and_never_asked_for(loaded: LoadedModel) -> None:

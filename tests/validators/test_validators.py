@@ -19,40 +19,13 @@ from lmstrix.validators.ruler import Crowd, Tracing
 HUGE = 10**6
 
 
-class TestRecall(ValidatorContract):
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Recall()
-
-
-class TestCoherence(ValidatorContract):
-    tells_values = False
-
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Coherence()
-
-
-class TestCopy(ValidatorContract):
-    tells_values = False
-
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Copy()
-
-
-class TestCrowd(ValidatorContract):
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Crowd()
-
-
-class TestTracing(ValidatorContract):
-    covers_regions_from = 10**9  # a chain is spread over a tenth of the window
-
-    @pytest.fixture
-    def validator(self) -> Validator:
-        return Tracing()
+class TestContract(ValidatorContract):
+    @pytest.fixture(params=[Recall, Coherence, Copy, Crowd, Tracing])
+    def validator(self, request: pytest.FixtureRequest) -> Validator:
+        self.tells_values = request.param not in (Coherence, Copy)
+        if request.param is Tracing:  # a chain is spread over a tenth of the window
+            self.covers_regions_from = 10**9
+        return request.param()
 
 
 @pytest.mark.parametrize("kind", [Crowd, Tracing])
