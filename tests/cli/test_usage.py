@@ -73,7 +73,7 @@ def test_without_a_command_one_screen_says_how_to_begin(shell: Shell) -> None:
     lines = result.stderr.splitlines()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
-    for words in ("how much context", "lmstrix demo", "20 min", "true   ", "certified", "--help"):
+    for words in ("how much context", "lmstrix demo", "25 min", "true   ", "certified", "--help"):
         assert words in result.stderr
 
 
