@@ -360,7 +360,7 @@ class ProgressState:
         announced = max(0, self._planned - self.judged)
         unread_s = 0.0 if done[self.phase] else (1 - (self.fraction or 0)) * read_s
         if self.phase == "weak":
-            return unread_s + announced * ask_s + again_s / 4  # most end with it
+            return unread_s + announced * ask_s  # most measurements end with it
         if self.phase == "certify":
             certify = max(announced, expected.certify - done["certify"])
             return unread_s + certify * ask_s + weak_s + again_s
