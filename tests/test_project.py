@@ -70,7 +70,7 @@ LoadError LoadFailed LoadFinished LoadHung LoadProgress LoadProgressed LoadRefus
 LoadedInstance LoadedModel MapCell MapFinished MapOptions MeasureOptions MeasurementFinished
 MeasurementStarted MemoryEstimate Merged Method ModelError ModelInUse ModelInfo ModelNotFound
 NotMeasured Noted Observation Observer OutOfMemory Outcome OwnsEngine PassRule PhaseStarted
-PluginNotFound PredictionError PredictionTooSlow PrefillProgress PrefillProgressed Probe
+PluginNotFound PredictionError PredictionTooSlow PrefillProgress PrefillProgressed
 ProbeFinished ProbeStarted Prompt PromptTruncated Proportion Question QuestionSource Region
 RegionReport Reply ReplyChunk ReplyTimed ReportSummary RetryPolicy Retrying Reuse SearchProblem
 SearchStrategy SettingsError SeveralSource SeveralValidator SizeCheck SpeedBench SqliteStore
