@@ -16,7 +16,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from lmstrix import errors
 from lmstrix.adapters.llamacpp import LlamaCppAdapter, loaded
 from lmstrix.adapters.llamacpp.engine import Engine, load_failure
-from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, LlamaCppModel, server_error
+from lmstrix.adapters.llamacpp.loaded import Generation, LlamaCppModel, read_events, server_error
 from lmstrix.errors import (
     ConnectionLost,
     ContextOverflow,
@@ -35,12 +35,8 @@ async def read_all(data: bytes, size: int = 7) -> list[Json]:
         for at in range(0, len(data), size):
             yield data[at : at + size]
 
-    events: list[Json] = []
-    async with aclosing(chunks()) as pieces:
-        reader = EventReader(pieces)
-        while (event := await reader.next()) is not None:
-            events.append(event)
-    return events
+    async with aclosing(chunks()) as pieces, aclosing(read_events(pieces)) as events:
+        return [event async for event in events]
 
 
 STREAM = (

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lmstrix.adapters.llamacpp.catalogue import described_model, find_model, list_models
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
-from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, server_error
+from lmstrix.adapters.llamacpp.loaded import Generation, read_events, server_error
 from lmstrix.errors import InvalidModel, LMStrixError
 from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply
@@ -167,12 +167,8 @@ async def _read(data: bytes, size: int) -> list[Json]:
         for at in range(0, len(data), size):
             yield data[at : at + size]
 
-    events: list[Json] = []
-    async with aclosing(chunks()) as pieces:
-        reader = EventReader(pieces)
-        while (event := await reader.next()) is not None:
-            events.append(event)
-    return events
+    async with aclosing(chunks()) as pieces, aclosing(read_events(pieces)) as events:
+        return [event async for event in events]
 
 
 def _reply(events: list[Json]) -> Reply:
