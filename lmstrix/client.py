@@ -546,11 +546,8 @@ async def _require_room(
 
     `tested` is the true context of this model in tokens, None if it is not known; `on_note`
     hears a sentence for the user if prompt and reply fit, but may need more than that. Raises
-    `ContextOverflow`, which says what would fit, if prompt and reply do not; and
-    `ConfigurationError` for a reply of less than one token.
+    `ContextOverflow`, which says what would fit, if prompt and reply do not.
     """
-    if max_tokens < 1:
-        raise ConfigurationError(f"max_tokens must be at least 1, got {max_tokens}")
     tokens = await loaded.count_prompt_tokens(prompt)
     context = loaded.effective_context
     needed = tokens + max_tokens

@@ -7,6 +7,7 @@ import attrs
 from lmstrix.errors import StoreError
 from lmstrix.models import (
     Baseline,
+    BenchSample,
     Cause,
     ContextMap,
     ContextReport,
@@ -136,15 +137,10 @@ class BracketChanged(Event):
 
 @attrs.frozen(kw_only=True)
 class ReplyTimed(Event):
-    """A benchmark timed one reply; numbers as in `lmstrix.models.Reply`."""
+    """A benchmark timed one reply."""
 
     length_tokens: int
-    prompt_tokens: int
-    cached_tokens: int | None
-    ttft_s: float | None
-    tokens_per_second: float | None
-    warm: bool = False
-    """Whether the same text was read before."""
+    sample: BenchSample
 
 
 @attrs.frozen(kw_only=True)

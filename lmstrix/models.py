@@ -379,14 +379,6 @@ class Observation:
 
 
 @attrs.frozen(kw_only=True)
-class Probe:
-    """An observation with its verdict."""
-
-    observation: Observation
-    verdict: Verdict
-
-
-@attrs.frozen(kw_only=True)
 class Interval:
     """An interval for the true context, in tokens, at a confidence level."""
 

@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -108,36 +108,22 @@ FREQUENT = (LoadProgressed, PrefillProgressed, TrialFinished)
 """All other events are drawn at once."""
 
 
-class Handle(Protocol):
-    """An output that can be redrawn, as IPython returns it."""
-
-    def update(self, obj: Mapping[str, str], *, raw: bool) -> None:
-        """Show `obj` (text by MIME type) instead."""
-        ...
-
-
-class Display(Protocol):
-    """IPython's ``display``, or another with the same signature."""
-
-    def __call__(self, obj: Mapping[str, str], *, raw: bool, display_id: bool) -> Handle | None:
-        """Show `obj` (text by MIME type). None if the output cannot be redrawn."""
-        ...
-
-
 class NotebookProgress:
     """An observer for notebooks: ``LMStrix(observers=[NotebookProgress()])``.
 
     Each measurement gets its own output below the cell: phase, bracket, and a row for each length.
     Without HTML, as in IPython on a terminal, it shows plain text.
 
-    The default for `display` is IPython's; without IPython the constructor raises
+    `display` takes and returns what IPython's does: it is given texts by MIME type, ``raw=True``
+    and ``display_id=True``, and returns something with an ``update``, or None if the output cannot
+    be redrawn. The default is IPython's; without IPython the constructor raises
     `ModuleNotFoundError`.
     """
 
     def __init__(
         self,
         *,
-        display: Display | None = None,
+        display: Callable[..., Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._display = display or _ipython_display()
@@ -167,7 +153,7 @@ class _Output:
     """One output below a cell."""
 
     state: ProgressState = attrs.field(factory=ProgressState)
-    handle: Handle | None = None
+    handle: Any = None
     drawn_s: float | None = None
     """When it was drawn last; None before the first time."""
 
@@ -199,7 +185,7 @@ def _probe_row(probe: ProbeFinished) -> tuple[str, ...]:
     return say_tokens(probe.length_tokens), f"{probe.passes} of {probe.trials}", verdict
 
 
-def _ipython_display() -> Display:
+def _ipython_display() -> Callable[..., Any]:
     try:
         import IPython.display as ipython  # noqa: PLC0415 - every notebook has it
     except ModuleNotFoundError as error:
@@ -208,4 +194,4 @@ def _ipython_display() -> Display:
             " LMStrix.watch or your own observer.",
             name=error.name,
         ) from error
-    return cast("Display", ipython.display)  # pyright: ignore[reportUnknownMemberType] - untyped
+    return ipython.display  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped

@@ -299,8 +299,6 @@ class CostModel:
     probe: float = 64.0
     """Weight of a change to another length: cutting and tokenizing a document, one request. An
     assumption (a tenth of a second at 640 tokens per second), which is not learned."""
-    load: float = 0.0
-    """Weight of one load of the model."""
     facts: int = 1
     """Questions that one request asks."""
     attention_tokens: float | None = None

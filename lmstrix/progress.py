@@ -31,7 +31,7 @@ from lmstrix.events import (
     TrialFinished,
     WaitingForTurn,
 )
-from lmstrix.models import ContextReport, Trial
+from lmstrix.models import BenchSample, ContextReport, Trial
 
 PHASES = {
     "start": "getting ready",
@@ -250,7 +250,7 @@ class ProgressState:
                 self._hear_reply(event.trial)
                 self._hear_time(event.trial, now_s - self._since_s)
             case ReplyTimed():
-                self._hear_reply(event)
+                self._hear_reply(event.sample)
             case BaselineMeasured():
                 self.floor = event.baseline.length_tokens
             case ProbeFinished() if event.phase not in self._levels:
@@ -292,7 +292,7 @@ class ProgressState:
             self.ceiling = event.effective_context or self.ceiling
             self._load_s = now_s - self._load_began_s
 
-    def _hear_reply(self, reply: Trial | ReplyTimed) -> None:
+    def _hear_reply(self, reply: Trial | BenchSample) -> None:
         if isinstance(reply, Trial):
             self.judged += 1
             self.passes += reply.judgement == "pass"

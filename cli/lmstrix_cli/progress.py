@@ -123,12 +123,11 @@ def event_line(event: Event) -> str:
             level = "" if asked in PHASES and asked != "coherence" else f" {asked}"
             line = f"    {event.length_tokens:,}{level}: {_probe_words(event)}"
         case ReplyTimed():
-            read = event.prompt_tokens - (event.cached_tokens or 0)
-            ttft = (
-                "" if event.ttft_s is None else f", first token after {say_seconds(event.ttft_s)}"
-            )
-            text = "the same text again" if event.warm else "a new text"
-            line = f"    {event.length_tokens:,}, {text}: {read:,} tokens read{ttft}"
+            sample = event.sample
+            text = "the same text again" if sample.warm else "a new text"
+            line = f"    {event.length_tokens:,}, {text}: {sample.read_tokens:,} tokens read"
+            wait = sample.ttft_s
+            line += "" if wait is None else f", first token after {say_seconds(wait)}"
         case BaselineMeasured():
             line = f"    baseline {event.baseline.passes} of {event.baseline.trials}"
         case Retrying():

@@ -8,7 +8,7 @@ import threading
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import click
@@ -210,44 +210,27 @@ def _template(name: str, table: object, source: str) -> Template:
         )
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where} is not a table", hint=_FORMAT)
-    fields = cast("dict[str, object]", table)
-    unknown = [key for key in fields if key not in _KEYS]
-    if unknown:
-        raise ConfigurationError(f"{where} has an unknown key {unknown[0][:64]!r}", hint=_FORMAT)
-    made = Template(
-        name=name,
-        source=source,
-        max_tokens=_tokens(fields.get("max_tokens"), where),
-        user=_text(fields, "user", where),
-        system=_text(fields, "system", where),
-        description=_text(fields, "description", where),
-    )
+    fields: dict[str, Any] = {"user": "", **cast("dict[str, Any]", table)}
+    for key, value in fields.items():
+        _check(key, value, where)
+    made = Template(name=name, source=source, **fields)
     if not made.user.strip():
         raise ConfigurationError(f"{where} has no `user`", hint=_FORMAT)
-    for key, text in (("user", made.user), ("system", made.system)):
-        _check_braces(text, f"{where}, `{key}`")
     return made
 
 
-_KEYS = frozenset({"user", "system", "max_tokens", "description"})
-
-
-def _text(fields: Mapping[str, object], key: str, where: str) -> str:
-    value = fields.get(key, "")
-    if not isinstance(value, str):
+def _check(key: str, value: object, where: str) -> None:
+    if key not in {"user", "system", "max_tokens", "description"}:
+        raise ConfigurationError(f"{where} has an unknown key {key[:64]!r}", hint=_FORMAT)
+    if key == "max_tokens":
+        if type(value) is not int or not 1 <= value <= MAX_REPLY_TOKENS:
+            raise ConfigurationError(f"{where}: `{key}` is not a number of tokens", hint=_FORMAT)
+    elif not isinstance(value, str):
         raise ConfigurationError(f"{where}: `{key}` is not a text", hint=_FORMAT)
-    found = _CONTROL.search(value)
-    if found is not None:
+    elif found := _CONTROL.search(value):
         raise ConfigurationError(f"{where}: `{key}` has the control character {found[0]!a}")
-    return value
-
-
-def _tokens(value: object, where: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_REPLY_TOKENS:
-        raise ConfigurationError(f"{where}: `max_tokens` is not a number of tokens", hint=_FORMAT)
-    return value
+    elif key != "description":
+        _check_braces(value, f"{where}, `{key}`")
 
 
 def _check_braces(text: str, where: str) -> None:

@@ -397,15 +397,5 @@ async def _timed(
         tokens_per_second=reply.tokens_per_second,
         seconds=seconds,
     )
-    sweep.announcer.emit(
-        ReplyTimed(
-            model_key=sweep.model.key,
-            length_tokens=length,
-            prompt_tokens=sample.prompt_tokens,
-            cached_tokens=sample.cached_tokens,
-            warm=warm,
-            ttft_s=sample.ttft_s,
-            tokens_per_second=sample.tokens_per_second,
-        )
-    )
+    sweep.announcer.emit(ReplyTimed(model_key=sweep.model.key, length_tokens=length, sample=sample))
     return sample

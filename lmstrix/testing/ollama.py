@@ -21,7 +21,7 @@ from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import Answer, Request, StandInError
-from lmstrix.testing.serving import ModelServer, chat_prompt, command, cut_prompt
+from lmstrix.testing.serving import ModelServer, ServerScript, chat_prompt, command, cut_prompt
 
 DEFAULT_PORT = 11434
 DEFAULT_CONTEXT = 4096
@@ -33,12 +33,9 @@ REPEAT_LIMIT = 100
 
 
 @attrs.frozen(kw_only=True)
-class OllamaScript:
+class OllamaScript(ServerScript):
     """How the server misbehaves; by default it does not. Lengths are tokens."""
 
-    window: int | None = None
-    """A longer prompt is cut to half of this and answered, whatever the request and `/api/ps` say.
-    """
     ignores_flags: bool = False
     """`truncate` and `shift` are not known: a prompt that does not fit is cut to half the
     context."""
@@ -48,27 +45,15 @@ class OllamaScript:
     """How many replies are given before `/api/ps` tells so."""
     counts: bool = True
     """Whether replies say how many tokens were read and written."""
-    counts_cached: bool = True
-    """Whether the tokens read include those that were in the cache, as in old versions not."""
     tells_cached: bool = False
     """Whether replies say how many tokens were in the cache, as versions since late 2026 do."""
     repeats_token: bool = False
     """Every reply is one token without an end, and broken off with an error, as since late 2026."""
-    busy: int = 0
-    """How many requests for a reply are answered with 429 before one is served."""
-    prefill_s: float = 0.0
-    """How long reading a prompt takes."""
     token_s: float = 3e-5
     """How long reading a token takes that is not in the cache: the one sign of reuse."""
     reuses: bool = True
     """Whether the beginning of the last prompt is in the cache."""
     load_s: float = 0.0
-    endless: bool = False
-    """Replies never end."""
-    crashes_above: int | None = None
-    """The engine dies of longer prompts."""
-    repeats_key: bool = False
-    """Refuses every reply, and repeats the authorization header in the error."""
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -259,9 +244,7 @@ class OllamaServer(ModelServer):
         script, options = self.script, as_object(body.get("options"))
         loaded, context = instance.loaded, instance.loaded.effective_context
         asked = as_count(options.get("num_predict")) or DEFAULT_REPLY
-        prompt, count = await self.read(
-            loaded, prompt, window=script.window, crashes_above=script.crashes_above
-        )
+        prompt, count = await self.read(loaded, prompt, script)
         if count >= context:
             if body.get("truncate") is False and not script.ignores_flags:
                 raise StandInError(400, "the input length exceeds the context length")

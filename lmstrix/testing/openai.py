@@ -20,20 +20,18 @@ from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
 from lmstrix.ports import Adapter, LoadedModel
 from lmstrix.testing.http_server import Answer, Request, StandInError
-from lmstrix.testing.serving import ModelServer, chat_prompt, command
+from lmstrix.testing.serving import ModelServer, ServerScript, chat_prompt, command
 
 DEFAULT_PORT = 8000
 DEFAULT_REPLY = 512
 
 
 @attrs.frozen(kw_only=True)
-class OpenAIScript:
+class OpenAIScript(ServerScript):
     """How the server misbehaves; by default it does not. Lengths are tokens."""
 
     serves: int | None = None
     """A longer prompt is refused with 400; None: what the model declares."""
-    window: int | None = None
-    """A longer prompt is cut to half of this and answered."""
     declares: bool = True
     """Whether the list of models says a length."""
     usage: bool = True
@@ -42,20 +40,10 @@ class OpenAIScript:
     """Whether a request may ask for that."""
     cached: bool = True
     """Whether they say how many of those were in the cache."""
-    counts_cached: bool = True
-    """Whether the tokens read include those that were in the cache, as older mlx_lm's do not."""
     counts_as: int | None = None
     """Every prompt is said to have this many tokens."""
-    busy: int = 0
-    """How many requests for a reply are answered with 429 before one is served."""
     failures: int = 0
-    """The same with 500."""
-    prefill_s: float = 0.0
-    """How long reading a prompt takes."""
-    endless: bool = False
-    """Replies never end."""
-    crashes_above: int | None = None
-    """The connection is lost by longer prompts."""
+    """How many of them are then answered with 500."""
     fails_above: int | None = None
     """Longer prompts are answered with `failure`, a status and words."""
     failure: tuple[int, str] = (500, "输入内容无法处理")
@@ -69,8 +57,6 @@ class OpenAIScript:
     """Replies begin with the first words that were given, as llama-server's do."""
     strict: bool = False
     """Fields that OpenAI does not know are refused."""
-    repeats_key: bool = False
-    """Refuses every reply, and repeats the authorization header in the error."""
 
 
 class OpenAIServer(ModelServer):
@@ -157,9 +143,7 @@ class OpenAIServer(ModelServer):
         script, context = self.script, loaded.effective_context
         given = body.get("max_tokens") or body.get("max_completion_tokens")
         asked = as_count(given) or DEFAULT_REPLY
-        prompt, count = await self.read(
-            loaded, prompt, window=script.window, crashes_above=script.crashes_above
-        )
+        prompt, count = await self.read(loaded, prompt, script)
         if script.fails_above is not None and count > script.fails_above:
             status, words = script.failure
             raise StandInError(status, {"message": words})

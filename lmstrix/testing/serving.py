@@ -22,6 +22,27 @@ from lmstrix.testing.http_server import HttpServer, LoopbackServer
 from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 
+@attrs.frozen(kw_only=True)
+class ServerScript:
+    """How any of these servers misbehaves; by default it does not. Lengths are tokens."""
+
+    window: int | None = None
+    """A longer prompt is cut to half of this and answered, whatever the server says of its context.
+    """
+    counts_cached: bool = True
+    """Whether the tokens read include those that were in the cache, as in some versions not."""
+    busy: int = 0
+    """How many requests for a reply are answered with 429 before one is served."""
+    prefill_s: float = 0.0
+    """How long reading a prompt takes."""
+    endless: bool = False
+    """Replies never end."""
+    crashes_above: int | None = None
+    """The engine dies of longer prompts."""
+    repeats_key: bool = False
+    """Refuses every reply, and repeats the authorization header in the error."""
+
+
 class ModelServer(HttpServer):
     """An `HttpServer` in front of the models of `adapter`: of those named, or of all."""
 
@@ -47,19 +68,16 @@ class ModelServer(HttpServer):
         return list(await self.served())
 
     async def read(
-        self, loaded: LoadedModel, prompt: Prompt, *, window: int | None, crashes_above: int | None
+        self, loaded: LoadedModel, prompt: Prompt, script: ServerScript
     ) -> tuple[Prompt, int]:
-        """What is read of a prompt, and its tokens; one that `window` does not hold is cut to half.
-
-        Raises `EngineCrashed`.
-        """
+        """What is read of a prompt, and its tokens. Raises `EngineCrashed`."""
         count = await loaded.count_prompt_tokens(prompt)
         self.prompt_tokens.append(count)
-        if crashes_above is not None and count > crashes_above:
+        if script.crashes_above is not None and count > script.crashes_above:
             raise EngineCrashed("killed")
-        if window is None or count < window:
+        if script.window is None or count < script.window:
             return prompt, count
-        cut = await cut_prompt(loaded, prompt, window // 2 + 2)
+        cut = await cut_prompt(loaded, prompt, script.window // 2 + 2)
         return cut, await loaded.count_prompt_tokens(cut)
 
 

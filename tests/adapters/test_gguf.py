@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from lmstrix import errors
-from lmstrix.adapters.llamacpp.catalogue import Catalogue
+from lmstrix.adapters.llamacpp.catalogue import find_model, list_models
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
 from lmstrix.adapters.llamacpp.memory import available_memory, estimate_memory, kv_bytes
 from lmstrix.errors import InvalidModel, ModelNotFound
@@ -214,7 +214,7 @@ def folder(tmp_path: Path, make_gguf: Make) -> Path:
 
 
 def test_all_models_are_listed(folder: Path) -> None:
-    models = Catalogue([folder]).list_models()
+    models = list_models([folder])
     assert [(model.key, model.type) for model in models] == [
         ("ann/Small-GGUF/small-q4", "llm"),
         ("bob/Other/other", "llm"),
@@ -231,14 +231,14 @@ def test_all_models_are_listed(folder: Path) -> None:
 
 
 def test_no_folder_has_no_model_and_a_file_is_no_folder(tmp_path: Path) -> None:
-    nothing = Catalogue([tmp_path / "absent"])
-    assert nothing.list_models() == []
+    nothing = [tmp_path / "absent"]
+    assert list_models(nothing) == []
     with pytest.raises(ModelNotFound, match="'x'") as caught:
-        nothing.find_model("x")
+        find_model(nothing, "x")
     assert ".gguf" in caught.value.hint
     (tmp_path / "file").touch()
     with pytest.raises(errors.EngineUnavailable, match="cannot be read"):
-        Catalogue([tmp_path / "file"]).list_models()
+        list_models([tmp_path / "file"])
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_what_cannot_be_found_or_read_is_told(
     (folder / "empty.gguf").write_bytes(make_gguf(LLAMA, []))
     (folder / "dan/big-00002-of-00003.gguf").unlink()
     with pytest.raises(kind) as caught:
-        Catalogue([folder]).find_model(name.format(folder))
+        find_model([folder], name.format(folder))
     assert said in f"{caught.value} {caught.value.hint}"
 
 
@@ -285,26 +285,26 @@ def test_what_cannot_answer(tmp_path: Path, make_gguf: Make, values: dict[str, o
     path = tmp_path / "other.gguf"
     path.write_bytes(make_gguf(values))
     with pytest.raises(errors.UnsupportedModel, match="cannot answer"):
-        Catalogue([]).find_model(str(path))
+        find_model([], str(path))
 
 
 def test_no_pooling_is_no_embedding(tmp_path: Path, make_gguf: Make) -> None:
     (tmp_path / "model.gguf").write_bytes(make_gguf({**LLAMA, "llama.pooling_type": 0}))
-    assert Catalogue([tmp_path]).find_model("model").type == "llm"
+    assert find_model([tmp_path], "model").type == "llm"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
 def test_links_in_a_circle_end(folder: Path) -> None:
     (folder / "bob/loop").symlink_to(folder, target_is_directory=True)
-    keys = [model.key for model in Catalogue([folder]).list_models()]
+    keys = [model.key for model in list_models([folder])]
     assert len(keys) == len(set(keys)) == 7
 
 
 @pytest.mark.parametrize("name", ["bob/Other/other", "bob/Other/other.gguf", "other", "other.gguf"])
 def test_a_model_has_several_names(folder: Path, name: str) -> None:
-    assert Catalogue([folder]).find_model(name).key == "bob/Other/other"
+    assert find_model([folder], name).key == "bob/Other/other"
     path = str(folder / "bob/Other/other.GGUF")
-    model = Catalogue([]).find_model(path)
+    model = find_model([], path)
     assert (model.key, model.path) == (path, path)
 
 

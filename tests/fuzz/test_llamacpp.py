@@ -17,9 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.llamacpp import loaded
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, described_model
+from lmstrix.adapters.llamacpp.catalogue import described_model, find_model, list_models
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
-from lmstrix.adapters.llamacpp.loaded import EventReader, Generation, server_error
+from lmstrix.adapters.llamacpp.loaded import Generation, read_events, server_error
 from lmstrix.errors import EngineUnavailable, InvalidModel, LMStrixError
 from lmstrix.json_values import Json, parse_object
 from lmstrix.models import Reply
@@ -130,13 +130,13 @@ def test_files(content: bytes, file_name: str, name: str) -> None:
         path = Path(folder, file_name)
         path.write_bytes(content)
         put_through("GGUF header", lambda: _sound(read_header(path)), InvalidModel)
-        models = put_through("GGUF file", Catalogue([path.parent]).list_models)
+        models = put_through("GGUF file", lambda: list_models([path.parent]))
         assert models is not None
         [model] = models
         assert model == described_model(model.key, path)
         # A vast shape of a type that nobody knows makes no vast text.
         assert len(model.parameters) < 2000
-        put_through("name of a GGUF file", lambda: Catalogue([path.parent]).find_model(name))
+        put_through("name of a GGUF file", lambda: find_model([path.parent], name))
 
 
 # What the engine's server sends ------------------------------------------------------------------
@@ -172,12 +172,8 @@ async def _read(data: bytes, size: int) -> list[Json]:
         for at in range(0, len(data), size):
             yield data[at : at + size]
 
-    events: list[Json] = []
-    async with aclosing(chunks()) as pieces:
-        reader = EventReader(pieces)
-        while (event := await reader.next()) is not None:
-            events.append(event)
-    return events
+    async with aclosing(chunks()) as pieces, aclosing(read_events(pieces)) as events:
+        return [event async for event in events]
 
 
 def _reply(events: list[Json]) -> Reply:

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix.adapters.http import named_model
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.catalogue import default_folders, list_models
 from lmstrix.adapters.lmstudio.discovery import addresses, parse_host, told_port
 from lmstrix.adapters.lmstudio.instances import effective_context, listed, load_instance, unload
 from lmstrix.adapters.lmstudio.listing import device_of, parse_listing, wire_key
@@ -58,9 +58,7 @@ def test_pointers(pointer: str) -> None:
     try:
         assert put_through("LM Studio's home pointer", lambda: addresses(None))
         put_through("LM Studio's home pointer", existing_home, SettingsError)
-        found = put_through(
-            "LM Studio's home pointer", lambda: Catalogue(default_folders()[:1]).list_models()
-        )
+        found = put_through("LM Studio's home pointer", lambda: list_models(default_folders()[:1]))
         assert not found
     finally:
         file.unlink()

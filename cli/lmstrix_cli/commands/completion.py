@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from lmstrix import EMBEDDED_ADAPTER, LMStrixError, SqliteStore, StoreError, plugin_names
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.catalogue import default_folders, files_in
 from lmstrix_cli import output, session
 from lmstrix_cli.prompts import read_templates, user_templates
 from lmstrix_cli.settings import Settings
@@ -47,7 +47,7 @@ def _models(ctx: click.Context) -> Iterator[str]:
     settings = ctx.find_root().ensure_object(Settings)
     try:
         yield from anyio.run(_stored, _store(settings.store))
-        files = Catalogue(default_folders()).files()
+        files = files_in(default_folders())
     except (LMStrixError, OSError, RuntimeError, ValueError):
         return
     # LM Studio has names of its own; as a path a file needs no LM Studio.

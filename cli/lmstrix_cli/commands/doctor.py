@@ -41,7 +41,7 @@ from lmstrix import (
 )
 
 # It examines the parts themselves, so it knows more of them than other commands do.
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders
+from lmstrix.adapters.llamacpp.catalogue import default_folders, files_in
 from lmstrix.adapters.llamacpp.engine import ENGINE_PACKAGE, INSTALL_HINT
 from lmstrix.adapters.llamacpp.memory import available_memory
 from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
@@ -283,7 +283,7 @@ def check_models(_: Settings) -> Finding:
     folders = default_folders()
     where = " and ".join(str(folder) for folder in folders)
     try:
-        count = len(Catalogue(folders).files())
+        count = len(files_in(folders))
     except EngineUnavailable as error:
         return problem(f"{error}.", error.hint)
     if not count:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import anyio
 
 from lmstrix.adapters.http import http_client
-from lmstrix.adapters.llamacpp.catalogue import Catalogue, default_folders, sound_model
+from lmstrix.adapters.llamacpp import catalogue
 from lmstrix.adapters.llamacpp.engine import (
     INSTALL_HINT,
     EngineSettings,
@@ -80,8 +80,8 @@ class LlamaCppAdapter:
             raise ConfigurationError(f"load_stall_s must be positive, got {load_stall_s}")
         if memory_limit_bytes is not None and memory_limit_bytes < 1:
             raise ConfigurationError("memory_limit_bytes must be positive")
-        given = default_folders() if folders is None else folders
-        self._catalogue = Catalogue([Path(folder).absolute() for folder in given])
+        given = catalogue.default_folders() if folders is None else folders
+        self._folders = [Path(folder).absolute() for folder in given]
         self._threads = threads
         self._stall_s = stall_timeout_s
         self._load_stall_s = load_stall_s
@@ -91,20 +91,20 @@ class LlamaCppAdapter:
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """Every model in the folders, sorted by key; raises `EngineUnavailable`."""
-        return await _in_thread(self._catalogue.list_models, SCAN_S)
+        return await _in_thread(lambda: catalogue.list_models(self._folders), SCAN_S)
 
     async def find_model(self, name: str) -> ModelInfo:
         """The model that `name` means: a key, the last part of one, or a ``.gguf`` file.
 
         Raises `ModelNotFound`, `InvalidModel` or `UnsupportedModel`.
         """
-        return await _in_thread(lambda: self._catalogue.find_model(name), SCAN_S)
+        return await _in_thread(lambda: catalogue.find_model(self._folders, name), SCAN_S)
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """The memory that a load needs, from the file's header; see `memory.kv_bytes`."""
 
         def estimate() -> MemoryEstimate | None:
-            info, header = sound_model(model.key, Path(model.path))
+            info, header = catalogue.sound_model(model.key, Path(model.path))
             return estimate_memory(
                 header, info.size_bytes, context_length, batch_tokens=BATCH_TOKENS
             )
@@ -132,7 +132,9 @@ class LlamaCppAdapter:
         """
         if context_length < 1:
             raise ConfigurationError(f"context_length must be at least 1, got {context_length}")
-        info, header = await _in_thread(lambda: sound_model(model.key, Path(model.path)), READ_S)
+        info, header = await _in_thread(
+            lambda: catalogue.sound_model(model.key, Path(model.path)), READ_S
+        )
         settings = self._engine_settings(info.path, context_length)
         total_bytes = info.size_bytes + (kv_bytes(header, context_length) or 0)
         _report(on_progress, 0.0)
@@ -186,7 +188,7 @@ class LlamaCppAdapter:
             hint="" if installed else INSTALL_HINT,
             versions={} if installed is None else {"xllamacpp": installed},
             loaded=tuple(self._loaded.values()),
-            model_folders=tuple(str(folder) for folder in self._catalogue.folders),
+            model_folders=tuple(map(str, self._folders)),
         )
 
 

@@ -1,4 +1,9 @@
-"""GGUF models in folders: finds them by name, checks their files and describes them."""
+"""GGUF models in folders: finds them by name, checks their files and describes them.
+
+All of it blocks: call it from a worker thread. A key is a file's path relative to its folder, with
+forward slashes and without ``.gguf``. A name from a user is compared with the keys found and never
+joined to a folder; only a name that ends in ``.gguf`` may also be the path of a file.
+"""
 
 from __future__ import annotations
 
@@ -57,57 +62,40 @@ def default_folders() -> tuple[Path, ...]:
         return (own,)
 
 
-class Catalogue:
-    """The models in some folders. Synchronous: call it from a worker thread.
+def list_models(folders: Sequence[Path]) -> list[ModelInfo]:
+    """Every model in `folders`, sorted by key; a broken file has the type ``invalid``.
 
-    A key is a file's path relative to its folder, with forward slashes and without ``.gguf``. A
-    name from a user is compared with the keys found and never joined to a folder; only a name
-    that ends in ``.gguf`` may also be the path of a file.
+    Raises `EngineUnavailable` if a folder exists and cannot be read.
     """
+    return [described_model(key, path) for key, path in files_in(folders).items()]
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = tuple(folders)
 
-    def list_models(self) -> list[ModelInfo]:
-        """Every model found, sorted by key; a broken file has the type ``invalid``.
+def files_in(folders: Sequence[Path]) -> dict[str, Path]:
+    """Every model's file by its key, without opening it. Raises like `list_models`."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in _model_files(folder):
+            key = path.relative_to(folder).as_posix()[: -len(".gguf")]
+            found.setdefault(key, path)  # the first folder wins
+    return dict(sorted(found.items()))
 
-        Raises `EngineUnavailable` if a folder exists and cannot be read.
-        """
-        return [described_model(key, path) for key, path in sorted(self._found().items())]
 
-    def files(self) -> dict[str, Path]:
-        """Every model's file by its key, without opening it. Raises like `list_models`."""
-        return dict(sorted(self._found().items()))
+def find_model(folders: Sequence[Path], name: str) -> ModelInfo:
+    """The model that `name` means: a key, an unambiguous last part of one, or a file.
 
-    def find_model(self, name: str) -> ModelInfo:
-        """The model that `name` means: a key, an unambiguous last part of one, or a file.
-
-        Raises:
-            ModelNotFound: no model has that name, or more than one.
-            InvalidModel: the file is broken.
-            UnsupportedModel: an embedding model, or another model that cannot answer questions.
-        """
-        key, path = self._resolve(name)
-        return sound_model(key, path)[0]
-
-    def _resolve(self, name: str) -> tuple[str, Path]:
-        direct = _as_file(name)
-        if direct is not None:
-            return name, direct
-        found = self._found()
-        wanted = name.removesuffix(".gguf")
-        key = find_key(wanted, found)
-        if key is None:
-            raise _not_found(name, found)
-        return key, found[key]
-
-    def _found(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for folder in self.folders:
-            for path in _model_files(folder):
-                key = path.relative_to(folder).as_posix()[: -len(".gguf")]
-                found.setdefault(key, path)  # the first folder wins
-        return found
+    Raises:
+        ModelNotFound: no model has that name, or more than one.
+        InvalidModel: the file is broken.
+        UnsupportedModel: an embedding model, or another model that cannot answer questions.
+    """
+    path = _as_file(name)
+    if path is not None:
+        return sound_model(name, path)[0]
+    found = files_in(folders)
+    key = find_key(name.removesuffix(".gguf"), found)
+    if key is None:
+        raise _not_found(name, found)
+    return sound_model(key, found[key])[0]
 
 
 def _not_found(name: str, keys: Collection[str]) -> ModelNotFound:

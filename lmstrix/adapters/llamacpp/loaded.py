@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from time import perf_counter
@@ -166,10 +165,10 @@ class LlamaCppModel(StreamedModel):
             lambda: self._client.send(request, stream=True), self._stall.seconds
         )
         chunks = response.aiter_bytes()
-        reader = EventReader(chunks, self._key)
+        events = read_events(chunks, self._key)
 
         async def read(deadline_s: float) -> Json | None:
-            return await self._bounded(reader.next, deadline_s)
+            return await self._bounded(lambda: anext(events, None), deadline_s)
 
         try:
             if not response.is_success:
@@ -185,6 +184,7 @@ class LlamaCppModel(StreamedModel):
             while (event := await self._stall.step(read)) is not None:
                 yield event, perf_counter() - started
         finally:
+            await events.aclose()
             await close_response(response, chunks)
 
     async def _formatted(self, prompt: Prompt) -> str:
@@ -302,31 +302,20 @@ def completion_request(
     }
 
 
-class EventReader:
-    """Reads server-sent events from chunks of bytes, one JSON object at a time."""
+async def read_events(chunks: AsyncIterator[bytes], key: str = "") -> AsyncGenerator[Json, None]:
+    """The objects in chunks of server-sent events.
 
-    def __init__(self, chunks: AsyncIterator[bytes], key: str = "") -> None:
-        self._chunks = chunks
-        self._lines = EventLines("the engine", key)
-        self._rest = b""
-        self._ready: deque[Json] = deque()
-
-    async def next(self) -> Json | None:
-        """The next event, or None at the end of the stream.
-
-        Raises `EngineUnavailable` for anything else: the server is not the one expected.
-        """
-        while not self._ready:
-            try:
-                chunk = await anext(self._chunks)
-            except StopAsyncIteration:
-                return self._lines.event(b"")
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            if len(self._rest) > MAX_LINE_BYTES:
-                raise EngineUnavailable("the engine sent a line without an end")
-            events = map(self._lines.event, lines)
-            self._ready.extend(event for event in events if event is not None)
-        return self._ready.popleft()
+    Raises `EngineUnavailable` for anything else: the server is not the one expected.
+    """
+    reader, rest = EventLines("the engine", key), b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise EngineUnavailable("the engine sent a line without an end")
+        for line in lines:
+            if (event := reader.event(line)) is not None:
+                yield event
+    reader.event(b"")  # raises if the last event is not whole
 
 
 def server_error(  # noqa: PLR0911 - one for each kind

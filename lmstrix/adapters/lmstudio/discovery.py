@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 
-from lmstrix.adapters.http import is_loopback
+from lmstrix.adapters.http import http_client
 from lmstrix.adapters.lmstudio.protocol import START_HINT
 from lmstrix.adapters.lmstudio_home import INTERNAL, lmstudio_home
 from lmstrix.errors import ConfigurationError, EngineUnavailable, SettingsError
@@ -23,10 +22,7 @@ MAX_FILE_BYTES = 65536
 
 def parse_host(text: str) -> str:
     """``HOST:PORT`` from what a user gives; raises `ConfigurationError`."""
-    rest = text.strip()
-    for scheme in ("http://", "ws://"):
-        rest = rest.removeprefix(scheme)
-    rest = rest.removesuffix("/")
+    rest = text.strip().removeprefix("http://").removeprefix("ws://").removesuffix("/")
     try:
         parts = urlsplit(f"//{rest}")
         name, port = parts.hostname, parts.port
@@ -78,20 +74,13 @@ def addresses(host: str | None) -> Sequence[str]:
 
 
 async def _greets(host: str, deadline_s: float) -> bool | None:
-    """Whether LM Studio's greeting is heard there; None without an answer. Proxies are for other
-    hosts.
-    """
+    """Whether LM Studio's greeting is heard there; None without an answer."""
     try:
         with anyio.fail_after(deadline_s):
-            # Plain HTTP: an empty TLS context spares reading the system's certificates.
-            async with httpx.AsyncClient(
-                trust_env=not is_loopback(host),
-                timeout=deadline_s,
-                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            ) as client:
-                answer = await client.get(f"http://{host}/lmstudio-greeting")
+            async with http_client(f"http://{host}") as client:
+                answer = await client.get("/lmstudio-greeting")
                 # Anybody may listen there.
                 said = parse_object(answer.content[:MAX_FILE_BYTES]) or {}
                 return answer.is_success and said.get("lmstudio") is True
-    except (ImportError, httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, OSError):
+    except (ConfigurationError, httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
         return None
