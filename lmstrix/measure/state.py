@@ -780,17 +780,16 @@ def limit_of(trials: Iterable[Trial]) -> Cause:
 
 def _observe(length_tokens: int, trials: Sequence[Trial], failure: Cause | None) -> Observation:
     passes, counted, inconclusive = _tally(trials)
+    about: dict[Region | None, list[Trial]] = {}
+    for trial in trials:
+        about.setdefault(trial.region, []).append(trial)
     return Observation(
         length_tokens=length_tokens,
         passes=passes,
         trials=counted,
         inconclusive=inconclusive,
         failure=failure,
-        regions=tuple(
-            tally
-            for region in Region
-            if (tally := _region_tally(region, trials)).trials or tally.inconclusive
-        ),
+        regions=tuple(_region_tally(region, about[region]) for region in Region if region in about),
     )
 
 
@@ -800,8 +799,7 @@ def _sums(seen: Observation, regions: Collection[Region]) -> tuple[int, int]:
     return sum(t.passes for t in found), sum(t.trials for t in found)
 
 
-def _region_tally(region: Region, trials: Sequence[Trial]) -> DepthTally:
-    about = [t for t in trials if t.region is region]
+def _region_tally(region: Region, about: Sequence[Trial]) -> DepthTally:
     passes, counted, inconclusive = _tally(about)
     right = _balances(about)
     lost = sum(balance <= 0 for balance in right.values())
