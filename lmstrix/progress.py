@@ -366,7 +366,7 @@ class ProgressState:
             return unread_s + certify * ask_s + weak_s + again_s
         # A search always has some questions left until it ends.
         search = max(expected.search / 4, expected.search - done["search"])
-        certify = expected.certify - done["certify"] if self.certifies else 0
+        certify = max(0, expected.certify - done["certify"]) if self.certifies else 0
         levels = max(0, LEVEL_QUESTIONS - done["levels"])
         return (
             pace.reading_s(self._longest, end)

@@ -41,23 +41,28 @@ async def test_the_time_left_is_near_the_real_one(true_context: int, lapses: flo
     )
     state, now_s = ProgressState(), 0.0
     told: list[tuple[float, float | None]] = []
-    phases: set[str] = set()
+    weak: list[tuple[float, float | None]] = []
 
     def hear(event: Event) -> None:
         nonlocal now_s
         now_s += seconds_of(event)
         state.hear(event, now_s)
-        phases.add(state.phase)
         told.append((now_s, state.seconds_left()))
+        if state.phase == "weak" and isinstance(event, TrialFinished):
+            weak.append(told[-1])
 
     async with LMStrix(adapter=SimulatedAdapter(model), store="memory", observers=[hear]) as client:
         report = await client.find_true_context("m")
-    foreseen = not lapses and report.cost.loads == 2 and "weak" not in phases
+    foreseen = not lapses and report.cost.loads == 2 and not weak
     for part in (0.25, 0.5, 0.75):
         at, left = min(told, key=lambda one: abs(one[0] - part * now_s))
         assert left is not None
         assert left / (now_s - at) < 3
         assert left / (now_s - at) > 0.4 or not foreseen
+    # The questions about weak regions are announced, and mostly the last.
+    for at, left in weak[:1]:
+        assert left is not None
+        assert 0.5 < left / (now_s - at) < 2
     assert told[-1][1] is None
 
 

@@ -358,7 +358,7 @@ class SqliteStore:
                     with contextlib.suppress(OSError):
                         _suspicion(_real(self._path)).touch()
                 raise _store_error(error, self._path) from error
-            # If there was no file before, another process may just have created one.
+            # Where no file was before, a new one replaces none: another process has created it.
             if self._file is not None and self._has_moved():
                 self._drop()
                 raise StoreError(
