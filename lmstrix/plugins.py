@@ -7,9 +7,11 @@ another shape.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import anyio
@@ -40,9 +42,21 @@ ANSWER_S = 3.0
 STORE_SUFFIXES = frozenset({".sqlite3", ".sqlite", ".db"})
 
 
+@cache
+def _on_path(group: str, _path: tuple[str, ...]) -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _registered(group: str) -> Mapping[str, EntryPoint]:
+    """By name. Read once, because every package on the path is looked at."""
+    return _on_path(group, tuple(sys.path))
+
+
 def plugin_names(group: str) -> tuple[str, ...]:
-    """The names that `make_plugin` knows in a group, sorted."""
-    return tuple(sorted(entry_points(group=group).names))
+    """The names that `make_plugin` knows in a group, sorted. A package that is installed later is
+    known in the next process.
+    """
+    return tuple(sorted(_registered(group)))
 
 
 def make_plugin(group: str, name: str, **settings: object) -> object:
@@ -53,7 +67,7 @@ def make_plugin(group: str, name: str, **settings: object) -> object:
         ConfigurationError: it cannot be imported (its package may be broken or half removed), or
             does not take these settings.
     """
-    found = {point.name: point for point in entry_points(group=group)}
+    found = _registered(group)
     family = group.rpartition(".")[2]
     if name not in found:
         one = "strategy" if family == "strategies" else family.removesuffix("s")

@@ -70,6 +70,8 @@ _ACCOUNT = re.compile(
 """The same in words: some providers answer 413 to a prompt that is over the minute's limit."""
 TIMED_OUT = frozenset({408, 504, 520, 522, 523, 524, 525, 526, 527})
 """A limit of time, by a gateway or by Cloudflare (52x): not one of the context."""
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For plain HTTP: reading the system's certificates takes time."""
 PROXY_LIMITS_S = (60, 100, 120, 180, 300, 600)
 """After so long without a byte, proxies close a stream that has begun: nginx and the load balancers
 of AWS after 60 seconds, Cloudflare after 100; the others are what people set instead."""
@@ -614,8 +616,7 @@ def http_client(address: str, key: str = "") -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=address,
             headers={"Connection": "close", **({"Authorization": f"Bearer {key}"} if key else {})},
-            # An empty context spares reading the system's certificates for nothing.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if plain else httpx.create_ssl_context(),
+            verify=_NO_CERTIFICATES if plain else httpx.create_ssl_context(),
             limits=httpx.Limits(max_keepalive_connections=0),
             timeout=None,  # noqa: S113 - each call is awaited under a deadline of its own
             trust_env=not is_loopback(address),

@@ -392,15 +392,19 @@ def _likelihood(
     middle: Floats, ratio: float, curves: _Curves, tallies: Sequence[Sequence[Tally]]
 ) -> Floats:
     """Of the answers about each region, for each (region, cell, curve); the largest is 1."""
-    total = np.zeros((len(tallies), len(middle), len(curves.shape)))
-    for length in sorted({n for found in tallies for n, *_ in found}):
-        kept = _kept(log(length) - middle[:, None], _SLOPES, _RESTS, ratio)
-        rate = kept[:, curves.shape] * (1 - curves.lapse)
-        passing, missing = np.log(rate), np.log(np.maximum(1 - rate, 1e-9))
-        for at, found in enumerate(tallies):
-            passes = sum(k for n, k, _ in found if n == length)
-            misses = sum(trials - k for n, k, trials in found if n == length)
-            total[at] += passes * passing + misses * missing
+    lengths = sorted({n for found in tallies for n, *_ in found})
+    counts = np.zeros((2, len(tallies), len(lengths)))
+    for at, found in enumerate(tallies):
+        for n, passes, trials in found:
+            counts[:, at, lengths.index(n)] += passes, trials - passes
+    distance = np.log(lengths)[:, None, None] - middle[:, None]
+    kept = _kept(distance, _SLOPES, _RESTS, ratio)
+    total = np.einsum("rn,nts->rts", counts[0], np.log(kept))[:, :, curves.shape]
+    total += counts[0].sum(axis=1)[:, None, None] * np.log1p(-curves.lapse)
+    # Most lengths on the way up have no misses.
+    missed = counts[1].any(axis=0)
+    missing = 1 - kept[missed][:, :, curves.shape] * (1 - curves.lapse)
+    total += np.einsum("rn,ntc->rtc", counts[1][:, missed], np.log(np.maximum(missing, 1e-9)))
     return np.exp(total - total.max(axis=(1, 2), keepdims=True))
 
 

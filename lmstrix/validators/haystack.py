@@ -385,7 +385,9 @@ def _document_of(loaded: LoadedModel, seed: int, spec: HaystackSpec) -> MasterDo
         known = _documents.setdefault(loaded, {})
     except TypeError:  # cannot be a key, so nothing is shared
         known = {}
-    return known.setdefault((seed, spec), MasterDocument(loaded, seed, spec))
+    if (seed, spec) not in known:
+        known[seed, spec] = MasterDocument(loaded, seed, spec)
+    return known[seed, spec]
 
 
 class Haystack:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import count, takewhile
 from random import Random
 
@@ -367,6 +368,7 @@ PLACES = ("In the town of Aldport,", "In the valley of Merrow,", "On the isle of
 length (10M tokens hold 325)."""
 
 
+@lru_cache(maxsize=16)
 def deck(seed: int) -> tuple[Needle, ...]:
     """All facts, shuffled, each with a value that no other has; the same for the same `seed`.
 
