@@ -160,9 +160,9 @@ async def test_a_model_that_answers_at_random_ends_too(seed: int) -> None:
 
 
 async def test_a_spent_budget_gives_a_partial_report_and_a_later_run_goes_on() -> None:
-    slow = SimulatedAdapter(SHORT, reply_seconds=0.02)
+    slow = SimulatedAdapter(SHORT, reply_seconds=0.01)
     async with LMStrix(adapter=slow, store="memory") as client:
-        partial = await client.find_true_context("m", MeasureOptions(budget_s=0.5))
+        partial = await client.find_true_context("m", MeasureOptions(budget_s=0.3))
         assert (partial.cause, partial.certified) == (Cause.BUDGET_SPENT, False)
         assert [m.key for m in await client.unfinished_models()] == ["m"]
         assert slow.counters.replies > 0
@@ -203,7 +203,7 @@ async def test_a_certificate_that_was_failing_when_the_budget_ended_counts() -> 
 
 
 async def test_the_same_seed_gives_the_same_measurement() -> None:
-    model = SimulatedModel(true_context=5000, lapses=0.05)
+    model = SimulatedModel(declared=4096, true_context=2500, lapses=0.05)
     one, two = [await measure(model) for _ in range(2)]
     assert (one.curve, one.bracket, one.interval) == (two.curve, two.bracket, two.interval)
 

@@ -101,12 +101,12 @@ async def test_the_report_is_right(case: Case) -> None:
     if isinstance(script, OllamaScript):
         async with OllamaServer(engine, script=script) as server:
             adapter = OllamaAdapter(server.host, busy_s=5)
-            report = await measure(adapter, name=key)
+            report = await measure(adapter, name=key, levels=())
             assert server.left_behind == []
     else:
         async with OpenAIServer(engine, script=script) as server:
             adapter = OpenAIAdapter(server.host, busy_s=0.1)
-            report = await measure(adapter, name=key)
+            report = await measure(adapter, name=key, levels=())
     assert report.cause is case.cause
     assert is_near(report, case.truth, case.within)
     assert report.environment.adapter == adapter.name

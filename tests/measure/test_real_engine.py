@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals and no `ps`"),
 ]
 
-SMALL = MeasureOptions(max_context=768, certify=False)
+SMALL = MeasureOptions(max_context=640, certify=False)
 
 
 def engine_processes() -> list[int]:
@@ -97,7 +97,7 @@ async def test_one_killed_engine_is_no_limit(demo_model: Path) -> None:
         report = await lmstrix.find_true_context(
             str(demo_model), SMALL, observers=[Killer(1, is_reading)]
         )
-    assert (report.true_context, report.cause) == (768, Cause.MAX_CONTEXT)
+    assert (report.true_context, report.cause) == (640, Cause.MAX_CONTEXT)
     assert report.cost.loads == 2
     (retry,) = only(Retrying, events)
     assert "SIGKILL" in retry.reason
@@ -110,5 +110,5 @@ async def test_an_engine_that_dies_every_time_is_one(demo_model: Path) -> None:
     async with client() as lmstrix:
         report = await lmstrix.find_true_context(str(demo_model), SMALL, observers=[killer])
     assert report.cause is Cause.CRASHED_ON_FILL
-    assert report.bracket == (report.true_context, 768) == (704, 768)
+    assert report.bracket == (report.true_context, 640) == (576, 640)
     assert engine_processes() == []

@@ -146,7 +146,7 @@ async def killed_at(
 async def test_a_kill_between_any_two_requests_changes_nothing(model: SimulatedModel) -> None:
     whole, options = Requests(), MeasureOptions()
     expected = await measure(model, options, store=whole, levels=())
-    for at in range(1, len(whole.requests), max(1, len(whole.requests) // 8)):
+    for at in range(1, len(whole.requests), max(1, len(whole.requests) // 5)):
         report, store = await killed_at(at, model, expected, options, levels=())
         assert report.cause is expected.cause
         assert len(store.asked) == len(set(store.asked))

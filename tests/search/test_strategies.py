@@ -17,7 +17,7 @@ from lmstrix.testing.contracts.strategy import Answers, Search, StrategyContract
 
 
 class TestContract(StrategyContract):
-    @pytest.fixture(params=[Bayes(), Bayes(worth=2.0), Gallop(), Gallop(factor=4)])
+    @pytest.fixture(params=[Bayes(), Gallop(), Gallop(factor=4)])
     def strategy(self, request: pytest.FixtureRequest) -> SearchStrategy:
         return request.param
 
