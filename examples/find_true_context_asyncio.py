@@ -20,7 +20,9 @@ async def measure(path: str | None, options: MeasureOptions) -> ContextReport:
     """Measure the model at `path`, and do something else meanwhile."""
     model = path or str(await fetch_demo_model(announce=print))
     # "memory" keeps nothing; without it every answer is kept, and can be gone on from.
-    async with LMStrix(store="memory") as lmstrix, asyncio.TaskGroup() as group:
+    # Recall alone: without levels, the model is not made to write freely as well.
+    client = LMStrix(store="memory", levels=())
+    async with client as lmstrix, asyncio.TaskGroup() as group:
         clock = group.create_task(tick())
         report = await lmstrix.find_true_context(model, options)
         clock.cancel()

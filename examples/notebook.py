@@ -14,12 +14,12 @@ from lmstrix.notebook import NotebookProgress, plot_report
 
 # %% [markdown]
 # Set `LMSTRIX_EXAMPLE_GGUF` to the path of a GGUF file, or let the demo model be fetched. With
-# `LMSTRIX_EXAMPLE_QUICK` the measurement stops at 512 tokens.
+# `LMSTRIX_EXAMPLE_QUICK` the measurement stops at 640 tokens.
 
 # %%
 model = os.environ.get("LMSTRIX_EXAMPLE_GGUF") or str(await fetch_demo_model(announce=print))
 quick = bool(os.environ.get("LMSTRIX_EXAMPLE_QUICK"))
-options = MeasureOptions(max_context=512, certify=False) if quick else MeasureOptions()
+options = MeasureOptions(max_context=640, certify=False) if quick else MeasureOptions()
 
 # %% [markdown]
 # The output below this cell is redrawn while the model is measured:

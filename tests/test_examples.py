@@ -85,9 +85,9 @@ def test_the_notebook_in_a_real_kernel(demo_model: Path, tmp_path: Path) -> None
     printed = "".join(
         "".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", [])
     )
-    assert "declared 8192\nloadable 512\ntrue 512 (max_context)\n" in printed
+    assert "declared 8192\nloadable 640\ntrue 640 (max_context)\n" in printed
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     progress, table, chart = (output["data"] for output in outputs if "data" in output)
-    assert "true context 512: max context" in "".join(progress["text/plain"])
-    assert "reliable to at least 512" in "".join(table["text/html"])
+    assert "true context 640: max context" in "".join(progress["text/plain"])
+    assert "reliable to at least 640" in "".join(table["text/html"])
     assert "<svg" in "".join(chart["text/html"])

@@ -146,7 +146,7 @@ async def killed_at(
 async def test_a_kill_between_any_two_requests_changes_nothing(model: SimulatedModel) -> None:
     whole, options = Requests(), MeasureOptions()
     expected = await measure(model, options, store=whole, levels=())
-    for at in range(1, len(whole.requests), max(1, len(whole.requests) // 5)):
+    for at in range(1, len(whole.requests), max(1, len(whole.requests) // 4)):
         report, store = await killed_at(at, model, expected, options, levels=())
         assert report.cause is expected.cause
         assert len(store.asked) == len(set(store.asked))
@@ -160,7 +160,7 @@ async def test_a_kill_after_certificates_that_did_not_hold_changes_nothing() -> 
     parts: dict[str, Any] = {"seed": 64, "levels": (), "validator": FadesEarly()}
     expected = await measure(model, options, store=whole, **parts)
     certifying = [at for at, asked in enumerate(whole.asked, 1) if asked[1] in {"certify", "weak"}]
-    for at in certifying[len(certifying) // 4 :: len(certifying) // 3]:
+    for at in certifying[len(certifying) // 3 :: len(certifying) // 2]:
         await killed_at(at, model, expected, options, **parts)
 
 
