@@ -83,7 +83,8 @@ def run_tests(session: nox.Session, engine: str, *options: str) -> None:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     options = ("--durations=10", *options)
     # One more than cores, because many wait for a deadline to pass.
-    processes = ("-n", str(min(cores, 3) + 1))
+    # Those that are done take over tests of the others, so that none ends long after them.
+    processes = ("-n", str(min(cores, 3) + 1), "--dist", "worksteal")
     session.run("pytest", "tests", "-m", "not engine", *processes, *options)
     # In one process: the snippets of a document share their names.
     session.run("pytest", "docs", "README.md", *options)
