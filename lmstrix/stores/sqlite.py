@@ -358,7 +358,7 @@ class SqliteStore:
                     with contextlib.suppress(OSError):
                         _suspicion(_real(self._path)).touch()
                 raise _store_error(error, self._path) from error
-            # Where no file was before, a new one replaces none: another process has created it.
+            # If there was no file before, another process has created this one: none was replaced.
             if self._file is not None and self._has_moved():
                 self._drop()
                 raise StoreError(

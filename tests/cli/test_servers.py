@@ -243,7 +243,8 @@ def test_only_a_named_server_is_sent_the_key(serve: Serve, monkeypatch: pytest.M
     monkeypatch.setenv("LMSTRIX_API_KEY", "sk-secret")
     ollamas, served = OllamaServer(models("m:latest")), LlamaServer("other")
     serve(ollamas, served)
-    for command in (("test", "m", "--dry-run"), ("infer", "m", "Hello"), ("scan",), ("doctor",)):
+    measuring = ("test", "m", "--quick", "--max-context", "512")
+    for command in (measuring, ("infer", "m", "Hello"), ("scan",), ("doctor",)):
         shell(*command)
         assert keys_sent_to(ollamas) == keys_sent_to(served) == {""}
     shell("--adapter", "ollama", "test", "m", "--quick")
