@@ -1,9 +1,9 @@
 """The limits of the other levels, from what the main search has read already.
 
-A level costs its questions, not another climb: it is asked at both ends of the main bracket and
-at the longest prompt that was read, and then between a length that passed and one that failed.
-Nothing longer is read for it, so a level that nothing contradicts is *at least* that long. The
-regions of the window that have not failed are asked about at the longest prompt, too.
+A level costs its questions, not another climb: it is asked at the longest prompt that was read,
+where it fails also at both ends of the main bracket, and then between a length that passed and one
+that failed. Nothing longer is read for it, so a level that nothing contradicts is *at least* that
+long. The regions of the window that have not failed are asked about at the longest prompt, too.
 """
 
 from __future__ import annotations
@@ -89,10 +89,9 @@ class Levels:
         the engine, fails at or below its lower end. The main search then has to go on.
         """
         before = self._main_bracket(main)
-        if self._state.level_problems:
-            self._state.announcer.phase(LEVELS)
-        levels = [v for v in self._state.levels if v.key in self._state.level_problems]
-        await self._climb(levels, main, document)
+        self._announce()
+        levels = self._measurable()
+        await self._descend(levels, main, document)
         # The one that reaches farthest first: stepping back in the cache costs nothing.
         for level in sorted(levels, key=lambda one: self.bracket(one)[0], reverse=True):
             if self._state.options.only_at is None:
@@ -104,36 +103,57 @@ class Levels:
         """The largest length at which it passed, and the smallest at which it failed."""
         return level_bracket(self._state, self._state.level_problems[level.key], level)
 
-    async def _climb(self, levels: Sequence[Level], main: SearchProblem, document: int) -> None:
-        """All levels at both ends of the main bracket and at the longest length, upwards: what
-        is in the cache already is extended, not read again. If the engine reuses nothing, from
-        the upper end down: a level that passes there need not be asked below.
+    async def at_longest(self, main: SearchProblem, document: int) -> None:
+        """Ask at the longest prompt, which failed, before the search steps back from it: now it is
+        in the engine's cache, and later it would have to be read once more.
+        """
+        state = self._state
+        last, longest = state.trials[-1], state.longest()
+        at_end = (last.seed, last.length_tokens) == (document, longest)
+        failed = state.verdict(longest) is Verdict.FAIL and not state.engine_failed(longest)
+        if not (at_end and failed) or state.options.quick or self._reads_anew:
+            return
+        self._announce()
+        for level in self._measurable():
+            if longest >= state.level_problems[level.key].floor:
+                await self._settle(level, longest, document)
+        await self._other_regions(main, longest, document)
+        state.announcer.phase(SEARCH)
+
+    def _announce(self) -> None:
+        if self._state.level_problems:
+            self._state.announcer.phase(LEVELS)
+
+    def _measurable(self) -> list[Level]:
+        return [level for level in self._state.levels if level.key in self._state.level_problems]
+
+    async def _descend(self, levels: Sequence[Level], main: SearchProblem, document: int) -> None:
+        """All levels at the longest length, and those that fail there at both ends of the main
+        bracket, downwards: what is in the cache is only cut.
         """
         low, high = self._main_bracket(main)
         no_more = self._reads_anew or self._state.options.quick
         longest = max(low, high or 0, 0 if no_more else self._state.longest())
-        lengths = sorted({low, high or low, longest}, reverse=self._reads_anew)
-        climbing = list(levels)
-        for length in lengths:
+        open_levels = list(levels)
+        for length in sorted({low, high or low, longest}, reverse=True):
             if self._state.engine_failed(length) and length != low:
-                if self._reads_anew:
-                    continue
-                return  # the engine itself fails there
-            for level in tuple(climbing):
+                continue
+            for level in tuple(open_levels):
                 if length < self._state.level_problems[level.key].floor:
                     continue  # its baseline's questions are longer, and the model can do those
-                passed = await self._settle(level, length, document) is Verdict.PASS
-                if passed is self._reads_anew:
-                    climbing.remove(level)
+                if await self._settle(level, length, document) is Verdict.PASS:
+                    open_levels.remove(level)
             if length == longest and high is not None:
                 await self._other_regions(main, length, document)
 
     async def _other_regions(self, main: SearchProblem, length: int, document: int) -> None:
         """Ask about every region at `length` often enough to tell which are lost there, unless
-        almost nothing is known there any more, or the search did not read so much of `document`.
+        almost nothing is known there any more, the search did not read so much of `document`, or
+        another document was asked about.
         """
         state, rule = self._state, main.rule
-        if not state.asked(SEARCH, length, document):
+        elsewhere = any(t.phase == REGIONS and t.seed != document for t in state.at(length))
+        if elsewhere or not state.asked(SEARCH, length, document):
             return
         # Without these questions' own answers, which a run that goes on has in part.
         seen = state.without_phases(length, REGIONS)

@@ -504,7 +504,10 @@ class Measurement:
             step = state.strategy.next_step(limited, history)
             _check_step(state.strategy.name, limited, step)
             if isinstance(step, Ask):
-                regions, length = self._regions_of(step, state), step.length_tokens
+                length = step.length_tokens
+                if length < state.longest():
+                    await self._levels.at_longest(problem, document)
+                regions = self._regions_of(step, state)
                 with self._probe(SEARCH, length, len(regions)):
                     await self._asker.ask(state.main, SEARCH, length, document, regions)
                 seen = state.observation(length)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import attrs
 import pytest
 from simulations import Failing, Judging
 
 from lmstrix import Cause, LMStrix, MeasureOptions, RetryPolicy
 from lmstrix.errors import EngineUnavailable
+from lmstrix.events import Event, TrialFinished
 from lmstrix.measure.run import Measurement
 from lmstrix.measure.state import Level
-from lmstrix.models import ContextReport, Judgement, LevelReport, Prompt, Question
+from lmstrix.models import ContextReport, Judgement, LevelReport, Prompt, Question, Region, Trial
 from lmstrix.ports import Validator
 from lmstrix.search.gallop import Gallop
 from lmstrix.stores.sqlite import SqliteStore
@@ -107,7 +110,7 @@ async def test_a_level_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch)
         return [*["<s>"] * 410, *prompt_tokens(prompt)]
 
     monkeypatch.setattr("lmstrix.testing.simulated.prompt_tokens", wordy)
-    able = attrs.evolve(MODEL, declared=8192, true_context=10**6, beyond=Beyond.FORGETS_HEAD)
+    able = attrs.evolve(MODEL, declared=8192, true_context=10**6, beyond=Beyond.FORGETS_HALF)
     report, _ = await run(Coherence(), model=able)
     assert report.true_context
     assert report.cause is not Cause.NOT_MEASURABLE
@@ -121,6 +124,31 @@ async def test_levels_cost_their_questions() -> None:
     assert report.true_context == alone.true_context
     assert report.cost.loads == alone.cost.loads
     assert report.cost.prompt_tokens <= 1.25 * alone.cost.prompt_tokens
+
+
+async def test_the_longest_prompt_is_read_once() -> None:
+    """Levels and regions are asked about there before the search steps back from it, and a level
+    that passes there is not asked below.
+    """
+    trials: list[Trial] = []
+
+    def keep(event: Event) -> None:
+        if isinstance(event, TrialFinished) and event.trial.phase not in {"baseline", "truncation"}:
+            trials.append(event.trial)
+
+    model = attrs.evolve(MODEL, declared=8192, beyond=Beyond.FORGETS_MIDDLE)
+    options, writing = MeasureOptions(certify=False), level("writing", 10**6)
+    adapter = SimulatedAdapter(model)
+    async with LMStrix(
+        adapter=adapter, store="memory", levels=[writing], observers=[keep]
+    ) as lmstrix:
+        report = await lmstrix.find_true_context("m", options)
+    longest = max(trial.length_tokens for trial in trials)
+    visits = [length for length, _ in groupby(trial.length_tokens for trial in trials)]
+    assert visits.count(longest) == 1
+    assert visits[-1] < longest
+    assert {t.region for t in trials if t.length_tokens == longest and not t.level} == set(Region)
+    assert [point.length_tokens for point in level_of(report, "writing").curve] == [longest]
 
 
 @pytest.mark.parametrize("share", [0.2, 0.3, 0.9, 0.97])
