@@ -82,15 +82,16 @@ def run_tests(session: nox.Session, engine: str, *options: str) -> None:
     """Tests in three parts, `engine` chooses those of the last; `options` are pytest's."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
     options = ("--durations=10", *options)
-    # One more than cores, because many wait for a deadline to pass.
     # Those that are done take over tests of the others, so that none ends long after them.
-    processes = ("-n", str(min(cores, 3) + 1), "--dist", "worksteal")
-    session.run("pytest", "tests", "-m", "not engine", *processes, *options)
+    processes = ("--dist", "worksteal", "-n")
+    # One more than cores, because many wait for a deadline to pass.
+    many = str(min(cores, 3) + 1)
+    session.run("pytest", "tests", "-m", "not engine", *processes, many, *options)
     # In one process: the snippets of a document share their names.
     session.run("pytest", "docs", "README.md", *options)
     # As many engines of one thread as there are cores. Two on one core wait for each other, and
     # elsewhere than on Linux a process cannot be bound to one.
-    session.run("pytest", "tests", "-m", engine, "-n", str(min(cores, 4)), *options)
+    session.run("pytest", "tests", "-m", engine, *processes, str(min(cores, 4)), *options)
 
 
 @nox.session(default=False)
