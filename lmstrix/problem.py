@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 from math import ceil, log2
 from statistics import median
 
@@ -393,8 +393,7 @@ def learn_costs(trials: Sequence[Trial]) -> CostModel:
     engine does not count cached tokens, times show whether it reuses prefixes.
     """
     default = CostModel()
-    counted = any(_known(t) for t in trials)
-    trials = trials if counted else _imputed(trials, default.question_tokens)
+    trials = with_counts(trials)
     steps = [(a, b) for a, b in pairwise(trials) if a.seed == b.seed]
     again = [b for a, b in steps if a.length_tokens == b.length_tokens and _known(b)]
     # After a lost cache, as with another load, the size of a question cannot be seen.
@@ -416,24 +415,30 @@ def learn_costs(trials: Sequence[Trial]) -> CostModel:
     )
 
 
-def _imputed(trials: Sequence[Trial], question: float) -> Sequence[Trial]:
-    """The trials of an engine without counts, with the counts that its times suggest.
-
-    With prefix reuse, a further question at one length takes far less time than the first.
+def with_counts(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """`trials`, in order. If the engine counts no cached tokens, with the counts that its times
+    suggest, as far as they do: with prefix reuse, a further question at one length takes far less
+    time than the first, which reads more of a document than any before it.
     """
-    pairs = [(a, b) for a, b in pairwise(trials) if a.seed == b.seed]
-    shares = [
-        b.ttft_s / a.ttft_s
-        for a, b in pairs
-        if a.ttft_s and b.ttft_s and a.index == 0 and a.length_tokens == b.length_tokens
-    ]
+    if any(_known(t) for t in trials):
+        return trials
+    asked = [t for t in trials if t.prompt_tokens]  # not those that another one's reply answered
+    longest: Counter[int] = Counter()
+    shares: list[float] = []
+    for (seed, _), visit in groupby(asked, key=lambda t: (t.seed, t.length_tokens)):
+        first, *others = visit
+        if first.ttft_s and first.prompt_tokens - longest[seed] >= MANY:
+            shares += [t.ttft_s / first.ttft_s for t in others if t.ttft_s]
+        longest[seed] = max(longest[seed], first.prompt_tokens)
     if len(shares) < FEW:
         return trials
-    if median(shares) > NO_FASTER:
-        return [attrs.evolve(t, cached_tokens=0) for t in trials]
-    shared = {id(b): min(a.prompt_tokens, b.prompt_tokens) for a, b in pairs}
-    cached = (max(0, shared.get(id(t), 0) - round(question)) for t in trials)
-    return [attrs.evolve(t, cached_tokens=n) for t, n in zip(trials, cached, strict=True)]
+    cached = {id(t): 0 for t in asked}
+    if median(shares) <= NO_FASTER:
+        question = round(CostModel().question_tokens)
+        for a, b in pairwise(asked):
+            if a.seed == b.seed:
+                cached[id(b)] = max(0, min(a.prompt_tokens, b.prompt_tokens) - question)
+    return [attrs.evolve(t, cached_tokens=cached.get(id(t))) for t in trials]
 
 
 def _known(trial: Trial) -> bool:

@@ -29,14 +29,17 @@ class _Part:
 
 
 class ReadingTimes:
-    """The time that a fresh prompt needs, by its length."""
+    """The time that a fresh prompt needs, by its length. Of trials without a count of cached tokens
+    it is not known what they read, so they are left out.
+    """
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         parts = [
-            _Part(trial.cached_tokens or 0, trial.prompt_tokens, trial.ttft_s)
+            _Part(trial.cached_tokens, trial.prompt_tokens, trial.ttft_s)
             for trial in trials
             if trial.ttft_s is not None
-            and trial.prompt_tokens - (trial.cached_tokens or 0) >= FEWEST_TOKENS
+            and trial.cached_tokens is not None
+            and trial.prompt_tokens - trial.cached_tokens >= FEWEST_TOKENS
         ]
         ends = sorted({0, *(p.start for p in parts), *(p.end for p in parts)})
         self._pieces: list[tuple[int, int, float]] = []

@@ -31,8 +31,12 @@ def test_parts_add_up_to_the_whole() -> None:
 
 def test_a_second_reading_and_a_question_alone_change_little() -> None:
     """The median of two readings; a prompt that was cached but for a few tokens says nothing."""
-    times = ReadingTimes([read(0, 1000, 1.0), read(None, 1000, 3.0), read(990, 1000, 9.0)])
+    times = ReadingTimes([read(0, 1000, 1.0), read(0, 1000, 3.0), read(990, 1000, 9.0)])
     assert times.ttft_s(1000) == pytest.approx(2.0)
+
+
+def test_without_a_count_it_is_not_known_what_was_read() -> None:
+    assert ReadingTimes([read(None, 1000, 1.0)]).ttft_s(1000) is None
 
 
 def test_what_was_not_timed_is_as_fast_as_what_came_before() -> None:

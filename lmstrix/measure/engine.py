@@ -55,6 +55,8 @@ class Engine:
         self._emit = emit
         self._count_load = count_load
         self._mark = mark if owns_engine(adapter) else None
+        self.loads = 0
+        """How many were begun."""
         self._stack = AsyncExitStack()
         self._loaded: LoadedModel | None = None
         self._last: LoadedModel | None = None
@@ -100,6 +102,7 @@ class Engine:
             async with self._marked(context_length), AsyncExitStack() as stack:
                 started = LoadStarted(model_key=self._model.key, context_length=context_length)
                 self._emit(started)
+                self.loads += 1
                 self._count_load()
                 scope = stack.enter_context(anyio.move_on_after(patience_s))
                 progress = self._progress(context_length, scope, patience_s)

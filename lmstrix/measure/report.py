@@ -35,10 +35,11 @@ from lmstrix.models import (
     Region,
     RegionReport,
     Status,
+    Trial,
     Usable,
     Verdict,
 )
-from lmstrix.problem import Done, SearchProblem
+from lmstrix.problem import Done, SearchProblem, with_counts
 from lmstrix.speed import ReadingTimes, usable_context
 from lmstrix.stats import wilson
 
@@ -88,7 +89,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         monotone=_is_monotone(state, problem),
         baseline=problem.baseline if problem else state.baseline(state.validator.baseline_length),
         curve=curve,
-        cost=state.total_cost(),
+        cost=_estimated(state.total_cost(), state.trials),
         method=state.method,
         environment=environment_of(state.status) if state.status else Environment(adapter=""),
         started_at=state.started_at,
@@ -204,11 +205,21 @@ def environment_of(status: Status) -> Environment:
     )
 
 
+def _estimated(cost: Cost, trials: Sequence[Trial]) -> Cost:
+    """`cost`. If the engine counts no cached tokens, with what its times suggest."""
+    if cost.cached_tokens:
+        return cost
+    cached = sum(t.cached_tokens or 0 for t in with_counts(trials))
+    return attrs.evolve(
+        cost, prompt_tokens=max(0, cost.prompt_tokens - cached), cached_tokens=cached
+    )
+
+
 def curve_of(
     state: State, problem: SearchProblem | None, level: str = MAIN
 ) -> Iterator[CurvePoint]:
     """What is known at each length that was tried for one level, in ascending order."""
-    times = ReadingTimes(state.trials)
+    times = ReadingTimes(with_counts(state.trials))
     disputed = state.disputed(state.history()) if level == MAIN else ()
     for seen in state.history(level):
         open_to_doubt = seen.length_tokens in disputed

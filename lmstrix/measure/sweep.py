@@ -32,7 +32,6 @@ from lmstrix.models import (
     BenchPoint,
     BenchSample,
     ContextMap,
-    Environment,
     Judgement,
     Layer,
     MapCost,
@@ -47,6 +46,7 @@ from lmstrix.models import (
     point_of,
 )
 from lmstrix.ports import Adapter, DepthSource, GradedValidator, Observer, Validator
+from lmstrix.problem import NO_FASTER
 
 LONGEST_MAP = 32768
 """What is mapped unless told otherwise, at most: the time grows faster than the length."""
@@ -77,11 +77,6 @@ class _Sweep:
     """What was loaded, in tokens."""
     longest: int = 0
     """The longest length to ask at: what was wanted, or what could be loaded of it."""
-
-    @property
-    def environment(self) -> Environment:
-        """The engine, with its versions and settings."""
-        return environment_of(self.status)
 
     async def again(self, ask: Callable[[], Awaitable[T]]) -> T:
         """`ask`, with retries on a new engine."""
@@ -167,39 +162,23 @@ async def _swept(
 # The map.
 
 
-@attrs.define
-class _Reading:
-    """The tokens of every reply, told apart into document and question.
+def _with(cost: MapCost, at_one_length: Sequence[Reply]) -> MapCost:
+    """`cost` and that of the replies at one length.
 
     The first question at a length reads what is new of the document, and itself; the others
     only themselves. What the first one read above the median of the others is the document.
     """
-
-    document: int = 0
-    question: int = 0
-    cached: int = 0
-    generated: int = 0
-    replies: int = 0
-
-    def add(self, at_one_length: Sequence[Reply]) -> None:
-        read = [r.prompt_tokens - (r.cached_tokens or 0) for r in at_one_length]
-        usual = round(median(read[1:])) if len(read) > 1 else 0
-        new = max(0, read[0] - usual)
-        self.document += new
-        self.question += sum(read) - new
-        self.cached += sum(r.cached_tokens or 0 for r in at_one_length)
-        self.generated += sum(r.generated_tokens for r in at_one_length)
-        self.replies += len(at_one_length)
-
-    def cost(self, seconds: float) -> MapCost:
-        return MapCost(
-            document_tokens=self.document,
-            question_tokens=self.question,
-            cached_tokens=self.cached,
-            generated_tokens=self.generated,
-            questions=self.replies,
-            seconds=seconds,
-        )
+    read = [r.prompt_tokens - (r.cached_tokens or 0) for r in at_one_length]
+    usual = round(median(read[1:])) if len(read) > 1 else 0
+    new = max(0, read[0] - usual)
+    return attrs.evolve(
+        cost,
+        document_tokens=cost.document_tokens + new,
+        question_tokens=cost.question_tokens + sum(read) - new,
+        cached_tokens=cost.cached_tokens + sum(r.cached_tokens or 0 for r in at_one_length),
+        generated_tokens=cost.generated_tokens + sum(r.generated_tokens for r in at_one_length),
+        questions=cost.questions + len(at_one_length),
+    )
 
 
 Answer = tuple[int, float, bool, float]
@@ -222,7 +201,7 @@ async def map_context(
     `MapOptions.force`.
     """
     answers: dict[str, list[Answer]] = {validator.name: [] for validator in validators}
-    reading = _Reading()
+    cost = MapCost()
     async with _swept(adapter, model, options, observers, LONGEST_MAP) as sweep:
         lengths = options.grid(sweep.longest)
         sweep.announcer.phase("map")
@@ -238,12 +217,12 @@ async def map_context(
                     raise
                 sweep.announcer.note(f"at {length:,} tokens: {error}")
                 if replies:
-                    reading.add(replies)
+                    cost = _with(cost, replies)
                 lengths = [shorter for shorter in lengths if shorter < length]
                 break
-            reading.add(replies)
+            cost = _with(cost, replies)
             if length == lengths[0]:
-                _check_reuse(sweep, reading, lengths, options)
+                _check_reuse(sweep, replies, lengths, options)
     found = ContextMap(
         model=model,
         lengths=tuple(lengths),
@@ -251,8 +230,8 @@ async def map_context(
             Layer(name=name, cells=cells_of([one for one in seen if one[0] in lengths]))
             for name, seen in answers.items()
         ),
-        cost=reading.cost(time.monotonic() - sweep.clock),
-        environment=sweep.environment,
+        cost=attrs.evolve(cost, loads=sweep.engine.loads, seconds=time.monotonic() - sweep.clock),
+        environment=environment_of(sweep.status),
         seed=options.seed,
         ratio=options.ratio,
         started_at=sweep.started_at,
@@ -289,18 +268,27 @@ async def _map_row(
 
 
 def _check_reuse(
-    sweep: _Sweep, reading: _Reading, lengths: Sequence[int], options: MapOptions
+    sweep: _Sweep, replies: Sequence[Reply], lengths: Sequence[int], options: MapOptions
 ) -> None:
     """After the first length: were its later questions read from the cache?"""
-    if reading.cached or reading.replies < 2:
+    if _reuses(replies):
         return
-    price = f"about {reading.replies * sum(lengths):,} prompt tokens instead of {lengths[-1]:,}"
+    price = f"about {len(replies) * sum(lengths):,} prompt tokens instead of {lengths[-1]:,}"
     if not options.force:
         raise ConfigurationError(
             f"this engine reads every prompt from the start: the map would read {price}",
             hint="Ask for fewer lengths and questions, or use --force to read all that.",
         )
     sweep.announcer.note(f"this engine reads every prompt from the start: {price}")
+
+
+def _reuses(at_one_length: Sequence[Reply]) -> bool:
+    """Whether the engine reuses prefixes: its counts tell, or else its times, or else it does."""
+    counts = [reply.cached_tokens for reply in at_one_length if reply.cached_tokens is not None]
+    if counts:
+        return any(counts) or len(counts) == 1
+    first, *later = [reply.ttft_s or 0.0 for reply in at_one_length]
+    return not (first and later) or median(later) <= NO_FASTER * first
 
 
 # The benchmark.
@@ -335,7 +323,7 @@ async def bench(
                 context_length=sweep.context,
                 points=tuple(points),
                 complete=complete,
-                environment=sweep.environment,
+                environment=environment_of(sweep.status),
                 rounds=options.rounds,
                 seed=options.seed,
                 seconds=time.monotonic() - sweep.clock,

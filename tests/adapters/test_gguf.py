@@ -300,7 +300,9 @@ def test_links_in_a_circle_end(folder: Path) -> None:
     assert len(keys) == len(set(keys)) == 7
 
 
-@pytest.mark.parametrize("name", ["bob/Other/other", "bob/Other/other.gguf", "other", "other.gguf"])
+@pytest.mark.parametrize(
+    "name", ["bob/Other/other", "bob/Other/other.gguf", "other", "other.gguf", "other.GGUF"]
+)
 def test_a_model_has_several_names(folder: Path, name: str) -> None:
     assert find_model([folder], name).key == "bob/Other/other"
     path = str(folder / "bob/Other/other.GGUF")

@@ -13,7 +13,7 @@ from simulations import AT_ONCE, Failing, only
 
 from lmstrix import LMStrix, MeasureOptions, PredictionError
 from lmstrix.errors import ConfigurationError, EngineCrashed, EngineUnavailable, LMStrixError
-from lmstrix.events import Event, ReplyTimed
+from lmstrix.events import Event, LoadStarted, ReplyTimed
 from lmstrix.measure.options import BenchOptions, MapOptions, RetryPolicy
 from lmstrix.measure.sweep import map_context
 from lmstrix.models import ContextMap, ModelInfo, Prompt, Reply, SpeedBench, cells_of
@@ -77,6 +77,14 @@ async def test_without_reuse_it_can_be_forced() -> None:
     assert "reads every prompt from the start" in found.notes[0]
 
 
+async def test_every_load_is_counted() -> None:
+    events: list[Event] = []
+    adapter = SimulatedAdapter(attrs.evolve(MAPPED, declared=32768, loadable=9000))
+    async with LMStrix(adapter=adapter, store="memory", observers=[events.append]) as client:
+        found = await client.map_context("m", MapOptions(lengths=2, trials=2))
+    assert found.cost.loads == len(only(LoadStarted, events)) > 1
+
+
 async def test_a_lost_engine_is_tried_again() -> None:
     adapter = SimulatedAdapter(MAPPED, faults=[EngineUnavailable("away")] * 2)
     assert (await draw(adapter)).lengths[-1] == 4096
@@ -134,6 +142,9 @@ OPTIONS = BenchOptions(rounds=2, retry=RETRY)
 class TimedAdapter(SimulatedAdapter):
     """Simulated models that say how long they took."""
 
+    counts = True
+    """Whether they also say how many tokens were cached."""
+
     @asynccontextmanager
     async def load(
         self, model: ModelInfo, context_length: int, **more: Any
@@ -141,13 +152,39 @@ class TimedAdapter(SimulatedAdapter):
         async with super().load(model, context_length, **more) as loaded:
             complete = loaded.complete
 
-            async def timed(prompt: Prompt, **options: Any) -> Reply:
+            async def ask(prompt: Prompt, **options: Any) -> Reply:
                 reply = await complete(prompt, **options)
                 read = reply.prompt_tokens - (reply.cached_tokens or 0)
-                return attrs.evolve(reply, ttft_s=read / READS, tokens_per_second=WRITES)
+                timed = attrs.evolve(reply, ttft_s=read / READS, tokens_per_second=WRITES)
+                return timed if self.counts else attrs.evolve(timed, cached_tokens=None)
 
-            loaded.complete = timed
+            loaded.complete = ask
             yield loaded
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+async def test_without_counts_times_tell_whether_prefixes_are_reused(reuses: bool) -> None:
+    adapter = TimedAdapter(attrs.evolve(MAPPED, reuses_prefixes=reuses))
+    adapter.counts = False
+    if reuses:
+        assert (await draw(adapter)).lengths
+        return
+    with pytest.raises(ConfigurationError, match="reads every prompt from the start"):
+        await draw(adapter)
+
+
+@pytest.mark.parametrize("reuses", [True, False])
+async def test_without_counts_times_tell_what_is_read(reuses: bool) -> None:
+    adapter = TimedAdapter(attrs.evolve(MODEL, reuses_prefixes=reuses))
+    adapter.counts = False
+    async with LMStrix(adapter=adapter, store="memory") as client:
+        report = await client.find_true_context("m", MeasureOptions(certify=False))
+    longest = report.curve[-1]
+    assert longest.length_tokens == 4096
+    assert longest.full_ttft_s == pytest.approx(4096 / READS, rel=1 / 8)
+    assert report.cost.prompt_tokens == pytest.approx(adapter.counters.prompt_tokens, rel=1 / 4)
+    # If nothing is reused, there are fewer, and several in one request.
+    assert report.baseline.trials == (30 if reuses else 16)
 
 
 async def bench(adapter: SimulatedAdapter, options: BenchOptions = OPTIONS) -> SpeedBench:

@@ -92,7 +92,7 @@ def find_model(folders: Sequence[Path], name: str) -> ModelInfo:
     if path is not None:
         return sound_model(name, path)[0]
     found = files_in(folders)
-    key = find_key(name.removesuffix(".gguf"), found)
+    key = find_key(re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE), found)
     if key is None:
         raise _not_found(name, found)
     return sound_model(key, found[key])[0]
