@@ -108,7 +108,7 @@ def list_seconds(path: Path) -> float:
     for _ in range(REPEATS):
         start = time.perf_counter()
         subprocess.run(  # noqa: S603 - this interpreter, and a path of our own
-            [sys.executable, "-m", "lmstrix_cli", "--store", str(path), "list"],
+            [sys.executable, "-m", "lmstrix", "--store", str(path), "list"],
             check=True,
             capture_output=True,
             env={**os.environ, "PYTHONUTF8": "1"},

@@ -321,9 +321,10 @@ class Reply:
 class Trial:
     """One question asked at one length, and its result.
 
-    `phase` is ``baseline``, ``search`` or ``certify``; (`level`, `phase`, `length_tokens`, `seed`,
-    `region`, `index`) identifies the trial in its measurement. If one request asked several
-    questions, its first trial holds the tokens and times, and the others 0 tokens and no times.
+    `phase` is ``baseline``, ``search``, ``certify`` or another of `lmstrix.measure.state`.
+    (`level`, `phase`, `length_tokens`, `seed`, `region`, `index`) identifies the trial in its
+    measurement. If one request asked several questions, its first trial holds the tokens and
+    times, and the others 0 tokens and no times.
     """
 
     phase: str

@@ -190,7 +190,7 @@ class Interrupter:
         adapter = "llamacpp" if self.server is None else "lmstudio"
         host = [] if self.server is None else ["--host", self.server.host]
         shared = ["--adapter", adapter, *host, "--store", str(store)]
-        return [sys.executable, "-m", "lmstrix_cli", *shared]
+        return [sys.executable, "-m", "lmstrix", *shared]
 
     def _test(self, number: int) -> list[str]:
         if self.server is None:

@@ -52,10 +52,6 @@ class TokenCounts:
         self._sparsest, self._densest = math.inf, 0.0
         self._longest = 0
 
-    def known(self, text: str) -> int | None:
-        """The server's own count, or None."""
-        return self._known.get(text)
-
     def learn(self, text: str, tokens: int) -> None:
         """The server counted `tokens` for `text`."""
         self._learn_passage(text, tokens)

@@ -35,6 +35,9 @@ cancellation, so two of them bound how long a cancelled prefill goes on. On two 
 512."""
 SCAN_S = 120.0
 """Deadline for looking through the model folders; a network drive may be slow."""
+LOAD_STALL_S = 600.0
+"""Longest time that a load may show no sign of work. A measurement has a shorter one,
+`MeasureOptions.load_timeout_s`."""
 READ_S = 60.0
 """Deadline for reading one model's header."""
 
@@ -49,8 +52,6 @@ class LlamaCppAdapter:
             or fewer if the process is bound to fewer.
         stall_timeout_s: longest silence of a working engine, in seconds; `LlamaCppModel` extends
             it for large models.
-        load_stall_s: longest time that a load may show no sign of work, in seconds. A
-            measurement has a shorter one, `MeasureOptions.load_timeout_s`.
         memory_limit_bytes: limit of the child process's address space (not on Windows).
         reuse_prefixes: False reads every prompt from its beginning, as engines without a prefix
             cache do; for comparisons.
@@ -68,7 +69,6 @@ class LlamaCppAdapter:
         *,
         threads: int | None = None,
         stall_timeout_s: float = 120.0,
-        load_stall_s: float = 600.0,
         memory_limit_bytes: int | None = None,
         reuse_prefixes: bool = True,
     ) -> None:
@@ -76,15 +76,12 @@ class LlamaCppAdapter:
             raise ConfigurationError(f"threads must be at least 1, got {threads}")
         if not stall_timeout_s > 0:
             raise ConfigurationError(f"stall_timeout_s must be positive, got {stall_timeout_s}")
-        if not load_stall_s > 0:
-            raise ConfigurationError(f"load_stall_s must be positive, got {load_stall_s}")
         if memory_limit_bytes is not None and memory_limit_bytes < 1:
             raise ConfigurationError("memory_limit_bytes must be positive")
         given = catalogue.default_folders() if folders is None else folders
         self._folders = [Path(folder).absolute() for folder in given]
         self._threads = threads
         self._stall_s = stall_timeout_s
-        self._load_stall_s = load_stall_s
         self._memory_limit = memory_limit_bytes
         self._reuse_prefixes = reuse_prefixes
         self._loaded: dict[int, LoadedInstance] = {}
@@ -127,7 +124,7 @@ class LlamaCppAdapter:
         Raises:
             ModelNotFound, InvalidModel, UnsupportedModel: the file has changed.
             LoadFailed, OutOfMemory: the engine could not load it.
-            LoadHung: the engine showed no sign of work for `load_stall_s`.
+            LoadHung: the engine showed no sign of work for ten minutes.
             EngineUnavailable, EngineTimeout: the failure says nothing about the model.
         """
         if context_length < 1:
@@ -141,7 +138,7 @@ class LlamaCppAdapter:
         async with (
             running_engine(
                 settings,
-                stall_s=self._load_stall_s,
+                stall_s=LOAD_STALL_S,
                 unseen_s=load_deadline_s(total_bytes),
                 on_work=lambda: _report(on_progress, 0.0),
             ) as engine,

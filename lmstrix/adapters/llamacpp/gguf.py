@@ -89,11 +89,11 @@ class GgufHeader:
     embedding_length: int | None = None
     head_count: int | tuple[int, ...] | None = None
     head_count_kv: int | tuple[int, ...] | None = None
+    """One number for all layers, or one for each; zero in layers without attention."""
     attention_interval: int | None = None
     """Every so many layers one has a KV cache; the others are recurrent."""
     predicting_layers: int = 0
     """The last layers, which predict several tokens and have no KV cache."""
-    """One number for all layers, or one for each; zero in layers without attention."""
     key_length: int | None = None
     value_length: int | None = None
     keys_only: bool = False

@@ -306,12 +306,8 @@ async def _load(channel: Channel, record: LoadRecord, *, first: str, going: str,
             tell((step + 1) / (script.load_progress + 1))
         await anyio.sleep(0 if script.load_progress else script.load_s)
         instance = await _new_instance(state, record, model, tell)
-        record.context = instance.context
     except LMStrixError as error:
         raise load_error(error) from error
-    finally:
-        if record.context is None:
-            record.end()  # else it has ended when it is released
     state.counters.loads += 1
     if number == script.drop_after_load:
         await channel.drop()
@@ -346,7 +342,6 @@ async def _new_instance(
         fields=record.fields,
         ttl_s=ttl / 1000 if isinstance(ttl, int | float) and ttl > 0 else math.inf,
         on_progress=on_progress,
-        on_release=record.end,
     )
 
 

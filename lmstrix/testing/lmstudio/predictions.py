@@ -71,9 +71,8 @@ async def predict(channel: Channel, parameter: Json) -> None:
     raw = "llm.prediction.promptTemplate" in fields
     prompt = chat_prompt(parameter["history"])
     instance = state.touch(state.instances.find(parameter["modelSpecifier"]))
-    record = PredictionRecord(identifier=instance.identifier, fields=fields, raw=raw)
+    record = PredictionRecord(fields=fields, raw=raw)
     state.predictions.append(record)
-    state.counters.predictions += 1
     job = _Job(
         channel=channel,
         instance=instance,
@@ -108,7 +107,6 @@ async def _answer(job: _Job) -> None:
         reply = await _reply(job)
     except ContextOverflow as error:
         if error.prompt_tokens is not None:
-            job.record.prompt_tokens = error.prompt_tokens
             job.stats["promptTokensCount"] = error.prompt_tokens + job.hidden_tokens
         script = job.channel.state.script
         if script.overflow_error:
@@ -177,11 +175,6 @@ def _tell_progress(job: _Job, cached: int, processed: int, total: int) -> None:
 
 
 def _note(job: _Job, reply: Reply) -> None:
-    counters = job.channel.state.counters
-    counters.prompt_tokens += reply.prompt_tokens
-    counters.cached_tokens += reply.cached_tokens or 0
-    job.record.prompt_tokens = reply.prompt_tokens
-    job.record.cached_tokens = reply.cached_tokens or 0
     prompt_tokens = reply.prompt_tokens + job.hidden_tokens
     job.stats = {
         "tokensPerSecond": reply.tokens_per_second,

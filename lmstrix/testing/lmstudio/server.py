@@ -155,5 +155,4 @@ class LMStudioServer(LoopbackServer):
         else:
             await self._state.step(Step.UPGRADE)
             await connection.accept()
-            self._state.counters.sockets_opened += 1
             await Session(self._state, connection, namespace).run()

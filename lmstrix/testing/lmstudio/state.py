@@ -124,12 +124,8 @@ class Instances:
         fields: Json | None = None,
         ttl_s: float = math.inf,
         on_progress: Callable[[LoadProgress], None] | None = None,
-        on_release: Callable[[], None] = lambda: None,
     ) -> Instance:
-        """Load a new instance; cancelling stops the load. Raises what the adapter raises.
-
-        `on_release` is called when what was loaded is gone.
-        """
+        """Load a new instance; cancelling stops the load. Raises what the adapter raises."""
         name = self._free_name(identifier, model)
         self._promised.add(name)
 
@@ -156,7 +152,6 @@ class Instances:
                 if instance is not None:
                     del self._loaded[name]
                     instance.released.set()
-                    on_release()
 
         try:
             instance: Instance = await self._tasks.start(hold)
@@ -193,12 +188,8 @@ class ServerCounters:
 
     loads: int = 0
     unloads: int = 0
-    predictions: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
     cancels: int = 0
     crashes: int = 0
-    sockets_opened: int = 0
     malformed: int = 0
     """Frames that the script made malformed."""
     warnings: list[str] = attrs.field(factory=list[str])
@@ -213,37 +204,17 @@ class LoadRecord:
     identifier: str | None
     ttl_ms: object
     fields: Json
-    context: int | None = None
-    """The effective context, once it is loaded."""
-    began: float = attrs.field(factory=anyio.current_time)
-    """Time of the request, in seconds of the event loop's clock, like `ended`."""
-    ended: float | None = None
-    """Time of its failure or release; None while it loads or is loaded."""
-
-    def end(self) -> None:
-        """Nothing of it is loaded any more."""
-        self.ended = anyio.current_time()
-
-    def overlaps(self, other: LoadRecord) -> bool:
-        """Whether both were loading or loaded at one moment."""
-        return self._before_end_of(other) and other._before_end_of(self)
-
-    def _before_end_of(self, other: LoadRecord) -> bool:
-        return other.ended is None or self.began < other.ended
 
 
 @attrs.define(kw_only=True)
 class PredictionRecord:
     """A prediction that a client requested."""
 
-    identifier: str
     fields: Json
     raw: bool
     """Whether it came with a pass-through template, as a raw completion."""
     stop_reason: str = ""
     """As sent to the client; empty while there is none, and after an error."""
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
 
 
 class ServerState:
