@@ -141,6 +141,14 @@ def json_option(what: str) -> Decorator:
     return click.option("--json", "as_json", is_flag=True, help=what)
 
 
+quick_option = click.option(
+    "--quick",
+    is_flag=True,
+    help="Rougher and faster: a wider bracket, not confirmed, for about half of the prompt"
+    " tokens. The same command without --quick continues from there.",
+)
+
+
 def max_context_option(what: str) -> Decorator:
     """``--max-context``: the largest length, in tokens."""
     return click.option("--max-context", type=TOKENS, metavar="N", help=what)
@@ -272,12 +280,7 @@ measure_method = chain(
         help="Average the pass rate over the window, as published benchmarks do; this can hide a"
         " lost region.",
     ),
-    click.option(
-        "--quick",
-        is_flag=True,
-        help="Rougher and faster: a wider bracket, not confirmed, for about half of the prompt"
-        " tokens. The same command without --quick continues from there.",
-    ),
+    quick_option,
     click.option(
         "--no-certify",
         is_flag=True,

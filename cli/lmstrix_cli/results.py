@@ -88,7 +88,9 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
 
 
 def newest_of(reports: Sequence[ContextReport], names: Sequence[str]) -> list[ContextReport]:
-    """The newest report of each model in `names`, each once; raises what `all_of` raises."""
+    """The newest report of each model in `names`, each once (see `_rank`); raises what `all_of`
+    raises.
+    """
     newest = [max(all_of(reports, name), key=_rank) for name in names]
     return list({id(report): report for report in newest}.values())
 
@@ -112,9 +114,13 @@ def name_of(report: ContextReport) -> str:
     return path if is_model_file(path) and Path(path).is_absolute() else report.model.key
 
 
-def _rank(report: ContextReport) -> tuple[bool, datetime]:
-    """A measurement that ended goes before any that did not, then the newest."""
-    return report.cause not in UNFINISHED, report.finished_at
+def _rank(report: ContextReport) -> tuple[bool, bool, datetime]:
+    """A measurement that ended goes before any that did not, a whole one before one that found
+    nothing, was quick or was limited by ``--max-context``, then the newest.
+    """
+    part = report.method.quick or report.cause is Cause.MAX_CONTEXT
+    whole = report.true_context is not None and not part
+    return report.cause not in UNFINISHED, whole, report.finished_at
 
 
 def is_of(settings: Settings, adapter: str) -> bool:
@@ -302,9 +308,10 @@ def write_file(path: Path, text: str) -> None:
             target = Path(os.path.realpath(path))  # a link stays one
             replace_file(target, text.encode(), like=target)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         raise LMStrixError(
             f"{str(path)!r} cannot be written: {error.strerror or error}",
-            hint="Name another file, in a folder that exists.",
+            hint="Name another file, in a folder that exists." if missing else "Name another file.",
         ) from error
 
 

@@ -312,7 +312,9 @@ class SpawnedServerAdapter(LlamaCppAdapter):
         stall_timeout_s: float = 120.0,
     ) -> None:
         super().__init__(folders, stall_timeout_s=stall_timeout_s)
-        found = shutil.which(Path(binary).expanduser())
+        path = Path(binary).expanduser()
+        # Only a bare name is looked for on the PATH.
+        found = shutil.which(binary if path.name == binary else path.absolute())
         if found is None:
             raise ConfigurationError(f"{binary!r} is not a program that can be run")
         try:

@@ -11,7 +11,7 @@ from datetime import UTC
 
 import attrs
 
-from lmstrix.models import UNFINISHED, ContextReport, CurvePoint
+from lmstrix.models import ContextReport, CurvePoint
 from lmstrix.reports.words import (
     escape_controls,
     say_bytes,
@@ -23,6 +23,7 @@ from lmstrix.reports.words import (
     say_speed,
     say_summary,
     say_tokens,
+    say_true,
 )
 
 NOT_KNOWN = "-"
@@ -177,8 +178,7 @@ def _facts(report: ContextReport) -> dict[str, str]:
     facts = {
         "declared": say_tokens(report.declared_context, unknown=NOT_KNOWN),
         "loadable": NOT_KNOWN if report.loadable_context is None else say_loadable(report),
-        "true": ("at least " if report.true_context and report.cause in UNFINISHED else "")
-        + say_tokens(report.true_context, unknown=NOT_KNOWN),
+        "true": say_true(report, unknown=NOT_KNOWN),
         "usable": NOT_KNOWN if usable is None else say_tokens(usable.limit_tokens, unknown="none"),
         "cause": say_limit(report),
         "certified": "yes" if report.certified else "no",

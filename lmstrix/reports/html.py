@@ -23,7 +23,7 @@ from lmstrix.reports.words import (
     say_count,
     say_percent,
     say_speed,
-    say_tokens,
+    say_true,
 )
 
 Section = Mapping[str, object]
@@ -50,7 +50,7 @@ def render_html(reports: Sequence[ContextReport], maps: Sequence[ContextMap] = (
     heading = _heading(reports)
     title = heading
     if len(reports) == 1:
-        title = f"{reports[0].model.key}: true context {say_tokens(reports[0].true_context)}"
+        title = f"{reports[0].model.key}: true context {say_true(reports[0])}"
     return _page(
         "page.html.j2",
         sections,

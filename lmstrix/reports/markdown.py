@@ -31,6 +31,7 @@ from lmstrix.reports.words import (
     say_remarks,
     say_summary,
     say_tokens,
+    say_true,
     say_why,
 )
 
@@ -122,7 +123,7 @@ def _overview(reports: Sequence[ContextReport]) -> str:
             code_span(report.model.key, in_table=True),
             say_tokens(report.declared_context),
             say_loadable(report),
-            say_tokens(report.true_context),
+            say_true(report),
             say_limit(report),
             "yes" if report.certified else "no",
         ]

@@ -313,6 +313,12 @@ def _forgotten(report: ContextReport) -> str:
     return f"{_list(f'the {_PARTS[one.region]}' for one in groups[0])} of the prompt"
 
 
+def say_true(report: ContextReport, unknown: str = "not known") -> str:
+    """The true context; "at least" if longer prompts may work and were not tried."""
+    least = report.true_context and report.cause in {Cause.MAX_CONTEXT, *UNFINISHED}
+    return f"{'at least ' if least else ''}{say_tokens(report.true_context, unknown=unknown)}"
+
+
 def say_next(report: ContextReport, options: Sequence[str] = ()) -> str:
     """The next step for the user; empty without a true context. See `apply_command`."""
     command = next_command(report, options)

@@ -13,6 +13,7 @@ engine: Any = xllamacpp
 
 if "--help" in sys.argv:
     sys.stdout.write("--fit [on|off]  whether to adjust unset arguments to fit in memory\n")
+    sys.stdout.write("-c, --ctx-size N  size of the prompt context\n")
     sys.exit()
 if "--version" in sys.argv:
     sys.stderr.write("version: 1 (test)\n")

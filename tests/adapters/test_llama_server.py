@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import AsyncGenerator
@@ -276,7 +277,7 @@ async def test_a_spawned_server_dies_with_us(binary: str, demo_model: Path) -> N
     await until(lambda: not servers(binary))
 
 
-AFTER_HELP = '[ "$1" = --help ] && exit;'
+AFTER_HELP = '[ "$1" = --help ] && echo --ctx-size && exit;'
 
 
 @on_one_loop
@@ -292,7 +293,13 @@ AFTER_HELP = '[ "$1" = --help ] && exit;'
             "e: y",
             30,
         ),
-        (f"{AFTER_HELP} echo unknown argument: -foo; exit 1", errors.LoadFailed, "-foo", 30),
+        (
+            f"{AFTER_HELP} echo error: invalid argument: -foo; echo usage; exit 1",
+            errors.EngineUnavailable,
+            "invalid argument: -foo",
+            30,
+        ),
+        ("echo usage: cat", errors.EngineUnavailable, "not that of llama-server", 30),
         # Busy: also one that is only asked whether it is ready would be.
         (f"{AFTER_HELP} while :; do :; done", errors.LoadHung, "", 1),
     ],
@@ -314,6 +321,21 @@ async def test_the_arguments_are_part_of_what_a_result_is_stored_under() -> None
     status = await spawning("/bin/true", "-ngl 99 -ctk 'q8_0'").status()
     assert status.load_config["arguments"] == "-ngl 99 -ctk q8_0"
     assert status.available
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script with a shebang")
+async def test_a_program_in_this_folder_is_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (".", "on-path"):
+        program = tmp_path / folder / "llama-server"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\necho version: {folder}\n", encoding="utf-8")
+        program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "on-path"), prepend=os.pathsep)
+    assert (await spawning("./llama-server").status()).versions["llama-server"] == "version: ."
+    assert (await spawning("llama-server").status()).versions["llama-server"] == "version: on-path"
 
 
 def test_what_cannot_be_started_is_wrong_usage() -> None:

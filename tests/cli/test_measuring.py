@@ -150,7 +150,7 @@ def test_after_a_budget_the_list_has_what_is_known(shell: Shell) -> None:
     known = int(cells[3].removesuffix("+").replace(",", ""))
     assert 512 <= known < 16384
     text = shell.run("list").stdout
-    assert "TRUE with +: at least" in text
+    assert "With +: at least" in text
     assert f"at least {known:,}" in shell.run("report", "--format", "md").stdout
     again = shell.run("test", "long", "--no-certify")
     assert "continuing after" in again.stderr

@@ -30,7 +30,7 @@ def run(tmp_path: Path, words: str, **streams: Any) -> tuple[int, str]:
     usual = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     pipes: dict[str, Any] = usual | streams
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        [sys.executable, "-m", "lmstrix_cli", *words.split()],
+        [sys.executable, "-m", "lmstrix", *words.split()],
         text=True,
         timeout=30,
         check=False,
@@ -68,7 +68,7 @@ def test_a_full_disk_is_no_bug_of_ours(tmp_path: Path) -> None:
 def test_a_pipe_that_nobody_writes_to_is_named(tmp_path: Path) -> None:
     words = ["--store", "memory", "infer", str(tmp_path / "away.gguf"), "Why?"]
     with subprocess.Popen(
-        [sys.executable, "-m", "lmstrix_cli", *words],
+        [sys.executable, "-m", "lmstrix", *words],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,12 +11,13 @@ from lmstrix import EMBEDDED_ADAPTER, EngineUnavailable, MeasureOptions, demo
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.measurements import Batch
-from lmstrix_cli.options import json_option
+from lmstrix_cli.options import json_option, quick_option
 from lmstrix_cli.settings import Settings, pass_settings
 
 EPILOG = """\b
 Examples:
   lmstrix demo
+  lmstrix demo --quick
   lmstrix demo --json
 """
 
@@ -34,10 +35,11 @@ HOW_LONG = (
 
 
 @click.command(name="demo", epilog=EPILOG)
+@quick_option
 @json_option("The report as one JSON object.")
 @click.pass_context
 @pass_settings
-def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
+def command(settings: Settings, ctx: click.Context, *, quick: bool, as_json: bool) -> None:
     """Download a small model and measure it with the embedded engine.
 
     Takes about 5 to 25 minutes on a laptop's CPU. The model (93 MB) is downloaded once and kept in
@@ -45,7 +47,7 @@ def command(settings: Settings, ctx: click.Context, *, as_json: bool) -> None:
     --adapter and --host are ignored.
     """
     settings = replace(settings, adapter=EMBEDDED_ADAPTER, host=None)
-    batch = Batch(settings, options=MeasureOptions(), as_json=as_json, explains=True)
+    batch = Batch(settings, options=MeasureOptions(quick=quick), as_json=as_json, explains=True)
     paths: list[str] = []
 
     async def body() -> None:

@@ -48,7 +48,7 @@ What next:
   lmstrix scan         list the available models
   lmstrix test MODEL   measure one
   lmstrix demo         get a small model and measure it"""
-FOOTNOTE = "TRUE with +: at least. If it is unfinished, `lmstrix status` shows how to continue."
+FOOTNOTE = "With +: at least. `lmstrix status` shows how to continue what is unfinished."
 NOT_FURTHER = "With +: at least. --max-context allowed no more."
 SEVERAL = "Several results of one model: `lmstrix compare MODEL` shows how they differ."
 _UPWARDS = frozenset({"name"})

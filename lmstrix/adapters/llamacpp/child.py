@@ -34,6 +34,8 @@ FAILED = 3
 """Exit status after an error that was reported on standard output."""
 CANNOT_RUN = (126, 127)
 """Exit codes of a program that cannot be started, for a library of its own is missing."""
+HELP_S = 20.0
+"""Longest that a program may take to print its help."""
 LOG_S = 0.3
 """Time for the log's thread to write its last lines."""
 POLL_S = 0.1
@@ -102,11 +104,13 @@ def _serve_binary(answers: BinaryIO, settings: dict[str, Any], parent: int) -> N
     binary = settings["binary"]
     try:
         told = subprocess.run(  # noqa: S603 - the user named it
-            [binary, "--help"], capture_output=True, check=False, timeout=60
+            [binary, "--help"], capture_output=True, check=False, timeout=HELP_S
         )
         if told.returncode in CANNOT_RUN:
             words = told.stderr.decode("utf-8", "replace").strip()
             _fail(answers, "program", RuntimeError(words or f"it ended with {told.returncode}"))
+        if b"--ctx-size" not in told.stdout + told.stderr:
+            _fail(answers, "program", RuntimeError("its --help is not that of llama-server"))
         port = _free_port()
         command = [binary, *settings["arguments"], "-m", settings["model"]]
         command += ["-c", str(settings["n_ctx"]), "-np", "1"]
@@ -121,6 +125,8 @@ def _serve_binary(answers: BinaryIO, settings: dict[str, Any], parent: int) -> N
             command, stdin=subprocess.DEVNULL, stdout=2, env=environment
         )
         _servers.append(server)
+    except subprocess.TimeoutExpired:
+        _fail(answers, "program", RuntimeError(f"no answer to --help within {HELP_S:.0f} s"))
     except (OSError, subprocess.SubprocessError) as error:
         _fail(answers, "program", error)
     while not _is_healthy(port):

@@ -284,6 +284,9 @@ _BROKEN = re.compile(
     r"|invalid magic|missing tensor|wrong shape",
     re.IGNORECASE,
 )
+_ARGUMENT = re.compile(
+    r"(?:invalid|unknown|unrecognized) argument|error while (?:handling|parsing) arg"
+)
 _UNKNOWN = re.compile(r"unknown (model )?architecture|unsupported model|unknown pre-tokenizer type")
 
 
@@ -303,6 +306,8 @@ def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]
     """Why a load failed. `answer` is the child process's line, or None."""
     said = str((answer or {}).get("error", ""))
     kind = (answer or {}).get("kind", "")
+    if kind == "load" and (wrong := [line for line in log if _ARGUMENT.search(line)]):
+        kind, said = "program", wrong[0].strip()
     if kind in {"engine", "program"}:
         what, hint = {
             "engine": ("llama.cpp cannot be used", INSTALL_HINT),
