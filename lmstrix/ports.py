@@ -141,6 +141,18 @@ class Adapter(Protocol):
 
 
 @runtime_checkable
+class NamesModels(Protocol):
+    """An adapter may know models by their names alone. Then results belong to its server too: under
+    the same name another one has another model.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        ...
+
+
+@runtime_checkable
 class TakesTurns(Protocol):
     """Optional for an adapter: measurements of it take turns."""
 

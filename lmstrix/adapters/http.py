@@ -62,7 +62,7 @@ LEAST_SECRET = 16
 """Characters of a key that is hidden wherever a server repeats it."""
 BUSY = frozenset({429, 500, 502, 503, 504, 529})
 """Statuses that are waited for, unless the words say that it is about the prompt or the model."""
-_OF_THE_ACCOUNT = frozenset({401, 402, 403, 429, 529})
+OF_THE_ACCOUNT = frozenset({401, 402, 403, 429, 529})
 """About the key, payment or the rate of requests, whatever the words."""
 _ACCOUNT = re.compile(
     r"rate.?limit|tokens per (?:min(?:ute)?|day)|\bTP[MD]\b|\bquota\b|\bcredits\b", re.IGNORECASE
@@ -322,7 +322,7 @@ def crashed(words: str) -> EngineCrashed:
 
 def trouble(refusal: Refusal) -> LMStrixError | None:
     """What is about the account, the address or a proxy's limits; None for anything else."""
-    if refusal.status in _OF_THE_ACCOUNT or _ACCOUNT.search(refusal.words):
+    if refusal.status in OF_THE_ACCOUNT or _ACCOUNT.search(refusal.words):
         hint = KEY_HINT if refusal.status in (401, 403) else ""
         return EngineUnavailable(str(refusal), hint=hint)
     if 300 <= refusal.status < 400:
@@ -428,16 +428,17 @@ class Server:
     async def events(  # noqa: C901 - one loop over bytes, lines and events
         self, path: str, body: Mapping[str, object]
     ) -> AsyncGenerator[tuple[Json, float], None]:
-        """Events of a streamed reply, and the seconds since its request.
+        """Events of a streamed reply, and the seconds since its request: without those before,
+        in which the server was busy.
 
         Lines of JSON or server-sent events; the end of those is the event ``{"done": true}``. The
         first may take as long as reading the whole prompt takes; each further one `stall_s`, or ten
         times the slowest so far.
         """
-        started = perf_counter()
         first_s = self.stall.seconds + len(str(body)) / PROMPT_BYTES_PER_S
         async with http_client(self.address, self.key) as client:
             response = await self._opened(client, "POST", path, body, first_s)
+            started: float = response.extensions["sent_s"]
             chunks = response.aiter_bytes()
             reader = EventLines(self.name, self.key)
             try:
@@ -519,9 +520,10 @@ class Server:
                 raise ConfigurationError(
                     "the text contains a lone surrogate, which is not valid Unicode"
                 ) from error
-            send = partial(client.send, request, stream=True)
+            send, sent_s = partial(client.send, request, stream=True), perf_counter()
             response = await self._bounded(send, deadline_s)
             if response.is_success:
+                response.extensions["sent_s"] = sent_s
                 return response
             try:
                 content = await self._body(response, CALL_S)

@@ -148,6 +148,7 @@ class LlamaServerAdapter(ServerAdapter):
             state = _state(served[model.key]) if routed else "loaded"
             if routed in self._ending:  # ours still, from an earlier load
                 state = await self._wait_unloaded(routed)
+                mine = state in LOADED  # the request to unload it was lost
             if state not in LOADED:
                 if state != "loading":  # by somebody else
                     await self._refuse_to_evict(server, routed)

@@ -17,7 +17,14 @@ from lmstrix.adapters.http import (
     is_loopback,
     server_address,
 )
-from lmstrix.adapters.streaming import BEGIN, Generation, Items, chat_messages, replied
+from lmstrix.adapters.streaming import (
+    BEGIN,
+    Generation,
+    Items,
+    chat_messages,
+    replied,
+    room_to_repeat,
+)
 from lmstrix.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -64,6 +71,11 @@ FORMS = (
 )
 """How the first words of an answer are given: the first form that the server accepts."""
 
+HIDDEN = "(not shown)"
+"""The reasoning of a model that only counts it."""
+ASKED_FOR = 2
+"""From this form on the model writes the first words itself."""
+
 _STOP_REASONS = {
     "stop": StopReason.END,
     "length": StopReason.MAX_TOKENS,
@@ -109,10 +121,13 @@ class OpenAIAdapter(ServerAdapter):
         self._server = Server(
             address, name="The server", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
         )
+        self.address = address
         self._declared = declared
         self._accept_cost = accept_cost
         self._forms: dict[str, int] = {}
         """The last form that each model accepted."""
+        self._repeating: set[str] = set()
+        """The models whose replies begin with the first words that they were given."""
         self._settled: set[str] = set()
         """The models that accepted it with the first words of an answer."""
 
@@ -187,9 +202,11 @@ class OpenAIAdapter(ServerAdapter):
     async def _ask(self, key: str, prompt: Prompt, max_tokens: int, stop: Sequence[str]) -> Items:
         form, begun = self._forms.get(key, 0), False
         while True:
-            body = _chat(key, prompt, max_tokens, stop, form)
+            repeats = form >= ASKED_FOR or key in self._repeating
+            most = max_tokens + (room_to_repeat(prompt.answer_prefix) if repeats else 0)
+            body = _chat(key, prompt, most, stop, form)
             events = self._server.events("/chat/completions", body)
-            generation = _Generation(max_tokens, prompt.answer_prefix, stopped="stop" in body)
+            generation = _Generation(most, prompt.answer_prefix, stopped="stop" in body)
             try:
                 async with aclosing(replied(events, generation)) as items:
                     async for item in items:
@@ -205,6 +222,8 @@ class OpenAIAdapter(ServerAdapter):
                 self._forms[key] = form
                 if prompt.answer_prefix:
                     self._settled.add(key)
+                if generation.repeats:
+                    self._repeating.add(key)
                 return
 
 
@@ -217,6 +236,11 @@ class _Generation(Generation):
         self._stopped = stopped
         self._usage: Json = {}
         self._reason, self._last_s = "", 0.0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the reply began with the first words of the answer."""
+        return self._echo.found
 
     def _facts(self, event: Json, elapsed_s: float) -> list[PrefillProgress | ReplyChunk]:
         self._usage = as_object(event.get("usage")) or self._usage
@@ -250,9 +274,13 @@ class _Generation(Generation):
         if why is StopReason.END and self._stopped:  # servers give both the same reason
             why = StopReason.STOP_STRING
         details = as_object(self._usage.get("prompt_tokens_details"))
+        reasoning = self._text(reasoning=True)
+        spent = as_object(self._usage.get("completion_tokens_details")).get("reasoning_tokens")
+        if not written and as_count(spent):
+            reasoning = HIDDEN
         self.reply = Reply(
             text=self._text(reasoning=False),
-            reasoning=self._text(reasoning=True),
+            reasoning=reasoning,
             stop_reason=why,
             prompt_tokens=as_count(self._usage.get("prompt_tokens")) or 0,
             cached_tokens=as_count(details.get("cached_tokens")),
@@ -270,6 +298,7 @@ class _Echo:
         self._prefix = prefix.strip()
         self.rest = ""
         """What may still become a repetition."""
+        self.found = False
 
     def removed(self, text: str) -> str:
         """What is certain of the reply now."""
@@ -278,7 +307,7 @@ class _Echo:
         self.rest += text
         begun = self.rest.lstrip()
         if begun.startswith(self._prefix):
-            text = begun[len(self._prefix) :]
+            text, self.found = begun[len(self._prefix) :], True
         elif self._prefix.startswith(begun):
             return ""
         else:
@@ -291,7 +320,7 @@ def _chat(
     key: str, prompt: Prompt, max_tokens: int, stop: Sequence[str], form: int
 ) -> dict[str, object]:
     user, prefix = prompt.user, prompt.answer_prefix
-    if form >= 2 and prefix:
+    if form >= ASKED_FOR and prefix:
         user, prefix = user + BEGIN + prefix, ""
     body: dict[str, object] = {
         "model": key,

@@ -303,6 +303,13 @@ def with_answer_prefix(formatted: str, answer_prefix: str) -> str:
     return formatted + answer_prefix
 
 
+def room_to_repeat(answer_prefix: str) -> int:
+    """Tokens that a reply may need to say `answer_prefix` itself. Three letters are a token or
+    less, also for a small vocabulary.
+    """
+    return -(-len(answer_prefix.encode()) // 3)
+
+
 def chat_messages(system: str, user: str, answer_prefix: str = "") -> list[dict[str, str]]:
     """A chat of one question; the beginning of its answer is a last message of the assistant."""
     said = (("system", system), ("user", user), ("assistant", answer_prefix))

@@ -35,7 +35,6 @@ from lmstrix.models import (
     Region,
     RegionReport,
     Status,
-    Trial,
     Usable,
     Verdict,
 )
@@ -89,7 +88,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         monotone=_is_monotone(state, problem),
         baseline=problem.baseline if problem else state.baseline(state.validator.baseline_length),
         curve=curve,
-        cost=_estimated(state.total_cost(), state.trials),
+        cost=state.told_cost(state.total_cost()),
         method=state.method,
         environment=environment_of(state.status) if state.status else Environment(adapter=""),
         started_at=state.started_at,
@@ -202,16 +201,6 @@ def environment_of(status: Status) -> Environment:
         engine=status.engine,
         versions=dict(status.versions),
         load_config=dict(status.load_config),
-    )
-
-
-def _estimated(cost: Cost, trials: Sequence[Trial]) -> Cost:
-    """`cost`. If the engine counts no cached tokens, with what its times suggest."""
-    if cost.cached_tokens:
-        return cost
-    cached = sum(t.cached_tokens or 0 for t in with_counts(trials))
-    return attrs.evolve(
-        cost, prompt_tokens=max(0, cost.prompt_tokens - cached), cached_tokens=cached
     )
 
 

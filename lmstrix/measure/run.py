@@ -45,7 +45,7 @@ from lmstrix.measure.state import (
     State,
     its_turn,
     limit_of,
-    turn_of,
+    server_of,
 )
 from lmstrix.measure.trials import Asker, Keeper, attempts
 from lmstrix.models import (
@@ -163,7 +163,7 @@ class Measurement:
         async with its_turn(self._adapter, self._announcer):
             # The wait is not part of what the measurement took.
             state.clock, state.started_at = monotonic(), datetime.now(UTC)
-            key = state.key(state.status, turn_of(self._adapter))
+            key = state.key(state.status, server_of(self._adapter))
             state.resume(await keeper.begin(key))
             self._asker.resume()
             self._announcer.emit(
@@ -215,7 +215,7 @@ class Measurement:
 
     async def key(self) -> str:
         """The key under which the store keeps its report: model, engine, method, versions."""
-        return self._state.key(await self._adapter.status(), turn_of(self._adapter))
+        return self._state.key(await self._adapter.status(), server_of(self._adapter))
 
     def _report(self, cause: Cause | None) -> ContextReport:
         """The report of what is known. A certificate under way counts once it has failed."""

@@ -47,7 +47,7 @@ from lmstrix.models import (
     Trial,
     Verdict,
 )
-from lmstrix.ports import Adapter, Observer, SearchStrategy, TakesTurns, Validator
+from lmstrix.ports import Adapter, NamesModels, Observer, SearchStrategy, TakesTurns, Validator
 from lmstrix.problem import (
     APART,
     DOCUMENTS,
@@ -56,6 +56,7 @@ from lmstrix.problem import (
     Reuse,
     SearchProblem,
     learn_costs,
+    with_counts,
 )
 from lmstrix.stats import fisher_tail
 
@@ -212,6 +213,16 @@ def turn_of(adapter: Adapter) -> str | None:
     return adapter.turn if isinstance(adapter, TakesTurns) else None
 
 
+def server_of(adapter: Adapter) -> str | None:
+    """The server whose models these are, if they are not this machine's: one elsewhere, or one
+    whose models are known by their names alone.
+    """
+    if isinstance(adapter, NamesModels):
+        return adapter.address
+    turn = turn_of(adapter)
+    return None if turn == THIS_MACHINE else turn
+
+
 @asynccontextmanager
 async def its_turn(adapter: Adapter, announcer: Announcer) -> AsyncGenerator[None, None]:
     """Hold the turn on what `adapter` contends for; at once where that is nothing.
@@ -315,10 +326,9 @@ class State:
         """
         return self.document(-1), self.document(DOCUMENTS - LIKE_THE_FIRST)
 
-    def key(self, status: Status, turn: str | None) -> str:
-        """What a result depends on: under another key it is another result.
-
-        `turn` is the adapter's: a server on another machine has models of its own.
+    def key(self, status: Status, server: str | None) -> str:
+        """What a result depends on: under another key it is another result. `server` is as
+        `server_of` tells.
         """
         depends: dict[str, object] = {
             "adapter": status.adapter,
@@ -331,8 +341,8 @@ class State:
             depends["load_config"] = dict(sorted(status.load_config.items()))
         if self.options.documents != MeasureOptions().documents:
             depends["documents"] = self.options.documents
-        if turn not in {None, THIS_MACHINE}:
-            depends["server"] = turn
+        if server is not None:
+            depends["server"] = server
         if self.options.max_memory_bytes is not None:
             depends["memory"] = self.options.max_memory_bytes
         return json.dumps(depends, sort_keys=True)
@@ -763,7 +773,17 @@ class State:
         return max(0, self.options.budget_tokens - (self._spent() - self._spent_before))
 
     def _spent(self) -> int:
-        return self.cost.prompt_tokens + self.cost.generated_tokens
+        cost = self.told_cost(self.cost)
+        return cost.prompt_tokens + cost.generated_tokens
+
+    def told_cost(self, cost: Cost) -> Cost:
+        """`cost`. If the engine counts no cached tokens, with what its times suggest."""
+        if cost.cached_tokens:
+            return cost
+        cached = sum(t.cached_tokens or 0 for t in with_counts(self.trials))
+        return attrs.evolve(
+            cost, prompt_tokens=max(0, cost.prompt_tokens - cached), cached_tokens=cached
+        )
 
     def _seconds_left(self) -> float | None:
         if self.options.budget_s is None:

@@ -71,6 +71,8 @@ class Router(HttpServer):
 
     hasty = False
     """Whether the user loads a model between our look and our request."""
+    loses = 0
+    """How many requests to unload a model lose their connection."""
 
     def __init__(self, loads: int = 0, unloads: int = 0, **told: object) -> None:
         super().__init__()
@@ -87,6 +89,13 @@ class Router(HttpServer):
             self.states[name] = state
         elif state == "loaded":
             self.states[name] = "loading"
+
+    async def unload(self, name: str, answer: Answer) -> None:
+        self.loses -= 1
+        if self.loses >= 0:
+            raise anyio.BrokenResourceError
+        self.become(name, "unloaded")
+        await answer.whole({"success": True})
 
     async def handle(self, request: Request, answer: Answer) -> None:
         path, _, query = request.path.partition("?model=")
@@ -107,8 +116,7 @@ class Router(HttpServer):
                 self.become(name, "failed" if name == "broken" else "loaded")
                 await answer.whole({"success": True})
             case "/models/unload":
-                self.become(name, "unloaded")
-                await answer.whole({"success": True})
+                await self.unload(name, answer)
             case "/props" if query in self.states:
                 await answer.whole({"default_generation_settings": {"n_ctx": 4096}})
             case "/tokenize" if name in self.states:
@@ -135,6 +143,19 @@ async def test_what_somebody_else_loads_meanwhile_is_theirs() -> None:
         async with loading(LlamaServerAdapter(router.host), "idle"):
             pass
         assert router.states["idle"] == "loaded"
+
+
+async def test_what_a_lost_request_left_loaded_is_still_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lmstrix.adapters.llama_server.RELEASE_S", 0.5)
+    async with Router() as router:
+        router.loses = 1
+        adapter = LlamaServerAdapter(router.host)
+        for left in ("loaded", "unloaded"):
+            async with loading(adapter, "idle"):
+                pass
+            assert router.states["idle"] == left
 
 
 async def test_a_router_has_unloaded_the_model_before_it_is_loaded_again() -> None:

@@ -102,6 +102,8 @@ def test_a_reply_that_is_none(changes: dict[str, object], kind: type[Exception],
         (503, None, EngineUnavailable),
         (504, None, EngineTimeout),
         (500, {"error": "words"}, EngineUnavailable),
+        (429, {"error": {"message": "slow down"}}, EngineUnavailable),
+        (502, {"error": {"message": "bad gateway"}}, ConnectionLost),
     ],
 )
 def test_server_errors(status: int, body: Json | None, kind: type[Exception]) -> None:

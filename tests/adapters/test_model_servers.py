@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -185,23 +186,67 @@ async def serving(
 
 
 @pytest.mark.parametrize(
-    "script",
+    ("script", "repeats"),
     [
-        OpenAIScript(),
-        OpenAIScript(echoes=True),
-        OpenAIScript(strict=True),
-        OpenAIScript(strict=True, prefill=False),
-        OpenAIScript(usage_asked=False, prefill=False),
+        (OpenAIScript(), False),
+        (OpenAIScript(echoes=True), True),
+        (OpenAIScript(strict=True), False),
+        (OpenAIScript(strict=True, prefill=False), True),
+        (OpenAIScript(usage_asked=False, prefill=False), True),
     ],
     ids=["continued", "repeated", "last message", "asked for", "without asking for counts"],
 )
-async def test_the_first_words_in_the_form_that_the_server_takes(script: OpenAIScript) -> None:
+async def test_the_first_words_in_the_form_that_the_server_takes(
+    script: OpenAIScript, repeats: bool
+) -> None:
+    """A reply that begins with them itself gets room for that."""
     async with serving(script) as (server, loaded):
         prompt = Prompt(user=f"{SENTENCE}\n\nSay it.", answer_prefix="The river runs")
         assert (await loaded.complete(prompt, max_tokens=8)).text == " past the old mill."
         before = len(server.requests)
         await loaded.complete(prompt, max_tokens=8)
         assert len(server.requests) == before + 1
+        body = server.requests[-1].body
+        most = body.get("max_tokens") or body["max_completion_tokens"]
+        assert most == (8 + 5 if repeats else 8)
+
+
+class Hidden(OpenAIServer):
+    """Counts its reasoning, and shows none of it."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path != "/v1/chat/completions":
+            await super().handle(request, answer)
+            return
+        most = request.body["max_tokens"]
+        counts = {
+            "completion_tokens": most,
+            "completion_tokens_details": {"reasoning_tokens": most},
+        }
+        message = {"index": 0, "message": {"content": ""}, "finish_reason": "length"}
+        await answer.whole({"choices": [message], "usage": {"prompt_tokens": 9, **counts}})
+
+
+async def test_reasoning_that_is_only_counted_is_no_empty_answer() -> None:
+    models = SimulatedAdapter(SimulatedModel(key="m"))
+    async with Hidden(models) as server, loading(OpenAIAdapter(server.host)) as loaded:
+        reply = await loaded.complete(QUESTION, max_tokens=4)
+        assert (reply.text, reply.answer) == ("", None)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_another_server_on_this_machine_has_other_results(tmp_path: Path) -> None:
+    models = [SimulatedModel(key="m", declared=2048, true_context=n) for n in (1024, 2048)]
+    found: list[object] = []
+    for model in models:
+        async with OpenAIServer(SimulatedAdapter(model)) as server:
+            adapter = OpenAIAdapter(server.host)
+            async with LMStrix(adapter=adapter, store=tmp_path / "s.sqlite3", levels=()) as client:
+                options = MeasureOptions(certify=False)
+                assert not await client.known_reports(await client.list_models(), options)
+                found.append((await client.find_true_context("m", options)).cause)
+                assert await client.known_reports(await client.list_models(), options)
+    assert found == [Cause.FORGETS, Cause.DECLARED_MAXIMUM]
 
 
 async def test_cached_tokens_are_what_the_server_says() -> None:

@@ -187,6 +187,14 @@ async def test_without_counts_times_tell_what_is_read(reuses: bool) -> None:
     assert report.baseline.trials == (30 if reuses else 16)
 
 
+async def test_without_counts_a_budget_is_spent_on_what_times_say_is_read() -> None:
+    adapter = TimedAdapter(MODEL)
+    adapter.counts = False
+    async with LMStrix(adapter=adapter, store="memory") as client:
+        report = await client.find_true_context("m", MeasureOptions(budget_tokens=30_000))
+    assert (report.true_context, report.certified) == (4096, True)
+
+
 async def bench(adapter: SimulatedAdapter, options: BenchOptions = OPTIONS) -> SpeedBench:
     async with LMStrix(adapter=adapter, store="memory") as client:
         found = await client.bench("m", options)

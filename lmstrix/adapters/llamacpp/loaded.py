@@ -15,6 +15,7 @@ from lmstrix.adapters import streaming
 from lmstrix.adapters.http import (
     KEY_HINT,
     MAX_LINE_BYTES,
+    OF_THE_ACCOUNT,
     TIMED_OUT,
     EventLines,
     close_response,
@@ -333,11 +334,11 @@ def server_error(  # noqa: PLR0911 - one for each kind
     if "context size has been exceeded" in message.lower():
         return ContextOverflow(f"the prompt does not fit: {message}")
     answered = f"the engine's server answered {status}: {message}"
-    if status in (401, 403):
-        return EngineUnavailable(answered, hint=KEY_HINT)
+    if status in OF_THE_ACCOUNT:
+        return EngineUnavailable(answered, hint=KEY_HINT if status in (401, 403) else "")
     if status in TIMED_OUT:
         return EngineTimeout(f"{answered}. A time limit of a proxy has passed")
-    if status >= 500 and status != 503 and not (body or {}).get("error"):
+    if status == 502 or (status >= 500 and status != 503 and not (body or {}).get("error")):
         return ConnectionLost(answered)  # what a router or a proxy says of an engine that died
     if status in (404, 503) or not told:
         return EngineUnavailable(answered)

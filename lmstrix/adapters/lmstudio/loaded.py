@@ -19,6 +19,7 @@ from lmstrix.adapters.streaming import (
     StreamedModel,
     ends_in_thought,
     require_room,
+    room_to_repeat,
     with_answer_prefix,
 )
 from lmstrix.errors import ConfigurationError, EngineUnavailable
@@ -96,6 +97,9 @@ class LMStudioModel(StreamedModel):
             prepared = await self._prepare(prompt)
             tokens = prepared.count + extra
             require_room(tokens, max_tokens, self._context)
+            if not self._raw:  # the reply may repeat the first words
+                room = self._context - tokens - max_tokens
+                max_tokens += min(room, room_to_repeat(prompt.answer_prefix))
             generation = self._generation(prepared, tokens, max_tokens)
             async with aclosing(self._ask(prepared, generation, max_tokens, stop)) as items:
                 async for item in items:

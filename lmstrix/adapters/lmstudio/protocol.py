@@ -297,7 +297,7 @@ class Generation(streaming.Generation):
             prompt_tokens=read,
             cached_tokens=None if self._cached is None else min(self._cached, read),
             generated_tokens=generated,
-            ttft_s=self._ttft_s if ttft is None or ttft > elapsed_s else ttft,
+            ttft_s=ttft if ttft and ttft <= elapsed_s else self._ttft_s,
             tokens_per_second=None if rate is None or rate > MAX_RATE else rate,
         )
 
