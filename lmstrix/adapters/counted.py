@@ -118,8 +118,11 @@ class CountedModel(StreamedModel):
                 await self._learn_reuse()
         self._sized_tokens, self._sized_s = 0, 0.0
 
-    async def _learn_reuse(self) -> None:
-        """Whether a prompt that begins like the last one is read much faster."""
+    async def _learn_reuse(self, *, again: bool = True) -> None:
+        """Whether a prompt that begins like the last one is read much faster. If only times tell,
+        a second pair has to agree: the first prompt of its size may be slow for another reason. If
+        it is not much faster, the requests themselves may take most of the time: that is left open.
+        """
         new = f"{secrets.token_hex(4)}. "  # read before by nobody
         prompts = [Prompt(user=f"{new}{PROSE.user * 5}\n\n{end}") for end in ("One", "Two")]
         replies = [await whole_reply(self._asked(prompt, 1, ())) for prompt in prompts]
@@ -135,7 +138,9 @@ class CountedModel(StreamedModel):
         elif any(reply.cached_tokens is not None for reply in replies):
             self._reuses = bool(replies[1].cached_tokens)
         elif cold_s and warm_s:
-            self._reuses = warm_s < MUCH_FASTER * cold_s
+            self._reuses = True if warm_s < MUCH_FASTER * cold_s else None
+            if again and self._reuses:
+                await self._learn_reuse(again=False)
 
     def release(self) -> None:
         """Refuse further requests: the model is unloaded."""

@@ -211,6 +211,30 @@ async def test_the_first_words_in_the_form_that_the_server_takes(
         assert most == (8 + 5 if repeats else 8)
 
 
+class SlowAtFirst(OpenAIServer):
+    """Takes far longer for its first prompt of more than a few words."""
+
+    waits = True
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if self.waits and len(str(request.body)) > 1000:
+            self.waits = False
+            await anyio.sleep(0.5)
+        await super().handle(request, answer)
+
+
+async def test_a_slow_first_prompt_is_no_sign_of_a_cache() -> None:
+    models = SimulatedAdapter(SimulatedModel(key="m", reuses_prefixes=False))
+    script = OpenAIScript(cached=False, prefill_s=0.05)
+    async with (
+        SlowAtFirst(models, script=script) as server,
+        loading(OpenAIAdapter(server.host)) as loaded,
+    ):
+        await loaded.complete(Prompt(user=SENTENCE * 50), max_tokens=4)
+        reply = await loaded.complete(Prompt(user=SENTENCE * 50), max_tokens=4)
+        assert not reply.cached_tokens
+
+
 class Hidden(OpenAIServer):
     """Counts its reasoning, and shows none of it."""
 
