@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -56,11 +57,12 @@ def choose_report(
                 chosen = report
         return chosen
     key, cause = mine[0].model.key, mine[0].cause.replace("_", " ")
+    name = shlex.join([*(["--"] if key.startswith("-") else []), key])
     raise NotMeasured(
         f"{key!r} has no finished true context: its newest measurement ended with {cause!r}",
-        hint=f"Continue it: lmstrix test {key}"
+        hint=f"Continue it: lmstrix test {name}"
         if mine[0].cause in RESUMABLE
-        else f"The report says why: lmstrix report {key} --format md",
+        else f"The report says why: lmstrix report --format md {name}",
     )
 
 

@@ -107,7 +107,17 @@ def test_an_unfinished_measurement_is_not_applied() -> None:
     with pytest.raises(NotMeasured) as caught:  # it ended: the same once more would not help
         choose_report([stored(true_context=None, cause=Cause.NOT_MEASURABLE)], "m")
     assert "Finish" not in caught.value.hint
-    assert "lmstrix report a/m" in caught.value.hint
+    assert caught.value.hint.endswith("lmstrix report --format md a/m")
+
+
+@pytest.mark.parametrize(
+    ("key", "quoted"), [("$(touch x)", "'$(touch x)'"), ("-a b", "-- '-a b'"), ("-m", "-- -m")]
+)
+def test_a_name_in_a_command_is_quoted(key: str, quoted: str) -> None:
+    for cause in (Cause.INTERRUPTED, Cause.NOT_MEASURABLE):
+        with pytest.raises(NotMeasured) as caught:
+            choose_report([stored(key=key, cause=cause)], key)
+        assert caught.value.hint.endswith(f" {quoted}")
 
 
 @pytest.mark.parametrize(
