@@ -87,6 +87,22 @@ def test_all_that_lm_studio_knows_is_applied(shell: Shell, home: Path) -> None:
     shell.run("apply", "--all", "--for", "llama-server", code=2)
 
 
+@pytest.mark.parametrize("adapters", [("lmstudio", "llamacpp"), ("llamacpp", "lmstudio")])
+def test_all_changes_a_settings_file_once(
+    shell: Shell, home: Path, adapters: tuple[str, str]
+) -> None:
+    """With LM Studio's own result of the file, whichever is newer."""
+    (home / "models").mkdir()
+    for adapter in adapters:
+        if adapter == "lmstudio":
+            remember(shell, key="tiny", path="a/b/tiny.gguf", true_context=4096)
+        else:
+            file = str(home / "models" / "a" / "b" / "tiny.gguf")
+            remember(shell, key=file, path=file, adapter=adapter, true_context=8192)
+    [told] = shell.lines("apply", "--all", "--home", str(home), "--yes", "--json")
+    assert (told["model"], told["context"]) == ("tiny", 4096)
+
+
 def test_how_to_take_it_back_names_the_store(shell: Shell, home: Path) -> None:
     remember(shell, key="gemma")
     store = str(shell.store)

@@ -150,15 +150,24 @@ def _apply(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
 
 
 def _apply_all(wish: _Wish, reports: Sequence[StoredReport]) -> ExitCode:
-    """The newest result of every model that LM Studio can have; the others are left out."""
+    """The newest result of every model that LM Studio can have; the others are left out.
+
+    Of two results for one settings file, LM Studio's own is taken.
+    """
     home = apply.existing_home(wish.home)
-    codes: list[ExitCode] = []
+    found: dict[str, tuple[str, bool]] = {}
     for name in dict.fromkeys(name_of(one.report) for one in reports):
         try:
-            _identifier(_chosen(reports, name, LMSTUDIO), home)
+            report = _chosen(reports, name, LMSTUDIO)
+            identifier = _identifier(report, home)
         except LMStrixError as error:
             output.note(f"left out: {error}")
             continue
+        own = report.environment.adapter in _ENGINES[LMSTUDIO]
+        if identifier not in found or (own and not found[identifier][1]):
+            found[identifier] = name, own
+    codes: list[ExitCode] = []
+    for name, _ in found.values():
         if codes and not wish.as_json:
             output.out("")
         try:
