@@ -308,10 +308,9 @@ async def bench(
     announces what was measured, and propagates.
 
     Raises:
-        PredictionError: the engine fails at the shortest length already.
+        PredictionError, InfrastructureError: the engine fails at the shortest length already.
         ConfigurationError: less than 512 tokens can be loaded.
-        LMStrixError: what loading raises, see `lmstrix.ports.Adapter`; an
-            `InfrastructureError` also if the engine went away.
+        LMStrixError: what loading raises, see `lmstrix.ports.Adapter`.
     """
     points: list[BenchPoint] = []
     complete = False
@@ -361,7 +360,7 @@ async def _time_lengths(
         try:
             for _ in range(options.rounds):
                 samples += await sweep.again(a_round)
-        except PredictionError as error:
+        except (LoadError, InfrastructureError, PredictionError) as error:
             if not points and not samples:
                 raise
             sweep.announcer.note(f"at {length:,} tokens: {error}")

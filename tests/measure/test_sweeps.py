@@ -12,7 +12,13 @@ import pytest
 from simulations import AT_ONCE, Failing, only
 
 from lmstrix import LMStrix, MeasureOptions, PredictionError
-from lmstrix.errors import ConfigurationError, EngineCrashed, EngineUnavailable, LMStrixError
+from lmstrix.errors import (
+    ConfigurationError,
+    EngineCrashed,
+    EngineUnavailable,
+    LMStrixError,
+    LoadFailed,
+)
 from lmstrix.events import Event, LoadStarted, ReplyTimed
 from lmstrix.measure.options import BenchOptions, MapOptions, RetryPolicy
 from lmstrix.measure.sweep import map_context
@@ -236,6 +242,18 @@ async def test_what_was_measured_below_a_crash_is_the_result() -> None:
     assert "ended before the longest length" in render_bench(found)
     with pytest.raises(PredictionError):
         await bench(TimedAdapter(attrs.evolve(crashing, true_context=100)))
+
+
+@pytest.mark.parametrize("error", [EngineUnavailable("away"), LoadFailed("no memory")])
+async def test_what_was_measured_before_the_engine_was_lost_is_the_result(
+    error: LMStrixError,
+) -> None:
+    found = await bench(Failing(MODEL, error, lambda _, tokens: tokens > 1024))
+    assert [p.length_tokens for p in found.points] == [512, 1024]
+    assert not found.complete
+    assert found.notes[-1].startswith(f"at 2,048 tokens: {error}")
+    with pytest.raises(type(error)):
+        await bench(Failing(MODEL, error, lambda _, tokens: tokens > 0))
 
 
 async def test_it_loads_no_more_than_memory_holds() -> None:
