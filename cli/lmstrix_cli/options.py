@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 import attrs
@@ -329,14 +330,17 @@ _GLOB = frozenset("*?[")
 def name_matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether `name` is one that any of `patterns` means, or there is none; case is ignored.
 
-    A pattern with ``*``, ``?`` or ``[`` stands for the whole name, another for a part of it.
+    A pattern with ``*``, ``?`` or ``[`` stands for the whole name or what is behind its last
+    slash, another for a part of the name.
 
-    >>> name_matches("qwen/Qwen3-8B", ["qwen3"]), name_matches("qwen/Qwen3-8B", ["qwen3*"])
+    >>> name_matches("qwen/Qwen3-8B", ["qwen3*"]), name_matches("qwen/Qwen3-8B", ["8b*"])
     (True, False)
     """
     name = name.casefold()
     return not patterns or any(
-        fnmatch.fnmatchcase(name, pattern) if _GLOB & set(pattern) else pattern in name
+        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(Path(name).name, pattern)
+        if _GLOB & set(pattern)
+        else pattern in name
         for pattern in _folded(patterns)
     )
 
@@ -390,8 +394,8 @@ name_option = click.option(
     "names",
     multiple=True,
     metavar="PATTERN",
-    help="Only models whose name contains PATTERN, or matches it: 'qwen*'. May be repeated; any"
-    " of them may match.",
+    help="Only models whose name contains PATTERN, or whose name or file name matches it:"
+    " 'qwen*'. May be repeated; any of them may match.",
 )
 
 

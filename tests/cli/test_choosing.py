@@ -46,6 +46,8 @@ def filled(shell: Shell) -> Shell:
         ("--sort size", ["b/Other", "sample/model-135m", EVIL]),
         ("--name OTHER --name sample*", ["b/Other", "sample/model-135m"]),
         ("--name ?/other", ["b/Other"]),
+        ("--name MODEL* --name oth*", ["b/Other", "sample/model-135m"]),
+        ("--name 135*", []),
         ("--name [b]/other", ["b/Other"]),
         ("--cause gibberish", ["b/Other"]),
         ("--certified", ["sample/model-135m"]),
@@ -152,6 +154,12 @@ def test_names_cannot_steer_the_terminal(shell: Shell) -> None:
     text = shell.run("scan").stdout
     assert not set("\x1b\x07\u202e\x9b") & set(text)
     assert "evil\\x1b]0;title\\x07[red]\\u202e" in text
+
+
+def test_a_file_found_by_path_matches_by_its_name(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(listing=[sample_model(key="/home/u/models/Qwen-tiny.gguf")])
+    for pattern, count in (("qwen*", 1), ("/home/*", 1), ("tiny*", 0)):
+        assert len(shell.lines("scan", "--json", "--name", pattern)) == count
 
 
 def test_scan_chooses_and_tells_what_was_tested(filled: Shell) -> None:
