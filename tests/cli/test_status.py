@@ -15,7 +15,7 @@ from cli_shell import NOBODY, ScriptedAdapter, Shell, made
 from processes import started
 
 from lmstrix.locks import FOLDER_VARIABLE
-from lmstrix.models import Cause, LoadedInstance, MemoryEstimate, ModelInfo, Status
+from lmstrix.models import Cause, Environment, LoadedInstance, MemoryEstimate, ModelInfo, Status
 from lmstrix.testing.simulated import SimulatedModel
 from lmstrix_cli.commands import doctor
 from lmstrix_cli.commands.doctor import CHECKS, Check, Finding, Verdict, examine, ok
@@ -34,14 +34,18 @@ anyio.run(hold)
 """
 SLOW = SimulatedModel(key="slow", declared=4096, true_context=10**6)
 
+X = Environment(adapter="x")
+
 
 def loaded(key: str, context: int | None) -> LoadedInstance:
     return LoadedInstance(key=key, identifier=key, context_length=context)
 
 
 def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
-    unfinished = made("big", true_context=512, cause=Cause.BUDGET_SPENT)  # newer: says nothing
-    shell.remember(made("big", true_context=7424), unfinished, made("small", true_context=7424))
+    big, small = (made(key, true_context=7424, environment=X) for key in ("big", "small"))
+    # Newer, and says nothing.
+    unfinished = made("big", true_context=512, cause=Cause.BUDGET_SPENT, environment=X)
+    shell.remember(big, unfinished, small)
     instances = loaded("big", 32768), loaded("small", 7424), loaded("new", 4096), loaded("x", None)
     status = Status(adapter="x", engine="llama.cpp", available=True, loaded=instances)
     shell.adapter = ScriptedAdapter(status=attrs.evolve(status, versions={"b": "123"}))
@@ -72,7 +76,7 @@ def test_a_loaded_context_stands_beside_the_tested_one(shell: Shell) -> None:
 
 
 def test_what_lmstrix_loaded_itself_needs_no_advice(shell: Shell) -> None:
-    shell.remember(made("big", true_context=7424))
+    shell.remember(made("big", true_context=7424, environment=X))
     ours = LoadedInstance(key="big", identifier="x", context_length=32768, ours=True)
     status = Status(adapter="x", engine="y", available=True, loaded=(ours,))
     shell.adapter = ScriptedAdapter(status=status)
@@ -84,12 +88,25 @@ def test_what_lmstrix_loaded_itself_needs_no_advice(shell: Shell) -> None:
 
 
 def test_above_the_users_own_limit_nothing_is_known(shell: Shell) -> None:
-    shell.remember(made("m", true_context=1024, cause=Cause.MAX_CONTEXT))
+    shell.remember(made("m", true_context=1024, cause=Cause.MAX_CONTEXT, environment=X))
     status = Status(adapter="x", engine="y", available=True, loaded=(loaded("m", 4096),))
     shell.adapter = ScriptedAdapter(status=status)
     [document] = shell.lines("status", "--json")
     assert [one["fit"] for one in document["loaded"]] == ["not_tested"]
     assert "m at 4,096: not tested beyond 1,024 (--max-context)" in shell.run("status").stdout
+
+
+def test_a_result_of_another_engine_says_nothing_about_what_is_loaded(shell: Shell) -> None:
+    own, other = (Environment(adapter=name) for name in ("lmstudio", "ollama"))
+    shell.remember(made("m", 1, true_context=7424, environment=own))
+    shell.remember(made("m", 2, true_context=1024, environment=other))
+    shell.remember(made("n", 2, true_context=1024, environment=other))
+    instances = loaded("m", 4096), loaded("n", 4096)
+    status = Status(adapter="lmstudio", engine="y", available=True, loaded=instances)
+    shell.adapter = ScriptedAdapter(status=status)
+    assert [
+        (one["tested_context"], one["fit"]) for one in shell.lines("status", "--json")[0]["loaded"]
+    ] == [(7424, "fine"), (None, "not_tested")]
 
 
 class Measurable(ScriptedAdapter):

@@ -127,7 +127,8 @@ async def _overview(settings: Settings) -> _Overview:
             trouble = ()
         except StoreError as error:  # the engine can be shown all the same
             summaries, unfinished, trouble = (), (), (str(error),)
-        tested = newest_true(summaries, by="model_key")
+        same = [one for one in summaries if one.adapter == status.adapter]
+        tested = newest_true(same, by="model_key")
         turns = {one.model_key: one.pid for one in await anyio.to_thread.run_sync(holders)}
         return _Overview(
             status=status,
