@@ -69,7 +69,8 @@ def target_options(default: str) -> Decorator:
 
 
 def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport]:
-    """The reports in the files `sources` in their order, or else in the store, newest first.
+    """The reports in the files `sources` in their order, or else in the store, newest first; those
+    of one adapter if it was named.
 
     Raises `NotMeasured` if there is none, and `FormatError` for a file of something else.
     """
@@ -77,7 +78,10 @@ def gather(settings: Settings, sources: Sequence[str]) -> Sequence[ContextReport
         found = [report for source in sources for report in _read_reports(source)]
         if not found:
             raise NotMeasured("the input has no report", hint=_HINT)
-        return found
+        kept = [report for report in found if is_of(settings, report.environment.adapter)]
+        if not kept:
+            raise _none_of(settings, len(found))
+        return kept
     reports = stored(settings)
     if not reports:
         raise NotMeasured(
@@ -161,13 +165,15 @@ def stored(settings: Settings) -> Sequence[StoredReport]:
     found = session.run(read)
     kept = [one for one in found if is_of(settings, one.report.environment.adapter)]
     if found and not kept:
-        raise NotMeasured(
-            f"no result of the adapter {settings.adapter!r} among"
-            f" {say_count(len(found), 'result')}",
-            hint="--adapter or LMSTRIX_ADAPTER names it. `lmstrix --adapter NAME list` shows those"
-            " of another one.",
-        )
+        raise _none_of(settings, len(found))
     return kept
+
+
+def _none_of(settings: Settings, count: int) -> NotMeasured:
+    return NotMeasured(
+        f"no result of the adapter {settings.adapter!r} among {say_count(count, 'result')}",
+        hint="--adapter or LMSTRIX_ADAPTER names it. Name another one, or none.",
+    )
 
 
 def _read_reports(source: str) -> Iterator[ContextReport]:

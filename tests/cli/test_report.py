@@ -13,7 +13,7 @@ import pytest
 from cli_shell import Shell, made
 
 from lmstrix import Cause, dump_report
-from lmstrix.models import ContextReport
+from lmstrix.models import ContextReport, Environment
 from lmstrix.serialize import to_json
 from lmstrix.testing.samples import sample_map, sample_model, sample_report
 from lmstrix_cli.commands import report as report_command
@@ -122,6 +122,18 @@ def test_from_what_test_printed_and_without_a_store(shell: Shell, here: Path) ->
     assert "# `b`" in piped
     assert "`a`" not in piped
     assert not shell.store.exists()
+
+
+def test_of_a_file_too_only_the_named_adapters_results_are_used(shell: Shell, here: Path) -> None:
+    reports = [made(name, environment=Environment(adapter=name)) for name in ("ollama", "llamacpp")]
+    (here / "x").write_text("\n".join(map(dump_report, reports)))
+    for command in ("report", "compare"):
+        words = (command, "--from", "x", "--json")
+        text = shell.run("--adapter", "ollama", *words, code=0).stdout
+        assert "ollama" in text
+        assert "llamacpp" not in text
+        none = shell.run("--adapter", "openai", *words, code=4)
+        assert "no result of the adapter 'openai' among 2 results" in none.stderr
 
 
 def test_what_is_no_report_is_said_to_be_none(shell: Shell, here: Path) -> None:
