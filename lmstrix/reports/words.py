@@ -11,6 +11,7 @@ import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from itertools import groupby, takewhile
 
 import attrs
@@ -898,7 +899,9 @@ def method_options(method: Mapping[str, object]) -> Iterator[str]:
     for name, usual in _USUAL.items():
         value = method.get(name, usual)
         if value != usual and isinstance(value, str | int | float):
-            yield from (f"--{name.replace('_', '-')}", str(value))
+            # An option takes no exponent.
+            shown = f"{Decimal(str(value)):f}" if isinstance(value, float) else str(value)
+            yield from (f"--{name.replace('_', '-')}", shown)
     levels = ",".join(map(as_text, as_list(method.get("levels", ["coherence"]))))
     if levels != "coherence":
         yield from ("--levels", levels or NO_LEVELS)

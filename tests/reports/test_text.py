@@ -24,6 +24,7 @@ from lmstrix.reports.markdown import render_markdown
 from lmstrix.reports.text import render_text
 from lmstrix.reports.words import (
     CAUSE_SENTENCES,
+    continue_command,
     dump_report,
     repeat_command,
     say_summary,
@@ -182,6 +183,13 @@ def test_the_command_can_be_pasted_into_a_shell() -> None:
     words = shlex.split(repeat_command(report))
     assert words[:4] == ["lmstrix", "--adapter", "simulated", "test"]
     assert words[-2:] == ["--", "-my model; rm $HOME"]
+
+
+def test_a_number_in_a_command_has_no_exponent() -> None:
+    method = attrs.evolve(sample_report().method, tolerance=5e-05, ratio=0.9)
+    report = sample_report(method=method, cause=Cause.BUDGET_SPENT)
+    for command in (repeat_command(report), continue_command(report)):
+        assert "--tolerance 0.00005 --ratio 0.9 " in command
 
 
 @pytest.mark.parametrize(
