@@ -94,7 +94,9 @@ def _keep_host(ctx: click.Context, parameter: click.Parameter, value: str | None
 
 
 def _keep_store(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if value and not ctx.resilient_parsing and not os.path.isdir(Path(value).parent):
+    # Unlike Path.expanduser, it takes a user that does not exist.
+    folder = Path(os.path.expanduser(value or "")).parent  # noqa: PTH111
+    if value and not ctx.resilient_parsing and not os.path.isdir(folder):
         raise click.BadParameter(
             f"the folder {str(Path(value).parent)!r} does not exist. Create it first, or name a"
             " file in another folder."

@@ -53,6 +53,15 @@ def test_only_the_default_stores_folder_is_created(shell: Shell, tmp_path: Path)
     assert run_python(code, "list", **home).returncode == 0
 
 
+def test_a_store_may_be_named_from_the_home_folder(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    shell.run("--store", "~/x.sqlite3", "list", code=0)
+    assert "does not exist" in shell.run("--store", "~/no/x.sqlite3", "list", code=2).stderr
+
+
 def test_quiet_prints_the_result_only(shell: Shell) -> None:
     shell.adapter = ScriptedAdapter(FINE, reply_seconds=3600)
     result = shell.run("test", "fine", "-q", "--budget", "1s", "--json")
