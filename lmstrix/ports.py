@@ -395,7 +395,8 @@ class Store(Protocol):
         """Keep the report; the measurement is no longer unfinished.
 
         If it is `lmstrix.models.ContextReport.resumable`, the report is what is known so far: the
-        measurement stays unfinished.
+        measurement stays unfinished. If it was broken off (`lmstrix.models.RESUMABLE`), a quick
+        result of the same measurement that ended stays in its place.
         """
         ...
 

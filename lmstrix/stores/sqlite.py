@@ -227,12 +227,17 @@ class SqliteStore:
         """Keep the report; the measurement is no longer unfinished, unless the report is
         `ContextReport.resumable`.
 
-        It is the newest report from now on, even if a clock was set back meanwhile.
+        It is the newest report from now on, even if a clock was set back meanwhile. One of a
+        measurement that was broken off is not kept in the place of a quick result.
         """
         body = _encode(report)
 
         def work(connection: sqlite3.Connection) -> None:
             seq, key = self._find(connection, measurement_id)
+            if report.cause in RESUMABLE:
+                quick = f"SELECT 1 FROM reports WHERE measurement = ? AND {_RANK} = 1"
+                if connection.execute(quick, (seq,)).fetchone():
+                    return
             (newest,) = connection.execute("SELECT max(finished) FROM reports").fetchone()
             finished = report.finished_at.timestamp()
             if isinstance(newest, float):  # a damaged row may hold anything

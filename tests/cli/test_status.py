@@ -142,6 +142,19 @@ def test_a_quick_measurement_is_not_unfinished(shell: Shell) -> None:
     assert document["unfinished"] == document["go_on"] == []
 
 
+def test_a_full_measurement_broken_off_after_a_quick_one_goes_on(shell: Shell) -> None:
+    shell.adapter = ScriptedAdapter(SLOW)
+    [quick] = shell.lines("test", "slow", "--quick", "--json")
+    shell.adapter = ScriptedAdapter(SLOW, reply_seconds=3600)
+    shell.run("test", "slow", "--budget", "1s", code=5)
+    assert shell.lines("list", "--json") == [quick]
+    assert shell.lines("status", "--json")[0]["unfinished"] == ["slow"]
+    shell.run("apply", "slow", "--for", "llama-server", code=0)
+    shell.adapter = ScriptedAdapter(SLOW)
+    shell.run("test", "slow", code=0)
+    assert shell.lines("status", "--json")[0]["unfinished"] == []
+
+
 @pytest.mark.parametrize("dead", [False, True])
 def test_a_measurement_that_another_process_runs_is_running(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: bool

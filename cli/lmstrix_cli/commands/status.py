@@ -19,7 +19,6 @@ from lmstrix import (
     UNFINISHED,
     Archive,
     Cause,
-    ContextReport,
     LMStrix,
     LoadedInstance,
     MeasureOptions,
@@ -31,6 +30,7 @@ from lmstrix import (
 from lmstrix.json_values import Json, as_count, as_object, as_text, parse_object
 from lmstrix.locks import holders
 from lmstrix.reports.words import apply_command, method_options, say_bytes, say_count
+from lmstrix.stores.export import KeptMeasurement
 from lmstrix_cli import output, session
 from lmstrix_cli.errors import ExitCode
 from lmstrix_cli.options import json_option
@@ -160,13 +160,18 @@ async def _unfinished(client: LMStrix) -> Sequence[tuple[str, str]]:
     """Models with an interrupted measurement, and the key of each; empty if it is not known."""
     if isinstance(client.store, Archive):
         kept = await client.store.interrupted()
-        return [(one.model.key, one.key) for one in kept if not _ended_quickly(one.report)]
+        return [(one.model.key, one.key) for one in kept if not _ended_quickly(one)]
     return [(model.key, "") for model in await client.unfinished_models()]
 
 
-def _ended_quickly(report: ContextReport | None) -> bool:
-    """Whether this is a whole result of ``--quick``, from which a full measurement continues."""
-    return report is not None and report.method.quick and report.cause not in UNFINISHED
+def _ended_quickly(kept: KeptMeasurement) -> bool:
+    """Whether this is a whole result of ``--quick``, from which a full measurement continues, and
+    none has begun to: it would have loaded the model again.
+    """
+    report = kept.report
+    if report is None or not report.method.quick or report.cause in UNFINISHED:
+        return False
+    return kept.cost.loads <= report.cost.loads
 
 
 def _as_json(overview: _Overview) -> Json:

@@ -230,6 +230,23 @@ class StoreContract:
         await store.finish(again.id, sample_report())
         assert [stored.report for stored in await store.reports()] == [sample_report()]
 
+    @pytest.mark.parametrize("cause", sorted(RESUMABLE))
+    async def test_a_quick_report_stays_if_a_full_measurement_is_broken_off(
+        self, store: Store, cause: Cause
+    ) -> None:
+        """Although it goes on from the quick one, and can go on further."""
+        method = attrs.evolve(sample_report().method, quick=True)
+        quick = attrs.evolve(sample_report(), method=method)
+        new = await store.begin("key", sample_model())
+        await store.finish(new.id, attrs.evolve(quick, cause=cause))
+        await store.finish(new.id, quick)
+        await store.finish(new.id, sample_report(cause=cause, true_context=512))
+        assert [stored.report for stored in await store.reports()] == [quick]
+        assert await store.unfinished("key") == new
+        await store.finish(new.id, sample_report())
+        assert [stored.report for stored in await store.reports()] == [sample_report()]
+        assert await store.unfinished("key") is None
+
     async def test_hostile_names_are_only_text(self, store: Store) -> None:
         """Any text is a key, a name and a reply; it comes back as it was and stays apart."""
         for name in HOSTILE_NAMES:
