@@ -309,6 +309,9 @@ def test_demo_is_measured(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert f"lmstrix infer '{path}'" in result.stderr
     assert shell.settings is not None
     assert (shell.settings.adapter, shell.settings.host) == ("llamacpp", None)
+    quick = shell.lines("demo", "--quick", "--json")[0]["method"]["quick"]
+    full = shell.lines("demo", "--json")[0]["method"]["quick"]
+    assert (quick, full) == (True, False)
 
 
 def test_demo_needs_an_engine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

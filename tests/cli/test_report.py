@@ -62,6 +62,25 @@ def test_two_files_of_one_name_are_two_models(shell: Shell) -> None:
     assert len(shell.lines("compare", "--json")[0]["results"]) == 2
 
 
+def test_a_later_part_hides_no_whole_result(shell: Shell) -> None:
+    quick = attrs.evolve(sample_report().method, quick=True)
+    whole = made("m", 1, true_context=6144)
+    parts = (
+        made("m", 2, true_context=2048, cause=Cause.MAX_CONTEXT),
+        made("m", 3, true_context=4096, method=quick),
+        made("m", 4, true_context=None, cause=Cause.NOT_MEASURABLE),
+        made("m", 5, true_context=512, cause=Cause.BUDGET_SPENT),
+    )
+    shell.remember(whole, *parts)
+    for words in (("report",), ("report", "m")):
+        [shown] = shell.lines(*words, "--json")
+        assert shown["finished_at"] == whole.finished_at.isoformat()
+    again = made("m", 6, true_context=5120)
+    shell.remember(again)
+    [shown] = shell.lines("report", "m", "--json")
+    assert shown["true_context"] == 5120
+
+
 def test_a_name_with_a_line_separator_stays_on_one_line_of_json(shell: Shell) -> None:
     shell.remember(made("a\u2028b"))
     lines = shell.run("report", "--json").stdout.split("\n")
@@ -107,8 +126,13 @@ def test_files_that_cannot_be_written_or_whose_names_lie(shell: Shell, here: Pat
     assert list(here.iterdir()) == []
     shell.run("report", "-o", "page.pdf", "--format", "html", code=0)
     (here / "folder.html").mkdir()
-    for output in ("nowhere/x.html", "folder.html"):
+    for output, missing in (
+        ("nowhere/x.html", True),
+        ("page.pdf/x.html", True),
+        ("folder.html", False),
+    ):
         result = shell.run("report", "-o", output, code=1)
+        assert ("in a folder that exists" in result.stderr) is missing
         assert result.stderr.startswith(f"Error: '{output}' cannot be written")
         assert result.stderr.count("\n") == 2
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from lmstrix.models import Environment
+from lmstrix.models import Cause, Environment
 from lmstrix.reports.compare import compare, comparison_csv, comparison_json
 from lmstrix.reports.markdown import (
     MARKER,
@@ -113,6 +113,18 @@ def test_a_comparison_tells_what_differs_from_what_does_not() -> None:
     text = render_comparison_markdown(compared)
     assert ["true", "6,144", "4,096"] in cells(text)
     assert ["seed", "7", "9"] in cells(text)
+
+
+def test_what_was_not_tried_further_is_at_least_so_long() -> None:
+    for cause, said in (
+        (Cause.MAX_CONTEXT, "at least 6,144"),
+        (Cause.BUDGET_SPENT, "at least 6,144"),
+        (Cause.FORGETS, "6,144"),
+    ):
+        reports = [sample_report(cause=cause), sample_report(model=sample_model(key="other"))]
+        assert cells(render_markdown(reports))[1][3] == said
+        compared = compare(reports)
+        assert {row.label: row.values for row in compared.found}["true"] == (said, "6,144")
 
 
 def test_a_comparison_for_programs() -> None:
