@@ -32,6 +32,7 @@ HOW_LONG = (
     "This measures a model of 135 million parameters. It takes about 5 to 25 minutes on a laptop's"
     " CPU, and downloads 93 MB the first time. Ctrl-C stops it; the next run continues."
 )
+QUICKER = " `lmstrix demo --quick` gives a rougher answer sooner."
 
 
 @click.command(name="demo", epilog=EPILOG)
@@ -56,7 +57,7 @@ def command(settings: Settings, ctx: click.Context, *, quick: bool, as_json: boo
             if not status.available:  # nothing is downloaded for an engine that is not there
                 reason = status.detail or f"the engine {status.engine} is not available"
                 raise EngineUnavailable(reason, hint=status.hint)
-            output.note(HOW_LONG)
+            output.note(HOW_LONG if quick else HOW_LONG + QUICKER)
             path = await demo.fetch_demo_model(announce=output.note)
             paths.append(str(path))
             await batch.measure(client, paths)
