@@ -55,8 +55,8 @@ WEAK_QUESTIONS = 45
 """The typical number of questions about weak regions, if there are any: 20 to 100."""
 AGAIN_QUESTIONS = 40
 """That of a search that goes on after a certificate that did not hold: 2 to 136."""
-LEVEL_QUESTIONS = 6
-"""The typical number of questions of the levels."""
+LEVEL_QUESTIONS = 2
+"""Questions of a level that passes at the longest prompt, as most do."""
 ABRUPT = 1 / 5
 """No more correct answers than this part are nearly none."""
 FEWEST_TIMED = 4
