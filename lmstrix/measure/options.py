@@ -72,7 +72,7 @@ class RetryPolicy:
     def __attrs_post_init__(self) -> None:
         _check_kinds(self)
         if self.attempts < 1 or self.crashes < 0:
-            raise ConfigurationError("a retry policy needs at least one attempt, and 0 crashes or more")
+            raise ConfigurationError("attempts must be at least 1, crashes at least 0")
         if self.first_wait_s < 0 or self.longest_wait_s < 0:
             raise ConfigurationError("a wait cannot be negative")
 

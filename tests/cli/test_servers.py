@@ -321,6 +321,17 @@ def test_a_declared_context_for_a_server_that_tells_none(serve: Serve) -> None:
     assert (report["declared_context"], report["bracket"]) == (2048, [1408, 1472])
 
 
+def test_the_command_to_go_on_names_the_server_that_was_measured(
+    serve: Serve, tmp_path: Path
+) -> None:
+    store = ("--store", str(tmp_path / "s.sqlite3"))
+    server, other = (OpenAIServer(SimulatedAdapter(MODEL)) for _ in range(2))
+    serve(server, other)
+    shell(*store, *OPENAI, server.host, "test", "m:latest", "--budget-tokens", "3000", code=5)
+    [command] = json.loads(shell(*store, *OPENAI, other.host, "status", "--json").stdout)["go_on"]
+    assert f"--host http://{server.host}/v1 " in command
+
+
 def test_doctor_looks_at_the_server_that_is_named(serve: Serve) -> None:
     server = OllamaServer(SimulatedAdapter(MODEL))
     serve(server)

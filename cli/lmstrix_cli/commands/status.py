@@ -6,6 +6,7 @@ import enum
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
@@ -259,9 +260,12 @@ def command_to_go_on(model_key: str, key: str, settings: Settings) -> str:
     usual = EMBEDDED_ADAPTER if model_key.lower().endswith(".gguf") else DEFAULT_ADAPTER
     if adapter and adapter != usual:
         words += ["--adapter", adapter]
-    # The server that was named here is that of one adapter only.
-    if (adapter or usual) == (settings.adapter or DEFAULT_ADAPTER) != EMBEDDED_ADAPTER:
-        words += settings.server_options()
+    # What was named here is of one adapter only.
+    same = (adapter or usual) == (settings.adapter or DEFAULT_ADAPTER) != EMBEDDED_ADAPTER
+    given = settings if same else Settings()
+    # A server with models of its own; see `lmstrix.measure.state.server_of`.
+    server = as_text(depends.get("server")).rpartition(" at ")[2]
+    words += replace(given, host=server or given.host).server_options()
     if settings.store:
         words += ["--store", settings.store]
     words += ["test"]
