@@ -93,16 +93,20 @@ def models(*keys: str) -> SimulatedAdapter:
     return SimulatedAdapter(*(attrs.evolve(MODEL, key=key) for key in keys))
 
 
+SHORT = ("--quick", "--max-context", "512", "--levels", "none")
+"""Options of a measurement that asks little more than the baseline."""
+
+
 def adapter_of(*words: str) -> str:
     """The adapter in the report of a quick measurement."""
-    result = shell(*words, "--quick", "--json", code=0)
+    result = shell(*words, *SHORT, "--json", code=0)
     adapter: str = json.loads(result.stdout)["environment"]["adapter"]
     return adapter
 
 
 def test_the_one_server_that_has_a_model_is_used(serve: Serve) -> None:
     serve(OllamaServer(models("m:latest", "org/deep")), LMStudioServer(models("studio")))
-    both = shell("test", "deep", "studio", "--quick", "--json")
+    both = shell("test", "deep", "studio", *SHORT, "--json")
     reports = [json.loads(line) for line in both.stdout.splitlines()]
     assert [one["environment"]["adapter"] for one in reports] == ["ollama", "lmstudio"]
     for command in (
@@ -190,7 +194,7 @@ def test_the_users_model_is_in_use_unless_it_is_forced(serve: Serve) -> None:
     assert (one_length.exit_code, refused.exit_code, server.loads) == (4, 4, 0)
     assert "ollama stop" in refused.stderr
     assert "--force" in refused.stderr
-    shell("test", "m", "--quick", "--force", code=0)
+    shell("test", "m", *SHORT, "--force", code=0)
     assert server.loaded == {"m:latest": 1024}
 
 
@@ -291,7 +295,7 @@ def test_a_key_is_in_no_log(serve: Serve, tmp_path: Path, monkeypatch: pytest.Mo
     script = OpenAIScript(repeats_key=True)
     server, served = OpenAIServer(SimulatedAdapter(MODEL), script=script), LlamaServer("m")
     serve(server, served)
-    words = ("--verbose", "--log-file", str(log), "test", "m:latest", "--json")
+    words = ("--verbose", "--log-file", str(log), "test", "m:latest", *SHORT, "--json")
     result = shell(*OPENAI, server.host, *words, code=3)
     assert "secret" not in result.stdout + result.stderr + log.read_text(encoding="utf-8")
     streamed = shell("--adapter", "llama-server", "infer", "m", "Hello", code=1)
@@ -354,8 +358,8 @@ def test_measuring_elsewhere_needs_consent(serve: Serve, monkeypatch: pytest.Mon
         assert "--budget-tokens" in refused.stderr
     assert server.requests == []
     for words in (
-        "test m:latest --quick --budget-tokens 200k",
-        "--yes test m:latest --quick",
+        f"test m:latest {' '.join(SHORT)} --budget-tokens 200k",
+        f"--yes test m:latest {' '.join(SHORT)}",
         "test m:latest --dry-run",
         "infer m:latest Hello",
         "scan",
