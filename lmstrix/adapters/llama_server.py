@@ -30,6 +30,7 @@ from lmstrix.adapters.llamacpp.loaded import LlamaCppModel
 from lmstrix.errors import (
     ConfigurationError,
     EngineUnavailable,
+    InfrastructureError,
     LMStrixError,
     LoadFailed,
     LoadHung,
@@ -148,7 +149,6 @@ class LlamaServerAdapter(ServerAdapter):
             state = _state(served[model.key]) if routed else "loaded"
             if routed in self._ending:  # ours still, from an earlier load
                 state = await self._wait_unloaded(routed)
-                mine = state in LOADED  # the request to unload it was lost
             if state not in LOADED:
                 if state != "loading":  # by somebody else
                     await self._refuse_to_evict(server, routed)
@@ -179,7 +179,7 @@ class LlamaServerAdapter(ServerAdapter):
             if mine:
                 self._ending.add(routed)
                 with anyio.move_on_after(release_s, shield=True), suppress(LMStrixError):
-                    await server.call("POST", "/models/unload", {"model": routed})
+                    await self._unload_routed(server, routed)
                     await self._wait_unloaded(routed)
 
     async def _state(self) -> tuple[str, Mapping[str, str], Sequence[LoadedInstance]]:
@@ -232,6 +232,13 @@ class LlamaServerAdapter(ServerAdapter):
                 raise
             return False
         return True
+
+    async def _unload_routed(self, server: Server, routed: str) -> None:
+        """Let a router unload `routed`. A request that may not have arrived is sent again."""
+        try:
+            await server.call("POST", "/models/unload", {"model": routed})
+        except InfrastructureError:
+            await server.call("POST", "/models/unload", {"model": routed})
 
     async def _refuse_to_evict(self, server: Server, routed: str) -> None:
         """Raises `ModelInUse` if the router would unload another model for `routed`."""
