@@ -121,6 +121,7 @@ ERRORS = {
     "gguf_init_from_reader: failed to read key-value pairs": errors.InvalidModel,
     "error loading model: unknown model architecture: 'new'": errors.UnsupportedModel,
     "common_init_: something else": errors.LoadFailed,
+    "load: error: invalid argument in a tensor": errors.LoadFailed,
 }
 
 

@@ -284,9 +284,8 @@ _BROKEN = re.compile(
     r"|invalid magic|missing tensor|wrong shape",
     re.IGNORECASE,
 )
-_ARGUMENT = re.compile(
-    r"(?:invalid|unknown|unrecognized) argument|error while (?:handling|parsing) arg"
-)
+_ARGUMENT = re.compile(r"error: (?:invalid|unknown) argument|error while handling argument")
+"""How llama-server's refusal of an argument begins; it loads nothing then."""
 _UNKNOWN = re.compile(r"unknown (model )?architecture|unsupported model|unknown pre-tokenizer type")
 
 
@@ -306,7 +305,7 @@ def load_failure(answer: Json | None, returncode: int | None, log: Sequence[str]
     """Why a load failed. `answer` is the child process's line, or None."""
     said = str((answer or {}).get("error", ""))
     kind = (answer or {}).get("kind", "")
-    if kind == "load" and (wrong := [line for line in log if _ARGUMENT.search(line)]):
+    if kind == "load" and (wrong := [line for line in log if _ARGUMENT.match(line)]):
         kind, said = "program", wrong[0].strip()
     if kind in {"engine", "program"}:
         what, hint = {
