@@ -148,7 +148,7 @@ class NamesModels(Protocol):
 
     @property
     def address(self) -> str:
-        """Where the server is."""
+        """The server's address, such as ``http://127.0.0.1:8000/v1``."""
         ...
 
 

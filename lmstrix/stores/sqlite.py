@@ -363,7 +363,7 @@ class SqliteStore:
                     with contextlib.suppress(OSError):
                         _suspicion(_real(self._path)).touch()
                 raise _store_error(error, self._path) from error
-            # If there was no file before, another process has created this one: none was replaced.
+            # A file that another process has just created replaces nothing of ours.
             if self._file is not None and self._has_moved():
                 self._drop()
                 raise StoreError(
