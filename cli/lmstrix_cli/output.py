@@ -18,6 +18,7 @@ import click
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.constrain import Constrain
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -145,6 +146,13 @@ def note(shown: RenderableType) -> None:
     """
     if not is_quiet():
         _say(Paragraph(shown) if isinstance(shown, str) else shown)
+
+
+def waiting(what: str) -> Status:
+    """A line about what takes its time, on a terminal's stderr and until it is stopped. Elsewhere,
+    and with ``--quiet``, nothing is shown.
+    """
+    return Status(what, console=Console(stderr=True, quiet=is_quiet()))
 
 
 def warn(message: str) -> None:

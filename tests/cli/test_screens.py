@@ -48,6 +48,20 @@ def on_terminal(patch: pytest.MonkeyPatch, width: int, *words: str) -> str:
     return out.text()
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_shows_that_infer_is_at_work(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, quiet: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stdin", Output(terminal=True))
+    err = Output(terminal=True)
+    words = [*(["--quiet"] if quiet else []), "infer", "m", "Say yes."]
+    with redirect_stdout(Output(terminal=False)), redirect_stderr(err), pytest.raises(SystemExit):
+        lmstrix(words, prog_name="lmstrix")
+    assert ("loading the model" in err.text()) is not quiet
+    assert "loading the model" not in shell.run("infer", "m", "Say yes.").stderr
+
+
 @pytest.fixture
 def filled(shell: Shell) -> Shell:
     """Four results in the store."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.status import Status
 
 from lmstrix import REPLY_TOKENS, Reply, ReplyChunk, to_json
 from lmstrix.reports.words import REPLY_KEEPS, escape_controls, say_seconds
@@ -72,7 +73,8 @@ def command(
     if model is None:
         raise click.UsageError("name a MODEL: see `lmstrix scan`.")
     words, template_tokens = Sources(words=prompt, **sources).read()
-    speaker = _Speaker(silent=as_json, thinks_aloud=not settings.quiet)
+    waiting = output.waiting("loading the model and reading the prompt")
+    speaker = _Speaker(waiting, silent=as_json, thinks_aloud=not settings.quiet)
 
     async def ask() -> None:
         async with (
@@ -82,15 +84,17 @@ def command(
                 words,
                 max_tokens=max_tokens or template_tokens or REPLY_TOKENS,
                 context_length=context,
-                on_note=lambda note: output.note(f"Note: {output.label(note)}"),
+                on_note=speaker.note,
             ) as pieces,
         ):
             async for piece in pieces:
                 speaker.hear(piece)
 
+    waiting.start()
     try:
         session.run(ask)
     finally:
+        waiting.stop()
         speaker.end_line()
     if speaker.reply is None:
         return
@@ -114,14 +118,20 @@ def _list_templates(path: Path | None) -> None:
 class _Speaker:
     """Prints pieces as they come: the answer on stdout, reasoning dimmed on stderr."""
 
-    def __init__(self, *, silent: bool, thinks_aloud: bool) -> None:
+    def __init__(self, waiting: Status, *, silent: bool, thinks_aloud: bool) -> None:
         self.reply: Reply | None = None
+        self._waiting = waiting
         self._silent = silent
         self._thinks_aloud = thinks_aloud
         self._open = {False: False, True: False}
         self._spoke = False
 
+    def note(self, words: str) -> None:
+        self._waiting.stop()
+        output.note(f"Note: {output.label(words)}")
+
     def hear(self, piece: ReplyChunk | Reply) -> None:
+        self._waiting.stop()
         if isinstance(piece, Reply):
             self.reply = piece
             if not self._spoke:  # an adapter may give the whole reply at once
