@@ -104,14 +104,14 @@ class Levels:
         return level_bracket(self._state, self._state.level_problems[level.key], level)
 
     async def at_longest(self, main: SearchProblem, document: int) -> None:
-        """Ask at the longest prompt, which failed, before the search steps back from it: now it is
-        in the engine's cache, and later it would have to be read once more.
+        """Ask at the longest prompt, which did not pass, before the search steps back from it: now
+        it is in the engine's cache, and later it would have to be read once more.
         """
         state = self._state
         last, longest = state.trials[-1], state.longest()
         at_end = (last.seed, last.length_tokens) == (document, longest)
-        failed = state.verdict(longest) is Verdict.FAIL and not state.engine_failed(longest)
-        if not (at_end and failed) or state.options.quick or self._reads_anew:
+        missed = state.verdict(longest) is not Verdict.PASS and not state.engine_failed(longest)
+        if not (at_end and missed) or state.options.quick or self._reads_anew:
             return
         self._announce()
         for level in self._measurable():

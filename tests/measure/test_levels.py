@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 import attrs
@@ -13,8 +14,18 @@ from lmstrix.errors import EngineUnavailable
 from lmstrix.events import Event, TrialFinished
 from lmstrix.measure.run import Measurement
 from lmstrix.measure.state import Level
-from lmstrix.models import ContextReport, Judgement, LevelReport, Prompt, Question, Region, Trial
+from lmstrix.models import (
+    ContextReport,
+    Judgement,
+    LevelReport,
+    Observation,
+    Prompt,
+    Question,
+    Region,
+    Trial,
+)
 from lmstrix.ports import Validator
+from lmstrix.problem import Ask, Done, SearchProblem
 from lmstrix.search.gallop import Gallop
 from lmstrix.stores.sqlite import SqliteStore
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, prompt_tokens
@@ -126,7 +137,18 @@ async def test_levels_cost_their_questions() -> None:
     assert report.cost.prompt_tokens <= 1.25 * alone.cost.prompt_tokens
 
 
-async def test_the_longest_prompt_is_read_once() -> None:
+class Glances(Gallop):
+    """Asks one question at the longest prompt, and searches below it."""
+
+    def next_step(self, problem: SearchProblem, history: Sequence[Observation]) -> Ask | Done:
+        if not history:
+            return Ask(length_tokens=problem.ceiling, trials=1)
+        below = [seen for seen in history if seen.length_tokens < problem.ceiling]
+        return super().next_step(attrs.evolve(problem, ceiling=problem.ceiling - 1024), below)
+
+
+@pytest.mark.parametrize("strategy", [Gallop(), Glances()], ids=["failed", "undecided"])
+async def test_the_longest_prompt_is_read_once(strategy: Gallop) -> None:
     """Levels and regions are asked about there before the search steps back from it, and a level
     that passes there is not asked below.
     """
@@ -140,7 +162,7 @@ async def test_the_longest_prompt_is_read_once() -> None:
     options, writing = MeasureOptions(certify=False), level("writing", 10**6)
     adapter = SimulatedAdapter(model)
     async with LMStrix(
-        adapter=adapter, store="memory", levels=[writing], observers=[keep]
+        adapter=adapter, strategy=strategy, store="memory", levels=[writing], observers=[keep]
     ) as lmstrix:
         report = await lmstrix.find_true_context("m", options)
     longest = max(trial.length_tokens for trial in trials)
