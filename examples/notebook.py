@@ -22,10 +22,11 @@ quick = bool(os.environ.get("LMSTRIX_EXAMPLE_QUICK"))
 options = MeasureOptions(max_context=640, certify=False) if quick else MeasureOptions()
 
 # %% [markdown]
-# The output below this cell is redrawn while the model is measured:
+# The output below this cell is redrawn while the model is measured. Without levels it is asked
+# about facts alone, and does not have to write freely as well.
 
 # %%
-async with LMStrix(store="memory", observers=[NotebookProgress()]) as lmstrix:
+async with LMStrix(store="memory", levels=(), observers=[NotebookProgress()]) as lmstrix:
     report = await lmstrix.find_true_context(model, options)
 
 # %%

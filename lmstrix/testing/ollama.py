@@ -10,12 +10,12 @@ import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
-from os.path import commonprefix
 
 import anyio
 import anyio.abc
 import attrs
 
+from lmstrix.adapters.token_counts import common_length
 from lmstrix.errors import ContextOverflow, EngineCrashed, LMStrixError, ModelError, OutOfMemory
 from lmstrix.json_values import Json, as_count, as_list, as_object, as_text
 from lmstrix.models import ModelInfo, Prompt, Reply, ReplyChunk, StopReason
@@ -250,8 +250,7 @@ class OllamaServer(ModelServer):
                 raise StandInError(400, "the input length exceeds the context length")
             prompt = await cut_prompt(loaded, prompt, context // 2 + 2)
             count = await loaded.count_prompt_tokens(prompt)
-        same = commonprefix([instance.cached, prompt.user])  # noqa: RUF071 - of characters
-        known = len(same) if script.reuses else 0
+        known = common_length(instance.cached, prompt.user) if script.reuses else 0
         instance.cached = prompt.user
         new = count * (1 - known / max(1, len(prompt.user)))
         await anyio.sleep(script.prefill_s + script.token_s * new)
