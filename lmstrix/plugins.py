@@ -174,6 +174,9 @@ class Adapters:
             info = await adapter.find_model(model)
         except (ModelNotFound, InfrastructureError) as error:
             _check_ending(model)
+            if path := await self._file_of(model):
+                error.hint = f"Did you mean the file {path!r}? {error.hint}"
+                raise
             if elsewhere and model not in self._places:
                 nowhere = _nowhere(model, [*await _keys(adapter), *elsewhere], error)
                 if nowhere is not None:
@@ -186,6 +189,17 @@ class Adapters:
         if model in self._places:
             self._places[info.key] = adapter
         return adapter, info
+
+    async def _file_of(self, name: str) -> str:
+        """The path of the file that the embedded engine takes `name` for, if no adapter was given
+        and there is one.
+        """
+        if self._given is not None:
+            return ""
+        try:
+            return (await self._default(EMBEDDED_ADAPTER).find_model(name)).path
+        except LMStrixError:
+            return ""
 
     async def look_for(self, names: Iterable[str]) -> Sequence[tuple[Adapter, str]]:
         """Find the server of each name, for `of`; returns the keys of the other servers' models.

@@ -76,7 +76,7 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         estimate = step.estimate if isinstance(step, Done) else None
         regions = tuple(_regions(state, problem, cause, low))
         levels = tuple(_levels(state, problem, bracket, cause))
-    return ContextReport(
+    report = ContextReport(
         model=state.model,
         declared_context=state.model.declared_context,
         loadable_context=loadable.context_length if loadable else None,
@@ -99,6 +99,10 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         usable=_usable(state, curve, true_context),
         notes=tuple(notes),
     )
+    if not (report.certified and report.vague):
+        return report
+    note = "not certified: the answers vary so much that the limit may be far higher"
+    return attrs.evolve(report, certified=False, notes=(*report.notes, note))
 
 
 def unmeasured_report(

@@ -286,11 +286,19 @@ def say_summary(report: ContextReport) -> str:
     if (correct := _correct_so_far(report)) > true:
         known = f"no settled result yet; all answers were correct up to {correct:,}"
         return f"{claims}; {known}. {_BEYOND.get(report.cause) or _why(report)}"
-    if report.cause is Cause.FORGETS:
+    if _is_uneven(report):
+        beyond = "Beyond that its answers are too uneven to tell."
+    elif report.cause is Cause.FORGETS:
         beyond = f"Beyond that it forgets {_forgotten(report)}."
     else:
         beyond = _BEYOND.get(report.cause) or _why(report)
     return f"{claims}; reliable {'to at least' if least else 'up to'} {true:,}. {beyond}"
+
+
+def _is_uneven(report: ContextReport) -> bool:
+    """Whether only the unevenness of the answers stands against a certificate."""
+    whole = report.measured and not (report.certified or report.method.quick)
+    return whole and report.vague
 
 
 def _correct_so_far(report: ContextReport) -> int:
@@ -660,8 +668,9 @@ def say_evidence(report: ContextReport) -> list[str]:
     certified = "yes, confirmed by" if report.certified else "no, not confirmed by"
     # That server loads nothing for us.
     fresh = "" if report.environment.adapter in LOADS_NOTHING else "a fresh load and "
+    by = f"{certified} {fresh}fresh texts at that length"
     sentences = (
-        f"certified: {certified} {fresh}fresh texts at that length.",
+        f"certified: {'no, the answers are too uneven' if _is_uneven(report) else by}.",
         _say_bracket(report),
         _say_baseline(report),
     )

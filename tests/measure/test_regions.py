@@ -14,6 +14,7 @@ from lmstrix.adapters.openai import OpenAIAdapter
 from lmstrix.errors import StoreError
 from lmstrix.events import Event, TrialFinished
 from lmstrix.models import ContextReport, Judgement, Prompt, Question, Region, Reply, Verdict
+from lmstrix.reports.words import say_evidence, say_summary
 from lmstrix.testing.openai import OpenAIScript, OpenAIServer
 from lmstrix.testing.simulated import Beyond, SimulatedAdapter, SimulatedModel, answer
 from lmstrix.validators.recall import Recall
@@ -87,6 +88,19 @@ async def test_lapses_do_not_lower_the_answer(seed: int) -> None:
     report = await find(model, seed=seed)
     assert is_near(report, WINDOW)
     assert report.bracket[0] <= WINDOW
+
+
+async def test_answers_that_are_wrong_at_any_length_certify_no_limit() -> None:
+    """It has none, but one answer in five is wrong: by chance most of them at some lengths."""
+    model = SimulatedModel(key="m", declared=8192, true_context=10**6, lapses=0.2)
+    report = await measure(model, MeasureOptions(seed=1), levels=())
+    assert report.true_context is not None
+    assert report.true_context < 8192 / 2
+    assert report.interval.high is None
+    assert not report.certified
+    assert "the limit may be far higher" in report.notes[-1]
+    assert "too uneven to tell" in say_summary(report)
+    assert say_evidence(report)[0] == "certified: no, the answers are too uneven."
 
 
 @pytest.mark.parametrize("reuses", [True, False])
