@@ -62,11 +62,16 @@ class Plan:
     """Those of an earlier measurement of this very model, for the lengths of this one. None:
     there is none.
     """
+    allowed_bytes: int | None = None
+    """The most memory that a load may take, if there is a limit."""
 
     @property
     def fits(self) -> bool | None:
         """Whether memory is expected to hold the largest wanted length; None: not known."""
-        return self.forecast.memory.fits if self.forecast.memory else None
+        memory = self.forecast.memory
+        if memory and self.allowed_bytes is not None and memory.total_bytes > self.allowed_bytes:
+            return False
+        return memory.fits if memory else None
 
 
 async def plan_models(
@@ -90,6 +95,7 @@ async def plan_models(
                     forecast=forecast,
                     known=known.get(found.key),
                     seconds=None if took is None else took * forecast.largest_length,
+                    allowed_bytes=options.max_memory_bytes,
                 )
             )
         except (ConfigurationError, StoreError):

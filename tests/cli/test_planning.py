@@ -113,6 +113,8 @@ def test_a_plan_goes_by_the_memory_and_names_what_is_missing(shell: Shell) -> No
     [short] = shell.lines("test", "short", "--dry-run", "--json", "--no-certify")
     assert (short["fits"], short["memory_length"], short["largest_length"]) == (False, 8192, 1024)
     assert short["least_loads"] == 1
+    small = ("test", "short", "--dry-run", "--json", "--max-memory", "1M")
+    assert [plan["fits"] for plan in shell.lines(*small, "--max-context", "512")] == [False]
     [forced] = shell.lines("test", "short", "--dry-run", "--json", "--force")
     assert forced["largest_length"] == 8192
 

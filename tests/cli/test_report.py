@@ -81,6 +81,14 @@ def test_a_later_part_hides_no_whole_result(shell: Shell) -> None:
     assert shown["true_context"] == 5120
 
 
+def test_its_commands_find_the_store_that_was_named(shell: Shell) -> None:
+    shell.remember(made("m"))
+    named = shell.run("--store", str(shell.store), "report", "m", "-o", "-", "--format", "txt")
+    assert f"lmstrix --store {shell.store} apply m" in named.stdout
+    assert f"repeat: lmstrix --store {shell.store} " in named.stdout
+    assert "--store" not in shell.run("report", "m", "-o", "-", "--format", "txt").stdout
+
+
 def test_a_name_with_a_line_separator_stays_on_one_line_of_json(shell: Shell) -> None:
     shell.remember(made("a\u2028b"))
     lines = shell.run("report", "--json").stdout.split("\n")

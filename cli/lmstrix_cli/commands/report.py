@@ -98,14 +98,22 @@ def command(  # noqa: PLR0913 - one for each option
         reports = newest_of(reports, models)
     elif not sources:
         reports = newest_of_each(reports)
-    write_report(target, _render(kind, reports, read_maps(map_files)), kind, force=force)
+    # What the store kept, its commands find again.
+    options = ["--store", settings.store] if settings.store and not sources else []
+    text = _render(kind, reports, read_maps(map_files), options)
+    write_report(target, text, kind, force=force)
     if open_it and not webbrowser.open(Path(target).absolute().as_uri()):
         output.note("No browser could be started; open the file yourself.")
 
 
-def _render(kind: str, reports: Sequence[ContextReport], maps: Sequence[ContextMap]) -> str:
+def _render(
+    kind: str,
+    reports: Sequence[ContextReport],
+    maps: Sequence[ContextMap],
+    options: Sequence[str],
+) -> str:
     if kind == "json":
         return "".join(f"{dump_report(report)}\n" for report in reports)
     if kind == "txt":
-        return "\n\n\n".join(render_text(report) for report in reports)
+        return "\n\n\n".join(render_text(report, options=options) for report in reports)
     return (render_html if kind == "html" else render_markdown)(reports, maps)
