@@ -76,6 +76,8 @@ HIDDEN = "(not shown)"
 ASKED_FOR = 2
 """From this form on the model writes the first words itself."""
 
+AT_ONCE_S = 0.01
+"""A reply whose pieces arrive within so short a time came at once: a proxy held it back."""
 _STOP_REASONS = {
     "stop": StopReason.END,
     "length": StopReason.MAX_TOKENS,
@@ -276,8 +278,11 @@ class _Generation(Generation):
         details = as_object(self._usage.get("prompt_tokens_details"))
         reasoning = self._text(reasoning=True)
         spent = as_object(self._usage.get("completion_tokens_details")).get("reasoning_tokens")
-        if not written and as_count(spent):
+        # They are counted, but the time that they took is not between the first piece and the last.
+        hides = not reasoning and bool(as_count(spent))
+        if hides and not written:
             reasoning = HIDDEN
+        timed = generated > 1 and spent_s > AT_ONCE_S and not hides
         self.reply = Reply(
             text=self._text(reasoning=False),
             reasoning=reasoning,
@@ -286,7 +291,7 @@ class _Generation(Generation):
             cached_tokens=as_count(details.get("cached_tokens")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
-            tokens_per_second=(generated - 1) / spent_s if generated > 1 and spent_s > 0 else None,
+            tokens_per_second=(generated - 1) / spent_s if timed else None,
         )
         return rest
 

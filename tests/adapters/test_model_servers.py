@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -256,6 +257,34 @@ async def test_reasoning_that_is_only_counted_is_no_empty_answer() -> None:
     async with Hidden(models) as server, loading(OpenAIAdapter(server.host)) as loaded:
         reply = await loaded.complete(QUESTION, max_tokens=4)
         assert (reply.text, reply.answer) == ("", None)
+
+
+class Thoughtful(OpenAIServer):
+    """Counts 300 tokens of reasoning that it does not show, and streams an answer of five."""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path != "/v1/chat/completions":
+            await super().handle(request, answer)
+            return
+        counts = {
+            "completion_tokens": 305,
+            "completion_tokens_details": {"reasoning_tokens": 300},
+        }
+        words = [{"index": 0, "delta": {"content": f" {n}"}} for n in range(5)]
+        pieces = [{"choices": [word]} for word in words]
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        await answer.begin("text/event-stream")
+        for piece in (*pieces, end, {"choices": [], "usage": {"prompt_tokens": 9, **counts}}):
+            await answer.piece(b"data: " + json.dumps(piece).encode() + b"\n\n")
+            await anyio.sleep(0.005)
+        await answer.end()
+
+
+async def test_tokens_that_are_not_streamed_are_no_part_of_a_speed() -> None:
+    models = SimulatedAdapter(SimulatedModel(key="m"))
+    async with Thoughtful(models) as server, loading(OpenAIAdapter(server.host)) as loaded:
+        reply = await loaded.complete(QUESTION, max_tokens=400)
+        assert (reply.generated_tokens, reply.tokens_per_second) == (305, None)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
