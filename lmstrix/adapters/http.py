@@ -166,7 +166,7 @@ def named_model(models: Sequence[ModelInfo], name: str, engine: str) -> ModelInf
     by_key = {model.key: model for model in models}
     key = f"{name}:latest" if f"{name}:latest" in by_key else find_key(name, by_key)
     if key is None:
-        hint = f"`lmstrix scan` shows the keys of all {len(by_key)} models."
+        hint = "`lmstrix scan` lists its models."
         if len(by_key) < 2:
             hint = f"Its only model is {next(iter(by_key))}." if by_key else "It has no model yet."
         raise ModelNotFound(

@@ -78,7 +78,7 @@ CASES = {
     "nothing lost before the budget was": (report(cause=Cause.BUDGET_SPENT), "at 8,192 so far."),
     "some were not asked about at longer lengths": (
         report(region(HEAD, 6656, 6912), region(LATE, 4096), region(MIDDLE, 4352)),
-        "the middle and the late part were not asked about beyond 4,096.",
+        "the middle and the late part were not asked about beyond 4,352.",
     ),
     "some fail on some texts only": (
         report(region(HEAD, 6656, 6912), region(EARLY, 6144, cause=Cause.FORGETS)),

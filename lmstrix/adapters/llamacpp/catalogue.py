@@ -104,7 +104,7 @@ def _not_found(name: str, keys: Collection[str]) -> ModelNotFound:
     if near := suggestion(name, keys):
         hint = near
     elif keys:
-        hint = f"`lmstrix --adapter llamacpp scan` shows the keys of all {len(keys)} models."
+        hint = "`lmstrix --adapter llamacpp scan` lists the models."
     else:
         hint = "No model was found. Give the path of a .gguf file."
     return ModelNotFound(f"model {name[:200]!r} not found", hint=hint)
