@@ -270,11 +270,12 @@ class Thoughtful(OpenAIServer):
             "completion_tokens": 305,
             "completion_tokens_details": {"reasoning_tokens": 300},
         }
-        words = [{"index": 0, "delta": {"content": f" {n}"}} for n in range(5)]
-        pieces = [{"choices": [word]} for word in words]
-        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        words = [{"content": f" {n}"} for n in range(5)]
+        pieces: list[Any] = [{"choices": [{"index": 0, "delta": word}]} for word in words]
+        end = {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}]}
         await answer.begin("text/event-stream")
-        for piece in (*pieces, end, {"choices": [], "usage": {"prompt_tokens": 9, **counts}}):
+        usage: Any = {"choices": [], "usage": {"prompt_tokens": 9, **counts}}
+        for piece in (*pieces, end, usage):
             await answer.piece(b"data: " + json.dumps(piece).encode() + b"\n\n")
             await anyio.sleep(0.005)
         await answer.end()
