@@ -577,7 +577,9 @@ class ContextReport:
         """Whether a length failed, but the interval reaches beyond twice the true context: the
         answers vary too much. Such a result is not certified.
         """
-        tried = [n for n in (self.loadable_context, self.method.max_context) if n is not None]
+        # What a server that loads nothing has loaded is not known.
+        loaded = self.loadable_context or self.declared_context
+        tried = [n for n in (loaded, self.method.max_context) if n is not None]
         high = self.interval.high or min(tried, default=0)
         failed = self.bracket[1] is not None and bool(self.true_context)
         return failed and high > WIDEST_CERTIFIED * (self.true_context or 0)

@@ -152,7 +152,8 @@ def waiting(what: str) -> Status:
     """A line about what takes its time, on a terminal's stderr and until it is stopped. Elsewhere,
     and with ``--quiet``, nothing is shown.
     """
-    return Status(what, console=Console(stderr=True, quiet=is_quiet()))
+    # Unlike rich's usual spinner, this one is plain ASCII.
+    return Status(what, spinner="line", console=Console(stderr=True, quiet=is_quiet()))
 
 
 def warn(message: str) -> None:

@@ -75,9 +75,11 @@ HIDDEN = "(not shown)"
 """The reasoning of a model that only counts it."""
 ASKED_FOR = 2
 """From this form on the model writes the first words itself."""
+FASTEST = 5_000.0
+"""Tokens per second that no server generates for one reply: faster ones were held back on the way,
+and came at once.
+"""
 
-AT_ONCE_S = 0.01
-"""A reply whose pieces arrive within so short a time came at once: a proxy held it back."""
 _STOP_REASONS = {
     "stop": StopReason.END,
     "length": StopReason.MAX_TOKENS,
@@ -282,7 +284,7 @@ class _Generation(Generation):
         hides = not reasoning and bool(as_count(spent))
         if hides and not written:
             reasoning = HIDDEN
-        timed = generated > 1 and spent_s > AT_ONCE_S and not hides
+        speed = (generated - 1) / spent_s if generated > 1 and spent_s > 0 and not hides else None
         self.reply = Reply(
             text=self._text(reasoning=False),
             reasoning=reasoning,
@@ -291,7 +293,7 @@ class _Generation(Generation):
             cached_tokens=as_count(details.get("cached_tokens")),
             generated_tokens=generated,
             ttft_s=self._ttft_s,
-            tokens_per_second=(generated - 1) / spent_s if timed else None,
+            tokens_per_second=speed if speed and speed <= FASTEST else None,
         )
         return rest
 

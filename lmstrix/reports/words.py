@@ -551,8 +551,8 @@ def _say_kept(
             names = _list(REGION_NAMES[one.region][1] for one in group)
         many = len(group) > 1 and names != everything
         # What is said of a group has to be true of each.
-        least = min if group is works else max
-        limit = least(one.limit_tokens or 0 for one in group)
+        nearest = min if group is works else max
+        limit = nearest(one.limit_tokens or 0 for one in group)
         if group is works:
             words.append(f"{names} still work{'' if many else 's'} at {limit:,}")
         elif group is doubtful and report.cause in UNFINISHED:

@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
+import platformdirs
 import pytest
 
-from lmstrix import errors
+from lmstrix import LMStrix, errors
 from lmstrix.adapters.llamacpp.catalogue import find_model, list_models
 from lmstrix.adapters.llamacpp.gguf import GgufHeader, read_header
 from lmstrix.adapters.llamacpp.memory import available_memory, estimate_memory, kv_bytes
 from lmstrix.errors import InvalidModel, ModelNotFound
+from lmstrix.testing.lmstudio import LMStudioServer
+from lmstrix.testing.simulated import SimulatedAdapter, SimulatedModel
 
 Make = Callable[..., bytes]
 Read = Callable[[bytes], GgufHeader]
@@ -182,6 +185,27 @@ def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(InvalidModel, match="regular file"):
         read_header(pipe)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_file_is_suggested_for_a_name_that_no_server_knows(
+    tmp_path: Path, make_gguf: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = platformdirs.user_cache_path("lmstrix") / "models" / "one.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(make_gguf(LLAMA))
+    async with (
+        LMStudioServer(SimulatedAdapter(SimulatedModel(key="there"))) as server,
+        LMStrix(host=server.host, store="memory") as client,
+    ):
+        with pytest.raises(ModelNotFound) as caught:
+            await client.forecast("one")
+        assert f"Did you mean the file {str(file)!r}?" in caught.value.hint
+        with pytest.raises(ModelNotFound) as caught:
+            await client.forecast("two")
+        assert "the file" not in caught.value.hint
 
 
 # The catalogue -----------------------------------------------------------------------------------

@@ -101,6 +101,8 @@ async def test_answers_that_are_wrong_at_any_length_certify_no_limit() -> None:
     assert "the limit may be far higher" in report.notes[-1]
     assert "too uneven to tell" in say_summary(report)
     assert say_evidence(report)[0] == "certified: no, the answers are too uneven."
+    # The same where a server does not report what it has loaded.
+    assert attrs.evolve(report, loadable_context=None).vague
 
 
 @pytest.mark.parametrize("reuses", [True, False])
