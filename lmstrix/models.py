@@ -225,6 +225,8 @@ class ModelInfo:
     quantization: str = ""
     type: str = "llm"
     digest: str = ""
+    load_config: Mapping[str, str] = attrs.field(factory=dict[str, str], hash=False)
+    """The engine's settings for this model, besides the context: results depend on them."""
 
     @property
     def generates_text(self) -> bool:

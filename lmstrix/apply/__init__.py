@@ -6,7 +6,7 @@ A change is planned first (`plan_change`, `plan_undo`), so that it can be shown;
 
 from __future__ import annotations
 
-from lmstrix.adapters.lmstudio_home import existing_home
+from lmstrix.adapters.lmstudio_home import CONTEXT_KEY, existing_home, settings_identifier
 from lmstrix.apply.context import (
     MODEL_PLACEHOLDER,
     caveats,
@@ -16,13 +16,7 @@ from lmstrix.apply.context import (
     ollama_modelfile,
     recommended_context,
 )
-from lmstrix.apply.lmstudio import (
-    CONTEXT_KEY,
-    Change,
-    plan_change,
-    plan_undo,
-    settings_identifier,
-)
+from lmstrix.apply.lmstudio import Change, plan_change, plan_undo
 
 __all__ = [
     "CONTEXT_KEY",

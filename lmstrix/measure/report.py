@@ -90,7 +90,9 @@ def build_report(state: State, cause: Cause | None) -> ContextReport:
         curve=curve,
         cost=state.told_cost(state.total_cost()),
         method=state.method,
-        environment=environment_of(state.status) if state.status else Environment(adapter=""),
+        environment=environment_of(state.status, state.model)
+        if state.status
+        else Environment(adapter=""),
         started_at=state.started_at,
         finished_at=datetime.now(UTC),
         levels=levels,
@@ -198,13 +200,13 @@ def _is_monotone(state: State, problem: SearchProblem | None) -> bool:
     return True
 
 
-def environment_of(status: Status) -> Environment:
-    """The part of `status` that a result depends on."""
+def environment_of(status: Status, model: ModelInfo) -> Environment:
+    """The part of `status` that a result of `model` depends on."""
     return Environment(
         adapter=status.adapter,
         engine=status.engine,
         versions=dict(status.versions),
-        load_config=dict(status.load_config),
+        load_config={**status.load_config, **model.load_config},
     )
 
 

@@ -337,8 +337,8 @@ class State:
             "declared": self.model.declared_context,
             "method": attrs.asdict(attrs.evolve(self.method, quick=False)),
         }
-        if status.load_config:
-            depends["load_config"] = dict(sorted(status.load_config.items()))
+        if load_config := {**status.load_config, **self.model.load_config}:
+            depends["load_config"] = load_config
         if self.options.documents != MeasureOptions().documents:
             depends["documents"] = self.options.documents
         if server is not None:

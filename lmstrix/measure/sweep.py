@@ -231,7 +231,7 @@ async def map_context(
             for name, seen in answers.items()
         ),
         cost=attrs.evolve(cost, loads=sweep.engine.loads, seconds=time.monotonic() - sweep.clock),
-        environment=environment_of(sweep.status),
+        environment=environment_of(sweep.status, model),
         seed=options.seed,
         ratio=options.ratio,
         started_at=sweep.started_at,
@@ -322,7 +322,7 @@ async def bench(
                 context_length=sweep.context,
                 points=tuple(points),
                 complete=complete,
-                environment=environment_of(sweep.status),
+                environment=environment_of(sweep.status, model),
                 rounds=options.rounds,
                 seed=options.seed,
                 seconds=time.monotonic() - sweep.clock,

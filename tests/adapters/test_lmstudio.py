@@ -571,6 +571,48 @@ async def test_the_port_in_the_home_is_found(
         assert (await LMStudioAdapter().status()).available
 
 
+async def test_a_result_depends_on_the_settings_of_its_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    home = tmp_path / ".lmstudio" / ".internal"
+    settings = home / "user-concrete-model-default-config" / "pub" / "m" / "m.gguf.json"
+    settings.parent.mkdir(parents=True)
+    cache = "llm.load.llama.kCacheQuantizationType"
+
+    def set_fields(fields: object) -> None:
+        document = {"preset": "", "operation": {}, "load": {"fields": fields}}
+        settings.write_text(json.dumps(document))
+
+    def fields(**values: object) -> list[dict[str, object]]:
+        return [{"key": f"llm.load.{key}", "value": value} for key, value in values.items()]
+
+    async with (
+        LMStudioServer(SimulatedAdapter(SimulatedModel(key="pub/m", declared=600))) as server,
+        LMStrix(host=server.host, store="memory", levels=()) as client,
+    ):
+
+        async def is_known() -> bool:
+            return bool(await client.known_reports(await client.list_models()))
+
+        await client.find_true_context("pub/m")
+        for same in (fields(contextLength=600, numParallelSessions=4), 7, [7, {"key": 7}], []):
+            set_fields(same)  # `apply` sets the context, and each load the number of sessions
+            assert await is_known()
+        for odd in ("", "[]", "[" * 9000):
+            settings.write_text(odd)
+            assert await is_known()
+        set_fields([{"key": cache, "value": {"checked": True, "value": "q8_0"}}])
+        assert not await is_known()
+        report = await client.find_true_context("pub/m")
+        assert report.environment.load_config == {"llama.kCacheQuantizationType": "q8_0"}
+        assert await is_known()
+        set_fields([{"key": cache, "value": {"checked": False, "value": "q8_0"}}])
+        assert not await is_known()
+        (model,) = await client.list_models()
+        assert model.load_config == {"llama.kCacheQuantizationType": "off"}
+
+
 # An interruption waits for no deadline of the server's, and what stays loaded is named -----------
 
 ASKED = Prompt(user="What runs past the mill?")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmstrix.apply.lmstudio import plan_change, settings_identifier, settings_path
+from lmstrix.adapters.lmstudio_home import settings_identifier, settings_path
+from lmstrix.apply import plan_change
 from lmstrix.errors import SettingsError
 from lmstrix.testing.samples import sample_model
 

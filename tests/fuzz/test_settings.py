@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmstrix import apply
-from lmstrix.apply.lmstudio import CONFIG_FOLDER, settings_path
+from lmstrix.adapters.lmstudio_home import CONFIG_FOLDER, settings_path
 from lmstrix.errors import ConfigurationError, SettingsError
 from lmstrix.locks import FOLDER_VARIABLE
 from lmstrix.models import ModelInfo, StoredReport

@@ -44,8 +44,7 @@ from lmstrix import (
 from lmstrix.adapters.llamacpp.catalogue import default_folders, files_in
 from lmstrix.adapters.llamacpp.engine import ENGINE_PACKAGE, INSTALL_HINT
 from lmstrix.adapters.llamacpp.memory import available_memory
-from lmstrix.adapters.lmstudio_home import INTERNAL, existing_home
-from lmstrix.apply.lmstudio import CONFIG_FOLDER
+from lmstrix.adapters.lmstudio_home import CONFIG_FOLDER, INTERNAL, existing_home
 from lmstrix.demo import DEMO
 from lmstrix.locks import turns_folder
 from lmstrix.reports.words import say_bytes, say_count

@@ -22,6 +22,7 @@ from lmstrix.adapters.lmstudio.sdk import (
     require_asyncio,
     sdk_version,
 )
+from lmstrix.adapters.lmstudio_home import CONTEXT_KEY, existing_home, load_settings
 from lmstrix.errors import (
     ConfigurationError,
     EngineTimeout,
@@ -31,8 +32,10 @@ from lmstrix.errors import (
     LoadError,
     LoadHung,
     ModelError,
+    SettingsError,
 )
 from lmstrix.json_values import Json, as_count, as_object, as_text
+from lmstrix.locks import THIS_MACHINE
 from lmstrix.models import LoadedInstance, LoadProgress, MemoryEstimate, ModelInfo, Status
 
 RELEASE_S = 30.0
@@ -115,7 +118,19 @@ class LMStudioAdapter(ServerAdapter):
             )
         if not isinstance(answer, list):
             raise EngineUnavailable("LM Studio's answer is not a list of models")
-        return listing.parse_listing(answer)  # pyright: ignore[reportUnknownArgumentType] - JSON
+        models = listing.parse_listing(answer)  # pyright: ignore[reportUnknownArgumentType] - JSON
+        return await anyio.to_thread.run_sync(self._with_settings, models)
+
+    def _with_settings(self, models: Sequence[ModelInfo]) -> Sequence[ModelInfo]:
+        """`models` with their settings, which are in files of the machine that LM Studio is on."""
+        if self.turn != THIS_MACHINE:
+            return models
+        try:
+            home = existing_home()
+        except SettingsError:
+            return models
+        given = {CONTEXT_KEY, *protocol.ONE_SESSION}
+        return [attrs.evolve(m, load_config=load_settings(m, home, given)) for m in models]
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """What LM Studio expects of a load; None if it does not say."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from lmstrix.adapters import streaming
 from lmstrix.adapters.http import MEMORY_WORDS, OVERFLOW_WORDS, crashed
+from lmstrix.adapters.lmstudio_home import CONTEXT_KEY
 from lmstrix.adapters.streaming import ThoughtSplitter
 from lmstrix.errors import (
     ContextOverflow,
@@ -57,7 +58,7 @@ def history(text: str, system: str = "") -> Json:
 
 def load_stack(context_length: int) -> Json:
     """The configuration of a load."""
-    return _stack({"llm.load.contextLength": context_length, **ONE_SESSION})
+    return _stack({CONTEXT_KEY: context_length, **ONE_SESSION})
 
 
 def load_request(key: str, identifier: str, context_length: int, ttl_s: int) -> Json:
