@@ -119,7 +119,17 @@ class LlamaServerAdapter(ServerAdapter):
 
     async def list_models(self) -> Sequence[ModelInfo]:
         """The model that is served, or those of a router; raises an `InfrastructureError`."""
-        found = {model.key: model for model, _ in await self._listed()}
+        listed = await self._listed()
+        if len(listed) == 1 and "status" not in listed[0][1]:  # one model, under any name (`-a`)
+            model = listed[0][0]
+            try:
+                told = await (await self._server()).call("GET", "/props", busy_s=0)
+            except EngineUnavailable as error:
+                if type(error) is not EngineUnavailable:
+                    raise
+                return [model]  # it tells nobody without its key
+            return [_identified(model, as_text(told.get("model_path")))]
+        found = {model.key: model for model, _ in listed}
         return [found[key] for key in sorted(found)]
 
     @asynccontextmanager
@@ -389,14 +399,29 @@ def _model(entry: Json) -> ModelInfo:
     # A router tells them only while the model is loaded.
     known = () if "status" in entry else ("n_params", "size", "ftype", "n_vocab")
     facts = [name, *map(meta.get, known)]
-    return ModelInfo(
+    preset = as_text(as_object(entry.get("status")).get("preset"))
+    model = ModelInfo(
         key=PurePath(name).stem if name.endswith(".gguf") else name,
         format="gguf",
         size_bytes=as_count(meta.get("size")) or 0,
         declared_context=as_context(meta.get("n_ctx_train")),
         quantization=as_text(meta.get("ftype")),
-        digest=hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32],
+        digest=_digest(facts),
+        # A router's settings for it, in a text that may hold secrets.
+        load_config={"preset": _digest([preset])[:12]} if preset else {},
     )
+    return _identified(model, as_text(entry.get("path")))
+
+
+def _identified(model: ModelInfo, path: str) -> ModelInfo:
+    """`model` as that of the file `path`, if the server tells it: under the same name there may be
+    another one.
+    """
+    return attrs.evolve(model, digest=_digest([model.digest, path])) if path else model
+
+
+def _digest(facts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
 
 
 def _notes(model: ModelInfo, properties: Json, context: int) -> list[str]:

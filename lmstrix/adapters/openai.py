@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -122,10 +123,10 @@ class OpenAIAdapter(ServerAdapter):
         if not urlsplit(address).path:
             address += "/v1"
         super().__init__(address)
+        self.address = address
         self._server = Server(
             address, name="The server", hint=START_HINT, stall_s=stall_timeout_s, busy_s=busy_s
         )
-        self.address = address
         self._declared = declared
         self._accept_cost = accept_cost
         self._forms: dict[str, int] = {}
@@ -195,8 +196,11 @@ class OpenAIAdapter(ServerAdapter):
         meta = as_object(entry.get("meta"))
         told = [*(entry.get(name) for name in LENGTHS), meta.get("n_ctx_train")]
         declared = next((length for value in told if (length := as_context(value))), None)
+        # The server tells no more of a model than its name, and another one may have it too.
+        digest = hashlib.sha256(f"{self._address} {key}".encode()).hexdigest()[:32]
         return ModelInfo(
             key=key,
+            digest=digest,
             size_bytes=as_count(meta.get("size")) or 0,
             declared_context=self._declared or declared,
         )

@@ -179,11 +179,13 @@ class MeasureOptions:
 
     def answered_by(self, report: ContextReport) -> bool:
         """Whether `report`, which the store keeps under the same key, says all that is asked for:
-        a certificate, a usable context, and what the machine really loads with `force`.
+        a certificate, if there can be one, a usable context, and what the machine really loads with
+        `force`.
         """
         if report.cause is Cause.NOT_MEASURABLE:
             return True
-        if not report.measured or (self.certifies and not report.certified):
+        # A vague result would be the same again.
+        if not report.measured or (self.certifies and not (report.certified or report.vague)):
             return False
         if report.method.quick and not self.quick:
             return False  # its bracket is wider

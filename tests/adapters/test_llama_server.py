@@ -17,7 +17,7 @@ from lmstrix import LMStrix, errors
 from lmstrix.adapters.llama_server import LlamaServerAdapter, SpawnedServerAdapter, llama_server
 from lmstrix.adapters.llamacpp.engine import Engine, EngineSettings, running_engine
 from lmstrix.json_values import as_text
-from lmstrix.models import Cause, Prompt
+from lmstrix.models import Cause, ModelInfo, Prompt
 from lmstrix.testing.contracts.adapter import AdapterContract
 from lmstrix.testing.http_server import Answer, HttpServer, Request, StandInError
 
@@ -219,6 +219,39 @@ async def test_a_router_that_cannot_load() -> None:
         async with LMStrix(adapter=adapter, store="memory") as client:
             report = await client.find_true_context("broken")
         assert (report.cause, report.cost.loads) == (Cause.LOAD_FAILED, 2)
+
+
+class Served(HttpServer):
+    """One model under a name of the user's (`-a`), or a router with it in a preset."""
+
+    file = "/models/a.gguf"
+    preset = ""
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        routed = {"status": {"value": "unloaded", "preset": self.preset}} if self.preset else {}
+        if request.path == "/v1/models":
+            await answer.whole({"data": [{"id": "mine", **routed}]})
+        else:
+            await answer.whole({"build_info": "b7000", "model_path": self.file})
+
+
+async def test_another_file_or_preset_under_the_same_name_is_another_model() -> None:
+    found: list[ModelInfo] = []
+    async with Served() as server:
+        for file, preset in (
+            ("/models/a.gguf", ""),
+            ("/models/b.gguf", ""),
+            ("", "c = 4096"),
+            ("", "c = 8192\napi-key = secret"),
+            ("", "c = 4096"),
+        ):
+            server.file, server.preset = file, preset
+            found += await LlamaServerAdapter(server.host).list_models()
+    a, b, small, large, again = found
+    assert a.identity != b.identity
+    assert small.load_config != large.load_config
+    assert small == again
+    assert "secret" not in repr(found)
 
 
 # Spawned -----------------------------------------------------------------------------------------

@@ -296,6 +296,8 @@ async def test_another_server_on_this_machine_has_other_results(tmp_path: Path) 
         async with OpenAIServer(SimulatedAdapter(model)) as server:
             adapter = OpenAIAdapter(server.host)
             async with LMStrix(adapter=adapter, store=tmp_path / "s.sqlite3", levels=()) as client:
+                with pytest.raises(errors.ContextOverflow, match="tested: not yet"):
+                    await client.infer("m", "A word. " * 3000)
                 options = MeasureOptions(certify=False)
                 assert not await client.known_reports(await client.list_models(), options)
                 found.append((await client.find_true_context("m", options)).cause)

@@ -59,6 +59,7 @@ def test_it_shows_writes_and_can_be_undone(shell: Shell, home: Path) -> None:
     [backup] = path.parent.glob("*.bak")
     assert f"Written. Backup: {backup}" in result.stdout
     assert "keeps its context until it is loaded again" in result.stdout
+    assert "LM Studio may then fit it to the memory" in result.stdout
     assert lines[-1] == f"To undo: lmstrix apply --undo --home {home} {KEY}"
     result = shell.run("apply", KEY, "--home", str(home), "--undo", "--yes", code=0)
     assert "llm.load.contextLength: 6,144 -> 4,096" in result.stdout

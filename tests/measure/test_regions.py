@@ -101,6 +101,10 @@ async def test_answers_that_are_wrong_at_any_length_certify_no_limit() -> None:
     assert "the limit may be far higher" in report.notes[-1]
     assert "too uneven to tell" in say_summary(report)
     assert say_evidence(report)[0] == "certified: no, the answers are too uneven."
+    # To measure it the same way again would not certify it.
+    assert MeasureOptions(seed=1).answered_by(report)
+    tight = attrs.evolve(report, interval=attrs.evolve(report.interval, high=report.bracket[1]))
+    assert not MeasureOptions(seed=1).answered_by(tight)
     # The same where a server does not report what it has loaded.
     assert attrs.evolve(report, loadable_context=None).vague
 

@@ -51,6 +51,7 @@ _ENGINES = {
 }
 """The adapters whose measurements are about the program itself."""
 RELOAD = "A model that is loaded keeps its context until it is loaded again."
+FITTED = "LM Studio may then fit it to the memory: `lmstrix status` shows what was loaded."
 
 
 @attrs.frozen(kw_only=True)
@@ -262,7 +263,7 @@ def _settle(
     if change.restores is not None:
         return _end(wish, facts, "undone", f"Undone. {RELOAD}")
     facts["backup"] = str(backup)
-    said = f"Written. Backup: {output.label(str(backup))}\n{RELOAD}"
+    said = f"Written. Backup: {output.label(str(backup))}\n{RELOAD} {FITTED}"
     return _end(wish, facts, "written", f"{said}\nTo undo: {_undo_command(wish)}")
 
 
