@@ -250,9 +250,11 @@ class Levels:
 
 def level_bracket(state: State, problem: SearchProblem, level: Level) -> tuple[int, int | None]:
     """Largest length that passed below every failure, and the smallest failure."""
-    verdicts = {
-        o.length_tokens: problem.rule.verdict(o, problem.baseline) for o in state.history(level.key)
-    }
+    verdicts: dict[int, Verdict] = {}
+    for seen in state.history(level.key):
+        if level.is_main and state.failed_level(seen.length_tokens):
+            seen = attrs.evolve(seen, failure=None)  # noqa: PLW2901 - that is another level's
+        verdicts[seen.length_tokens] = problem.rule.verdict(seen, problem.baseline)
     high = min((n for n, v in verdicts.items() if v is Verdict.FAIL), default=None)
     low = max(
         (n for n, v in verdicts.items() if v is Verdict.PASS and (high is None or n < high)),

@@ -310,13 +310,17 @@ def _levels(
 ) -> Iterator[LevelReport]:
     """The levels that count first, then the validator itself, then the deeper ones.
 
-    `bracket` and `cause` are the main search's. Nothing if only that was measured.
+    `bracket` and `cause` are the main search's, which a level that counts may have ended. Nothing
+    if only the validator was measured.
     """
     if not state.levels:
         return
     required = [level for level in state.levels if level.required]
     for level in required:
         yield _level(state, level, cause)
+    if bracket[1] is not None and state.failed_level(bracket[1]):
+        bracket = level_bracket(state, problem, state.main)
+        cause = Cause.NOTHING_FAILED if bracket[1] is None else limit_of(state.at(bracket[1]))
     yield LevelReport(
         name=state.validator.name,
         limit_tokens=bracket[0],

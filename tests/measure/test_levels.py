@@ -101,6 +101,12 @@ async def test_a_required_level_that_fails_earlier_is_the_answer() -> None:
     assert report.true_context <= 3000 < report.true_context + 512
     assert (report.cause, report.certified) == (Cause.GIBBERISH, True)
     assert "writing fails at" in " ".join(report.notes)
+    # That is not where the other kind of question fails, nor why.
+    recall = level_of(report, "recall")
+    low, high = recall.bracket
+    assert high is not None
+    assert low <= TRUTH < high
+    assert recall.cause is Cause.FORGETS
 
 
 async def test_a_required_level_that_fails_at_the_same_length_is_the_cause() -> None:
