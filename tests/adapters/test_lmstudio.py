@@ -571,6 +571,25 @@ async def test_the_port_in_the_home_is_found(
         assert (await LMStudioAdapter().status()).available
 
 
+async def test_the_variant_that_is_selected_is_the_model() -> None:
+    extras = {
+        "quantization": {"name": "Q4_K_M", "bits": 4},
+        "variants": ["pub/m@q4_k_m", "pub/m@q8_0"],
+        "selectedVariant": "pub/m@q4_k_m",
+    }
+    model = SimulatedAdapter(SimulatedModel(key="pub/m"))
+    async with LMStudioServer(model, script=Script(listing_extras=extras)) as server:
+        adapter = LMStudioAdapter(server.host)
+        for name, key in (
+            ("pub/m@q4_k_m", "pub/m"),
+            ("pub/m@q8_0", "pub/m@q8_0"),
+            ("m", "pub/m"),
+        ):
+            assert (await adapter.find_model(name)).key == key
+        with pytest.raises(errors.ModelNotFound):
+            await adapter.find_model("pub/m@q2_k")
+
+
 async def test_a_result_depends_on_the_settings_of_its_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

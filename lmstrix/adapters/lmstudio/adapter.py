@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import anyio
 import attrs
 
-from lmstrix.adapters.http import HOST_VARIABLE, ServerAdapter
+from lmstrix.adapters.http import HOST_VARIABLE, ServerAdapter, named_model
 from lmstrix.adapters.lmstudio import instances, listing, protocol
 from lmstrix.adapters.lmstudio.discovery import find_server, parse_host
 from lmstrix.adapters.lmstudio.loaded import LMStudioModel
@@ -131,6 +131,15 @@ class LMStudioAdapter(ServerAdapter):
             return models
         given = {CONTEXT_KEY, *protocol.ONE_SESSION}
         return [attrs.evolve(m, load_config=load_settings(m, home, given)) for m in models]
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """The model that `name` means. The variant that is selected is the model itself."""
+        models = await self.list_models()
+        base, _, quantization = name.rpartition("@")
+        selected = any(
+            m.key == base and m.quantization.lower() == quantization.lower() for m in models
+        )
+        return named_model(models, base if selected else name, self.engine)
 
     async def estimate_memory(self, model: ModelInfo, context_length: int) -> MemoryEstimate | None:
         """What LM Studio expects of a load; None if it does not say."""
