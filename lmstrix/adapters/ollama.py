@@ -45,6 +45,7 @@ from lmstrix.errors import (
     ModelInUse,
     ModelNotFound,
     OutOfMemory,
+    PredictionError,
     UnsupportedModel,
 )
 from lmstrix.json_values import (
@@ -457,7 +458,10 @@ class OllamaAdapter(ServerAdapter):
             "keep_alive": users.keep_s(),
             "options": {"num_ctx": users.context},
         }
-        await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
+        try:
+            await self._server.call("POST", "/api/generate", body, deadline_s=LOAD_S)
+        except PredictionError:  # an embedding model writes nothing; an empty input loads it
+            await self._server.call("POST", "/api/embed", body | {"input": ""}, deadline_s=LOAD_S)
         del self._replaced[users.key]
 
     async def _unload(self, key: str) -> None:

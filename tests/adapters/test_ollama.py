@@ -96,21 +96,34 @@ AS_IT_WAS = {"num_ctx": 4096}
 
 
 class Small(OllamaServer):
-    """Has room for one model: whoever loads another one unloads it."""
+    """Has room for one model: whoever loads another one unloads it. The user's may embed only."""
+
+    embeds = False
 
     async def handle(self, request: Request, answer: Answer) -> None:
+        name = request.body.get("model")
+        if self.embeds and (request.path, name) == ("/api/generate", "users"):
+            raise StandInError(400, {"error": '"users" does not support generate'})
+        if request.path == "/api/embed":
+            assert request.body["input"] == ""
+            await self._load("users", 2048, users_own=True)
+            await answer.whole({"embeddings": []})
+            return
         if request.path == "/api/generate" and request.body.get("keep_alive") != 0:
             for key in [key for key in self.loaded if key != request.body["model"]]:
                 await self._unload(key)
         await super().handle(request, answer)
 
 
-@pytest.mark.parametrize("loadable", [None, 4096])
-async def test_what_ollama_unloads_to_make_room_is_loaded_again(loadable: int | None) -> None:
+@pytest.mark.parametrize(("loadable", "embeds"), [(None, False), (None, True), (4096, False)])
+async def test_what_ollama_unloads_to_make_room_is_loaded_again(
+    loadable: int | None, *, embeds: bool
+) -> None:
     """Also if the load fails; if it does not, that is said."""
     ours = SimulatedModel(key="m:latest", loadable=loadable)
     engine = SimulatedAdapter(ours, SimulatedModel(key="users"))
     async with Small(engine, preload=[("users", 2048)]) as server:
+        server.embeds = embeds
         adapter = OllamaAdapter(server.host)
         if loadable:
             await load_error(adapter, LoadFailed)
