@@ -156,6 +156,24 @@ class PassRule:
             if verdicts[tally.region] is Verdict.FAIL and tally.passes < enough * tally.trials
         }
 
+    def clearly_lost(self, observation: Observation, baseline: Baseline) -> set[Region]:
+        """Those of the lost regions that may be called so one by one: about which half of the
+        answers are wrong, or more than a passing rate explains. All of them if there is none.
+
+        The others fail with the rest, after so many questions in all that the rate decides.
+        """
+        lost = self.lost(observation, baseline)
+        clear = {
+            tally.region
+            for tally in observation.regions
+            if tally.region in lost
+            and (
+                2 * tally.passes <= tally.trials
+                or self._tail(tally.passes, tally.trials, baseline) < REFUTED
+            )
+        }
+        return clear or lost
+
     def weak(self, observation: Observation, baseline: Baseline) -> Sequence[Region]:
         """The regions that did badly: nearer to a rate that just passes than to the baseline's,
         with more than one lost fact or less than a full stage of trials. Empty without regions.

@@ -28,7 +28,7 @@ from lmstrix_cli.errors import ExitCode
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-FREE_KEYS = {"environment.versions", "environment.load_config"}
+FREE_KEYS = {"environment.versions", "environment.load_config", "model.load_config"}
 """Objects whose keys are names, not ours."""
 ADDED_TO_STATUS = set(
     "store store_bytes store_reports store_warnings running unfinished go_on".split()

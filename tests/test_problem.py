@@ -140,6 +140,25 @@ SOUND = (4, 4)
 
 
 @pytest.mark.parametrize(
+    ("tallies", "lost", "clearly"),
+    [
+        # Three of four are right in the middle: it fails with the rest.
+        ([(0, 4), (6, 9), (3, 4), SOUND, SOUND], list(Region)[:3], [Region.HEAD]),
+        # No region's answers tell by themselves, but those of all do.
+        ([(7, 10)] * 5, list(Region), list(Region)),
+        ([(0, 1)] * 5, list(Region), list(Region)),
+        ([SOUND] * 5, [], []),
+    ],
+)
+def test_a_region_that_fails_with_the_rest_is_not_clearly_lost(
+    tallies: list[tuple[int, int]], lost: list[Region], clearly: list[Region]
+) -> None:
+    seen = by_region(*tallies)
+    assert NOWHERE_LOST.lost(seen, PERFECT) == {*lost}
+    assert NOWHERE_LOST.clearly_lost(seen, PERFECT) == {*clearly}
+
+
+@pytest.mark.parametrize(
     ("tallies", "weak"),
     [
         ([SOUND] * 5, []),

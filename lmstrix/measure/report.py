@@ -249,7 +249,7 @@ def _regions(
     """
     rule, baseline = problem.rule, problem.baseline
     verdicts = [
-        (o.length_tokens, rule.region_verdicts(o, baseline), rule.lost(o, baseline))
+        (o.length_tokens, rule.region_verdicts(o, baseline), rule.clearly_lost(o, baseline))
         for o in state.history()
     ]
     enough = rule.threshold(baseline)
