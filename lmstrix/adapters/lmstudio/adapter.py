@@ -119,7 +119,7 @@ class LMStudioAdapter(ServerAdapter):
         if not isinstance(answer, list):
             raise EngineUnavailable("LM Studio's answer is not a list of models")
         models = listing.parse_listing(answer)  # pyright: ignore[reportUnknownArgumentType] - JSON
-        return await anyio.to_thread.run_sync(self._with_settings, models)
+        return await anyio.to_thread.run_sync(self._with_settings, models, abandon_on_cancel=True)
 
     def _with_settings(self, models: Sequence[ModelInfo]) -> Sequence[ModelInfo]:
         """`models` with their settings, which are in files of the machine that LM Studio is on."""
