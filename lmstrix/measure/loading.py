@@ -31,7 +31,8 @@ MOST_HUNG = 2
 load nothing any more, and each try takes minutes."""
 MOST_SIZES = 12
 """Sizes after which the search ends with the bracket it has. From 512 to ten million tokens a
-bisection to `LOAD_TOLERANCE` takes ten, besides the wanted size and the smallest."""
+bisection to `LOAD_TOLERANCE` takes ten, besides the wanted size and the smallest. They are counted
+anew once a size that failed loads after all."""
 
 LOAD_TOLERANCE = 1 / 64
 """How narrow the bracket of loads is made, as a part of the size that loads."""
@@ -98,7 +99,9 @@ async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
     One load if `wanted` loads. If the estimate says that the machine cannot hold it, the
     largest size that it can hold is loaded instead (`force` skips that guard). If a load
     fails, a search over loads alone follows, down to `floor`: the estimate first, 12 sizes at
-    most. A load that fails for no clear reason, or hangs, is tried once more before it counts.
+    most. A load that fails for no clear reason, or hangs, is tried once more before it counts. So
+    is the size that ends the search, whatever the reason: another program may have had the memory
+    for a moment.
 
     `deaths` are the sizes whose load ended with the death of an earlier run, one entry for each:
     a size with two is not tried, nor anything above it, unless `force` asks for it. They count
@@ -134,9 +137,9 @@ async def find_loadable(  # noqa: PLR0913 - by keyword, each a fact of its own
         target = search.next_size()
     if not search.low:
         raise search.error or LoadFailed("nothing was loaded")
-    if search.loaded != search.low and not await search.load(engine, search.low):
-        message = f"{search.low:,} tokens loaded earlier, but no longer do: {search.error}"
-        raise EngineUnavailable(message, hint=search.error.hint if search.error else "")
+    if search.loaded != search.low and (error := await search.load(engine, search.low)):
+        message = f"{search.low:,} tokens loaded earlier, but no longer do: {error}"
+        raise EngineUnavailable(message, hint=error.hint)
     if search.error is None and not search.clamped and bound is not None:
         return Loadable(
             context_length=search.low,
@@ -228,10 +231,9 @@ class _LoadSearch:
     """The largest size that the estimate says fits; None if it says nothing."""
     low: int = 0
     """The largest size that loaded; 0 if none has yet."""
-    high: int | None = None
-    """The smallest size that did not load."""
-    error: LoadError | None = None
-    """Why `high` did not load."""
+    failed: dict[int, LoadError] = attrs.field(factory=dict[int, LoadError])
+    """Why each size that did not load did not."""
+    failed_twice: set[int] = attrs.field(factory=set[int])
     loaded: int = 0
     sizes: int = 0
     hung: int = 0
@@ -243,39 +245,64 @@ class _LoadSearch:
 
     def leave_out(self, deadly: int) -> None:
         """Try nothing from `deadly` on."""
-        self.high = self.left_out = deadly
-        self.error = LoadFailed(
+        self.left_out = deadly
+        self.failed_twice.add(deadly)
+        self.failed[deadly] = LoadFailed(
             f"{deadly:,} tokens and more were not tried: {DEATHS} earlier runs died while they "
             "loaded that much",
             hint="Use --force to try it again.",
         )
 
-    async def load(self, engine: Engine, target: int) -> bool:
-        """Whether `target` loads. A failure without a clear reason is tried once more."""
-        self.sizes += 1
+    @property
+    def high(self) -> int | None:
+        """The smallest size above `low` that did not load."""
+        return min((size for size in self.failed if size > self.low), default=None)
+
+    @property
+    def error(self) -> LoadError | None:
+        """Why `high` did not load."""
+        return None if self.high is None else self.failed[self.high]
+
+    async def load(self, engine: Engine, target: int) -> LoadError | None:
+        """Why `target` does not load; None if it does. A failure without a clear reason is tried
+        once more.
+        """
+        again = target in self.failed
+        self.sizes += not again
         try:
             try:
                 effective = (await engine.load(target)).effective_context
             except (LoadFailed, LoadHung) as error:
                 if isinstance(error, OutOfMemory):
                     raise
+                self.failed[target] = error
                 effective = (await engine.load(target)).effective_context
+            if effective < self.low:  # it falls back to less than it can load
+                said = f"asked for {target:,} tokens, the engine loaded {effective:,}"
+                raise LoadFailed(said)
         except LoadError as error:
-            self.error, self.high, self.loaded = error, target, 0
+            if target in self.failed:
+                self.failed_twice.add(target)
+            self.failed[target], self.loaded = error, 0
             self.hung = self.hung + 1 if isinstance(error, LoadHung) else 0
-            return False
-        if effective < self.low:  # it falls back to less than it can load
-            said = f"asked for {target:,} tokens, the engine loaded {effective:,}"
-            self.error, self.high, self.loaded = LoadFailed(said), target, 0
-            return False
+            return error
+        self.failed.pop(target, None)
+        if again:
+            self.sizes = 0  # the sizes below were tried because of that failure
         self.low = self.loaded = min(effective, target)
         self.clamped = effective < target
-        return True
+        return None
 
     def next_size(self) -> int | None:
         """The next size to load, or None at the end."""
         high = self.high
-        if high is None or self.clamped or (self.low and self.sizes >= MOST_SIZES):
+        if high is None or self.clamped:
+            return None
+        narrower = self._narrower(high)
+        return high if narrower is None and high not in self.failed_twice else narrower
+
+    def _narrower(self, high: int) -> int | None:
+        if self.low and self.sizes >= MOST_SIZES:
             return None
         if not self.low and (self.sizes >= MOST_SIZES - 1 or self.hung >= MOST_HUNG):
             # The last size is the smallest: if that does not load either, nothing does.

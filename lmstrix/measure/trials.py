@@ -81,7 +81,7 @@ def attempts(
 
 
 class _EngineFailed(Exception):
-    """The engine itself failed at a length, and would again."""
+    """The engine itself failed at a length, and would again: it has failed there repeatedly."""
 
     def __init__(self, cause: Cause, detail: str) -> None:
         super().__init__(detail)
@@ -363,20 +363,24 @@ class Asker:
         try:
             async for attempt in attempts(retry, retried, announcer):
                 with attempt:
-                    return await self._reply_once(level, length_tokens, seed, wanted)
+                    return await self._confirmed(level, length_tokens, seed, wanted)
         except EngineCrashed as error:
             raise EngineUnavailable(f"it fails again and again: {error}") from error
         raise AssertionError  # the last attempt returns or raises
 
-    async def _reply_once(
+    async def _confirmed(
         self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
     ) -> tuple[Question, Reply]:
+        """One request and its reply. A limit that the engine reports counts if a fresh load reports
+        it again: a server may say so once for another reason.
+        """
         try:
-            shortest = level.validator.baseline_length
-            if self._lost.needs_shorter(length_tokens) and length_tokens > shortest:
-                # On another text: in the cache it would make the longer prompt cheaper to read.
-                await self._complete(level, shortest, self._state.document(-1), wanted[:1])
-            return await self._complete(level, length_tokens, seed, wanted)
+            return await self._reply_once(level, length_tokens, seed, wanted)
+        except (ContextOverflow, PredictionTooSlow) as error:
+            await self._engine.release()
+            self._state.announcer.retry(2, str(error))
+        try:
+            return await self._reply_once(level, length_tokens, seed, wanted)
         except PromptTruncated as error:
             raise _EngineFailed(
                 Cause.TRUNCATED,
@@ -387,6 +391,18 @@ class Asker:
             raise _EngineFailed(Cause.OVERFLOW, "") from error
         except PredictionTooSlow as error:
             raise _EngineFailed(Cause.TOO_SLOW, "") from error
+
+    async def _reply_once(
+        self, level: Level, length_tokens: int, seed: int, wanted: Sequence[Asked]
+    ) -> tuple[Question, Reply]:
+        try:
+            shortest = level.validator.baseline_length
+            if self._lost.needs_shorter(length_tokens) and length_tokens > shortest:
+                # On another text: in the cache it would make the longer prompt cheaper to read.
+                await self._complete(level, shortest, self._state.document(-1), wanted[:1])
+            return await self._complete(level, length_tokens, seed, wanted)
+        except (ContextOverflow, PredictionTooSlow):
+            raise
         except (InfrastructureError, PredictionError):
             await self._engine.release()
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
 from random import Random
 from typing import Any, TypeVar
 
@@ -86,7 +85,7 @@ class Failing(SimulatedAdapter):
 
     async def before_reply(self, prompt_tokens: int) -> None:
         if self._fails(self, prompt_tokens):
-            raise copy(self._error)
+            raise self._error.with_traceback(None)
 
 
 class Giving(SimulatedAdapter):

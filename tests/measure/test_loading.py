@@ -11,7 +11,7 @@ import pytest
 from simulations import Giving, measure
 
 from lmstrix import LMStrix, MeasureOptions
-from lmstrix.errors import EngineUnavailable
+from lmstrix.errors import EngineUnavailable, LoadError, LoadRefused, OutOfMemory
 from lmstrix.events import Event, LoadStarted
 from lmstrix.measure.engine import Engine
 from lmstrix.measure.loading import MOST_SIZES, Loadable, find_loadable
@@ -142,11 +142,37 @@ async def test_deaths_say_nothing_about_a_server() -> None:
 
 
 @pytest.mark.parametrize("limit", ["refused_above", "loadable"])
-async def test_a_failure_with_a_clear_reason_is_not_tried_again(limit: str) -> None:
+async def test_a_failure_with_a_clear_reason_is_tried_again_at_the_end(limit: str) -> None:
     search = Search(attrs.evolve(SimulatedModel(), **{limit: 900}))
     found = await search.run(1024)
-    assert search.sizes == [1024, 768]
+    assert search.sizes == [1024, 768, 1024, 768]
     assert (found.context_length, found.failed_at) == (768, 1024)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("loadable", [12_000, 131_072])
+@pytest.mark.parametrize("error", [OutOfMemory, LoadRefused])
+async def test_one_load_that_fails_once_is_no_limit(
+    error: type[LoadError], loadable: int, at: int
+) -> None:
+    """Another program has the memory for a moment, or the engine's guard thinks so."""
+
+    loads = 0
+
+    class Short(SimulatedAdapter):
+        async def before_load(
+            self, context_length: int, on_progress: Callable[[LoadProgress], None]
+        ) -> int:
+            nonlocal loads
+            loads += 1
+            if loads == at:
+                raise error("no memory (simulated)")
+            return await super().before_load(context_length, on_progress)
+
+    search = Search(SimulatedModel(loadable=loadable), make=Short)
+    found = await search.run()
+    assert loadable * 63 / 64 - 256 <= found.context_length <= loadable
+    assert search.left_loaded == found.context_length
 
 
 class Slow(SimulatedAdapter):

@@ -10,7 +10,13 @@ from simulations import Failing, Giving, is_near, measure
 from lmstrix import Cause, ContextReport, MeasureOptions
 from lmstrix.adapters.ollama import OllamaAdapter
 from lmstrix.adapters.openai import OpenAIAdapter
-from lmstrix.errors import EngineCrashed, EngineUnavailable
+from lmstrix.errors import (
+    ContextOverflow,
+    EngineCrashed,
+    EngineUnavailable,
+    PredictionTooSlow,
+    PromptTruncated,
+)
 from lmstrix.json_values import as_count, as_object
 from lmstrix.ports import Adapter
 from lmstrix.testing.http_server import Answer, Request, StandInError
@@ -39,6 +45,33 @@ async def test_an_engine_that_dies_now_and_then_is_no_limit(every: int) -> None:
     report = await recall(Failing(FORGETS, DIED, now_and_then))
     assert report.cause is Cause.FORGETS
     assert is_near(report, TRUTH)
+
+
+@pytest.mark.parametrize("at", [5, 20, 60, 100])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ContextOverflow("too long (simulated)"),
+        PromptTruncated("cut (simulated)", read_tokens=5, sent_tokens=500),
+        PredictionTooSlow("too slow (simulated)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_limit_that_the_engine_reports_once_is_none(error: Exception, at: int) -> None:
+    """In the baseline, the search or the certificate."""
+    failed: list[int] = []
+
+    def once(engine: Failing, _: int) -> bool:
+        if engine.counters.replies == at and not failed:
+            failed.append(at)
+            return True
+        return False
+
+    report = await recall(Failing(FORGETS, error, once))
+    assert failed
+    assert report.cause is Cause.FORGETS
+    assert is_near(report, TRUTH)
+    assert report.certified
 
 
 async def test_an_engine_that_dies_of_reading_much_at_once_is_asked_cold() -> None:
