@@ -16,7 +16,7 @@ from statistics import median
 
 import attrs
 
-from lmstrix.stats import Proportion, isotonic_fall, wilson
+from lmstrix.stats import Proportion, fisher_tail, isotonic_fall, wilson
 
 
 class StopReason(enum.StrEnum):
@@ -517,6 +517,9 @@ class Usable:
 WIDEST_CERTIFIED = 2
 """See `ContextReport.vague`. Simulated models that answer one question in five wrong at any length
 had right results with intervals below a factor of 1.5 and wrong ones mostly above 3."""
+FEWEST_BEYOND, CLEARLY_WORSE = 20, 1 / 1000
+"""See `ContextReport.vague`. A search compares some hundred regions of lengths, so that one is
+worse than the rest by chance less often than this is common."""
 
 
 @attrs.frozen(kw_only=True)
@@ -576,15 +579,46 @@ class ContextReport:
 
     @property
     def vague(self) -> bool:
-        """Whether a length failed, but the interval reaches beyond twice the true context: the
-        answers vary too much. Such a result is not certified.
+        """Whether a length failed, but the limit may be more than twice the true context: the
+        interval reaches so far, or the answers up to there are as right as at passing lengths. They
+        vary too much. Such a result is not certified.
         """
         # What a server that loads nothing has loaded is not known.
         loaded = self.loadable_context or self.declared_context
         tried = [n for n in (loaded, self.method.max_context) if n is not None]
         high = self.interval.high or min(tried, default=0)
         failed = self.bracket[1] is not None and bool(self.true_context)
-        return failed and high > WIDEST_CERTIFIED * (self.true_context or 0)
+        wide = high > WIDEST_CERTIFIED * (self.true_context or 0)
+        return failed and (wide or self._answered_beyond())
+
+    def _answered_beyond(self) -> bool:
+        """Whether the answers beyond the length that failed pass together, up to twice that length
+        or more, and that length is not clearly worse.
+        """
+        end = self.bracket[1]
+        failed = next((p for p in self.curve if p.length_tokens == end), None)
+        if end is None or failed is None or failed.verdict is not Verdict.FAIL:
+            return False
+        if failed.failure not in {None, Cause.FORGETS, Cause.GIBBERISH}:
+            return False
+        ratio = self.method.ratio * (1 if self.method.absolute else self.baseline.rate)
+        found = [(d.passes, d.trials) for d in failed.depths if d.trials]
+        few, of = min(found or [(failed.passes, failed.trials)], key=lambda t: t[0] / max(1, t[1]))
+        if few >= ratio * of:
+            return False  # a level failed there, not these answers
+        passes = trials = 0
+        for point in sorted(self.curve, key=lambda p: p.length_tokens):
+            if point.length_tokens <= end:
+                continue
+            passes, trials = passes + point.passes, trials + point.trials
+            if (
+                point.length_tokens >= WIDEST_CERTIFIED * end
+                and trials >= FEWEST_BEYOND
+                and passes >= ratio * trials
+                and fisher_tail(few, of, few + passes, of + trials) >= CLEARLY_WORSE
+            ):
+                return True
+        return False
 
 
 @attrs.frozen(kw_only=True)

@@ -102,13 +102,17 @@ class PassRule:
         return found
 
     def hides(self, tally: DepthTally, baseline: Baseline) -> bool:
-        """Whether so many replies about a region could not be judged, above the baseline's share,
-        that it would not pass if they were wrong: a model may refuse what it does not know.
+        """Whether so many replies about a region could not be judged, above the baseline's share
+        and by more than chance, that it would not pass if they were wrong: a model may refuse what
+        it does not know.
         """
         asked = tally.trials + tally.inconclusive
-        usual = baseline.inconclusive / max(1, baseline.trials + baseline.inconclusive)
-        above = tally.inconclusive - usual * asked
-        return above > DISLIKED and tally.passes < self.threshold(baseline) * (tally.trials + above)
+        asked_short = baseline.trials + baseline.inconclusive
+        above = tally.inconclusive - baseline.inconclusive / max(1, asked_short) * asked
+        if above <= DISLIKED or tally.passes >= self.threshold(baseline) * (tally.trials + above):
+            return False
+        judged = tally.trials + baseline.trials
+        return fisher_tail(tally.trials, asked, judged, asked + asked_short) < APART
 
     def _settled(self, verdict: Verdict, tally: DepthTally, baseline: Baseline) -> Verdict:
         """`verdict`, or undecided if more must be known about the region before it passes."""

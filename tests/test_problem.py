@@ -313,3 +313,13 @@ def test_a_budget_pays_for_so_many_trials(budget: dict[str, Any], affordable: in
     costs = attrs.evolve(PREFIX, seconds_per_token=0.001)
     problem = attrs.evolve(PROBLEM, baseline=BASELINE, costs=costs, cached_tokens=2000, **budget)
     assert problem.affordable(3000, 4) == affordable
+
+
+def test_replies_that_cannot_be_judged_count_if_there_are_more_than_at_short_length() -> None:
+    """And more than chance gives."""
+    tally = DepthTally(region=Region.HEAD, passes=4, trials=4, inconclusive=2)
+    never = Baseline(passes=30, trials=30)
+    often = Baseline(passes=27, trials=27, inconclusive=3)
+    assert PassRule().hides(tally, never)
+    assert not PassRule().hides(tally, often)
+    assert PassRule().hides(attrs.evolve(tally, inconclusive=6), often)

@@ -63,6 +63,7 @@ from lmstrix.models import (
 from lmstrix.ports import Adapter, Observer, SearchStrategy, SeveralValidator, Store, Validator
 from lmstrix.problem import (
     APART,
+    MUTE,
     POOLED_FIRST,
     Ask,
     Done,
@@ -80,7 +81,7 @@ FEWEST_BASELINE = 12
 LOWEST_BASELINE = 0.5
 """A model that misses more than half at short length is not measurable by this validator."""
 
-SEVERAL_TRIALS = 16
+SEVERAL_TRIALS = 30
 SEVERAL_RATE = 0.8
 """Part of its own rate that a model must reach when it is asked several questions at once. A rate
 that is worse by more than chance (Fisher's exact test, 5 %) is not enough either."""
@@ -441,17 +442,18 @@ class Measurement:
             return
         # At the longest length every region was asked about: see `Levels`.
         longest = state.observation(max(high, state.longest()))
-        verdicts = problem.rule.region_verdicts(longest, problem.baseline)
+        # Each by its own answers: early and late parts may be lost too.
+        verdicts = {t.region: problem.rule.alone(t, problem.baseline) for t in longest.regions}
         ends = {verdicts.get(Region.HEAD), verdicts.get(Region.TAIL)}
-        if verdicts.get(Region.MIDDLE) is not Verdict.FAIL or ends != {Verdict.PASS}:
-            return
         length = min(problem.ceiling, FAR * low)
-        if length < NEAR * low:
-            return
         before = [t for t in state.of() if t.phase == TRUNCATION]
         if before:  # asked before a certificate that did not hold
-            longest = max(before, key=lambda t: t.length_tokens)
-            length, document = longest.length_tokens, longest.seed
+            last = max(before, key=lambda t: t.length_tokens)
+            length, document = last.length_tokens, last.seed
+        elif verdicts.get(Region.MIDDLE) is not Verdict.FAIL or ends != {Verdict.PASS}:
+            return
+        if length < NEAR * low:
+            return
         kept = await self._kept(length, document)
         if kept is None or abs(kept - low) >= low * KEPT_WITHIN:
             return
@@ -566,7 +568,7 @@ class Measurement:
         right = [
             o
             for o in self._state.evidence()
-            if o.length_tokens < length and o.trials == o.passes and not o.inconclusive
+            if o.length_tokens < length and 0 < o.trials == o.passes
         ]
         known = ""
         if right:
@@ -718,6 +720,7 @@ class Measurement:
         unjudged = alone.failure is None and alone.inconclusive * 2 > count
         if unjudged and state.verdict(length) is not Verdict.FAIL:
             raise _Unjudged(length)
+        unjudged_steps = 0
         while state.verdict(length) is Verdict.UNDECIDED:
             costing = state.refreshed(problem, document)
             ask = missing_at(costing, length, state.observation(length))
@@ -729,7 +732,8 @@ class Measurement:
             with self._probe(CERTIFY, length, fitting):
                 await self._asker.ask(state.main, CERTIFY, length, document, regions)
             after = state.observation(length)
-            useless = after.trials == before.trials or rule.is_mute(after, problem.baseline)
+            unjudged_steps = unjudged_steps + 1 if after.trials == before.trials else 0
+            useless = unjudged_steps >= MUTE or rule.is_mute(after, problem.baseline)
             if after.failure is None and useless:
                 # Hardly one could be judged: asked again, it would be so again.
                 raise _Unjudged(length)

@@ -190,7 +190,8 @@ class ShortAnswers:
 
     Some models begin with an empty line or an empty thought, and a server ends their replies right
     there. So an empty reply is asked for once more without stop strings, and everything after it
-    too if that helps. `on_empty` hears of the reply that was in vain.
+    too if that helps. An empty reply to several questions is asked for once more in any case: it
+    would count as so many misses. `on_empty` hears of the reply that was in vain.
     """
 
     def __init__(self, announcer: Announcer, on_empty: Callable[[Reply], None]) -> None:
@@ -208,11 +209,15 @@ class ShortAnswers:
         prompt, room = question.prompt, question.max_tokens
         stop = () if self._ends_here.get(level) else question.stop
         reply = await loaded.complete(prompt, max_tokens=room, stop=stop, on_progress=progress)
-        empty = reply.stop_reason is StopReason.STOP_STRING and not (reply.answer or "").strip()
-        if stop and empty and level not in self._ends_here:
+        empty = not (reply.text.strip() or reply.reasoning)
+        stopped = reply.stop_reason is StopReason.STOP_STRING and not (reply.answer or "").strip()
+        if stop and stopped and level not in self._ends_here:
             self._on_empty(reply)
             reply = await loaded.complete(prompt, max_tokens=room, on_progress=progress)
             self._ends_here[level] = bool(reply.text.strip() or reply.reasoning)
+        elif question.parts and empty:
+            self._on_empty(reply)
+            reply = await loaded.complete(prompt, max_tokens=room, stop=stop, on_progress=progress)
         said = reply.answer
         if self._ends_here.get(level) and said is not None:
             begun = said.lstrip()

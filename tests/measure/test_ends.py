@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import anyio
@@ -158,6 +159,20 @@ async def test_where_most_replies_say_nothing_the_others_do_not_stand_for_them()
     report = await measure_mute(mute(every=3, silent_from=600))
     assert (report.true_context, report.cause) == (None, Cause.INCONCLUSIVE)
     assert "few replies could be judged" in " ".join(report.notes)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+async def test_a_model_that_often_declines_has_a_number(seed: int) -> None:
+    """One reply in ten, at any length."""
+    replies = Random(seed)
+
+    def judged(_: Question, __: int, length: int) -> Judgement:
+        if replies.random() < 0.1:
+            return Judgement.INCONCLUSIVE
+        return up_to(SHORT_TRUTH, length)
+
+    report = await measure_mute(Judging(judged))
+    assert report.true_context == 1280
 
 
 @pytest.mark.parametrize("reuses", [True, False])

@@ -103,10 +103,22 @@ async def test_answers_that_are_wrong_at_any_length_certify_no_limit() -> None:
     assert say_evidence(report)[0] == "certified: no, the answers are too uneven."
     # To measure it the same way again would not certify it.
     assert MeasureOptions(seed=1).answered_by(report)
-    tight = attrs.evolve(report, interval=attrs.evolve(report.interval, high=report.bracket[1]))
+    interval = attrs.evolve(report.interval, high=report.bracket[1])
+    tight = attrs.evolve(report, interval=interval, curve=())
     assert not MeasureOptions(seed=1).answered_by(tight)
     # The same where a server does not report what it has loaded.
     assert attrs.evolve(report, loadable_context=None).vague
+
+
+@pytest.mark.parametrize("truth", [7000, 12_000])
+async def test_what_is_answered_far_beyond_a_failed_length_is_not_passed_over(truth: int) -> None:
+    """One question in ten lapses, by bad luck more of them in one region of a short length."""
+    model = SimulatedModel(key="m", declared=16_384, true_context=truth, lapses=0.1)
+    report = await measure(model, MeasureOptions(seed=15), seed=14, levels=())
+    assert (report.true_context, report.vague, report.certified) == (512, True, False)
+    assert "the limit may be far higher" in report.notes[-1]
+    fewer = [p for p in report.curve if p.length_tokens <= (report.bracket[1] or 0)]
+    assert not attrs.evolve(report, curve=tuple(fewer)).vague
 
 
 @pytest.mark.parametrize("reuses", [True, False])
@@ -226,6 +238,17 @@ async def test_a_text_is_overruled_where_it_was_hard_and_nowhere_else(seed: int)
     assert report.cost.prompt_tokens < 6.5 * WINDOW
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+async def test_a_cut_that_reaches_beyond_the_middle_is_told(seed: int) -> None:
+    """Most of the longest prompt is dropped, so early and late facts are lost too."""
+    model = SimulatedModel(
+        key="m", declared=32_768, true_context=2500, beyond=Beyond.FORGETS_MIDDLE
+    )
+    report = await measure(model, MeasureOptions(seed=seed + 1), seed=seed, levels=())
+    assert is_near(report, 2500, 1 / 8)
+    assert report.cause is Cause.TRUNCATED
+
+
 async def test_a_middle_that_is_cut_is_told_although_the_search_asked_little_else() -> None:
     report = await find(attrs.evolve(MODEL, true_context=12_000, beyond=Beyond.FORGETS_MIDDLE))
     assert report.cause is Cause.TRUNCATED
@@ -285,6 +308,26 @@ async def test_who_cannot_do_several_is_asked_one_fact(monkeypatch: pytest.Monke
     report = await measure(SMALL, store=store, levels=())
     assert report.true_context == 1280
     assert {len(trials) for trials in store.requests if trials[0].phase != "baseline"} == {1}
+
+
+@pytest.mark.parametrize("seed", [3, 8, 11, 14])
+async def test_an_empty_reply_to_several_questions_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """One request in ten has none."""
+    replies = Random(seed)
+
+    def says_nothing(
+        model: SimulatedModel, prompt: Prompt, *, length: int, max_tokens: int, seed: int
+    ) -> tuple[str, bool]:
+        if prompt.answer_prefix.startswith("1. ") and replies.random() < 0.1:
+            return "", False
+        return answer(model, prompt, length=length, max_tokens=max_tokens, seed=seed)
+
+    monkeypatch.setattr("lmstrix.testing.simulated.answer", says_nothing)
+    model = attrs.evolve(ANEW, true_context=5000, beyond=Beyond.FORGETS_ALL)
+    report = await measure(model, MeasureOptions(seed=seed + 1), seed=seed, levels=())
+    assert is_near(report, 5000) or not report.certified
 
 
 async def test_the_facts_of_a_request_are_kept_all_or_none() -> None:

@@ -189,8 +189,9 @@ async def test_without_counts_times_tell_what_is_read(reuses: bool) -> None:
     assert longest.length_tokens == 4096
     assert longest.full_ttft_s == pytest.approx(4096 / READS, rel=1 / 8)
     assert report.cost.prompt_tokens == pytest.approx(adapter.counters.prompt_tokens, rel=1 / 4)
-    # If nothing is reused, there are fewer, and several in one request.
-    assert report.baseline.trials == (30 if reuses else 16)
+    # If nothing is reused, there are several in one request.
+    asked = report.baseline.trials + sum(point.trials for point in report.curve)
+    assert (adapter.counters.replies < asked) is not reuses
 
 
 async def test_without_counts_a_budget_is_spent_on_what_times_say_is_read() -> None:
