@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import anyio
 import attrs
@@ -66,6 +66,25 @@ UNTESTED_CONTEXT = 4096
 """Context loaded for `LMStrix.infer` if nothing was measured, in tokens."""
 
 
+Options = TypeVar("Options", MeasureOptions, MapOptions, BenchOptions)
+
+
+def _options(options: Options | None, kind: type[Options]) -> Options:
+    """`options`, or the defaults; raises `ConfigurationError` for those of another kind."""
+    if options is None:
+        return kind()
+    if not isinstance(options, kind):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"the options are {kind.__name__}, not {options!r:.50}")
+    return options
+
+
+def _sequence_of(observers: Sequence[Observer]) -> Sequence[Observer]:
+    """`observers`; raises `ConfigurationError` for one that is given alone."""
+    if not isinstance(observers, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError("observers are a sequence of functions", hint="Give [observer].")
+    return observers
+
+
 class LMStrix:
     """Find out how much context a model really handles, and use it.
 
@@ -99,16 +118,23 @@ class LMStrix:
         adapter_settings: Mapping[str, object] | None = None,
         others: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
+        for name, value in (("adapter_settings", adapter_settings), ("others", others)):
+            if value is not None and not isinstance(value, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"{name} are a mapping, not {value!r:.50}")
         settings = dict(adapter_settings or {})
         if host is not None:
-            if not (adapter is None or isinstance(adapter, str)):
-                raise ConfigurationError(
-                    "host cannot be combined with an adapter object",
-                    hint="Pass the host to the adapter's constructor instead.",
-                )
+            if not isinstance(host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"host is a text like HOST:PORT, not {host!r:.50}")
             settings["host"] = host
+        if settings and not (adapter is None or isinstance(adapter, str)):
+            raise ConfigurationError(
+                f"{', '.join(settings)} cannot be combined with an adapter object",
+                hint="Pass it to the adapter's constructor instead.",
+            )
         if isinstance(levels, str):
             raise ConfigurationError("levels are a sequence of names", hint=f'Give ("{levels}",).')
+        if not isinstance(levels, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"levels are a sequence of names, not {levels!r:.50}")
         self._adapters = Adapters(adapter, settings, others or {})
         self._strategy = as_strategy(strategy)
         # On one haystack, so that a level reads nothing that was not read for the validator.
@@ -118,7 +144,7 @@ class LMStrix:
             Level(validator=level, required=level.name in REQUIRED_LEVELS) for level in asked[1:]
         )
         self._store = as_store(store)
-        self._observers = tuple(observers)
+        self._observers = _sequence_of(observers)
         self._running: list[Measurement] = []
 
     async def __aenter__(self) -> Self:
@@ -229,7 +255,8 @@ class LMStrix:
         `ConfigurationError` for a length that is too short to ask anything at; and what
         `lmstrix.measure.run.Measurement.run` raises, which also says when a report has no number.
         """
-        measurement = await self._measurement(model, options or MeasureOptions(), observers)
+        options = _options(options, MeasureOptions)
+        measurement = await self._measurement(model, options, _sequence_of(observers))
         self._running.append(measurement)
         try:
             return await measurement.run()
@@ -251,7 +278,7 @@ class LMStrix:
         """
         if type(length_tokens) is not int:
             raise ConfigurationError(f"a length is a number of tokens, not {length_tokens!r:.50}")
-        options = attrs.evolve(options or MeasureOptions(), only_at=length_tokens)
+        options = attrs.evolve(_options(options, MeasureOptions), only_at=length_tokens)
         report = await self.find_true_context(model, options, observers=observers)
         return check_of(report, length_tokens)
 
@@ -270,8 +297,8 @@ class LMStrix:
         return await sweep.map_context(
             *await self._adapters.find(model),
             [as_validator(name) for name in MAPPED],
-            options or MapOptions(),
-            (*self._observers, *observers),
+            _options(options, MapOptions),
+            (*self._observers, *_sequence_of(observers)),
         )
 
     async def bench(
@@ -286,8 +313,8 @@ class LMStrix:
         Up to `BenchOptions.max_context`, or else the newest true context in the store. Nothing
         is stored. See `lmstrix.measure.sweep.bench` for what it raises.
         """
+        options = _options(options, BenchOptions)
         adapter, info = await self._adapters.find(model)
-        options = options or BenchOptions()
         if options.max_context is None and (known := await self._known_context(info)):
             options = attrs.evolve(options, max_context=max(known, options.lengths(0)[0]))
         return await sweep.bench(
@@ -295,7 +322,7 @@ class LMStrix:
             info,
             as_validator(TIMED),
             options,
-            (*self._observers, *observers),
+            (*self._observers, *_sequence_of(observers)),
         )
 
     @asynccontextmanager
@@ -350,7 +377,7 @@ class LMStrix:
 
         Raises what `find_true_context` raises before it loads anything.
         """
-        options = options or MeasureOptions()
+        options = _options(options, MeasureOptions)
         options.check_lengths(self._validator.baseline_length)
         return await forecast(*await self._adapters.find(model), options)
 
@@ -364,7 +391,9 @@ class LMStrix:
         the engine's version and the method; and the report must say all that is asked for. None
         with `MeasureOptions.fresh` or `only_at`.
         """
-        options = options or MeasureOptions()
+        options = _options(options, MeasureOptions)
+        if not all(isinstance(model, ModelInfo) for model in models):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("known_reports takes models, as list_models returns them")
         if options.fresh or options.only_at is not None:
             return {}
         stored = {summary.key for summary in await self.summaries()}
@@ -452,6 +481,7 @@ class LMStrix:
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigurationError(f"{name} must be at least 1, got {value!r:.50}")
         asked = _as_prompt(prompt)
+        _check_text(asked)
         adapter, info = await self._adapters.find(model)
         tested = await self._known_context(info)
         length = (
@@ -480,7 +510,7 @@ class LMStrix:
         self, model: str | ModelInfo, error: LMStrixError, options: MeasureOptions | None = None
     ) -> ContextReport:
         """The report of a model that could not be measured at all; `error` says why."""
-        options = options or MeasureOptions()
+        options = _options(options, MeasureOptions)
         return unmeasured_report(
             model=ModelInfo(key=model) if isinstance(model, str) else model,
             error=error,
@@ -532,6 +562,19 @@ def _as_prompt(prompt: object) -> Prompt:
     if not isinstance(prompt, Prompt):
         raise ConfigurationError(f"a prompt is a str or a Prompt, not {prompt!r:.50}")
     return prompt
+
+
+def _check_text(prompt: Prompt) -> None:
+    """Raises `ConfigurationError` for a prompt that cannot be sent."""
+    for text in (prompt.system, prompt.user, prompt.answer_prefix):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"the texts of a prompt are str, not {text!r:.50}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                "the prompt contains a lone surrogate, which is not valid Unicode"
+            ) from None
 
 
 async def _require_room(

@@ -214,7 +214,15 @@ class CountedModel(StreamedModel):
         return reply.prompt_tokens
 
     async def _reply_to(self, prompt: Prompt) -> Reply:
-        reply = await whole_reply(self._asked(prompt, 1, ()))
+        """The reply to a prompt that is sent for its size. A question takes many such requests, so
+        a short one that is lost is sent once more, before the load counts as lost.
+        """
+        try:
+            reply = await whole_reply(self._asked(prompt, 1, ()))
+        except ConnectionLost:
+            if self._counts.estimate(_text(prompt)).most > ALWAYS_COUNTED:
+                raise
+            reply = await whole_reply(self._asked(prompt, 1, ()))
         if reply.prompt_tokens <= 0 and not self._template_tokens:
             reply = await whole_reply(self._asked(prompt, 1, ()))  # it may leave out one
         return await self._checked(prompt, reply)

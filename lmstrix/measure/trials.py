@@ -236,6 +236,11 @@ class ShortAnswers:
         return reply
 
 
+def _known(value: float | None) -> float | None:
+    """A time or a speed, unless an adapter gives what is none."""
+    return value if value is not None and 0 <= value < float("inf") else None
+
+
 class Asker:
     """Turns (level, phase, length, document seed, regions) into stored trials."""
 
@@ -326,8 +331,8 @@ class Asker:
                 prompt_tokens=0 if at else reply.prompt_tokens,
                 cached_tokens=0 if at else reply.cached_tokens,
                 generated_tokens=0 if at else reply.generated_tokens,
-                ttft_s=None if at else reply.ttft_s,
-                tokens_per_second=None if at else reply.tokens_per_second,
+                ttft_s=None if at else _known(reply.ttft_s),
+                tokens_per_second=None if at else _known(reply.tokens_per_second),
                 stop_reason=reply.stop_reason,
                 expected=part.expected,
                 reply="" if at else reply.text,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import attrs
 import pytest
-from simulations import Failing, Giving, is_near, measure
+from simulations import AT_ONCE, Failing, Giving, is_near, measure
 
 from lmstrix import Cause, ContextReport, MeasureOptions
 from lmstrix.adapters.ollama import OllamaAdapter
@@ -213,6 +213,29 @@ async def test_a_reply_that_ollama_breaks_off_is_no_lost_connection() -> None:
         await server.close()
     assert report.cause is Cause.GIBBERISH
     assert 3000 <= (report.true_context or 0) <= 5000
+    assert report.certified
+
+
+class Lossy(OpenAIServer):
+    """Loses every twentieth request."""
+
+    chats = 0
+
+    async def handle(self, request: Request, answer: Answer) -> None:
+        if request.path.endswith("completions"):
+            self.chats += 1
+            if self.chats % 20 == 0:
+                raise anyio.BrokenResourceError
+        await super().handle(request, answer)
+
+
+async def test_connections_that_are_often_lost_end_nothing() -> None:
+    """Without a tokenizer one question may take twenty requests for its size."""
+    async with Lossy(SimulatedAdapter(FORGETS)) as server:
+        options = MeasureOptions(retry=AT_ONCE)
+        report = await measure(OpenAIAdapter(server.host), options, levels=())
+        await server.close()
+    assert is_near(report, TRUTH)
     assert report.certified
 
 

@@ -6,16 +6,20 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from lmstrix import (
     Ask,
+    BenchOptions,
     ConfigurationError,
     Done,
     EngineUnavailable,
     LMStrix,
+    MapOptions,
     MeasureOptions,
     ModelInfo,
+    Prompt,
     RetryPolicy,
     UnsupportedModel,
 )
@@ -103,6 +107,8 @@ async def test_a_tokenizer_that_does_not_count_ends_the_measurement(count: int) 
     [
         {"prompt": None},
         {"prompt": [{"role": "user"}]},
+        {"prompt": "half a pair: \ud800"},
+        {"prompt": Prompt(user="Why?", system=cast("str", 5))},
         {"max_tokens": 0},
         {"max_tokens": "5"},
         {"max_tokens": float("nan")},
@@ -119,6 +125,61 @@ async def test_a_prompt_that_cannot_be_sent_loads_nothing(wrong: dict[str, Any])
         with pytest.raises(ConfigurationError, match="a length is a number of tokens"):
             await client.check_context("m", cast("int", None))
     assert adapter.counters.loads == 0
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"levels": None},
+        {"observers": None},
+        {"observers": print},
+        {"adapter_settings": {"load_s": 5}},
+        {"adapter_settings": ["load_s"]},
+        {"others": ["ollama"]},
+        {"host": 11_434},
+    ],
+    ids=str,
+)
+def test_a_part_of_another_kind_is_refused(parts: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"adapter": SimulatedAdapter(SMALL), "store": "memory", **parts}
+    with pytest.raises(ConfigurationError):
+        LMStrix(**given)
+
+
+async def test_options_of_another_kind_are_refused() -> None:
+    wrong = cast("Any", BenchOptions())
+    adapter = SimulatedAdapter(SMALL)
+    async with client_of(adapter) as client:
+        for call in (client.find_true_context, client.map_context, client.forecast):
+            with pytest.raises(ConfigurationError, match="not BenchOptions"):
+                await call("m", wrong)
+        with pytest.raises(ConfigurationError, match="BenchOptions, not MapOptions"):
+            await client.bench("m", cast("Any", MapOptions()))
+        with pytest.raises(ConfigurationError, match="observers are a sequence"):
+            await client.find_true_context("m", observers=cast("Any", print))
+        with pytest.raises(ConfigurationError, match="list_models"):
+            await client.known_reports(cast("Any", ["m"]))
+    assert adapter.counters.loads == 0
+
+
+async def test_a_time_that_is_none_is_left_out() -> None:
+    class Broken(SimulatedAdapter):
+        @asynccontextmanager
+        async def load(self, *args: Any, **more: Any) -> AsyncGenerator[Any]:
+            async with super().load(*args, **more) as loaded:
+                complete = loaded.complete
+
+                async def untimed(*args: Any, **more: Any) -> Reply:
+                    reply = await complete(*args, **more)
+                    return attrs.evolve(reply, ttft_s=float("nan"), tokens_per_second=-1.0)
+
+                cast("Any", loaded).complete = untimed
+                yield loaded
+
+    async with client_of(Broken(SMALL)) as client:
+        report = await client.find_true_context("m")
+    assert report.certified
+    assert {(point.ttft_s, point.tokens_per_second) for point in report.curve} == {(None, None)}
 
 
 async def test_a_listed_model_that_writes_no_text() -> None:
